@@ -1,0 +1,53 @@
+"""One process or several under `torchrun`: who we are, and the little that processes tell each other."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import distributed
+
+from xray.engine import DeviceChoice, choose_device
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among its equals.
+
+    Attributes:
+        rank: 0 to count - 1; rank 0 validates, prints and writes.
+        device: what this process computes on.
+    """
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def share(self, values: list[float]) -> list[float]:
+        """Rank 0's values, on every rank."""
+        if self.count == 1:
+            return values
+        shared = torch.tensor(values, dtype=torch.float64, device=self.device)
+        distributed.broadcast(shared, src=0)
+        return [float(value) for value in shared]
+
+
+@contextmanager
+def joined(choice: DeviceChoice) -> Iterator[Processes]:
+    """Join the group that `torchrun` started, or stand alone."""
+    device = choose_device(choice)
+    if not distributed.is_torchelastic_launched():
+        yield Processes(0, 1, device)
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", distributed.get_node_local_rank())
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Processes(distributed.get_rank(), distributed.get_world_size(), device)
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,73 @@
+"""What a training run can be told; each field is a flag of `python -m training train`."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from xray.checkpoint import StorageType
+from xray.engine import DeviceChoice
+from xray.model import Architecture
+from xray.preprocess import Framing, PreprocessSpec
+
+Precision = Literal["bfloat16", "float32"]
+
+MACHINE_ONLY = frozenset({"data", "out", "device", "workers", "save_minutes"})
+"""Options that say where a run happens, not what it computes: they may change when it is resumed."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Train on DATA/train, choose on DATA/valid, write OUT/best and OUT/last; run again to resume."""
+
+    data: Path
+    """Dataset folder in MURA layout: it holds train/ and valid/."""
+    out: Path
+    """Run folder; a run that was killed goes on from what it finds here."""
+    weights: str = "imagenet"
+    """Start from `imagenet` (downloaded), `none` (random) or a checkpoint folder."""
+    seed: int = 0
+    """Fixes the initial weights, the order of studies and every augmentation."""
+
+    architecture: Architecture = "densenet201"
+    size: int = 320
+    """Side of the square input in pixels."""
+    framing: Framing = "letterbox"
+    """Show the whole radiograph, or its window with the densest edges."""
+
+    epochs: int = 14
+    batch_studies: int = 8
+    """Studies per step and process; a study brings all its radiographs, up to max_views."""
+    max_views: int = 4
+    """Radiographs drawn from one study per step; bounds the memory of a step."""
+    sampling: Literal["balanced", "natural"] = "balanced"
+    """Draw normal and abnormal studies equally often, or each study once an epoch."""
+    loss_weights: Literal["body-part", "none"] = "body-part"
+    """Weigh a class by the other's share within its body part, counted as the sampling draws them."""
+    augment: bool = True
+    """Flip, rotate, scale, shift and change the gamma of training radiographs."""
+
+    optimizer: Literal["adam", "adamw"] = "adam"
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-5
+    schedule: Literal["plateau", "one-cycle", "constant"] = "plateau"
+    """Plateau divides the rate by ten when the validation loss stops falling; one-cycle warms up and anneals."""
+    precision: Precision = "bfloat16"
+    """Arithmetic of the features in training; validation during training uses the same."""
+
+    storage: StorageType = "float32"
+    """How the weights of OUT/best and OUT/last are stored."""
+    device: DeviceChoice = "auto"
+    workers: int = 0
+    """Processes that decode radiographs beside the training process; 0 decodes in it."""
+    save_minutes: float = 5.0
+    """Minutes between savings of the run's state within an epoch."""
+
+    @property
+    def preprocess(self) -> PreprocessSpec:
+        return PreprocessSpec(size=self.size, framing=self.framing)
+
+    @property
+    def recipe(self) -> dict[str, object]:
+        """The options that decide the result, for comparison when a run is resumed."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in MACHINE_ONLY}

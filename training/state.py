@@ -1,0 +1,128 @@
+"""Where a run stands, on disk: one safetensors file, replaced in one step, so that a kill never tears it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from training.options import TrainOptions
+from xray.errors import ArtifactError, InputError
+from xray.model import XrayDenseNet
+
+STATE = "state.safetensors"
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch came to.
+
+    Attributes:
+        learning_rate: at the end of the epoch.
+        training_loss: mean over its steps.
+        validation_loss: the same loss, weighted as training draws the classes, on the validation studies.
+        validation_auroc: over studies.
+        threshold: the probability with the largest sensitivity + specificity (Youden 1950).
+    """
+
+    epoch: int
+    learning_rate: float
+    training_loss: float
+    validation_loss: float
+    validation_auroc: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        history: one result for each finished epoch.
+        step: finished steps of the epoch under way.
+        loss_sum: sum of their losses.
+    """
+
+    history: tuple[EpochResult, ...] = ()
+    step: int = 0
+    loss_sum: float = 0.0
+
+    @property
+    def epoch(self) -> int:
+        """The epoch under way, from 0."""
+        return len(self.history)
+
+    @property
+    def validation_losses(self) -> list[float]:
+        return [result.validation_loss for result in self.history]
+
+    @property
+    def best(self) -> EpochResult:
+        """The epoch with the highest validation AUROC, the first of equals."""
+        return max(self.history, key=lambda result: result.validation_auroc)
+
+    def after_step(self, loss: float) -> "Progress":
+        return Progress(self.history, self.step + 1, self.loss_sum + loss)
+
+    def after_epoch(self, result: EpochResult) -> "Progress":
+        return Progress((*self.history, result))
+
+
+def save_state(
+    options: TrainOptions, model: XrayDenseNet, optimizer: torch.optim.Optimizer, progress: Progress
+) -> None:
+    """Write OUT/state.safetensors: weights, optimizer moments, progress and the recipe they belong to."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
+    metadata = {"progress": _json(progress), "recipe": _json(options.recipe)}
+    partial = options.out / f".{STATE}.partial"
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
+    os.replace(partial, options.out / STATE)
+
+
+def load_state(options: TrainOptions, model: XrayDenseNet, optimizer: torch.optim.Optimizer) -> Progress:
+    """Fill the model and the optimizer from OUT/state.safetensors, if there is one, and say where the run stands.
+
+    Raises:
+        InputError: the run there follows another recipe.
+        ArtifactError: the file is damaged.
+    """
+    file = options.out / STATE
+    if not file.exists():
+        return Progress()
+    try:
+        with safe_open(file, framework="pt") as stored:
+            metadata = stored.metadata()
+            _require_same_recipe(options, msgspec.json.decode(metadata["recipe"]))
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118, no mapping
+    except SafetensorError as error:
+        raise ArtifactError(f"{file} is damaged: {error}; remove it to start the run again.") from error
+    model.load_state_dict(
+        {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    )
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, moment = name.split(".")
+            moments.setdefault(int(index), {})[moment] = tensor
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    return msgspec.json.decode(metadata["progress"], type=Progress)
+
+
+def _require_same_recipe(options: TrainOptions, started_with: dict[str, object]) -> None:
+    now: dict[str, object] = msgspec.json.decode(_json(options.recipe))
+    changed = [
+        f"{name} was {started_with.get(name)!r}, is {now.get(name)!r}"
+        for name in sorted(now.keys() | started_with.keys())
+        if now.get(name) != started_with.get(name)
+    ]
+    if changed:
+        raise InputError(f"{options.out} holds a run with other options ({'; '.join(changed)}); choose another --out.")
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,210 @@
+"""Studies in, the best and the last checkpoint out; `train` is the table of contents."""
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from training.data import Bags, Draw, StudyBags, collate, drawing_chances, loss_weights, plan_epoch, require_readable
+from training.distributed import Processes, joined
+from training.loss import log_probabilities, study_loss
+from training.metrics import auroc, youden_threshold
+from training.options import TrainOptions
+from training.report import draw_history
+from training.schedule import learning_rate
+from training.state import EpochResult, Progress, load_state, save_state
+from xray.checkpoint import Checkpoint, CheckpointManifest, TrainingData, load_checkpoint, save_checkpoint
+from xray.errors import ArtifactError, DatasetError
+from xray.model import XrayDenseNet, load_imagenet_weights
+from xray.mura import Study, read_mura, records_of
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a run works with, wired in `start`."""
+
+    options: TrainOptions
+    processes: Processes
+    training: list[Study]
+    validation: list[Study]
+    model: XrayDenseNet
+    optimizer: torch.optim.Optimizer
+
+
+def train(options: TrainOptions) -> None:
+    """Train, or go on with a run that was killed; write OUT/best, OUT/last, OUT/history.json and its picture.
+
+    Raises:
+        DatasetError: a split is empty, has one class only, or an image cannot be read.
+        InputError: OUT holds a run with other options.
+        OSError: ImageNet weights were asked for and cannot be downloaded.
+    """
+    with joined(options.device) as processes:
+        run = start(options, processes)
+        progress = load_state(options, run.model, run.optimizer)
+        network = parallel(run)
+        while progress.epoch < options.epochs:
+            progress = train_one_epoch(run, network, progress)
+            progress = progress.after_epoch(summarise(run, progress))
+            if processes.leads:
+                write(run, progress)
+        if processes.leads:
+            print(f"best of {options.epochs} epochs: validation AUROC {progress.best.validation_auroc:.3f}")
+            print(f"checkpoint: {options.out / 'best'}")
+
+
+def start(options: TrainOptions, processes: Processes) -> Run:
+    """Read the dataset, check every image and build the network."""
+    training, validation = (_split(options.data, name) for name in ("train", "valid"))
+    if processes.leads:
+        options.out.mkdir(parents=True, exist_ok=True)
+        require_readable(records_of([*training, *validation]))
+    model = initial_model(options).to(processes.device, memory_format=torch.channels_last)
+    optimizer = OPTIMIZERS[options.optimizer](
+        model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+    )
+    return Run(options, processes, training, validation, model, optimizer)
+
+
+def initial_model(options: TrainOptions) -> XrayDenseNet:
+    """A network as `--weights` asks for it."""
+    torch.manual_seed(options.seed)
+    model = XrayDenseNet(options.architecture, options.preprocess)
+    if options.weights == "imagenet":
+        load_imagenet_weights(model, options.architecture)
+    elif options.weights != "none":
+        given = load_checkpoint(Path(options.weights))
+        if given.manifest.architecture != options.architecture:
+            raise ArtifactError(f"{options.weights} is a {given.manifest.architecture}, not a {options.architecture}.")
+        model.load_state_dict(given.model.state_dict())
+    return model
+
+
+def parallel(run: Run) -> nn.Module:
+    """The model itself, or its data-parallel wrapper under `torchrun`."""
+    return run.model if run.processes.count == 1 else DistributedDataParallel(run.model)
+
+
+def train_one_epoch(run: Run, network: nn.Module, progress: Progress) -> Progress:
+    """The steps of the epoch that are still to do; saves the run's state every few minutes."""
+    options, processes = run.options, run.processes
+    plan = plan_epoch(run.training, options, progress.epoch, processes.count)
+    bags = StudyBags(run.training, loss_weights(run.training, options), options, training=True)
+    own = [batch[processes.rank :: processes.count] for batch in plan[progress.step :]]
+    network.train()
+    saved = time.monotonic()
+    with tqdm(total=len(plan), initial=progress.step, disable=not processes.leads, unit="step") as bar:
+        bar.set_description(f"epoch {progress.epoch + 1}/{options.epochs}")
+        for batch in _loader(bags, own, options):
+            rate = _set_rate(run, progress, len(plan))
+            progress = progress.after_step(train_one_step(run, network, batch))
+            bar.update()
+            bar.set_postfix(loss=f"{progress.loss_sum / progress.step:.4f}", rate=f"{rate:.1e}")
+            if processes.leads and time.monotonic() - saved > 60 * options.save_minutes:
+                save_state(options, run.model, run.optimizer, progress)
+                saved = time.monotonic()
+    return progress
+
+
+def train_one_step(run: Run, network: nn.Module, bags: Bags) -> float:
+    """Forward, backward, update; the loss of the batch."""
+    bags = bags.to(run.processes.device)
+    with _autocast(run):
+        output = network(bags.pixels_N1SS)
+    loss = study_loss(output.logits_B, bags)
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    run.optimizer.step()
+    return float(loss.detach())
+
+
+def summarise(run: Run, progress: Progress) -> EpochResult:
+    """Validate on rank 0, and tell every rank."""
+    values = validate(run) if run.processes.leads else [0.0, 0.0, 0.0]
+    loss, area, threshold = run.processes.share(values)
+    rate = float(run.optimizer.param_groups[0]["lr"])
+    return EpochResult(progress.epoch, rate, progress.loss_sum / progress.step, loss, area, threshold)
+
+
+@torch.inference_mode()
+def validate(run: Run) -> list[float]:
+    """Loss, AUROC and Youden's threshold over the validation studies."""
+    chances = drawing_chances(run.validation, run.options) * len(run.validation)
+    weights = [float(c * w) for c, w in zip(chances, loss_weights(run.validation, run.options), strict=True)]
+    bags = StudyBags(run.validation, weights, run.options, training=False)
+    size = run.options.batch_studies
+    draws = [Draw(0, place, place) for place in range(len(run.validation))]
+    batches = [draws[start : start + size] for start in range(0, len(draws), size)]
+    run.model.eval()
+    total, probabilities = 0.0, []
+    for batch in tqdm(_loader(bags, batches, run.options), total=len(batches), desc="validation", leave=False):
+        batch = batch.to(run.processes.device)
+        with _autocast(run):
+            logits_N = run.model(batch.pixels_N1SS).logits_B
+        total += float(study_loss(logits_N, batch)) * len(batch.views)
+        probabilities += log_probabilities(logits_N, batch.views)[0].exp().tolist()
+    targets = [study.target for study in run.validation]
+    return [total / len(targets), auroc(targets, probabilities), youden_threshold(targets, probabilities)]
+
+
+def write(run: Run, progress: Progress) -> None:
+    """The checkpoints, the history and its picture, then the state: a kill in between repeats this epoch's end."""
+    options = run.options
+    result = progress.history[-1]
+    manifest = CheckpointManifest(
+        architecture=options.architecture,
+        preprocess=options.preprocess,
+        training_data=fingerprint(options.data, run.training),
+        metrics={"epoch": result.epoch + 1, "valid_study_auroc": result.validation_auroc},
+        thresholds={"default": result.threshold},
+    )
+    names = ["last", "best"] if progress.best == result else ["last"]
+    for name in names:
+        save_checkpoint(options.out / name, Checkpoint(run.model, manifest), options.storage)
+    (options.out / "history.json").write_bytes(msgspec.json.format(msgspec.json.encode(progress.history)))
+    draw_history(progress.history, options.out / "history.png")
+    save_state(options, run.model, run.optimizer, progress)
+    print(
+        f"epoch {result.epoch + 1}: training loss {result.training_loss:.4f}, "
+        f"validation loss {result.validation_loss:.4f}, validation AUROC {result.validation_auroc:.3f}"
+    )
+
+
+def fingerprint(data: Path, studies: list[Study]) -> TrainingData:
+    """Name and digest of what a network was trained on."""
+    records = records_of(studies)
+    lines = sorted(f"{record.path},{record.target}\n" for record in records)
+    digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+    return TrainingData(data.resolve().name, len(studies), len(records), digest)
+
+
+def _split(data: Path, name: str) -> list[Study]:
+    studies = read_mura(data, name)
+    if len({study.target for study in studies}) < 2:
+        raise DatasetError(f"{data / name} holds studies of one class only; both are needed.")
+    return studies
+
+
+def _loader(bags: StudyBags, batches: list[list[Draw]], options: TrainOptions) -> "DataLoader[Bags]":
+    return DataLoader(bags, batch_sampler=batches, collate_fn=collate, num_workers=options.workers)
+
+
+def _autocast(run: Run) -> torch.autocast:
+    return torch.autocast(run.processes.device.type, torch.bfloat16, enabled=run.options.precision == "bfloat16")
+
+
+def _set_rate(run: Run, progress: Progress, steps: int) -> float:
+    done = (progress.epoch + progress.step / steps) / run.options.epochs
+    rate = learning_rate(run.options, done, progress.validation_losses)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    return rate

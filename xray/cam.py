@@ -1,0 +1,68 @@
+"""A class activation map in, pictures on the radiograph's own pixel grid out.
+
+Legend: h, w cells of the map; H, W the radiograph.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from xray.image import PixelArray, Radiograph
+from xray.preprocess import MapArray, Placement, restore
+
+Style = Literal["overlay", "heatmap", "map"]
+
+HOTTEST_JET = 224
+"""Index of pure red in OpenCV's JET table; beyond it JET darkens, and the peak would look cooler than its rim."""
+
+
+@dataclass(frozen=True)
+class Cam:
+    """Where the evidence lies.
+
+    Attributes:
+        evidence_HW: (H, W) float32 from 0 to 1, on the radiograph's grid; 1 at the peak.
+    """
+
+    evidence_HW: MapArray
+
+
+def cam_on_radiograph(cam_hw: MapArray, placement: Placement) -> Cam:
+    """Normalise a map of logit contributions and restore it to the radiograph's frame."""
+    return Cam(normalise(restore(cam_hw - cam_hw.min(), placement)))
+
+
+def normalise(contributions: MapArray) -> MapArray:
+    """Scale non-negative contributions so that the largest is 1; a flat map is 0 everywhere."""
+    peak = float(contributions.max())
+    return contributions / peak if peak > 0 else np.zeros_like(contributions)
+
+
+def render(cam: Cam, radiograph: Radiograph, style: Style, alpha: float) -> PixelArray:
+    """The map as pixels of the radiograph's height and width.
+
+    `map` is (H, W) gray, `heatmap` (H, W, 3) RGB in JET, `overlay` the heatmap over the radiograph.
+    """
+    if style == "map":
+        return np.rint(255 * cam.evidence_HW).astype(np.uint8)
+    heatmap = colour(cam)
+    return heatmap if style == "heatmap" else overlay(cam, heatmap, radiograph, alpha)
+
+
+def colour(cam: Cam) -> PixelArray:
+    """(H, W, 3) RGB: JET from blue at 0 to pure red at 1."""
+    index = np.rint(HOTTEST_JET * cam.evidence_HW).astype(np.uint8)
+    return np.asarray(cv2.cvtColor(cv2.applyColorMap(index, cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def overlay(cam: Cam, heatmap: PixelArray, radiograph: Radiograph, alpha: float) -> PixelArray:
+    """(H, W, 3) RGB: the heatmap with opacity `alpha` at the peak, fading with the evidence.
+
+    Where nothing speaks for abnormality the radiograph shows through untouched.
+    """
+    opacity_HW1: npt.NDArray[np.float32] = np.float32(alpha) * cam.evidence_HW[..., np.newaxis]
+    gray_HW1 = radiograph.pixels[..., np.newaxis].astype(np.float32)
+    return np.rint(gray_HW1 + opacity_HW1 * (heatmap - gray_HW1)).astype(np.uint8)

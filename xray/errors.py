@@ -1,0 +1,45 @@
+"""Everything that can go wrong with what we are given, as one tree.
+
+XrayError
+├── InputError                   the caller's radiograph or option; the caller can mend it
+│   ├── UnsupportedFormatError   not an image format that we read
+│   ├── TooManyPixelsError       larger than we are willing to decode
+│   ├── UnreadableImageError     the right format, but truncated or corrupt
+│   └── NoContentError           decodes, but shows nothing: constant or tiny
+├── DatasetError                 a folder in MURA layout; the researcher can mend it
+└── ArtifactError                a checkpoint or gallery on disk is missing, damaged or of another kind
+
+Every message says what to change. Messages of `InputError` reach remote callers, so they never hold a path.
+"""
+
+
+class XrayError(Exception):
+    """Base of all errors raised on purpose by `xray`."""
+
+
+class InputError(XrayError):
+    """What the caller sent cannot be used as it is."""
+
+
+class UnsupportedFormatError(InputError):
+    """The bytes are not an image format that we read."""
+
+
+class TooManyPixelsError(InputError):
+    """The image header announces more pixels than the limit."""
+
+
+class UnreadableImageError(InputError):
+    """The image is truncated or corrupt."""
+
+
+class NoContentError(InputError):
+    """The image decodes but shows nothing: constant, or only a few pixels."""
+
+
+class DatasetError(XrayError):
+    """A dataset folder is empty, incomplete or holds unreadable images."""
+
+
+class ArtifactError(XrayError):
+    """A checkpoint or gallery folder is missing, damaged or does not fit."""

@@ -1,0 +1,193 @@
+"""Embeddings of a dataset in, nearest neighbors of a query out; the one place that knows FAISS.
+
+A gallery folder holds `index.faiss`, `entries.parquet` and `manifest.json`. Vectors are stored as float16, which
+halves the file and moves a similarity by less than 1e-4, and searched in float32: exact inner products, which are
+cosines because embeddings have length 1.
+
+Legend: N entries, D embedding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow
+from pyarrow import parquet
+
+from xray.artifact import read_manifest, sha256, verify, write_manifest, written_whole
+from xray.errors import ArtifactError, InputError
+from xray.mura import study_key
+
+try:
+    import faiss
+except ImportError as error:
+    raise ImportError("Retrieval needs FAISS, which is not installed; install faiss-gpu or faiss-cpu.") from error
+
+SCHEMA_VERSION = 1
+INDEX = "index.faiss"
+ENTRIES = "entries.parquet"
+
+EmbeddingArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class GalleryEntry:
+    """One indexed radiograph; `path` is the dataset's, never this machine's."""
+
+    path: str
+    body_part: str
+    patient: str
+    study: str
+    label: str
+
+    @property
+    def study_key(self) -> str:
+        return study_key(self.body_part, self.patient, self.study)
+
+
+@dataclass(frozen=True)
+class GalleryManifest:
+    """How a gallery was built.
+
+    Attributes:
+        checkpoint: id of the checkpoint that made the embeddings; no other can query it.
+        dataset, split: what was indexed.
+        only: `abnormal` when normal radiographs were left out, else `all`.
+        unreadable: dataset paths that could not be decoded and are missing.
+        checksums: SHA-256 of each file of the folder, by name.
+    """
+
+    checkpoint: str
+    dataset: str
+    split: str
+    only: str
+    dimension: int
+    count: int
+    unreadable: tuple[str, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+    checksums: dict[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """One answer: `rank` counts from 1, `similarity` is the cosine."""
+
+    rank: int
+    entry: GalleryEntry
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which neighbors to look for; None does not restrict.
+
+    Attributes:
+        k: how many at most.
+        exclude_study: key of a study whose radiographs are left out, e.g. the query's own.
+    """
+
+    k: int = 5
+    body_part: str | None = None
+    label: str | None = None
+    exclude_study: str | None = None
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Entries and the FAISS index over their embeddings; `accelerated` is a copy of the index on the GPU, if any."""
+
+    manifest: GalleryManifest
+    entries: tuple[GalleryEntry, ...]
+    index: Any
+    accelerated: Any = None
+
+    @cached_property
+    def body_parts(self) -> tuple[str, ...]:
+        return tuple(sorted({entry.body_part for entry in self.entries}))
+
+    def search(self, embedding_D: EmbeddingArray, wanted: Wanted) -> list[Neighbor]:
+        """The nearest entries, nearest first; fewer than k when the restrictions leave fewer.
+
+        Raises:
+            InputError: the gallery has no such body part.
+        """
+        if wanted.body_part is not None and wanted.body_part not in self.body_parts:
+            raise InputError(f"No entry shows {wanted.body_part}; the gallery has {', '.join(self.body_parts)}.")
+        allowed_N = self._allowed(wanted)
+        k = min(wanted.k, int(allowed_N.sum()))
+        if k == 0:
+            return []
+        query_1D = np.ascontiguousarray(embedding_D, np.float32)[np.newaxis]
+        if allowed_N.all():
+            similarities, rows = (self.accelerated or self.index).search(query_1D, k)
+        else:
+            # FAISS filters on the CPU only.
+            selector = faiss.IDSelectorBitmap(np.packbits(allowed_N, bitorder="little"))
+            similarities, rows = self.index.search(query_1D, k, params=faiss.SearchParameters(sel=selector))
+        return [
+            Neighbor(rank, self.entries[row], min(1.0, float(similarity)))
+            for rank, (row, similarity) in enumerate(zip(rows[0], similarities[0], strict=True), start=1)
+        ]
+
+    def embeddings(self, rows: npt.NDArray[np.int64]) -> EmbeddingArray:
+        """The stored vectors of some entries, (len(rows), D)."""
+        return np.asarray(self.index.reconstruct_batch(rows), np.float32)
+
+    def _allowed(self, wanted: Wanted) -> npt.NDArray[np.bool_]:
+        allowed_N = np.ones(len(self.entries), bool)
+        for column, value in (("body_part", wanted.body_part), ("label", wanted.label)):
+            if value is not None:
+                allowed_N &= self._columns[column] == value
+        if wanted.exclude_study is not None:
+            allowed_N &= self._columns["study_key"] != wanted.exclude_study
+        return allowed_N
+
+    @cached_property
+    def _columns(self) -> dict[str, npt.NDArray[np.str_]]:
+        names = ("body_part", "label", "study_key")
+        return {name: np.array([getattr(entry, name) for entry in self.entries]) for name in names}
+
+
+def save_gallery(
+    folder: Path, manifest: GalleryManifest, entries: Sequence[GalleryEntry], embeddings_ND: EmbeddingArray
+) -> GalleryManifest:
+    """Write the folder whole or not at all, and return the manifest with its checksums."""
+    index = faiss.IndexScalarQuantizer(
+        manifest.dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+    )
+    index.add(np.ascontiguousarray(embeddings_ND, np.float32))
+    with written_whole(folder) as partial:
+        faiss.write_index(index, str(partial / INDEX))
+        parquet.write_table(pyarrow.Table.from_pylist([asdict(entry) for entry in entries]), partial / ENTRIES)
+        checksums = {name: sha256(partial / name) for name in (INDEX, ENTRIES)}
+        finished = GalleryManifest(**{**asdict(manifest), "checksums": checksums})
+        write_manifest(partial, finished)
+    return finished
+
+
+def load_gallery(folder: Path, checkpoint_id: str, on_gpu: bool = False) -> Gallery:
+    """Read and verify a folder; needs 4 x N x D bytes of memory, and as much again on the GPU.
+
+    Raises:
+        ArtifactError: a file is missing or damaged, or the gallery belongs to another checkpoint.
+    """
+    manifest = read_manifest(folder, GalleryManifest)
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise ArtifactError(f"{folder} has schema {manifest.schema_version}; this version reads {SCHEMA_VERSION}.")
+    verify(folder, {INDEX: "", ENTRIES: "", **(manifest.checksums or {})})
+    if manifest.checkpoint != checkpoint_id:
+        raise ArtifactError(
+            f"{folder} was built with checkpoint {manifest.checkpoint}, not {checkpoint_id}; build it again."
+        )
+    entries = tuple(GalleryEntry(**row) for row in parquet.read_table(folder / ENTRIES).to_pylist())
+    stored = faiss.read_index(str(folder / INDEX))
+    if not len(entries) == stored.ntotal == manifest.count:
+        raise ArtifactError(f"{folder} has {len(entries)} entries but {stored.ntotal} vectors; build it again.")
+    index = faiss.IndexFlatIP(stored.d)
+    index.add(stored.reconstruct_n(0, stored.ntotal))
+    accelerated = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index) if on_gpu else None
+    return Gallery(manifest, entries, index, accelerated)

@@ -1,0 +1,138 @@
+"""PNG and JPEG bytes in, one `Radiograph` out: 8-bit gray, upright, bone bright.
+
+Shapes: H, W are the height and width that a viewer shows, after the EXIF orientation.
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from xray.errors import (
+    NoContentError,
+    TooManyPixelsError,
+    UnreadableImageError,
+    UnsupportedFormatError,
+)
+
+MAX_PIXELS = 64_000_000
+"""Default limit on width x height; the largest flat-panel detectors have 20 million pixels."""
+MIN_SIDE = 16
+"""Pixels; anything smaller cannot show a bone."""
+MIN_CONTRAST = 8
+"""Gray levels between the darkest and the brightest pixel, below which there is nothing to read."""
+INVERTED_ABOVE = 127.5
+"""Mean gray level. Air is dark, so a radiograph is dark on average: the brightest of the 2,857 FracAtlas
+training images has a mean of 125.5, so the rule keeps all of them and turns all of their negatives round."""
+
+SIGNATURES = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
+DICOM_SIGNATURE = (128, b"DICM")
+LUMINANCE = "L"
+DEEP_GRAY_MODES = ("I", "I;16", "I;16B", "I;16L")
+
+PixelArray = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Radiograph:
+    """One decoded X-ray.
+
+    Attributes:
+        pixels: (H, W) uint8, 0 = air, 255 = densest bone.
+        inverted: whether the file showed bone dark and was turned round.
+    """
+
+    pixels: PixelArray
+    inverted: bool = False
+
+    @property
+    def height(self) -> int:
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        return int(self.pixels.shape[1])
+
+
+def read_radiograph(path: Path, max_pixels: int = MAX_PIXELS) -> Radiograph:
+    """Decode a file; see `decode_radiograph`. OSError passes through when the file cannot be opened."""
+    return decode_radiograph(path.read_bytes(), max_pixels)
+
+
+def decode_radiograph(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
+    """Decode PNG or JPEG bytes of any bit depth, palette, alpha or orientation.
+
+    Deep gray is reduced by its significant bits (a 12-bit image stored in 16 bits loses 4), colour to its
+    luminance, transparency to black, and a radiograph with dark bone is inverted.
+
+    Raises:
+        UnsupportedFormatError: neither PNG nor JPEG.
+        TooManyPixelsError: the header announces more than `max_pixels`; nothing was decoded.
+        UnreadableImageError: truncated or corrupt.
+        NoContentError: constant, or a side below `MIN_SIDE` pixels.
+    """
+    format_name = _sniff(data)
+    pixels = _gray_pixels(data, format_name, max_pixels)
+    if min(pixels.shape) < MIN_SIDE:
+        raise NoContentError(
+            f"The image is {pixels.shape[1]}x{pixels.shape[0]} pixels; each side must have at least {MIN_SIDE}."
+        )
+    if int(pixels.max()) - int(pixels.min()) < MIN_CONTRAST:
+        raise NoContentError("The image is constant; send a radiograph that shows anatomy.")
+    inverted = bool(pixels.mean() > INVERTED_ABOVE)
+    return Radiograph(255 - pixels if inverted else pixels, inverted)
+
+
+def encode_png(pixels: PixelArray) -> bytes:
+    """(H, W) gray or (H, W, 3) RGB uint8 as PNG bytes."""
+    bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
+    # Level 1 is five times faster than OpenCV's default and a tenth larger.
+    done, buffer = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not done:
+        raise ValueError(f"cannot encode an array of shape {pixels.shape} as PNG")
+    return buffer.tobytes()
+
+
+def _sniff(data: bytes) -> str:
+    for signature, name in SIGNATURES.items():
+        if data.startswith(signature):
+            return name
+    start, signature = DICOM_SIGNATURE
+    if data[start : start + len(signature)] == signature:
+        raise UnsupportedFormatError("DICOM files are not read yet; send the radiograph as PNG or JPEG.")
+    raise UnsupportedFormatError("The bytes are neither PNG nor JPEG; send the radiograph as one of these.")
+
+
+def _gray_pixels(data: bytes, format_name: str, max_pixels: int) -> PixelArray:
+    try:
+        # Pillow's decoders report damage as any of these, depending on where in the file it lies.
+        with Image.open(io.BytesIO(data), formats=(format_name,)) as image:
+            if image.width * image.height > max_pixels:
+                raise TooManyPixelsError(_too_many(f"{image.width}x{image.height} pixels", max_pixels))
+            image.load()
+            return _to_gray(ImageOps.exif_transpose(image))
+    except Image.DecompressionBombError as error:
+        raise TooManyPixelsError(_too_many("too large", max_pixels)) from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError) as error:
+        raise UnreadableImageError(
+            f"The {format_name} is truncated or corrupt; export it again and check that the whole file is sent."
+        ) from error
+
+
+def _too_many(size: str, max_pixels: int) -> str:
+    return f"The image is {size}; scale it down to at most {max_pixels:,} pixels."
+
+
+def _to_gray(image: Image.Image) -> PixelArray:
+    if image.mode in DEEP_GRAY_MODES:
+        deep = np.asarray(image).astype(np.int64).clip(0, 0xFFFF)
+        significant_bits = max(8, int(deep.max()).bit_length())
+        return (deep >> (significant_bits - 8)).astype(np.uint8)
+    if image.has_transparency_data:
+        upright = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", upright.size, "black"), upright)
+    return np.asarray(image.convert(LUMINANCE)).copy()

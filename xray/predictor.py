@@ -1,0 +1,125 @@
+"""Radiographs in, what the network says about their study out; the one place where a logit becomes a probability.
+
+    Radiograph -> prepare -> engine.forward -> read -> Prediction -> judge -> StudyPrediction
+
+The steps are separate so that a service can batch the forward pass of many callers; `predict` takes them in a row.
+
+Legend: B batch, S canvas side, D embedding, h, w cells of the map.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from xray.cam import Cam, cam_on_radiograph
+from xray.checkpoint import CheckpointManifest
+from xray.engine import Engine
+from xray.image import PixelArray, Radiograph
+from xray.model import ModelOutput
+from xray.preprocess import MapArray, Placement, locate, place
+
+EmbeddingArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A radiograph, ready for the engine.
+
+    Attributes:
+        pixels_1SS: uint8.
+        placement: the way back from the canvas.
+    """
+
+    radiograph: Radiograph
+    pixels_1SS: PixelArray
+    placement: Placement
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says about one radiograph.
+
+    Attributes:
+        logit: before calibration; the mean of `cam_hw` plus the classifier's bias.
+        probability: of abnormality, calibrated.
+        embedding_D: float32 of length 1.
+        cam_hw: float32, what each cell of the canvas adds to the logit.
+    """
+
+    prepared: Prepared
+    logit: float
+    probability: float
+    embedding_D: EmbeddingArray
+    cam_hw: MapArray
+
+    def cam(self) -> Cam:
+        """The map on the radiograph's own grid."""
+        return cam_on_radiograph(self.cam_hw, self.prepared.placement)
+
+
+@dataclass(frozen=True)
+class StudyPrediction:
+    """What the network says about a study.
+
+    Attributes:
+        probability: of abnormality, pooled over the radiographs.
+        label: `abnormal` when the probability reaches the threshold.
+        embedding_D: the radiographs' mean direction, float32 of length 1.
+    """
+
+    probability: float
+    label: str
+    threshold: float
+    embedding_D: EmbeddingArray
+    radiographs: tuple[Prediction, ...]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A checkpoint's rules around an engine that runs its network."""
+
+    manifest: CheckpointManifest
+    engine: Engine
+
+    def predict(self, radiographs: Sequence[Radiograph]) -> StudyPrediction:
+        """All steps for one study, in one batch."""
+        prepared = [self.prepare(radiograph) for radiograph in radiographs]
+        output = self.engine.forward(np.stack([each.pixels_1SS for each in prepared]))
+        return self.judge([self.read(output, row, each) for row, each in enumerate(prepared)])
+
+    def prepare(self, radiograph: Radiograph) -> Prepared:
+        placement = locate(radiograph, self.manifest.preprocess)
+        return Prepared(radiograph, place(radiograph.pixels, placement)[np.newaxis], placement)
+
+    def read(self, output: ModelOutput, row: int, prepared: Prepared) -> Prediction:
+        """One row of the engine's output as a prediction."""
+        logit = float(output.logits_B[row])
+        return Prediction(
+            prepared, logit, self.probability(logit), output.embeddings_BD[row].numpy(), output.cams_Bhw[row].numpy()
+        )
+
+    def probability(self, logit: float) -> float:
+        """The calibrated probability of a radiograph's logit."""
+        calibration = self.manifest.calibration
+        return _sigmoid(calibration.slope * logit + calibration.intercept)
+
+    def judge(self, predictions: Sequence[Prediction]) -> StudyPrediction:
+        """Pool the radiographs of one study: the mean of their probabilities decides."""
+        probability = sum(prediction.probability for prediction in predictions) / len(predictions)
+        threshold = self.manifest.thresholds["default"]
+        direction_D = np.sum([prediction.embedding_D for prediction in predictions], axis=0)
+        return StudyPrediction(
+            probability,
+            self.manifest.labels[int(probability >= threshold)],
+            threshold,
+            direction_D / np.linalg.norm(direction_D),
+            tuple(predictions),
+        )
+
+
+def _sigmoid(value: float) -> float:
+    """Without overflow at either end."""
+    return 0.5 * (1 + math.tanh(value / 2))

@@ -1,0 +1,135 @@
+"""A radiograph in, the network's square input out, and the way back for maps.
+
+Two frames: the *radiograph's* (H, W) pixel grid and the network's square *canvas* of S x S pixels. A `Placement`
+says where the scaled radiograph lies on the canvas, `place` goes one way and `restore` comes back.
+
+Legend: H, W radiograph; S canvas; h, w feature map.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from xray.image import PixelArray, Radiograph
+
+IMAGENET_MEAN = 0.449
+IMAGENET_STD = 0.226
+"""Means over ImageNet's three channels, in units of the full gray range: a radiograph has but one channel."""
+CANNY_LOW, CANNY_HIGH = 50, 150
+"""Gray levels per pixel: the gradient thresholds of the edge detector behind `densest-edge`."""
+
+MapArray = npt.NDArray[np.float32]
+Framing = Literal["letterbox", "densest-edge"]
+
+
+@dataclass(frozen=True)
+class PreprocessSpec:
+    """How a radiograph becomes the network's input; it travels in the checkpoint's manifest.
+
+    Attributes:
+        size: S, the canvas side in pixels.
+        framing: `letterbox` shows the whole radiograph with dark bars; `densest-edge` fills the canvas with the
+            window that holds the most Canny edges. Both keep the aspect ratio.
+        mean, std: gray levels as a share of the full range, subtracted and divided inside the network.
+    """
+
+    size: int = 320
+    framing: Framing = "letterbox"
+    mean: float = IMAGENET_MEAN
+    std: float = IMAGENET_STD
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the scaled radiograph lies on the canvas.
+
+    Attributes:
+        source: (H, W) of the radiograph.
+        scaled: (height, width) of the radiograph after scaling, in canvas pixels.
+        top, left: canvas position of its first pixel; negative where the canvas shows only a window of it.
+        size: S.
+    """
+
+    source: tuple[int, int]
+    scaled: tuple[int, int]
+    top: int
+    left: int
+    size: int
+
+
+def preprocess(radiograph: Radiograph, spec: PreprocessSpec) -> PixelArray:
+    """The network's input (1, S, S) uint8. Training, indexing and serving all come through here."""
+    return place(radiograph.pixels, locate(radiograph, spec))[np.newaxis]
+
+
+def locate(radiograph: Radiograph, spec: PreprocessSpec) -> Placement:
+    """Decide where the radiograph goes on the canvas."""
+    source = radiograph.height, radiograph.width
+    if spec.framing == "letterbox":
+        scaled = _scale_to(source, spec.size / max(source))
+        top, left = ((spec.size - side) // 2 for side in scaled)
+        return Placement(source, scaled, top, left, spec.size)
+    scaled = _scale_to(source, spec.size / min(source))
+    top, left = _densest_window(_resize(radiograph.pixels, scaled), spec.size)
+    return Placement(source, scaled, -top, -left, spec.size)
+
+
+def place(pixels_HW: PixelArray, placement: Placement) -> PixelArray:
+    """Radiograph frame to canvas: (H, W) uint8 to (S, S) uint8; what the radiograph does not cover is air."""
+    canvas_SS = np.zeros((placement.size, placement.size), np.uint8)
+    rows, scaled_rows = _overlap(placement.top, placement.scaled[0], placement.size)
+    columns, scaled_columns = _overlap(placement.left, placement.scaled[1], placement.size)
+    canvas_SS[rows, columns] = _resize(pixels_HW, placement.scaled)[scaled_rows, scaled_columns]
+    return canvas_SS
+
+
+def restore(map_hw: MapArray, placement: Placement) -> MapArray:
+    """Canvas to radiograph frame: a map (h, w) float32 laid over the whole canvas to (H, W) float32.
+
+    Bilinear between the centres of the map's cells; 0 where the canvas did not show the radiograph.
+    """
+    height, width = placement.source
+    rows_Hh = _sampling_matrix(height, placement.scaled[0], placement.top, placement.size, map_hw.shape[0])
+    columns_Ww = _sampling_matrix(width, placement.scaled[1], placement.left, placement.size, map_hw.shape[1])
+    return rows_Hh @ map_hw @ columns_Ww.T
+
+
+def _scale_to(source: tuple[int, int], factor: float) -> tuple[int, int]:
+    height, width = (max(1, round(side * factor)) for side in source)
+    return height, width
+
+
+def _resize(pixels_HW: PixelArray, scaled: tuple[int, int]) -> PixelArray:
+    """Area averaging when shrinking, so that hairline fractures fade rather than alias; bilinear when growing."""
+    shrinking = scaled[0] < pixels_HW.shape[0]
+    method = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels_HW, scaled[::-1], interpolation=method), np.uint8)
+
+
+def _densest_window(scaled_pixels: PixelArray, size: int) -> tuple[int, int]:
+    """Top and left of the size x size window with the most edges; the most central of equals."""
+    edges = cv2.Canny(scaled_pixels, CANNY_LOW, CANNY_HIGH) > 0
+    counts = np.pad(edges.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    in_window = counts[size:, size:] - counts[:-size, size:] - counts[size:, :-size] + counts[:-size, :-size]
+    tops, lefts = np.nonzero(in_window == in_window.max())
+    off_centre = np.abs(tops - in_window.shape[0] // 2) + np.abs(lefts - in_window.shape[1] // 2)
+    best = int(off_centre.argmin())
+    return int(tops[best]), int(lefts[best])
+
+
+def _overlap(offset: int, length: int, size: int) -> tuple[slice, slice]:
+    """Slices of the canvas axis and of the scaled axis where both exist."""
+    start, stop = max(0, offset), min(size, offset + length)
+    return slice(start, stop), slice(start - offset, stop - offset)
+
+
+def _sampling_matrix(length: int, scaled: int, offset: int, size: int, cells: int) -> MapArray:
+    """One axis of `restore`: (length, cells) weights that read each source pixel from the map's cells."""
+    on_canvas = (np.arange(length) + 0.5) * scaled / length + offset
+    at_cell = np.clip(on_canvas * cells / size - 0.5, 0, cells - 1)
+    weights = np.maximum(0, 1 - np.abs(at_cell[:, np.newaxis] - np.arange(cells)))
+    weights[(on_canvas < 0) | (on_canvas > size)] = 0
+    return weights.astype(np.float32)
