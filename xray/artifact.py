@@ -13,6 +13,7 @@ import msgspec
 from xray.errors import ArtifactError
 
 MANIFEST = "manifest.json"
+READABLE_BY_ALL = 0o644
 ManifestT = TypeVar("ManifestT")
 
 
@@ -22,21 +23,28 @@ def written_whole(target: Path) -> Iterator[Path]:
 
     A killed process leaves at most a `.NAME.partial` folder, which no reader looks at and the next writer clears.
     """
-    partial, previous = (target.with_name(f".{target.name}.{state}") for state in ("partial", "previous"))
+    partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial
-        for file in partial.iterdir():
-            _flush_to_disk(file)
-        if target.exists():
-            shutil.rmtree(previous, ignore_errors=True)
-            target.rename(previous)
-        partial.rename(target)
-        _flush_to_disk(target.parent)
+        put_in_place(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(previous, ignore_errors=True)
+
+
+def put_in_place(finished: Path, target: Path) -> None:
+    """Rename a finished folder to `target`, whose former content is removed, once all of it is on the disk."""
+    for file in finished.iterdir():
+        file.chmod(READABLE_BY_ALL)  # safetensors writes for its owner alone; the service runs as another user
+        _flush_to_disk(file)
+    previous = target.with_name(f".{target.name}.previous")
+    shutil.rmtree(previous, ignore_errors=True)
+    if target.exists():
+        target.rename(previous)
+    finished.rename(target)
+    _flush_to_disk(target.parent)
+    shutil.rmtree(previous, ignore_errors=True)
 
 
 def sha256(file: Path) -> str:

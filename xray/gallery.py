@@ -115,8 +115,8 @@ class Gallery:
         Raises:
             InputError: the gallery has no such body part.
         """
-        if wanted.body_part is not None and wanted.body_part not in self.body_parts:
-            raise InputError(f"No entry shows {wanted.body_part}; the gallery has {', '.join(self.body_parts)}.")
+        if wanted.body_part is not None:
+            self.require_body_part(wanted.body_part)
         allowed_N = self._allowed(wanted)
         k = min(wanted.k, int(allowed_N.sum()))
         if k == 0:
@@ -132,6 +132,11 @@ class Gallery:
             Neighbor(rank, self.entries[row], min(1.0, float(similarity)))
             for rank, (row, similarity) in enumerate(zip(rows[0], similarities[0], strict=True), start=1)
         ]
+
+    def require_body_part(self, body_part: str) -> None:
+        """Raises: InputError: no entry shows it."""
+        if body_part not in self.body_parts:
+            raise InputError(f"No entry shows {body_part!r}; the gallery has {', '.join(self.body_parts)}.")
 
     def embeddings(self, rows: npt.NDArray[np.int64]) -> EmbeddingArray:
         """The stored vectors of some entries, (len(rows), D)."""

@@ -1,0 +1,1 @@
+"""The HTTP service: radiographs in, probabilities, overlays and neighbors out."""

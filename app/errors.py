@@ -1,0 +1,122 @@
+"""Whatever goes wrong in, one RFC 9457 problem out: what to change, and nothing about this machine.
+
+RequestError                    what is wrong with a request before its images are looked at
+├── MalformedRequestError       400
+├── PayloadTooLargeError        413
+├── UnsupportedContentTypeError 415
+├── OutOfRangeError             422
+├── OverloadedError             429, with Retry-After
+├── NotReadyError               503
+└── DeadlineError               504
+"""
+
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from xray.errors import (
+    InputError,
+    NoContentError,
+    TooManyPixelsError,
+    UnreadableImageError,
+    UnsupportedFormatError,
+)
+
+PROBLEM_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 1
+
+
+class RequestError(Exception):
+    """Base of the errors that only a service can have."""
+
+
+class MalformedRequestError(RequestError):
+    """The request cannot be parsed, or lacks its image."""
+
+
+class PayloadTooLargeError(RequestError):
+    """The body has more bytes than the limit."""
+
+
+class UnsupportedContentTypeError(RequestError):
+    """The body is declared as something that cannot hold a radiograph."""
+
+
+class OutOfRangeError(RequestError):
+    """A number of things is beyond its limit."""
+
+
+class OverloadedError(RequestError):
+    """All places are taken; the caller should come back."""
+
+
+class NotReadyError(RequestError):
+    """The engine does not run."""
+
+
+class DeadlineError(RequestError):
+    """The answer would come too late."""
+
+
+STATUS: dict[type[Exception], HTTPStatus] = {
+    MalformedRequestError: HTTPStatus.BAD_REQUEST,
+    PayloadTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    TooManyPixelsError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    UnsupportedContentTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    UnsupportedFormatError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    OutOfRangeError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    UnreadableImageError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    NoContentError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    InputError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    OverloadedError: HTTPStatus.TOO_MANY_REQUESTS,
+    NotReadyError: HTTPStatus.SERVICE_UNAVAILABLE,
+    DeadlineError: HTTPStatus.GATEWAY_TIMEOUT,
+}
+"""The nearest class in an error's ancestry decides."""
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make every error reply of an application a problem."""
+    app.add_exception_handler(RequestError, _own_error)
+    app.add_exception_handler(InputError, _own_error)
+    app.add_exception_handler(RequestValidationError, _invalid_option)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def status_of(error: Exception) -> HTTPStatus:
+    """The HTTP status of one of our errors."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def problem(status: HTTPStatus, kind: str, detail: str) -> JSONResponse:
+    """One problem document; 429 also says when to come back."""
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == HTTPStatus.TOO_MANY_REQUESTS else None
+    content = {"type": f"urn:osteon:error:{kind}", "title": status.phrase, "status": status.value, "detail": detail}
+    return JSONResponse(content, status, headers, PROBLEM_TYPE)
+
+
+async def _own_error(request: Request, error: Exception) -> JSONResponse:
+    return problem(status_of(error), type(error).__name__, str(error))
+
+
+async def _invalid_option(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    faults = [f"{'.'.join(str(part) for part in fault['loc'][1:])}: {fault['msg']}" for fault in error.errors()]
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, OutOfRangeError.__name__, "; ".join(faults))
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    reply = problem(status, "HttpError", str(error.detail))
+    reply.headers.update(error.headers or {})
+    return reply
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    # The server logs the traceback; the caller learns only that it is our fault.
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "InternalError", "This is our fault; the request may be sent again.")

@@ -1,0 +1,22 @@
+"""`python -m app.health`: exit 0 when the service on this machine is ready; for a container's health check."""
+
+import sys
+
+import httpx
+
+from app.settings import Settings
+
+TIMEOUT_SECONDS = 3
+
+
+def main() -> None:
+    try:
+        reply = httpx.get(f"http://127.0.0.1:{Settings().port}/health/ready", timeout=TIMEOUT_SECONDS)
+    except httpx.HTTPError as error:
+        sys.exit(f"not reachable: {error}")
+    if reply.status_code != httpx.codes.OK:
+        sys.exit(f"not ready: {reply.text}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""The endpoints; each turns one `StudyPrediction` into its reply."""
+
+import base64
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from app.dependencies import AnsweredStudy, ServiceDep, StudyDep, WantedDep
+from app.errors import NotReadyError, OutOfRangeError
+from app.schemas import (
+    AnalyzeReply,
+    ClassifyReply,
+    GalleryInfo,
+    HealthReply,
+    InfoReply,
+    NeighborReply,
+    RadiographReply,
+    RetrieveReply,
+)
+from app.service import Service
+from xray.cam import Style, render
+from xray.checkpoint import CODE_VERSION
+from xray.gallery import Neighbor, Wanted
+from xray.image import encode_png
+from xray.predictor import Prediction
+
+IMAGE: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+FORM: dict[str, Any] = {
+    "schema": {
+        "type": "object",
+        "required": ["file"],
+        "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+    }
+}
+UPLOAD: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "Parts named `file`, one for each view of the study, or the image itself.",
+        "content": {"multipart/form-data": FORM, "image/png": IMAGE, "image/jpeg": IMAGE},
+    }
+}
+DEFAULT_ALPHA = 0.5
+
+AlphaQuery = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False, description="Opacity of the heat at its peak.")]
+StyleQuery = Annotated[Style, Query(description="`map` is gray, 255 at the peak.")]
+
+router = APIRouter()
+
+
+@router.post("/classify", openapi_extra=UPLOAD)
+async def classify(study: StudyDep, service: ServiceDep) -> ClassifyReply:
+    """The probability that the study is abnormal, and that of each radiograph."""
+    return ClassifyReply(**_classification(study, service))
+
+
+@router.post("/cam", openapi_extra=UPLOAD, response_class=Response, responses={200: {"content": {"image/png": IMAGE}}})
+async def cam(
+    study: StudyDep, service: ServiceDep, style: StyleQuery = "overlay", alpha: AlphaQuery = DEFAULT_ALPHA
+) -> Response:
+    """Where the evidence lies, as a PNG of the upload's width and height."""
+    if len(study.uploads) != 1:
+        raise OutOfRangeError(f"/cam draws one radiograph, not {len(study.uploads)}; send one file, or use /analyze.")
+    png = await service.off_loop(_draw, study.prediction.radiographs[0], style, alpha)
+    headers = {
+        "X-Probability": f"{study.prediction.probability:.6f}",
+        "X-Checkpoint": service.predictor.manifest.id,
+    }
+    return Response(png, media_type="image/png", headers=headers)
+
+
+@router.post("/retrieve", openapi_extra=UPLOAD)
+async def retrieve(wanted: WantedDep, study: StudyDep, service: ServiceDep) -> RetrieveReply:
+    """The gallery's radiographs nearest to the study."""
+    neighbors = await _neighbors(study, wanted, service)
+    return RetrieveReply(checkpoint=service.predictor.manifest.id, neighbors=neighbors)
+
+
+@router.post("/analyze", openapi_extra=UPLOAD)
+async def analyze(
+    wanted: WantedDep,
+    study: StudyDep,
+    service: ServiceDep,
+    cam: Annotated[Literal["overlay", "none"], Query(description="`none` leaves the pictures out.")] = "overlay",
+    alpha: AlphaQuery = DEFAULT_ALPHA,
+) -> AnalyzeReply:
+    """All three answers from one pass."""
+    shown = study.prediction.radiographs if cam == "overlay" else ()
+    pngs = [await service.off_loop(_draw, prediction, "overlay", alpha) for prediction in shown]
+    return AnalyzeReply(
+        **_classification(study, service),
+        cams=[f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in pngs],
+        neighbors=await _neighbors(study, wanted, service),
+    )
+
+
+@router.get("/health/live")
+async def live() -> HealthReply:
+    """Whether the process answers at all."""
+    return HealthReply(status="live")
+
+
+@router.get("/health/ready")
+async def ready(service: ServiceDep) -> HealthReply:
+    """Whether radiographs can be answered."""
+    if not service.batcher.alive:
+        raise NotReadyError("The engine is not running; try another replica.")
+    return HealthReply(status="ready")
+
+
+@router.get("/info")
+async def info(service: ServiceDep) -> InfoReply:
+    """What this replica runs, and its limits."""
+    manifest, gallery = service.predictor.manifest, service.gallery
+    limits = {"max_upload_mib", "max_pixels", "max_files", "max_neighbors", "max_pending", "deadline_seconds"}
+    return InfoReply(
+        version=CODE_VERSION,
+        checkpoint=manifest.id,
+        architecture=manifest.architecture,
+        input_size=manifest.preprocess.size,
+        engine=service.predictor.engine.name,
+        metrics=manifest.metrics,
+        gallery=GalleryInfo(
+            dataset=gallery.manifest.dataset,
+            split=gallery.manifest.split,
+            only=gallery.manifest.only,
+            entries=len(gallery.entries),
+            body_parts=list(gallery.body_parts),
+        ),
+        limits=service.settings.model_dump(include=limits),
+    )
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(service: ServiceDep) -> Response:
+    """Counts and durations for Prometheus."""
+    return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _classification(study: AnsweredStudy, service: Service) -> dict[str, Any]:
+    prediction = study.prediction
+    return {
+        "checkpoint": service.predictor.manifest.id,
+        "probability": prediction.probability,
+        "label": prediction.label,
+        "threshold": prediction.threshold,
+        "radiographs": [
+            RadiographReply(
+                name=upload.name,
+                probability=each.probability,
+                logit=each.logit,
+                width=each.prepared.radiograph.width,
+                height=each.prepared.radiograph.height,
+            )
+            for upload, each in zip(study.uploads, prediction.radiographs, strict=True)
+        ],
+    }
+
+
+async def _neighbors(study: AnsweredStudy, wanted: Wanted, service: Service) -> list[NeighborReply]:
+    found: list[Neighbor] = await service.off_loop(service.gallery.search, study.prediction.embedding_D, wanted)
+    return [
+        NeighborReply(
+            rank=neighbor.rank,
+            path=neighbor.entry.path,
+            similarity=neighbor.similarity,
+            body_part=neighbor.entry.body_part,
+            label=neighbor.entry.label,
+            patient=neighbor.entry.patient,
+            study=neighbor.entry.study,
+        )
+        for neighbor in found
+    ]
+
+
+def _draw(prediction: Prediction, style: Style, alpha: float) -> bytes:
+    return encode_png(render(prediction.cam(), prediction.prepared.radiograph, style, alpha))

@@ -1,0 +1,83 @@
+"""The JSON that goes out."""
+
+from pydantic import BaseModel
+
+NOTICE = "Research use only. Not for diagnosis."
+
+
+class RadiographReply(BaseModel):
+    """One radiograph of the study; width and height in pixels, as a viewer shows it."""
+
+    name: str
+    probability: float
+    logit: float
+    width: int
+    height: int
+
+
+class ClassifyReply(BaseModel):
+    """`label` is `abnormal` when the study's probability reaches the threshold."""
+
+    checkpoint: str
+    probability: float
+    label: str
+    threshold: float
+    radiographs: list[RadiographReply]
+    notice: str = NOTICE
+
+
+class NeighborReply(BaseModel):
+    """One gallery entry; `path` is the dataset's, `similarity` the cosine."""
+
+    rank: int
+    path: str
+    similarity: float
+    body_part: str
+    label: str
+    patient: str
+    study: str
+
+
+class RetrieveReply(BaseModel):
+    """Nearest first; fewer than k when the filters leave fewer."""
+
+    checkpoint: str
+    neighbors: list[NeighborReply]
+    notice: str = NOTICE
+
+
+class AnalyzeReply(ClassifyReply):
+    """The three answers in one; `cams` holds a PNG data URL for each radiograph unless `cam=none`."""
+
+    cams: list[str]
+    neighbors: list[NeighborReply]
+
+
+class GalleryInfo(BaseModel):
+    """What /retrieve searches."""
+
+    dataset: str
+    split: str
+    only: str
+    entries: int
+    body_parts: list[str]
+
+
+class InfoReply(BaseModel):
+    """What this replica runs."""
+
+    version: str
+    checkpoint: str
+    architecture: str
+    input_size: int
+    engine: str
+    metrics: dict[str, float]
+    gallery: GalleryInfo
+    limits: dict[str, int | float]
+    notice: str = NOTICE
+
+
+class HealthReply(BaseModel):
+    """`live` or `ready`."""
+
+    status: str

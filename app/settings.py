@@ -1,0 +1,35 @@
+"""What an operator can set; the only reader of environment variables (`OSTEON_*`)."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+STARTER = Path(__file__).resolve().parent.parent / "artifacts" / "starter"
+MEBIBYTE = 1 << 20
+
+
+class Settings(BaseSettings):
+    """Refuses to start on a value out of range."""
+
+    model_config = SettingsConfigDict(env_prefix="OSTEON_", frozen=True)
+
+    device: Literal["auto", "cuda", "cpu"] = Field("auto", description="Where the network runs.")
+    checkpoint: Path = Field(STARTER / "checkpoint", description="Checkpoint folder.")
+    gallery: Path = Field(STARTER / "gallery", description="Gallery folder, built with that checkpoint.")
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
+
+    max_upload_mib: int = Field(50, ge=1, description="Bytes of one request, in MiB.")
+    max_pixels: int = Field(64_000_000, ge=1, description="Width x height of one radiograph.")
+    max_files: int = Field(16, ge=1, description="Radiographs of one study.")
+    max_neighbors: int = Field(100, ge=1, description="Largest k of /retrieve.")
+    max_batch: int = Field(16, ge=1, description="Radiographs per forward pass.")
+    max_pending: int = Field(64, ge=1, description="Requests in the service at once; more get 429.")
+    deadline_seconds: float = Field(30.0, gt=0, description="Time one request may take.")
+    decode_threads: int = Field(2, ge=1, description="Threads that decode uploads and draw overlays.")
+
+    @property
+    def max_upload_bytes(self) -> int:
+        return self.max_upload_mib * MEBIBYTE

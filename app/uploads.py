@@ -1,0 +1,92 @@
+"""A request body in, named image bytes out, within the limits and before anything is decoded."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+from starlette.datastructures import UploadFile
+from starlette.types import Message, Receive
+
+from app.errors import MalformedRequestError, OutOfRangeError, PayloadTooLargeError, UnsupportedContentTypeError
+from app.settings import MEBIBYTE, Settings
+
+PART = "file"
+RAW_TYPES = frozenset({"", "image/png", "image/jpeg", "image/jpg", "application/dicom", "application/octet-stream"})
+RAW_NAME = "radiograph"
+UNSAFE_NAME = re.compile(r"[/\\\x00-\x1f\x7f]|^\.\.?$")
+MAX_NAME = 255
+"""Characters of a file name."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One image as it came."""
+
+    name: str
+    data: bytes
+
+
+async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
+    """The images of one study: the multipart parts named `file`, or the raw body.
+
+    Raises:
+        MalformedRequestError: no image, an empty one, an unsafe file name or broken multipart.
+        PayloadTooLargeError: more bytes than the limit; the rest is not read.
+        UnsupportedContentTypeError: the declared type cannot hold a radiograph.
+        OutOfRangeError: more files than the limit.
+    """
+    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    bounded = Request(request.scope, _bounded(request, settings))
+    if content_type == "multipart/form-data":
+        uploads = await _parts(bounded, settings)
+    elif content_type in RAW_TYPES:
+        uploads = [Upload(RAW_NAME, await bounded.body())]
+    else:
+        raise UnsupportedContentTypeError(
+            f"Content-Type {content_type} cannot hold a radiograph; send multipart/form-data with parts named "
+            f"'{PART}', or the image itself as image/png or image/jpeg."
+        )
+    empty = [upload.name for upload in uploads if not upload.data]
+    if empty:
+        raise MalformedRequestError(f"'{empty[0]}' is empty; send the bytes of a PNG or JPEG.")
+    return uploads
+
+
+def _bounded(request: Request, settings: Settings) -> Receive:
+    """The request's messages, cut off with an error once their bytes pass the limit."""
+    limit = settings.max_upload_bytes
+    declared = request.headers.get("content-length", "0")
+    received = int(declared) if declared.isdigit() and int(declared) > limit else 0
+
+    async def receive() -> Message:
+        nonlocal received
+        if received > limit:
+            raise PayloadTooLargeError(f"The request is larger than {limit // MEBIBYTE} MiB; send fewer or smaller files.")
+        message = await request.receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise PayloadTooLargeError(f"The request is larger than {limit // MEBIBYTE} MiB; send fewer or smaller files.")
+        return message
+
+    return receive
+
+
+async def _parts(request: Request, settings: Settings) -> list[Upload]:
+    # One above the limit, so that the caller learns our limit and not the parser's.
+    async with request.form(max_files=settings.max_files + 1, max_fields=1) as form:
+        parts: list[Any] = form.getlist(PART)
+        if not parts:
+            raise MalformedRequestError(f"The form has no part named '{PART}'; send each radiograph as one.")
+        if len(parts) > settings.max_files:
+            raise OutOfRangeError(f"A study may have {settings.max_files} radiographs here; send fewer files.")
+        return [await _upload(part) for part in parts]
+
+
+async def _upload(part: Any) -> Upload:
+    if not isinstance(part, UploadFile):
+        raise MalformedRequestError(f"The part '{PART}' is a text field; send it as a file, with a file name.")
+    name = part.filename or RAW_NAME
+    if len(name) > MAX_NAME or UNSAFE_NAME.search(name):
+        raise MalformedRequestError("A file name may not hold a folder, control characters or more than 255 characters.")
+    return Upload(name, await part.read())

@@ -1,0 +1,1 @@
+"""From a checkpoint and a dataset to a gallery of embeddings."""

@@ -1,0 +1,157 @@
+"""A checkpoint and a dataset in, a verified gallery folder out; `build` is the table of contents.
+
+Legend: B batch, N entries, D embedding.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from index_builder.check import check_gallery
+from index_builder.shards import Plan, Shard, Workplace
+from xray.artifact import put_in_place
+from xray.checkpoint import load_checkpoint
+from xray.engine import DeviceChoice, load_engine
+from xray.errors import DatasetError, InputError
+from xray.gallery import GalleryEntry, GalleryManifest, load_gallery, save_gallery
+from xray.image import read_radiograph
+from xray.mura import MuraRecord, read_mura, records_of
+from xray.predictor import Prepared, Predictor
+
+SHARD_SIZE = 128
+"""Records per shard: what a kill can cost, and the most radiographs held in memory."""
+SHOWN = 10
+"""How many unreadable images the report names."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Embed DATA/SPLIT with CHECKPOINT and write the gallery OUT; run again to go on after a kill."""
+
+    checkpoint: Path
+    """Checkpoint folder whose network makes the embeddings."""
+    data: Path
+    """Dataset folder in MURA layout."""
+    out: Path
+    """Gallery folder to write; an older one is replaced when the new one is whole."""
+    split: str = "train"
+    only: Literal["all", "abnormal"] = "all"
+    """`abnormal` leaves normal radiographs out, as the original project did."""
+    device: DeviceChoice = "auto"
+    batch: int = 16
+    """Radiographs per forward pass."""
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A predictor and how many radiographs it is given at once."""
+
+    predictor: Predictor
+    batch: int
+
+    def embed(self, records: Sequence[MuraRecord], first_row: int) -> Shard:
+        """Embed one shard of records; those that cannot be read are named, not skipped in silence."""
+        with ThreadPoolExecutor() as pool:
+            outcomes = list(pool.map(self._prepare, records))
+        readable = [(first_row + i, item) for i, item in enumerate(outcomes) if isinstance(item, Prepared)]
+        unreadable = [
+            (record.path, item) for record, item in zip(records, outcomes, strict=True) if isinstance(item, str)
+        ]
+        parts = [
+            self.predictor.engine.forward(np.stack([item.pixels_1SS for _, item in some])).embeddings_BD.numpy()
+            for some in _batches(readable, self.batch)
+        ]
+        embeddings_nD = np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+        return Shard([row for row, _ in readable], embeddings_nD, unreadable)
+
+    def _prepare(self, record: MuraRecord) -> Prepared | str:
+        try:
+            return self.predictor.prepare(read_radiograph(record.file))
+        except (InputError, OSError) as error:
+            return str(error)
+
+
+def build(options: BuildOptions) -> GalleryManifest:
+    """Build a gallery, or go on with one whose builder was killed.
+
+    Raises:
+        ArtifactError: the checkpoint is damaged, or the finished gallery fails its own check.
+        DatasetError: the split is empty, or nothing in it can be read.
+        InputError: an unfinished gallery of another checkpoint lies in the way.
+    """
+    checkpoint = load_checkpoint(options.checkpoint)
+    embedder = Embedder(Predictor(checkpoint.manifest, load_engine(checkpoint, options.device)), options.batch)
+    records = records_to_index(options)
+    plan = plan_of(options, checkpoint.manifest.id, records)
+    workplace = Workplace.open(options.out, plan)
+    starts = range(0, len(records), SHARD_SIZE)
+    with tqdm(total=len(records), desc="embedding", unit="img") as bar:
+        for number, start in enumerate(starts):
+            shard_records = records[start : start + SHARD_SIZE]
+            if not workplace.has(number):
+                workplace.put(number, embedder.embed(shard_records, start))
+            bar.update(len(shard_records))
+    shards = [workplace.get(number) for number in range(len(starts))]
+    manifest = assemble(workplace.gallery, plan, records, shards)
+    check_gallery(load_gallery(workplace.gallery, manifest.checkpoint))
+    put_in_place(workplace.gallery, options.out)
+    workplace.clear()
+    return manifest
+
+
+def records_to_index(options: BuildOptions) -> list[MuraRecord]:
+    """The images of the split that `--only` asks for.
+
+    Raises:
+        DatasetError: there is none.
+    """
+    records = records_of(read_mura(options.data, options.split))
+    if options.only == "abnormal":
+        records = [record for record in records if record.label == "abnormal"]
+    if not records:
+        raise DatasetError(f"{options.data / options.split} holds no abnormal study; leave out --only abnormal.")
+    return records
+
+
+def plan_of(options: BuildOptions, checkpoint_id: str, records: Sequence[MuraRecord]) -> Plan:
+    """What decides the content of the gallery."""
+    lines = "".join(f"{record.path},{record.target}\n" for record in records)
+    fingerprint = hashlib.sha256(lines.encode()).hexdigest()
+    dataset = records[0].path.split("/", 1)[0]
+    return Plan(checkpoint_id, dataset, options.split, options.only, fingerprint, SHARD_SIZE)
+
+
+def assemble(folder: Path, plan: Plan, records: Sequence[MuraRecord], shards: Sequence[Shard]) -> GalleryManifest:
+    """Join the shards into a gallery folder, and report what could not be read."""
+    entries = [_entry(records[row]) for shard in shards for row in shard.rows]
+    unreadable = [fault for shard in shards for fault in shard.unreadable]
+    if unreadable:
+        print(f"{len(unreadable)} of {len(records)} images could not be read and are not in the gallery:")
+        print("\n".join(f"  {path}: {reason}" for path, reason in unreadable[:SHOWN]))
+    if not entries:
+        raise DatasetError(f"None of the {len(records)} images could be read.")
+    embeddings_ND = np.concatenate([shard.embeddings_nD for shard in shards if shard.rows])
+    manifest = GalleryManifest(
+        checkpoint=plan.checkpoint,
+        dataset=plan.dataset,
+        split=plan.split,
+        only=plan.only,
+        dimension=embeddings_ND.shape[1],
+        count=len(entries),
+        unreadable=tuple(path for path, _ in unreadable),
+    )
+    return save_gallery(folder, manifest, entries, embeddings_ND)
+
+
+def _entry(record: MuraRecord) -> GalleryEntry:
+    return GalleryEntry(record.path, record.body_part, record.patient, record.study, record.label)
+
+
+def _batches(items: Sequence[tuple[int, Prepared]], size: int) -> Iterator[Sequence[tuple[int, Prepared]]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
