@@ -1,4 +1,4 @@
-"""Settings in, the application out."""
+"""A loaded service in, the application around it out."""
 
 from fastapi import FastAPI
 
@@ -7,19 +7,12 @@ from app.lifespan import lifespan
 from app.metrics import MeasuredRequests
 from app.routes import router
 from app.schemas import NOTICE
-from app.service import load_service
-from app.settings import Settings
+from app.service import Service
 from xray.checkpoint import CODE_VERSION
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Load and verify the artifacts and build the application around them.
-
-    Raises:
-        ArtifactError: a checkpoint or gallery file is missing or damaged.
-        InputError: the device is not there.
-    """
-    service = load_service(settings)
+def create_app(service: Service) -> FastAPI:
+    """Wire routes, metrics, errors and the service's life together."""
     app = FastAPI(title="Osteon", version=CODE_VERSION, description=NOTICE, lifespan=lifespan)
     app.state.service = service
     app.add_middleware(MeasuredRequests, metrics=service.metrics)

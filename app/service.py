@@ -80,7 +80,7 @@ class Service:
 
 
 def load_service(settings: Settings) -> Service:
-    """Read and verify the artifacts and wire everything together; nothing runs yet.
+    """Read and verify the artifacts and wire everything together.
 
     Raises:
         ArtifactError: a file is missing or damaged, or gallery and checkpoint do not belong together.
@@ -89,7 +89,11 @@ def load_service(settings: Settings) -> Service:
     device = choose_device(settings.device)
     checkpoint = load_checkpoint(settings.checkpoint)
     gallery = load_gallery(settings.gallery, checkpoint.manifest.id, on_gpu=device.type == "cuda")
-    predictor = Predictor(checkpoint.manifest, load_engine(checkpoint, settings.device))
+    return assemble(settings, Predictor(checkpoint.manifest, load_engine(checkpoint, settings.device)), gallery)
+
+
+def assemble(settings: Settings, predictor: Predictor, gallery: Gallery) -> Service:
+    """Give a predictor and a gallery their batcher, workers, places and metrics; nothing runs yet."""
     places = Places(settings.max_pending)
     metrics = Metrics(lambda: places.taken)
     return Service(

@@ -1,0 +1,1 @@
+"""The service, spoken to over real HTTP on the loopback."""

@@ -1,0 +1,66 @@
+"""A small service on a real port: a random DenseNet-121 at 64 px and a gallery of phantoms."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import httpx
+import pytest
+import uvicorn
+
+from app.main import create_app
+from app.service import Service, load_service
+from app.settings import Settings
+from index_builder.build import BuildOptions, build
+from tests.phantoms import draw_phantom, write_dataset
+
+
+@contextmanager
+def serving(service: Service) -> Iterator[httpx.Client]:
+    """Run a service on a free port for the length of the block."""
+    server = uvicorn.Server(uvicorn.Config(create_app(service), port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        yield client
+    server.should_exit = True
+    thread.join()
+
+
+def png(pixels: object) -> bytes:
+    """PNG bytes of an array, written by OpenCV."""
+    return cv2.imencode(".png", pixels)[1].tobytes()  # type: ignore[call-overload,no-any-return]
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data") / "Phantoms", studies=12)
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path, dataset: Path) -> Settings:
+    gallery = tmp_path_factory.mktemp("artifacts") / "gallery"
+    build(BuildOptions(tiny_checkpoint, dataset, gallery, device="cpu"))
+    return Settings(device="cpu", checkpoint=tiny_checkpoint, gallery=gallery)
+
+
+@pytest.fixture(scope="session")
+def service(settings: Settings) -> Service:
+    return load_service(settings)
+
+
+@pytest.fixture(scope="session")
+def client(service: Service) -> Iterator[httpx.Client]:
+    with serving(service) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def radiograph() -> bytes:
+    return png(draw_phantom(seed=7, fracture=True, height=160, width=128))

@@ -1,0 +1,130 @@
+"""What the endpoints answer is what the network says."""
+
+import base64
+import concurrent.futures
+import io
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.service import Service
+from tests.app.conftest import png
+from tests.phantoms import draw_phantom
+from xray.image import decode_radiograph
+
+
+def files(*images: bytes) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("file", (f"image{number}.png", image)) for number, image in enumerate(images, start=1)]
+
+
+def pixels(reply: httpx.Response) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(reply.content))).astype(int)
+
+
+def test_served_logit_equals_the_predictors(client: httpx.Client, service: Service, radiograph: bytes) -> None:
+    expected = service.predictor.predict([decode_radiograph(radiograph)]).radiographs[0]
+    reply = client.post("/classify", files=files(radiograph)).json()
+    assert reply["radiographs"][0]["logit"] == pytest.approx(expected.logit, abs=1e-4)
+    assert reply["radiographs"][0]["probability"] == pytest.approx(expected.probability, abs=1e-4)
+    assert (reply["radiographs"][0]["width"], reply["radiographs"][0]["height"]) == (128, 160)
+
+
+def test_three_files_are_one_study_with_their_mean_probability(client: httpx.Client) -> None:
+    views = [png(draw_phantom(seed=seed)) for seed in range(3)]
+    alone = [client.post("/classify", files=files(view)).json()["probability"] for view in views]
+    reply = client.post("/classify", files=files(*views)).json()
+    assert reply["probability"] == pytest.approx(np.mean(alone), abs=1e-5)
+    assert [each["name"] for each in reply["radiographs"]] == ["image1.png", "image2.png", "image3.png"]
+
+
+def test_label_says_on_which_side_of_the_threshold_the_probability_lies(
+    client: httpx.Client, radiograph: bytes
+) -> None:
+    reply = client.post("/classify", files=files(radiograph)).json()
+    assert reply["label"] == ("abnormal" if reply["probability"] >= reply["threshold"] else "normal")
+
+
+def test_raw_body_and_form_get_the_same_answer(client: httpx.Client, radiograph: bytes) -> None:
+    form = client.post("/classify", files=files(radiograph)).json()
+    raw = client.post("/classify", content=radiograph, headers={"Content-Type": "image/png"}).json()
+    assert raw["probability"] == pytest.approx(form["probability"], abs=1e-6)
+
+
+def test_cam_has_the_uploads_size_and_is_hottest_where_the_map_peaks(client: httpx.Client) -> None:
+    upload = files(png(draw_phantom(seed=3, height=512, width=410)))
+    heat_map = pixels(client.post("/cam?style=map", files=upload))
+    overlay = pixels(client.post("/cam?alpha=1", files=upload))
+    assert heat_map.shape == (512, 410)
+    assert overlay.shape == (512, 410, 3)
+    redness = 2 * overlay[..., 0] - overlay[..., 1] - overlay[..., 2]
+    hottest = np.unravel_index(redness.argmax(), redness.shape)
+    assert heat_map[hottest] >= 254
+
+
+def test_overlay_without_opacity_is_the_radiograph(client: httpx.Client) -> None:
+    phantom = draw_phantom(seed=3)
+    overlay = pixels(client.post("/cam?alpha=0", files=files(png(phantom))))
+    assert (overlay == phantom[..., np.newaxis]).all()
+
+
+def test_cam_headers_carry_the_probability_of_classify(client: httpx.Client, radiograph: bytes) -> None:
+    classified = client.post("/classify", files=files(radiograph)).json()
+    headers = client.post("/cam", files=files(radiograph)).headers
+    assert float(headers["X-Probability"]) == pytest.approx(classified["probability"], abs=1e-5)
+    assert headers["X-Checkpoint"] == classified["checkpoint"]
+
+
+def test_indexed_radiographs_find_themselves_first_under_their_dataset_path(
+    client: httpx.Client, dataset: Path
+) -> None:
+    for file in sorted((dataset / "train").rglob("*.png"))[:6]:
+        nearest = client.post("/retrieve", files=files(file.read_bytes())).json()["neighbors"][0]
+        assert nearest["path"] == file.relative_to(dataset.parent).as_posix()
+        assert nearest["similarity"] > 0.999
+
+
+def test_retrieve_honours_filters_and_excluded_study(client: httpx.Client, dataset: Path) -> None:
+    file = min((dataset / "train").rglob("*.png"))
+    body_part, patient, folder = file.relative_to(dataset / "train").parts[:3]
+    study = f"{body_part}/{patient}/{folder.split('_')[0]}"
+    query = {"k": 50, "body_part": body_part, "label": "abnormal", "exclude_study": study}
+    neighbors = client.post("/retrieve", params=query, files=files(file.read_bytes())).json()["neighbors"]
+    assert neighbors
+    assert {(each["body_part"], each["label"]) for each in neighbors} == {(body_part, "abnormal")}
+    assert study not in {f"{each['body_part']}/{each['patient']}/{each['study']}" for each in neighbors}
+
+
+def test_analyze_holds_the_three_answers(client: httpx.Client, radiograph: bytes) -> None:
+    reply = client.post("/analyze?k=3", files=files(radiograph)).json()
+    assert reply["probability"] == client.post("/classify", files=files(radiograph)).json()["probability"]
+    assert reply["neighbors"] == client.post("/retrieve?k=3", files=files(radiograph)).json()["neighbors"]
+    kind, data = reply["cams"][0].split(",")
+    assert kind == "data:image/png;base64"
+    assert base64.b64decode(data) == client.post("/cam", files=files(radiograph)).content
+    assert client.post("/analyze?cam=none", files=files(radiograph)).json()["cams"] == []
+
+
+def test_many_callers_at_once_each_get_their_own_answer(client: httpx.Client) -> None:
+    phantoms = [png(draw_phantom(seed=seed)) for seed in range(12)]
+    alone = [client.post("/classify", files=files(each)).json()["radiographs"][0]["logit"] for each in phantoms]
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        replies = list(pool.map(lambda each: client.post("/classify", files=files(each)).json(), phantoms))
+    assert [reply["radiographs"][0]["logit"] for reply in replies] == pytest.approx(alone, abs=1e-4)
+
+
+def test_info_and_metrics_tell_what_runs(client: httpx.Client, service: Service, radiograph: bytes) -> None:
+    info = client.get("/info").json()
+    assert info["checkpoint"] == service.predictor.manifest.id
+    assert info["gallery"]["entries"] == len(service.gallery.entries)
+    counter = 'osteon_requests_total{endpoint="/classify",status="200"}'
+    before = _metric(client, counter)
+    client.post("/classify", files=files(radiograph))
+    assert _metric(client, counter) == before + 1
+
+
+def _metric(client: httpx.Client, name: str) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    return next((float(line.split()[-1]) for line in lines if line.startswith(name)), 0.0)

@@ -1,0 +1,173 @@
+"""Every bad request gets a problem that says what to change, and the next good one is answered."""
+
+import io
+import struct
+import subprocess
+import sys
+import threading
+import zlib
+from pathlib import Path
+from shutil import copytree
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.service import Service, assemble
+from app.settings import Settings
+from tests.app.conftest import png, serving
+from tests.phantoms import draw_phantom
+from xray.model import ModelOutput
+from xray.predictor import Predictor
+
+PHANTOM = png(draw_phantom(seed=1))
+MEBIBYTE = 1 << 20
+
+
+def jpeg() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(draw_phantom(seed=1)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def huge_header() -> bytes:
+    """A PNG that announces 30000x30000 pixels and holds none."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 30000, 30000, 8, 0, 0, 0, 0)
+    chunks = [header, b"IDAT" + zlib.compress(b""), b"IEND"]
+    body = b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def form(*images: bytes, name: str = "image1.png") -> dict[str, object]:
+    return {"files": [("file", (name, image)) for image in images]}
+
+
+def raw(content: bytes, content_type: str) -> dict[str, object]:
+    return {"content": content, "headers": {"Content-Type": content_type}}
+
+
+REFUSALS = {
+    "empty body": ("POST", "/classify", raw(b"", "image/png"), 400, "MalformedRequestError"),
+    "empty part": ("POST", "/classify", form(b""), 400, "MalformedRequestError"),
+    "form without file": ("POST", "/classify", {"files": {"image": ("a.png", PHANTOM)}}, 400, "MalformedRequestError"),
+    "file as text": ("POST", "/classify", {"files": {"file": (None, "x")}}, 400, "MalformedRequestError"),
+    "broken multipart": ("POST", "/classify", raw(b"x", "multipart/form-data; boundary=b"), 400, None),
+    "no boundary": ("POST", "/classify", raw(b"x", "multipart/form-data"), 400, None),
+    "folder in name": ("POST", "/classify", form(PHANTOM, name="../a.png"), 400, "MalformedRequestError"),
+    "text as png": ("POST", "/classify", form(b"not an image"), 415, "UnsupportedFormatError"),
+    "truncated png": ("POST", "/cam", form(PHANTOM[: len(PHANTOM) // 2]), 422, "UnreadableImageError"),
+    "truncated jpeg": ("POST", "/cam", form(jpeg()[: len(jpeg()) // 2]), 422, "UnreadableImageError"),
+    "huge header": ("POST", "/classify", form(huge_header()), 413, "TooManyPixelsError"),
+    "60 MB of noise": ("POST", "/classify", form(bytes(60_000_000)), 413, "PayloadTooLargeError"),
+    "constant": ("POST", "/classify", form(png(np.full((64, 64), 9, np.uint8))), 422, "NoContentError"),
+    "17 files": ("POST", "/classify", form(*[PHANTOM] * 17), 422, "OutOfRangeError"),
+    "40 files": ("POST", "/classify", form(*[PHANTOM] * 40), 400, None),
+    "two files to cam": ("POST", "/cam", form(PHANTOM, PHANTOM), 422, "OutOfRangeError"),
+    "k=0": ("POST", "/retrieve?k=0", form(PHANTOM), 422, "OutOfRangeError"),
+    "k=10**9": ("POST", "/retrieve?k=1000000000", form(PHANTOM), 422, "OutOfRangeError"),
+    "alpha=nan": ("POST", "/cam?alpha=nan", form(PHANTOM), 422, "OutOfRangeError"),
+    "unknown style": ("POST", "/cam?style=sepia", form(PHANTOM), 422, "OutOfRangeError"),
+    "unknown body part": ("POST", "/retrieve?body_part=XR_TAIL", form(PHANTOM), 422, "InputError"),
+    "get": ("GET", "/classify", {}, 405, None),
+    "no such path": ("GET", "/nothing", {}, 404, None),
+    "wrong content type": ("POST", "/classify", raw(PHANTOM, "text/plain"), 415, "UnsupportedContentTypeError"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_bad_request_gets_a_problem_and_the_next_good_one_is_answered(client: httpx.Client, name: str) -> None:
+    method, path, body, status, kind = REFUSALS[name]
+    reply = client.request(method, path, **body)  # type: ignore[arg-type]
+    problem = reply.json()
+    assert (reply.status_code, problem["status"]) == (status, status)
+    assert reply.headers["content-type"] == "application/problem+json"
+    assert kind is None or problem["type"].endswith(kind)
+    assert problem["title"]
+    assert len(problem["detail"]) > 8
+    assert "Traceback" not in reply.text
+    assert client.post("/classify", **form(PHANTOM)).status_code == 200  # type: ignore[arg-type]
+
+
+def test_body_without_declared_length_is_cut_off_at_the_limit(client: httpx.Client) -> None:
+    chunks = (bytes(MEBIBYTE) for _ in range(60))
+    assert client.post("/classify", content=chunks, headers={"Content-Type": "image/png"}).status_code == 413
+
+
+class HeldEngine:
+    """A fake that answers only after its gate opens; raises while it is `broken`."""
+
+    name = "held"
+
+    def __init__(self, real: Predictor) -> None:
+        self.real, self.gate, self.entered, self.broken = real.engine, threading.Event(), threading.Event(), False
+
+    def forward(self, pixels: np.ndarray) -> ModelOutput:
+        self.entered.set()
+        self.gate.wait(30)
+        if self.broken:
+            raise RuntimeError("out of memory at /secret/path")
+        return self.real.forward(pixels)
+
+
+def held(service: Service, **changed: object) -> tuple[HeldEngine, Service]:
+    engine = HeldEngine(service.predictor)
+    settings = service.settings.model_copy(update=changed)
+    return engine, assemble(settings, Predictor(service.predictor.manifest, engine), service.gallery)
+
+
+def test_full_service_refuses_with_retry_after_and_answers_those_inside(service: Service) -> None:
+    engine, held_service = held(service, max_pending=1)
+    with serving(held_service) as client:
+        inside: list[httpx.Response] = []
+        caller = threading.Thread(target=lambda: inside.append(client.post("/classify", **form(PHANTOM))))  # type: ignore[arg-type]
+        caller.start()
+        engine.entered.wait(30)
+        refused = client.post("/classify", **form(PHANTOM))  # type: ignore[arg-type]
+        engine.gate.set()
+        caller.join()
+        assert refused.status_code == 429
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert inside[0].status_code == 200
+        assert client.post("/classify", **form(PHANTOM)).status_code == 200  # type: ignore[arg-type]
+
+
+def test_late_answer_is_a_504_and_frees_its_place(service: Service) -> None:
+    engine, held_service = held(service, max_pending=1, deadline_seconds=0.2)
+    with serving(held_service) as client:
+        assert client.post("/classify", **form(PHANTOM)).status_code == 504  # type: ignore[arg-type]
+        engine.gate.set()
+        assert client.get("/health/ready").status_code == 200
+
+
+def test_engine_failure_is_a_500_that_hides_its_cause_and_the_next_request_is_fine(service: Service) -> None:
+    engine, held_service = held(service)
+    engine.gate.set()
+    with serving(held_service) as client:
+        engine.broken = True
+        failed = client.post("/classify", **form(PHANTOM))  # type: ignore[arg-type]
+        engine.broken = False
+        assert failed.status_code == 500
+        assert "secret" not in failed.text
+        assert client.post("/classify", **form(PHANTOM)).status_code == 200  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("artifact", "file"),
+    [("checkpoint", "weights.safetensors"), ("gallery", "index.faiss"), ("gallery", "entries.parquet")],
+)
+def test_flipped_byte_keeps_the_service_from_starting_and_names_the_file(
+    settings: Settings, tmp_path: Path, artifact: str, file: str
+) -> None:
+    folders = {name: copytree(getattr(settings, name), tmp_path / name) for name in ("checkpoint", "gallery")}
+    damaged = folders[artifact] / file
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    environment = {f"OSTEON_{name.upper()}": str(folder) for name, folder in folders.items()}
+    started = subprocess.run(
+        [sys.executable, "-m", "app"], env=environment | {"OSTEON_PORT": "0"}, capture_output=True, text=True, timeout=120
+    )
+    assert started.returncode != 0
+    assert file in started.stderr
+    assert "Traceback" not in started.stderr
