@@ -1,4 +1,7 @@
-"""Targets and probabilities of studies in, figures with intervals out."""
+"""Targets and probabilities of studies in, figures with intervals out.
+
+Legend: N rows of a sample, P patients, R resamples, G distinct probabilities.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,14 +79,63 @@ def figures_with_intervals(sample: Sample, threshold: float, resamples: int = RE
 
     Patients are drawn, not studies: studies of one patient are not independent. The draws are seeded.
     """
-    random = np.random.default_rng(0)
-    _, owner = np.unique(sample.patients, return_inverse=True)
-    rows_of = [np.flatnonzero(owner == patient) for patient in range(owner.max() + 1)]
-    drawn = []
-    for _ in range(resamples):
-        chosen = np.concatenate([rows_of[patient] for patient in random.integers(len(rows_of), size=len(rows_of))])
-        drawn.append(list(figures(sample.rows(chosen), threshold).values()))
-    with np.errstate(all="ignore"):
-        low, high = np.nanquantile(np.array(drawn), [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], axis=0)
-    values = figures(sample, threshold)
-    return {name: Interval(values[name], float(low[i]), float(high[i])) for i, name in enumerate(values)}
+    patients, owner = np.unique(sample.patients, return_inverse=True)
+    draws_RP = np.random.default_rng(0).multinomial(
+        len(patients), np.full(len(patients), 1 / len(patients)), size=resamples
+    )
+    drawn = resampled_figures(sample, threshold, draws_RP[:, owner].astype(np.float64))
+    return {name: _interval(value, drawn[name]) for name, value in figures(sample, threshold).items()}
+
+
+def resampled_figures(sample: Sample, threshold: float, counts_RN: FloatArray) -> dict[str, FloatArray]:
+    """All of `FIGURES` of R resamples at once, (R,) each; equal to `figures` on the repeated rows.
+
+    Args:
+        counts_RN: how often each of the N rows is in each of the R resamples.
+    """
+    order = np.argsort(-sample.probabilities, kind="stable")
+    falling, targets = sample.probabilities[order], sample.targets[order]
+    counts_RN = counts_RN[:, order]
+    ends = np.flatnonzero(np.append(np.diff(falling) != 0, True))  # equal probabilities are called together
+    true_RG = np.cumsum(counts_RN * targets, axis=1)[:, ends]
+    false_RG = np.cumsum(counts_RN * (1 - targets), axis=1)[:, ends]
+    called = int((falling >= threshold).sum())
+    true, false = (counts_RN[:, :called] @ (targets[:called] == target) for target in (1, 0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _ranking_figures(true_RG, false_RG) | _decision_figures(true, false, true_RG[:, -1], false_RG[:, -1])
+
+
+def _ranking_figures(true_RG: FloatArray, false_RG: FloatArray) -> dict[str, FloatArray]:
+    """From the counts of abnormal and of normal rows at or above each of the G distinct probabilities."""
+    positives, negatives = true_RG[:, -1], false_RG[:, -1]
+    new_true_RG, new_false_RG = (np.diff(counts, axis=1, prepend=0) for counts in (true_RG, false_RG))
+    areas = (new_false_RG * (true_RG - new_true_RG / 2)).sum(1) / (positives * negatives)
+    precision_RG = np.nan_to_num(true_RG / (true_RG + false_RG))  # nothing called yet: adds nothing
+    precisions = (new_true_RG * precision_RG).sum(1) / positives
+    return {"auroc": areas, "ap": np.where(negatives > 0, precisions, np.nan)}
+
+
+def _decision_figures(
+    true: FloatArray, false: FloatArray, positives: FloatArray, negatives: FloatArray
+) -> dict[str, FloatArray]:
+    """From the counts of abnormal and of normal rows that are called abnormal, and of all of them; (R,) each."""
+    total, called = positives + negatives, true + false
+    agreement = (true + negatives - false) / total
+    by_chance = (positives * called + negatives * (total - called)) / total**2
+    both = (positives > 0) & (negatives > 0)
+    return {
+        "kappa": np.where(both, (agreement - by_chance) / (1 - by_chance), np.nan),
+        "f1": np.where(both, 2 * true / (called + positives), np.nan),
+        "sensitivity": true / positives,
+        "specificity": (negatives - false) / negatives,
+        "accuracy": agreement,
+    }
+
+
+def _interval(value: float, drawn: FloatArray) -> Interval:
+    """Resamples that do not define the figure are left out."""
+    defined = drawn[~np.isnan(drawn)]
+    if not len(defined):
+        return Interval(value, float("nan"), float("nan"))
+    low, high = np.quantile(defined, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    return Interval(value, float(low), float(high))

@@ -61,7 +61,7 @@ def test_cam_has_the_uploads_size_and_is_hottest_where_the_map_peaks(client: htt
     assert overlay.shape == (512, 410, 3)
     redness = 2 * overlay[..., 0] - overlay[..., 1] - overlay[..., 2]
     hottest = np.unravel_index(redness.argmax(), redness.shape)
-    assert heat_map[hottest] >= 254
+    assert heat_map[hottest] >= 252  # JET has one colour for two gray levels of the map
 
 
 def test_overlay_without_opacity_is_the_radiograph(client: httpx.Client) -> None:

@@ -1,0 +1,33 @@
+"""What many tests share: a small random checkpoint, and real radiographs where they are at hand."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from xray.checkpoint import Checkpoint, CheckpointManifest, TrainingData, save_checkpoint
+from xray.model import XrayDenseNet
+from xray.preprocess import PreprocessSpec
+
+ROOT = Path(__file__).resolve().parent.parent
+STARTER = ROOT / "artifacts" / "starter"
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DenseNet-121 at 64 px with seeded random weights."""
+    torch.manual_seed(0)
+    spec = PreprocessSpec(size=64)
+    manifest = CheckpointManifest("densenet121", spec, TrainingData("nothing", 0, 0, ""))
+    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    save_checkpoint(folder, Checkpoint(XrayDenseNet("densenet121", spec), manifest))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fracatlas() -> Path:
+    """The FracAtlas folder beside the checkout."""
+    folder = ROOT.parent / "shared" / "FracAtlas"
+    if not folder.is_dir():
+        pytest.skip(f"no real radiographs: {folder.relative_to(ROOT.parent)} is not beside the checkout")
+    return folder

@@ -1,0 +1,179 @@
+"""A checkpoint and a split in, figures with intervals, tables and a page out.
+
+Probabilities come from the same `Predictor` as the service's, so they are the service's.
+"""
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from tqdm import tqdm
+
+from training.data import require_readable
+from training.metrics import RESAMPLES, Interval, Sample, auroc, figures_with_intervals
+from training.report import write_page
+from xray.checkpoint import CheckpointManifest, load_checkpoint
+from xray.engine import DeviceChoice, load_engine
+from xray.image import read_radiograph
+from xray.mura import Study, read_mura, records_of
+from xray.predictor import Predictor, StudyPrediction
+
+ANNOTATIONS = "annotations.csv"
+"""FracAtlas' own table; its `hardware` column tells which images show metal."""
+OVERALL, HARDWARE_FREE = "all", "hardware-free"
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Measure a checkpoint on the studies of DATA/SPLIT."""
+
+    checkpoint: Path
+    """Checkpoint folder."""
+    data: Path
+    """Dataset folder in MURA layout."""
+    split: str = "valid"
+    out: Path = Path("artifacts/evaluation")
+    """Folder for index.html, metrics.json, studies.csv and radiographs.csv."""
+    device: DeviceChoice = "auto"
+    resamples: int = RESAMPLES
+    """Bootstrap resamples behind each interval."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The figures of one group of studies.
+
+    Attributes:
+        floor: AUROC of a predictor that knows the body part and nothing else.
+    """
+
+    group: str
+    studies: int
+    abnormal: int
+    figures: dict[str, Interval]
+    floor: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that `evaluate` reports."""
+
+    checkpoint: CheckpointManifest
+    dataset: str
+    split: str
+    rows: tuple[Row, ...]
+
+
+def evaluate(options: EvaluateOptions) -> Evaluation:
+    """Predict every study, measure, print the table and write OUT.
+
+    Raises:
+        ArtifactError: the checkpoint is damaged.
+        DatasetError: the split is empty, or images cannot be read; they are counted and named.
+    """
+    checkpoint = load_checkpoint(options.checkpoint)
+    studies = read_mura(options.data, options.split)
+    require_readable(records_of(studies))
+    predictor = Predictor(checkpoint.manifest, load_engine(checkpoint, options.device))
+    predictions = list(tqdm(predict_all(predictor, studies), total=len(studies), desc="predicting", unit="study"))
+    sample = sample_of(studies, predictions)
+    groups = groups_of(studies, studies_with_hardware(options.data))
+    threshold = checkpoint.manifest.thresholds["default"]
+    rows = tuple(
+        row_of(name, sample.rows(chosen), floors_of(studies)[chosen], threshold, options.resamples)
+        for name, chosen in tqdm(groups.items(), desc="resampling", unit="group")
+    )
+    evaluation = Evaluation(checkpoint.manifest, options.data.resolve().name, options.split, rows)
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_tables(options.out, studies, predictions)
+    (options.out / "metrics.json").write_bytes(msgspec.json.format(msgspec.json.encode(evaluation)))
+    write_page(options.out / "index.html", as_table(evaluation), sample, evaluation_title(evaluation))
+    print_table(evaluation)
+    return evaluation
+
+
+def predict_all(predictor: Predictor, studies: Sequence[Study]) -> Iterator[StudyPrediction]:
+    """One pass for each study."""
+    for study in studies:
+        yield predictor.predict([read_radiograph(record.file) for record in study.records])
+
+
+def sample_of(studies: Sequence[Study], predictions: Sequence[StudyPrediction]) -> Sample:
+    return Sample(
+        np.array([study.target for study in studies]),
+        np.array([prediction.probability for prediction in predictions]),
+        np.array([f"{study.body_part}/{study.patient}" for study in studies]),
+    )
+
+
+def studies_with_hardware(data: Path) -> set[str] | None:
+    """Dataset folders of the studies in which any image shows metal; None where nobody noted it."""
+    file = data / ANNOTATIONS
+    if not file.is_file():
+        return None
+    with file.open(newline="") as lines:
+        return {row["image"].rsplit("/", 1)[0] for row in csv.DictReader(lines) if row["hardware"] == "1"}
+
+
+def groups_of(studies: Sequence[Study], with_hardware: set[str] | None) -> dict[str, np.ndarray]:
+    """Which studies belong to each row of the table."""
+    parts = [study.body_part for study in studies]
+    groups = {OVERALL: np.ones(len(studies), bool)}
+    groups |= {part: np.array(parts) == part for part in sorted(set(parts))}
+    if with_hardware is not None:
+        free = [study.records[0].path.rsplit("/", 1)[0] not in with_hardware for study in studies]
+        groups[HARDWARE_FREE] = np.array(free)
+    return groups
+
+
+def floors_of(studies: Sequence[Study]) -> np.ndarray:
+    """For each study the share of abnormal ones among those of its body part."""
+    targets: dict[str, list[int]] = {}
+    for study in studies:
+        targets.setdefault(study.body_part, []).append(study.target)
+    return np.array([np.mean(targets[study.body_part]) for study in studies])
+
+
+def row_of(group: str, sample: Sample, floors: np.ndarray, threshold: float, resamples: int) -> Row:
+    figures = figures_with_intervals(sample, threshold, resamples)
+    return Row(group, len(sample.targets), int(sample.targets.sum()), figures, auroc(sample.targets, floors))
+
+
+def write_tables(out: Path, studies: Sequence[Study], predictions: Sequence[StudyPrediction]) -> None:
+    """studies.csv and radiographs.csv: every probability that went into the figures."""
+    pairs = list(zip(studies, predictions, strict=True))
+    with (out / "studies.csv").open("w", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["study", "body_part", "patient", "target", "probability"])
+        table.writerows([s.key, s.body_part, s.patient, s.target, p.probability] for s, p in pairs)
+    with (out / "radiographs.csv").open("w", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["path", "study", "target", "logit", "probability"])
+        for study, prediction in pairs:
+            for record, each in zip(study.records, prediction.radiographs, strict=True):
+                table.writerow([record.path, study.key, study.target, each.logit, each.probability])
+
+
+def evaluation_title(evaluation: Evaluation) -> str:
+    return f"Checkpoint {evaluation.checkpoint.id} on {evaluation.dataset} {evaluation.split}"
+
+
+def as_table(evaluation: Evaluation) -> list[list[str]]:
+    """Header and one line for each group."""
+    names = [name for name in evaluation.rows[0].figures if name != "accuracy"]
+    lines = [["group", "studies", "abnormal", *names, "floor"]]
+    for row in evaluation.rows:
+        figures = [str(row.figures[name]) for name in names]
+        lines.append([row.group, str(row.studies), str(row.abnormal), *figures, f"{row.floor:.3f}"])
+    return lines
+
+
+def print_table(evaluation: Evaluation) -> None:
+    lines = as_table(evaluation)
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    print(f"{evaluation_title(evaluation)}; 95 % intervals over patients; floor: AUROC of the body part alone")
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

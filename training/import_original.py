@@ -1,0 +1,90 @@
+"""A `.tar` of the original 2018 project in, a checkpoint folder out; the only reader of torch's own format."""
+
+import pickle
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from xray.checkpoint import Checkpoint, CheckpointManifest, TrainingData, save_checkpoint
+from xray.errors import ArtifactError
+from xray.model import Architecture, XrayDenseNet
+from xray.preprocess import PreprocessSpec
+
+OLD_LAYER_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
+"""torchvision before 0.3 wrote `norm.1`, today it is `norm1`."""
+SHOWN = 4
+"""How many names of weights an error message shows."""
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Turn a .tar checkpoint of the original project into a checkpoint folder."""
+
+    tar: Path
+    """The file; only tensors are read from it, nothing in it is executed."""
+    out: Path
+    """Checkpoint folder to write."""
+    architecture: Architecture = "densenet201"
+    size: int = 224
+    """Input side in pixels that the weights were trained with."""
+
+
+def import_original(options: ImportOptions) -> CheckpointManifest:
+    """Read, rename and write the weights.
+
+    Raises:
+        ArtifactError: not such a file, or its weights are not of the architecture.
+    """
+    spec = PreprocessSpec(size=options.size)
+    model = XrayDenseNet(options.architecture, spec)
+    weights = modern_weights(read_tensors(options.tar))
+    try:
+        outcome = model.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise ArtifactError(f"{options.tar} does not hold a {options.architecture}: {error}") from error
+    # Files older than torch 0.4 do not count batches; nothing depends on the count.
+    missing = [name for name in outcome.missing_keys if not name.endswith("num_batches_tracked")]
+    if missing or outcome.unexpected_keys:
+        raise ArtifactError(
+            f"{options.tar} does not hold a {options.architecture}: "
+            f"missing {missing[:SHOWN]}, unknown {outcome.unexpected_keys[:SHOWN]}."
+        )
+    manifest = CheckpointManifest(options.architecture, spec, TrainingData(f"imported from {options.tar.name}", 0, 0, ""))
+    return save_checkpoint(options.out, Checkpoint(model, manifest))
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The state dictionary in a torch file, alone or under `state_dict`.
+
+    Raises:
+        ArtifactError: the file holds anything but tensors and plain values.
+    """
+    try:
+        stored = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ArtifactError(f"{file} is not a torch checkpoint of plain tensors.") from error
+    found = stored.get("state_dict", stored) if isinstance(stored, dict) else {}
+    tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise ArtifactError(f"{file} holds no weights, neither at its top nor under 'state_dict'.")
+    return tensors
+
+
+def modern_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same weights under the names of `XrayDenseNet`, with one logit."""
+    weights = {}
+    for name, tensor in tensors.items():
+        if "features." in name:
+            inner = name[name.index("features.") :]
+            weights[OLD_LAYER_NAME.sub(r"\1\2.", inner)] = tensor.float() if tensor.is_floating_point() else tensor
+        elif name.endswith(("weight", "bias")):
+            weights[f"classifier.{name.rsplit('.', 1)[1]}"] = one_logit(tensor.float())
+    return weights
+
+
+def one_logit(classifier: Tensor) -> Tensor:
+    """The row of a one-logit classifier; of two, abnormal minus normal, which has the same softmax."""
+    return classifier[1:] - classifier[:1] if classifier.shape[0] == 2 else classifier
