@@ -70,14 +70,19 @@ def show(image: Path, address: str) -> None:
     print(f"radiograph: {image}" + (" (a drawn phantom, no patient)" if image == PHANTOM else ""))
     with httpx.Client(base_url=address, timeout=TIMEOUT_SECONDS) as client:
         probability = _post(client, "/classify", image).json()
-        print(f"/classify   probability {probability['probability']:.3f}, threshold {probability['threshold']:.3f}", end="")
+        print(
+            f"/classify   probability {probability['probability']:.3f}, threshold {probability['threshold']:.3f}",
+            end="",
+        )
         print(f": {probability['label']} (checkpoint {probability['checkpoint']})")
         OVERLAY.parent.mkdir(exist_ok=True)
         OVERLAY.write_bytes(_post(client, "/cam", image).content)
         print(f"/cam        overlay written to {OVERLAY.relative_to(ROOT)}")
         print("/retrieve   nearest radiographs of the gallery:")
         for neighbor in _post(client, "/retrieve", image).json()["neighbors"]:
-            print(f"            {neighbor['rank']}. {neighbor['similarity']:.3f} {neighbor['label']:8} {neighbor['path']}")
+            print(
+                f"            {neighbor['rank']}. {neighbor['similarity']:.3f} {neighbor['label']:8} {neighbor['path']}"
+            )
         print(probability["notice"])
     print(f"serving on {address} (docs: {address}/docs)", flush=True)
 

@@ -41,7 +41,9 @@ def wanted(
     k: Annotated[int, Query(ge=1, description="How many neighbors at most.")] = 5,
     body_part: Annotated[str | None, Query(description="Only this one, e.g. XR_ELBOW.")] = None,
     label: Annotated[Literal["normal", "abnormal"] | None, Query(description="Only these.")] = None,
-    exclude_study: Annotated[str | None, Query(description="Leave this out, e.g. XR_ELBOW/patient04989/study1.")] = None,
+    exclude_study: Annotated[
+        str | None, Query(description="Leave this out, e.g. XR_ELBOW/patient04989/study1.")
+    ] = None,
 ) -> Wanted:
     """The neighbors that the query string asks for."""
     if k > service.settings.max_neighbors:

@@ -119,4 +119,6 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     # The server logs the traceback; the caller learns only that it is our fault.
-    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "InternalError", "This is our fault; the request may be sent again.")
+    return problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "InternalError", "This is our fault; the request may be sent again."
+    )

@@ -18,7 +18,10 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.requests = Counter("osteon_requests", "Requests answered.", ("endpoint", "status"), registry=self.registry)
         self.seconds = Histogram(
-            "osteon_request_seconds", "Time from the request's head to its answer.", ("endpoint",), registry=self.registry
+            "osteon_request_seconds",
+            "Time from the request's head to its answer.",
+            ("endpoint",),
+            registry=self.registry,
         )
         self.batch_size = Histogram(
             "osteon_batch_size", "Radiographs per forward pass.", buckets=BATCH_BUCKETS, registry=self.registry

@@ -69,7 +69,9 @@ class Service:
                 waiting = [asyncio.wrap_future(future) for future in self.batcher.submit(prepared)]
                 return self.predictor.judge(await asyncio.gather(*waiting))
         except TimeoutError as error:
-            raise DeadlineError("The answer took too long; send the request again, to another replica if any.") from error
+            raise DeadlineError(
+                "The answer took too long; send the request again, to another replica if any."
+            ) from error
 
     async def off_loop(self, work: Callable[..., ResultT], *arguments: object) -> ResultT:
         """Run decoding, searching or drawing in the worker threads."""

@@ -62,11 +62,15 @@ def _bounded(request: Request, settings: Settings) -> Receive:
     async def receive() -> Message:
         nonlocal received
         if received > limit:
-            raise PayloadTooLargeError(f"The request is larger than {limit // MEBIBYTE} MiB; send fewer or smaller files.")
+            raise PayloadTooLargeError(
+                f"The request is larger than {limit // MEBIBYTE} MiB; send fewer or smaller files."
+            )
         message = await request.receive()
         received += len(message.get("body", b""))
         if received > limit:
-            raise PayloadTooLargeError(f"The request is larger than {limit // MEBIBYTE} MiB; send fewer or smaller files.")
+            raise PayloadTooLargeError(
+                f"The request is larger than {limit // MEBIBYTE} MiB; send fewer or smaller files."
+            )
         return message
 
     return receive
@@ -88,5 +92,7 @@ async def _upload(part: Any) -> Upload:
         raise MalformedRequestError(f"The part '{PART}' is a text field; send it as a file, with a file name.")
     name = part.filename or RAW_NAME
     if len(name) > MAX_NAME or UNSAFE_NAME.search(name):
-        raise MalformedRequestError("A file name may not hold a folder, control characters or more than 255 characters.")
+        raise MalformedRequestError(
+            "A file name may not hold a folder, control characters or more than 255 characters."
+        )
     return Upload(name, await part.read())

@@ -22,7 +22,7 @@ from xray.errors import DatasetError, InputError
 from xray.gallery import GalleryEntry, GalleryManifest, load_gallery, save_gallery
 from xray.image import read_radiograph
 from xray.mura import MuraRecord, read_mura, records_of
-from xray.predictor import Prepared, Predictor
+from xray.predictor import Predictor, Prepared
 
 SHARD_SIZE = 128
 """Records per shard: what a kill can cost, and the most radiographs held in memory."""

@@ -64,7 +64,7 @@ def _bone(across: np.ndarray, v: np.ndarray, ends: tuple[float, float], half_wid
     flared = half_width * (1 + 0.7 * np.exp(-np.maximum(from_end, 0) / 0.06))
     inside = _edge(flared - np.abs(across), 0.006) * _edge(from_end, 0.006)
     depth = np.minimum(flared - np.abs(across), from_end) / half_width
-    return inside * (MARROW / CORTEX + (1 - MARROW / CORTEX) * np.exp(-((depth - 0.15) / 0.22) ** 2))
+    return inside * (MARROW / CORTEX + (1 - MARROW / CORTEX) * np.exp(-(((depth - 0.15) / 0.22) ** 2)))
 
 
 def _displaced(across: np.ndarray, v: np.ndarray, joint: float, random: np.random.Generator) -> np.ndarray:

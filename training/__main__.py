@@ -19,7 +19,7 @@ Command = (
 
 
 def main() -> None:
-    options: TrainOptions | EvaluateOptions | ImportOptions = tyro.cli(Command)  # type: ignore[call-overload]
+    options: TrainOptions | EvaluateOptions | ImportOptions = tyro.cli(Command)
     try:
         match options:
             case TrainOptions():

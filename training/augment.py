@@ -34,4 +34,4 @@ def _move(canvas_SS: PixelArray, random: np.random.Generator) -> PixelArray:
 def _regamma(canvas_SS: PixelArray, random: np.random.Generator) -> PixelArray:
     exponent = np.exp(random.uniform(-MAX_LOG_GAMMA, MAX_LOG_GAMMA))
     table = np.round(255 * (np.arange(256) / 255) ** exponent).astype(np.uint8)
-    return table[canvas_SS]
+    return np.asarray(table[canvas_SS])

@@ -107,7 +107,7 @@ def drawing_chances(studies: Sequence[Study], options: TrainOptions) -> np.ndarr
     if options.sampling == "natural" or targets.min() == targets.max():
         return np.full(len(studies), 1 / len(studies))
     counts = np.bincount(targets, minlength=2)
-    return 0.5 / counts[targets]
+    return np.asarray(0.5 / counts[targets])
 
 
 def loss_weights(studies: Sequence[Study], options: TrainOptions) -> list[float]:

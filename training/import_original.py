@@ -2,9 +2,12 @@
 
 import pickle
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +18,9 @@ from xray.preprocess import PreprocessSpec
 
 OLD_LAYER_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 """torchvision before 0.3 wrote `norm.1`, today it is `norm1`."""
+FEATURES = re.compile(r"(?:.*?\.)?(features\..+)")
+"""Whatever wrapped the network, `module.` of DataParallel above all, stands before `features.`."""
+CLASSIFIER = re.compile(r"(?:.*\.)?(?:classifier|fc)(?:\.0)?\.(weight|bias)")
 SHOWN = 4
 """How many names of weights an error message shows."""
 
@@ -52,7 +58,9 @@ def import_original(options: ImportOptions) -> CheckpointManifest:
             f"{options.tar} does not hold a {options.architecture}: "
             f"missing {missing[:SHOWN]}, unknown {outcome.unexpected_keys[:SHOWN]}."
         )
-    manifest = CheckpointManifest(options.architecture, spec, TrainingData(f"imported from {options.tar.name}", 0, 0, ""))
+    manifest = CheckpointManifest(
+        options.architecture, spec, TrainingData(f"imported from {options.tar.name}", 0, 0, "")
+    )
     return save_checkpoint(options.out, Checkpoint(model, manifest))
 
 
@@ -63,7 +71,8 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         ArtifactError: the file holds anything but tensors and plain values.
     """
     try:
-        stored = torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            stored = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise ArtifactError(f"{file} is not a torch checkpoint of plain tensors.") from error
     found = stored.get("state_dict", stored) if isinstance(stored, dict) else {}
@@ -74,17 +83,26 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def modern_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights under the names of `XrayDenseNet`, with one logit."""
+    """The same weights under the names of `XrayDenseNet`, with one logit; what has no such name keeps its own."""
     weights = {}
     for name, tensor in tensors.items():
-        if "features." in name:
-            inner = name[name.index("features.") :]
-            weights[OLD_LAYER_NAME.sub(r"\1\2.", inner)] = tensor.float() if tensor.is_floating_point() else tensor
-        elif name.endswith(("weight", "bias")):
-            weights[f"classifier.{name.rsplit('.', 1)[1]}"] = one_logit(tensor.float())
+        wide = tensor.float() if tensor.is_floating_point() else tensor
+        if classifier := CLASSIFIER.fullmatch(name):
+            weights[f"classifier.{classifier[1]}"] = one_logit(wide)
+        elif features := FEATURES.fullmatch(name):
+            weights[OLD_LAYER_NAME.sub(r"\1\2.", features[1])] = wide
+        else:
+            weights[name] = wide
     return weights
 
 
 def one_logit(classifier: Tensor) -> Tensor:
     """The row of a one-logit classifier; of two, abnormal minus normal, which has the same softmax."""
     return classifier[1:] - classifier[:1] if classifier.shape[0] == 2 else classifier
+
+
+def _numpy_scalars() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    """What a number of numpy in the file, such as the best metric, is made of; none of these runs foreign code."""
+    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
+    kinds = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)]
+    return [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, *kinds]

@@ -27,5 +27,5 @@ def log_probabilities(logits_N: Tensor, views: tuple[int, ...]) -> tuple[Tensor,
 
 
 def _log_mean(logs_N: Tensor, views: tuple[int, ...]) -> Tensor:
-    sums_B = torch.stack([logs.logsumexp(0) for logs in logs_N.split(list(views))])
+    sums_B = torch.stack([logs.logsumexp(0) for logs in torch.split(logs_N, list(views))])
     return sums_B - torch.tensor(views, device=logs_N.device).log()

@@ -12,7 +12,17 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from training.data import Bags, Draw, StudyBags, collate, drawing_chances, loss_weights, plan_epoch, require_readable
+from training.data import (
+    Bag,
+    Bags,
+    Draw,
+    StudyBags,
+    collate,
+    drawing_chances,
+    loss_weights,
+    plan_epoch,
+    require_readable,
+)
 from training.distributed import Processes, joined
 from training.loss import log_probabilities, study_loss
 from training.metrics import auroc, youden_threshold
@@ -68,7 +78,7 @@ def start(options: TrainOptions, processes: Processes) -> Run:
     if processes.leads:
         options.out.mkdir(parents=True, exist_ok=True)
         require_readable(records_of([*training, *validation]))
-    model = initial_model(options).to(processes.device, memory_format=torch.channels_last)
+    model = initial_model(options).to(processes.device).to(memory_format=torch.channels_last)
     optimizer = OPTIMIZERS[options.optimizer](
         model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
@@ -122,7 +132,7 @@ def train_one_step(run: Run, network: nn.Module, bags: Bags) -> float:
         output = network(bags.pixels_N1SS)
     loss = study_loss(output.logits_B, bags)
     run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     run.optimizer.step()
     return float(loss.detach())
 
@@ -194,7 +204,7 @@ def _split(data: Path, name: str) -> list[Study]:
     return studies
 
 
-def _loader(bags: StudyBags, batches: list[list[Draw]], options: TrainOptions) -> "DataLoader[Bags]":
+def _loader(bags: StudyBags, batches: list[list[Draw]], options: TrainOptions) -> "DataLoader[Bag]":
     return DataLoader(bags, batch_sampler=batches, collate_fn=collate, num_workers=options.workers)
 
 

@@ -12,7 +12,6 @@ from xray.errors import InputError
 from xray.image import PixelArray
 from xray.model import ModelOutput
 
-
 DeviceChoice = Literal["auto", "cuda", "cpu"]
 
 
@@ -32,7 +31,7 @@ class TorchEngine:
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         self.device = device
-        self.model = checkpoint.model.to(device, memory_format=torch.channels_last).eval()
+        self.model = checkpoint.model.to(device).to(memory_format=torch.channels_last).eval()
 
     @property
     def name(self) -> str:

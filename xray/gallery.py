@@ -161,9 +161,7 @@ def save_gallery(
     folder: Path, manifest: GalleryManifest, entries: Sequence[GalleryEntry], embeddings_ND: EmbeddingArray
 ) -> GalleryManifest:
     """Write the folder whole or not at all, and return the manifest with its checksums."""
-    index = faiss.IndexScalarQuantizer(
-        manifest.dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-    )
+    index = faiss.IndexScalarQuantizer(manifest.dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
     index.add(np.ascontiguousarray(embeddings_ND, np.float32))
     with written_whole(folder) as partial:
         faiss.write_index(index, str(partial / INDEX))

@@ -94,7 +94,7 @@ def restore(map_hw: MapArray, placement: Placement) -> MapArray:
     height, width = placement.source
     rows_Hh = _sampling_matrix(height, placement.scaled[0], placement.top, placement.size, map_hw.shape[0])
     columns_Ww = _sampling_matrix(width, placement.scaled[1], placement.left, placement.size, map_hw.shape[1])
-    return rows_Hh @ map_hw @ columns_Ww.T
+    return np.asarray(rows_Hh @ map_hw @ columns_Ww.T, np.float32)
 
 
 def _scale_to(source: tuple[int, int], factor: float) -> tuple[int, int]:
@@ -132,4 +132,4 @@ def _sampling_matrix(length: int, scaled: int, offset: int, size: int, cells: in
     at_cell = np.clip(on_canvas * cells / size - 0.5, 0, cells - 1)
     weights = np.maximum(0, 1 - np.abs(at_cell[:, np.newaxis] - np.arange(cells)))
     weights[(on_canvas < 0) | (on_canvas > size)] = 0
-    return weights.astype(np.float32)
+    return np.asarray(weights, np.float32)

@@ -166,7 +166,11 @@ def test_flipped_byte_keeps_the_service_from_starting_and_names_the_file(
     damaged.write_bytes(content)
     environment = {f"OSTEON_{name.upper()}": str(folder) for name, folder in folders.items()}
     started = subprocess.run(
-        [sys.executable, "-m", "app"], env=environment | {"OSTEON_PORT": "0"}, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "app"],
+        env=environment | {"OSTEON_PORT": "0"},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert started.returncode != 0
     assert file in started.stderr

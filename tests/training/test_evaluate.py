@@ -1,0 +1,116 @@
+"""What `evaluate` writes is what the service would answer, and what can be counted by hand."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.phantoms import write_dataset
+from training.evaluate import EvaluateOptions, Evaluation, evaluate
+from xray.checkpoint import load_checkpoint
+from xray.engine import load_engine
+from xray.errors import DatasetError
+from xray.image import read_radiograph
+from xray.mura import read_mura
+from xray.predictor import Predictor
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve studies in each split, of two body parts; the first study of `valid` shows metal."""
+    root = write_dataset(tmp_path_factory.mktemp("evaluate") / "Phantoms", studies=12)
+    first = read_mura(root, "valid")[0].records[0].path
+    (root / "annotations.csv").write_text(f"image,fractured,hardware\n{first},0,1\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("evaluation") / "out"
+
+
+@pytest.fixture(scope="module")
+def evaluation(tiny_checkpoint: Path, dataset: Path, out: Path) -> Evaluation:
+    return evaluate(EvaluateOptions(tiny_checkpoint, dataset, out=out, device="cpu", resamples=50))
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_probabilities_are_those_of_the_service(
+    evaluation: Evaluation, tiny_checkpoint: Path, dataset: Path, out: Path
+) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    predictor = Predictor(checkpoint.manifest, load_engine(checkpoint, "cpu"))
+    by_path = {row["path"]: row for row in rows(out / "radiographs.csv")}
+    by_study = {row["study"]: row for row in rows(out / "studies.csv")}
+    studies = read_mura(dataset, "valid")
+    assert len(by_study) == len(studies)
+    assert len(by_path) == sum(len(study.records) for study in studies)
+    for study in studies[:3]:
+        answer = predictor.predict([read_radiograph(record.file) for record in study.records])
+        assert float(by_study[study.key]["probability"]) == pytest.approx(answer.probability, abs=1e-5)
+        assert int(by_study[study.key]["target"]) == study.target
+        for record in study.records[:1]:
+            alone = predictor.predict([read_radiograph(record.file)]).radiographs[0]
+            assert float(by_path[record.path]["probability"]) == pytest.approx(alone.probability, abs=1e-5)
+            assert float(by_path[record.path]["logit"]) == pytest.approx(alone.logit, abs=1e-4)
+
+
+def test_every_group_is_counted(evaluation: Evaluation) -> None:
+    counts = {row.group: (row.studies, row.abnormal) for row in evaluation.rows}
+    # Four studies of each body part and label in turn: hand-, hand+, leg-, leg+.
+    assert counts == {"all": (12, 6), "hardware-free": (11, 6), "XR_HAND": (6, 3), "XR_LEG": (6, 3)}
+
+
+def test_the_floor_is_what_the_body_part_alone_gives(tiny_checkpoint: Path, dataset: Path, tmp_path: Path) -> None:
+    root = tmp_path / "Lopsided"
+    taken = {"XR_HAND": (2, 1), "XR_LEG": (1, 3)}
+    for part, wanted in taken.items():
+        studies = [study for study in read_mura(dataset, "valid") if study.body_part == part]
+        for target, count in enumerate(wanted):
+            for study in [study for study in studies if study.target == target][:count]:
+                source = study.records[0].file.parent
+                copy = root / "valid" / source.relative_to(dataset / "valid")
+                shutil.copytree(source, copy)
+    evaluation = evaluate(EvaluateOptions(tiny_checkpoint, root, out=tmp_path / "out", device="cpu", resamples=10))
+    # Hands say 1/3, legs 3/4. Of the 4 x 3 pairs, legs+ beat hands- in 6, share a body part in 2 + 3, lose in 1.
+    assert evaluation.rows[0].floor == pytest.approx((6 + 5 / 2) / 12)
+
+
+def test_a_group_of_one_class_is_reported_without_an_auroc(
+    tiny_checkpoint: Path, dataset: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "Normal"
+    for study in read_mura(dataset, "valid"):
+        if study.target == 0:
+            copy = root / "valid" / study.records[0].file.parent.relative_to(dataset / "valid")
+            shutil.copytree(study.records[0].file.parent, copy)
+    out = tmp_path / "out"
+    evaluation = evaluate(EvaluateOptions(tiny_checkpoint, root, out=out, device="cpu", resamples=10))
+    assert np.isnan(evaluation.rows[0].figures["auroc"].value)
+    assert json.loads((out / "metrics.json").read_bytes())["rows"][0]["figures"]["auroc"]["value"] is None
+    assert "nan" not in (out / "index.html").read_text()
+
+
+def test_the_page_stands_alone_and_shows_the_figures(evaluation: Evaluation, out: Path) -> None:
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert f"{evaluation.rows[0].figures['auroc'].value:.3f}" in page
+    assert page.count("data:image/svg+xml;base64,") == 3
+    assert "http" not in page
+
+
+def test_unreadable_images_are_counted_and_named(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "Phantoms", studies=4)
+    broken = [study.records[0] for study in read_mura(root, "valid")[:2]]
+    for record in broken:
+        record.file.write_bytes(record.file.read_bytes()[:200])
+    with pytest.raises(DatasetError, match=r"^2 images") as caught:
+        evaluate(EvaluateOptions(tiny_checkpoint, root, out=tmp_path / "out", device="cpu"))
+    assert all(record.path in str(caught.value) for record in broken)
+    assert not (tmp_path / "out").exists()

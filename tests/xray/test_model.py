@@ -1,0 +1,42 @@
+"""One pass: the map, the embedding and the logit are the same evidence."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import STARTER
+from tests.phantoms import draw_phantom
+from xray.checkpoint import load_checkpoint
+from xray.engine import TorchEngine
+from xray.image import Radiograph, read_radiograph
+from xray.preprocess import preprocess
+
+
+def assert_map_explains_the_logit(checkpoint: Path, radiographs: list[Radiograph]) -> None:
+    loaded = load_checkpoint(checkpoint)
+    batch = np.stack([preprocess(radiograph, loaded.manifest.preprocess) for radiograph in radiographs])
+    output = TorchEngine(loaded, torch.device("cpu")).forward(batch)
+    bias = loaded.model.classifier.bias.detach()
+    assert torch.allclose(output.cams_Bhw.mean((1, 2)) + bias, output.logits_B, atol=1e-4)
+    assert torch.allclose(output.embeddings_BD.norm(dim=1), torch.ones(len(batch)), atol=1e-5)
+
+
+def test_mean_of_the_map_plus_bias_is_the_logit_of_the_starter() -> None:
+    assert_map_explains_the_logit(
+        STARTER / "checkpoint", [Radiograph(draw_phantom(seed, fracture=seed > 1)) for seed in range(4)]
+    )
+
+
+def test_mean_of_the_map_plus_bias_is_the_logit_on_real_radiographs(fracatlas: Path) -> None:
+    files = sorted((fracatlas / "valid").rglob("*.jpg"))[::60]
+    assert_map_explains_the_logit(STARTER / "checkpoint", [read_radiograph(file) for file in files])
+
+
+def test_neighbours_in_the_batch_do_not_change_a_row(tiny_checkpoint: Path) -> None:
+    engine = TorchEngine(load_checkpoint(tiny_checkpoint), torch.device("cpu"))
+    batch = np.random.default_rng(0).integers(0, 256, (5, 1, 64, 64), np.uint8)
+    together, alone = engine.forward(batch), engine.forward(batch[3:4])
+    assert float(together.logits_B[3]) == pytest.approx(float(alone.logits_B[0]), abs=1e-5)
+    assert torch.allclose(together.cams_Bhw[3], alone.cams_Bhw[0], atol=1e-5)

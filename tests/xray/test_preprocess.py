@@ -1,0 +1,73 @@
+"""A point of the radiograph is found again where it was."""
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.phantoms import draw_phantom
+from xray.image import Radiograph
+from xray.preprocess import Framing, PreprocessSpec, locate, place, preprocess, restore
+
+SHAPES = [(512, 410), (410, 512), (97, 203), (64, 64), (31, 900), (2000, 40)]
+
+
+def dark(height: int, width: int) -> np.ndarray:
+    return np.zeros((height, width), np.uint8)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("framing", ["letterbox", "densest-edge"])
+def test_input_is_a_square_of_the_specified_size(shape: tuple[int, int], framing: Framing) -> None:
+    radiograph = Radiograph(draw_phantom(seed=1, height=shape[0], width=shape[1]))
+    canvas = preprocess(radiograph, PreprocessSpec(size=96, framing=framing))
+    assert canvas.shape == (1, 96, 96)
+    assert canvas.dtype == np.uint8
+
+
+def test_letterbox_keeps_the_aspect_ratio() -> None:
+    disc = dark(400, 200)
+    cv2.circle(disc, (100, 200), 60, 255, -1)
+    rows, columns = np.nonzero(preprocess(Radiograph(disc), PreprocessSpec(size=100))[0] > 127)
+    assert np.ptp(rows) == pytest.approx(np.ptp(columns), abs=1)
+
+
+@pytest.mark.parametrize("shape", SHAPES[:4])
+@pytest.mark.parametrize("framing", ["letterbox", "densest-edge"])
+def test_spot_on_the_canvas_is_restored_to_its_place_on_the_radiograph(
+    shape: tuple[int, int], framing: Framing
+) -> None:
+    pixels = draw_phantom(seed=2, height=shape[0], width=shape[1])
+    placement = locate(Radiograph(pixels), PreprocessSpec(size=128, framing=framing))
+    spot = dark(*shape)
+    # The centre of what the canvas shows is seen under either framing.
+    centre = restore(np.ones((1, 1), np.float32), placement)
+    row, column = (int(round(float(np.mean(axis)))) for axis in np.nonzero(centre))
+    cv2.circle(spot, (column, row), max(2, min(shape) // 12), 255, -1)
+    canvas = place(spot, placement).astype(np.float32)
+    found = np.unravel_index(cv2.GaussianBlur(restore(canvas, placement), (0, 0), 3).argmax(), shape)
+    assert found == pytest.approx((row, column), abs=max(2, max(shape) / 128))
+
+
+def test_coarse_map_peaks_at_the_centre_of_its_cell() -> None:
+    placement = locate(Radiograph(dark(300, 200)), PreprocessSpec(size=192))
+    cells = np.zeros((6, 6), np.float32)
+    cells[1, 3] = 1
+    row, column = np.unravel_index(restore(cells, placement).argmax(), (300, 200))
+    scale = 300 / 192
+    assert (row, column) == pytest.approx(((1.5 * 32) * scale, (3.5 * 32 - 32) * scale), abs=2)
+
+
+def test_densest_edge_window_shows_the_busiest_place() -> None:
+    pixels = dark(300, 100)
+    pixels[220:260:4, 20:80] = 255
+    canvas = preprocess(Radiograph(pixels), PreprocessSpec(size=100, framing="densest-edge"))[0]
+    assert (canvas > 127).sum() == (pixels > 127).sum()
+
+
+def test_what_the_window_leaves_out_is_restored_as_nothing() -> None:
+    pixels = dark(300, 100)
+    pixels[220:260:4, 20:80] = 255
+    placement = locate(Radiograph(pixels), PreprocessSpec(size=100, framing="densest-edge"))
+    restored = restore(np.ones((3, 3), np.float32), placement)
+    assert restored[:150].max() == 0
+    assert restored[220:260].min() == 1
