@@ -4,6 +4,7 @@ One thread owns the engine. Whenever it is free it takes everything that is queu
 hands each row back to its caller: no timer, no waiting for company.
 """
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -12,8 +13,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from app.errors import NotReadyError
+from app.errors import EngineError, NotReadyError
 from xray.predictor import Prediction, Predictor, Prepared
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,10 @@ class Batcher:
         try:
             output = self._predictor.engine.forward(np.stack([job.prepared.pixels_1SS for job in batch]))
             predictions = [self._predictor.read(output, row, job.prepared) for row, job in enumerate(batch)]
-        except Exception as error:  # whatever the engine throws belongs to these callers, and the thread lives on
+        except Exception:  # whatever the engine throws belongs to these callers, and the thread lives on
+            logger.exception("The forward pass of %d radiographs failed.", len(batch))
             for job in batch:
-                job.result.set_exception(error)
+                job.result.set_exception(EngineError("The network failed; this is our fault. Send the request again."))
             return
         for job, prediction in zip(batch, predictions, strict=True):
             job.result.set_result(prediction)

@@ -1,11 +1,12 @@
 """Whatever goes wrong in, one RFC 9457 problem out: what to change, and nothing about this machine.
 
-RequestError                    what is wrong with a request before its images are looked at
+RequestError                    what only a service can have to say
 ├── MalformedRequestError       400
 ├── PayloadTooLargeError        413
 ├── UnsupportedContentTypeError 415
 ├── OutOfRangeError             422
 ├── OverloadedError             429, with Retry-After
+├── EngineError                 500
 ├── NotReadyError               503
 └── DeadlineError               504
 """
@@ -53,6 +54,10 @@ class OverloadedError(RequestError):
     """All places are taken; the caller should come back."""
 
 
+class EngineError(RequestError):
+    """The forward pass failed: our fault, and the next one may succeed."""
+
+
 class NotReadyError(RequestError):
     """The engine does not run."""
 
@@ -72,6 +77,7 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     NoContentError: HTTPStatus.UNPROCESSABLE_ENTITY,
     InputError: HTTPStatus.UNPROCESSABLE_ENTITY,
     OverloadedError: HTTPStatus.TOO_MANY_REQUESTS,
+    EngineError: HTTPStatus.INTERNAL_SERVER_ERROR,
     NotReadyError: HTTPStatus.SERVICE_UNAVAILABLE,
     DeadlineError: HTTPStatus.GATEWAY_TIMEOUT,
 }
