@@ -41,7 +41,7 @@ def test_spot_on_the_canvas_is_restored_to_its_place_on_the_radiograph(
     spot = dark(*shape)
     # The centre of what the canvas shows is seen under either framing.
     centre = restore(np.ones((1, 1), np.float32), placement)
-    row, column = (int(round(float(np.mean(axis)))) for axis in np.nonzero(centre))
+    row, column = (round(float(np.mean(axis))) for axis in np.nonzero(centre))
     cv2.circle(spot, (column, row), max(2, min(shape) // 12), 255, -1)
     restored = restore(place(spot, placement).astype(np.float32), placement)
     found = [float(np.average(axis, weights=restored)) for axis in np.indices(shape)]

@@ -1,0 +1,39 @@
+"""The rules of the layout that no linter checks."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGES = ("app", "training", "index_builder", "xray")
+MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 40
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_module_is_small_and_says_what_it_is(module: Path) -> None:
+    source = module.read_text()
+    tree = ast.parse(source)
+    long = [f.name for f in functions(tree) if (f.end_lineno or 0) - f.lineno >= MAX_FUNCTION_LINES]
+    assert long == []
+    assert len(source.splitlines()) <= MAX_FILE_LINES
+    assert (ast.get_docstring(tree) or "").split("\n")[0].endswith((".", ":"))
+    if module.name == "__init__.py":
+        assert len(tree.body) == 1
+
+
+def test_environment_is_read_by_the_settings_alone() -> None:
+    readers = {
+        str(module.relative_to(ROOT))
+        for module in MODULES
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")
+    }
+    assert readers <= {"app/settings.py"}

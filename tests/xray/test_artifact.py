@@ -1,0 +1,118 @@
+"""A folder on disk is whole or not there, and a damaged one is never used."""
+
+from collections.abc import Callable
+from pathlib import Path
+from shutil import copytree
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from xray.artifact import MANIFEST, written_whole
+from xray.checkpoint import WEIGHTS, load_checkpoint, save_checkpoint
+from xray.engine import load_engine
+from xray.errors import ArtifactError
+
+
+def test_block_that_fails_leaves_the_former_folder_untouched(tmp_path: Path) -> None:
+    def write(first: str, second: str | None) -> None:
+        with written_whole(tmp_path / "artifact") as partial:
+            (partial / "content").write_text(first)
+            (partial / "more").write_text(second)  # type: ignore[arg-type]
+
+    write("first", "whole")
+    with pytest.raises(TypeError):
+        write("second", None)
+    assert (tmp_path / "artifact" / "content").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
+
+
+def test_leftover_of_a_killed_writer_does_not_reach_the_next_folder(tmp_path: Path) -> None:
+    leftover = tmp_path / ".artifact.partial"
+    leftover.mkdir()
+    (leftover / "half").write_text("half")
+    with written_whole(tmp_path / "artifact") as partial:
+        (partial / "content").write_text("whole")
+    assert [path.name for path in (tmp_path / "artifact").iterdir()] == ["content"]
+
+
+def test_checkpoint_answers_the_same_after_saving_and_loading(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    first = load_checkpoint(tiny_checkpoint)
+    manifest = save_checkpoint(tmp_path / "again", first)
+    second = load_checkpoint(tmp_path / "again")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 1, 64, 64), np.uint8)
+    assert manifest == second.manifest
+    assert manifest.id == first.manifest.id
+    answers = [load_engine(each, "cpu").forward(pixels).logits_B for each in (first, second)]
+    assert torch.equal(*answers)
+
+
+def test_sixteen_bit_storage_halves_the_file_and_keeps_the_logit(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    whole = load_checkpoint(tiny_checkpoint)
+    save_checkpoint(tmp_path / "half", whole, "float16")
+    half = load_checkpoint(tmp_path / "half")
+    ratio = (tmp_path / "half" / WEIGHTS).stat().st_size / (tiny_checkpoint / WEIGHTS).stat().st_size
+    assert ratio < 0.55
+    assert half.manifest.id != whole.manifest.id
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 1, 64, 64), np.uint8)
+    exact, rounded = (load_engine(each, "cpu").forward(pixels).logits_B for each in (whole, half))
+    assert rounded == pytest.approx(exact, abs=1e-2)
+
+
+def flip_a_bit(folder: Path) -> None:
+    content = bytearray((folder / WEIGHTS).read_bytes())
+    content[-1] ^= 1
+    (folder / WEIGHTS).write_bytes(content)
+
+
+def remove_weights(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+
+
+def remove_manifest(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+
+
+def tear_manifest(folder: Path) -> None:
+    content = (folder / MANIFEST).read_bytes()
+    (folder / MANIFEST).write_bytes(content[: len(content) // 2])
+
+
+def change_manifest(folder: Path, **changed: object) -> None:
+    manifest = msgspec.json.decode((folder / MANIFEST).read_bytes())
+    (folder / MANIFEST).write_bytes(msgspec.json.encode(manifest | changed))
+
+
+def claim_another_architecture(folder: Path) -> None:
+    change_manifest(folder, architecture="densenet169")
+
+
+def claim_another_id(folder: Path) -> None:
+    change_manifest(folder, id="0" * 12)
+
+
+def claim_another_schema(folder: Path) -> None:
+    change_manifest(folder, schema_version=99)
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (flip_a_bit, WEIGHTS),
+        (remove_weights, WEIGHTS),
+        (remove_manifest, MANIFEST),
+        (tear_manifest, MANIFEST),
+        (claim_another_architecture, "densenet169"),
+        (claim_another_id, "id"),
+        (claim_another_schema, "schema 99"),
+    ],
+)
+def test_damaged_checkpoint_is_refused_and_its_fault_named(
+    tiny_checkpoint: Path, tmp_path: Path, damage: Callable[[Path], None], named: str
+) -> None:
+    folder = copytree(tiny_checkpoint, tmp_path / "damaged")
+    damage(folder)
+    with pytest.raises(ArtifactError) as caught:
+        load_checkpoint(folder)
+    assert named in str(caught.value)
