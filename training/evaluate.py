@@ -22,7 +22,7 @@ from xray.mura import Study, read_mura, records_of
 from xray.predictor import Predictor, StudyPrediction
 
 ANNOTATIONS = "annotations.csv"
-"""FracAtlas' own table; its `hardware` column tells which images show metal."""
+"""FracAtlas' own table; its `image` and `hardware` columns tell which images show metal."""
 OVERALL, HARDWARE_FREE = "all", "hardware-free"
 
 
@@ -105,7 +105,7 @@ def sample_of(studies: Sequence[Study], predictions: Sequence[StudyPrediction]) 
     return Sample(
         np.array([study.target for study in studies]),
         np.array([prediction.probability for prediction in predictions]),
-        np.array([f"{study.body_part}/{study.patient}" for study in studies]),
+        np.array([study.patient for study in studies]),
     )
 
 
@@ -115,7 +115,10 @@ def studies_with_hardware(data: Path) -> set[str] | None:
     if not file.is_file():
         return None
     with file.open(newline="") as lines:
-        return {row["image"].rsplit("/", 1)[0] for row in csv.DictReader(lines) if row["hardware"] == "1"}
+        table = csv.DictReader(lines)
+        if not {"image", "hardware"} <= set(table.fieldnames or ()):
+            return None
+        return {row["image"].rsplit("/", 1)[0] for row in table if row["hardware"] == "1"}
 
 
 def groups_of(studies: Sequence[Study], with_hardware: set[str] | None) -> dict[str, np.ndarray]:

@@ -31,7 +31,11 @@ class Cam:
 
 
 def cam_on_radiograph(cam_hw: MapArray, placement: Placement) -> Cam:
-    """Normalise a map of logit contributions and restore it to the radiograph's frame."""
+    """Restore a map of logit contributions to the radiograph's frame and normalise it.
+
+    Evidence counts from the map's least cell, not from 0: a map that speaks against abnormality everywhere still has
+    its peak, and the probability beside it says how little that means.
+    """
     return Cam(normalise(restore(cam_hw - cam_hw.min(), placement)))
 
 
@@ -59,9 +63,8 @@ def colour(cam: Cam) -> PixelArray:
 
 
 def overlay(cam: Cam, heatmap: PixelArray, radiograph: Radiograph, alpha: float) -> PixelArray:
-    """(H, W, 3) RGB: the heatmap with opacity `alpha` at the peak, fading with the evidence.
-
-    Where nothing speaks for abnormality the radiograph shows through untouched.
+    """(H, W, 3) RGB: the heatmap with opacity `alpha` at the peak, fading with the evidence, so that the radiograph
+    shows through where it is least.
     """
     opacity_HW1: npt.NDArray[np.float32] = np.float32(alpha) * cam.evidence_HW[..., np.newaxis]
     gray_HW1 = radiograph.pixels[..., np.newaxis].astype(np.float32)

@@ -1,0 +1,101 @@
+"""What the documents say is what the program does: they fail here when they are stale."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.demo import show
+from app.service import load_service
+from app.settings import Settings
+from tests.app.conftest import serving
+from tests.conftest import ROOT, STARTER
+from training.evaluate import EvaluateOptions, Evaluation, evaluate
+from xray.image import decode_radiograph
+
+README, MODEL_CARD = ROOT / "README.md", ROOT / "docs" / "model-card.md"
+COMMANDS = re.findall(r"^\$ (curl .+)\n((?:(?!\$ |```).*\n)*)", README.read_text(), re.MULTILINE)
+README_GROUPS = {
+    "all": "all",
+    "hands": "XR_HAND",
+    "legs": "XR_LEG",
+    "more than one part": "XR_MIXED",
+    "without hardware": "hardware-free",
+}
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[httpx.Client]:
+    settings = Settings(checkpoint=STARTER / "checkpoint", gallery=STARTER / "gallery", device="cpu")
+    with serving(load_service(settings)) as client:
+        yield client
+
+
+def send(command: str, client: httpx.Client) -> httpx.Response:
+    words = shlex.split(command)
+    image = ROOT / words[words.index("-F") + 1].removeprefix("file=@")
+    path = next(word for word in words if word.startswith("localhost")).removeprefix("localhost:8000")
+    return client.post(path, files={"file": (image.name, image.read_bytes())})
+
+
+def roughly(value: object) -> object:
+    """The same JSON with numbers compared to the digits a reader sees."""
+    if isinstance(value, dict):
+        return {name: roughly(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [roughly(each) for each in value]
+    return pytest.approx(value, abs=2e-4) if isinstance(value, float) else value
+
+
+def test_readme_shows_one_reply_for_each_endpoint() -> None:
+    endpoints = [re.search(r"8000(/\w+)", command) for command, _ in COMMANDS]
+    assert [found and found[1] for found in endpoints] == ["/classify", "/cam", "/retrieve", "/analyze"]
+
+
+@pytest.mark.parametrize(("command", "shown"), COMMANDS, ids=lambda text: text.split("8000")[-1][:9])
+def test_readmes_reply_is_what_the_starter_answers(command: str, shown: str, client: httpx.Client) -> None:
+    reply = send(command, client)
+    if "/cam" not in command:
+        assert reply.json() == roughly(json.loads(shown))
+        return
+    headers = dict(line.split(": ") for line in shown.splitlines()[1:] if line)
+    assert float(headers.pop("x-probability")) == pytest.approx(float(reply.headers["x-probability"]), abs=2e-4)
+    assert headers.items() <= dict(reply.headers).items()
+    drawn, kept = (decode_radiograph(png).pixels for png in (reply.content, (ROOT / "docs/overlay.png").read_bytes()))
+    assert drawn.astype(int) == pytest.approx(kept.astype(int), abs=2)
+
+
+def test_readme_shows_what_the_demo_prints(client: httpx.Client, capsys: pytest.CaptureFixture[str]) -> None:
+    show(ROOT / "docs" / "phantom.png", str(client.base_url))
+    printed = capsys.readouterr().out.replace(str(ROOT) + "/", "").splitlines()
+    readme = README.read_text()
+    assert [line for line in printed[:-1] if line not in readme] == []
+
+
+@pytest.fixture(scope="module")
+def evaluation(fracatlas: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    out = tmp_path_factory.mktemp("evaluation")
+    return evaluate(EvaluateOptions(STARTER / "checkpoint", fracatlas, out=out, device="cpu"))
+
+
+def table(document: Path) -> dict[str, list[str]]:
+    """First cell to the other cells of every row of a Markdown document."""
+    rows = [line.strip("| ").split(" | ") for line in document.read_text().splitlines() if line.startswith("| ")]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_figures_of_readme_and_model_card_are_those_evaluate_prints(evaluation: Evaluation) -> None:
+    readme, card = table(README), table(MODEL_CARD)
+    for row in evaluation.rows:
+        names = ("auroc", "ap", "kappa", "sensitivity", "specificity")
+        figures = [str(row.figures[name]) for name in names]
+        assert card[row.group] == [f"{row.abnormal} of {row.studies}", *figures, f"{row.floor:.3f}"]
+    rows = {row.group: row for row in evaluation.rows}
+    for name, group in README_GROUPS.items():
+        row = rows[group]
+        figures = [str(row.figures["auroc"]), str(row.figures["ap"])]
+        assert readme[name] == [f"{row.abnormal} of {row.studies}", *figures, f"{row.floor:.3f}"]
