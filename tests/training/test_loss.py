@@ -1,0 +1,63 @@
+"""The loss is the cross-entropy of a study's mean probability, at any size of logit."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from training.data import Bags
+from training.loss import log_probabilities, study_loss
+
+VIEWS = (1, 3, 2, 4)
+TARGETS = (1.0, 0.0, 1.0, 0.0)
+WEIGHTS = (0.5, 1.5, 1.0, 2.0)
+
+
+def bags(views: tuple[int, ...], targets: tuple[float, ...], weights: tuple[float, ...]) -> Bags:
+    """A batch of which the loss needs no pixels."""
+    return Bags(torch.zeros(sum(views), 1, 1, 1), views, torch.tensor(targets), torch.tensor(weights))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_loss_equals_the_definition_in_float64(seed: int) -> None:
+    logits = np.random.default_rng(seed).normal(0, 3, sum(VIEWS)).astype(np.float32)
+    probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    expected = 0.0
+    for study in range(len(VIEWS)):
+        start = sum(VIEWS[:study])
+        mean = probabilities[start : start + VIEWS[study]].mean()
+        expected -= WEIGHTS[study] * np.log(mean if TARGETS[study] else 1 - mean) / len(VIEWS)
+    assert float(study_loss(torch.from_numpy(logits), bags(VIEWS, TARGETS, WEIGHTS))) == pytest.approx(expected, 1e-5)
+
+
+def test_studies_of_one_view_have_the_cross_entropy_of_their_logits() -> None:
+    logits, targets, weights = torch.tensor([-2.0, 0.3, 4.0]), (1.0, 0.0, 1.0), (1.0, 0.5, 1.5)
+    expected = F.binary_cross_entropy_with_logits(logits, torch.tensor(targets), torch.tensor(weights))
+    torch.testing.assert_close(study_loss(logits, bags((1, 1, 1), targets, weights)), expected)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_certainty_in_the_wrong_costs_its_logit_and_keeps_a_finite_gradient(sign: float) -> None:
+    logits = torch.full((5,), 100.0 * sign, requires_grad=True)
+    wrong = 0.0 if sign > 0 else 1.0
+    loss = study_loss(logits, bags((2, 3), (wrong, wrong), (1.0, 1.0)))
+    loss.backward()
+    assert loss.item() == pytest.approx(100)
+    assert logits.grad is not None
+    # Both studies count one half; the views of a study share its half equally.
+    torch.testing.assert_close(logits.grad, sign * torch.tensor([1 / 4, 1 / 4, 1 / 6, 1 / 6, 1 / 6]))
+
+
+def test_views_that_contradict_each_other_completely_come_to_one_half() -> None:
+    logits = torch.tensor([100.0, -100.0], requires_grad=True)
+    loss = study_loss(logits, bags((2,), (1.0,), (1.0,)))
+    loss.backward()
+    assert float(loss) == pytest.approx(np.log(2))
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+def test_both_probabilities_of_a_study_add_up_to_one() -> None:
+    logits = torch.linspace(-12, 12, sum(VIEWS))
+    abnormal, normal = log_probabilities(logits, VIEWS)
+    torch.testing.assert_close(abnormal.exp() + normal.exp(), torch.ones(len(VIEWS)))
