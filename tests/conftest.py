@@ -26,8 +26,18 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def fracatlas() -> Path:
-    """The FracAtlas folder beside the checkout."""
-    folder = ROOT.parent / "shared" / "FracAtlas"
+    """Limbs with air around them, in MURA layout."""
+    return beside_the_checkout("FracAtlas")
+
+
+@pytest.fixture(scope="session")
+def knee_oa() -> Path:
+    """Knees that fill the whole radiograph, in MURA layout."""
+    return beside_the_checkout("KneeOA")
+
+
+def beside_the_checkout(dataset: str) -> Path:
+    folder = ROOT.parent / "shared" / dataset
     if not folder.is_dir():
         pytest.skip(f"no real radiographs: {folder.relative_to(ROOT.parent)} is not beside the checkout")
     return folder

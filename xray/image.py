@@ -18,6 +18,7 @@ from xray.errors import (
     UnreadableImageError,
     UnsupportedFormatError,
 )
+from xray.polarity import is_negative
 
 MAX_PIXELS = 64_000_000
 """Default limit on width x height; the largest flat-panel detectors have 20 million pixels."""
@@ -25,9 +26,6 @@ MIN_SIDE = 16
 """Pixels; anything smaller cannot show a bone."""
 MIN_CONTRAST = 8
 """Gray levels between the darkest and the brightest pixel, below which there is nothing to read."""
-INVERTED_ABOVE = 127.5
-"""Mean gray level. Air is dark, so a radiograph is dark on average: the brightest of the 2,857 FracAtlas
-training images has a mean of 125.5, so the rule keeps all of them and turns all of their negatives round."""
 
 SIGNATURES = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
 DICOM_SIGNATURE = (128, b"DICM")
@@ -83,7 +81,7 @@ def decode_radiograph(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
         )
     if int(pixels.max()) - int(pixels.min()) < MIN_CONTRAST:
         raise NoContentError("The image is constant; send a radiograph that shows anatomy.")
-    inverted = bool(pixels.mean() > INVERTED_ABOVE)
+    inverted = is_negative(pixels)
     return Radiograph(255 - pixels if inverted else pixels, inverted)
 
 
