@@ -128,9 +128,10 @@ class Gallery:
             # FAISS filters on the CPU only.
             selector = faiss.IDSelectorBitmap(np.packbits(allowed_N, bitorder="little"))
             similarities, rows = self.index.search(query_1D, k, params=faiss.SearchParameters(sel=selector))
+        nearest_first = np.lexsort((rows[0], -similarities[0]))  # copies of one radiograph tie: the first entry wins
         return [
-            Neighbor(rank, self.entries[row], min(1.0, float(similarity)))
-            for rank, (row, similarity) in enumerate(zip(rows[0], similarities[0], strict=True), start=1)
+            Neighbor(rank, self.entries[rows[0][place]], min(1.0, float(similarities[0][place])))
+            for rank, place in enumerate(nearest_first, start=1)
         ]
 
     def require_body_part(self, body_part: str) -> None:
@@ -190,7 +191,9 @@ def load_gallery(folder: Path, checkpoint_id: str, on_gpu: bool = False) -> Gall
     stored = faiss.read_index(str(folder / INDEX))
     if not len(entries) == stored.ntotal == manifest.count:
         raise ArtifactError(f"{folder} has {len(entries)} entries but {stored.ntotal} vectors; build it again.")
+    vectors_ND = stored.reconstruct_n(0, stored.ntotal)
+    faiss.normalize_L2(vectors_ND)  # float16 bent their lengths, and a near copy could outdo the radiograph itself
     index = faiss.IndexFlatIP(stored.d)
-    index.add(stored.reconstruct_n(0, stored.ntotal))
+    index.add(vectors_ND)
     accelerated = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index) if on_gpu else None
     return Gallery(manifest, entries, index, accelerated)

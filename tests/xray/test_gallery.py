@@ -76,6 +76,18 @@ def test_every_entry_finds_itself_first(gallery: Gallery) -> None:
         assert nearest.similarity == pytest.approx(1, abs=1e-3)
 
 
+def test_radiograph_itself_outdoes_its_near_copies_and_the_first_of_equals_comes_first(tmp_path: Path) -> None:
+    vector = np.random.default_rng(2).normal(size=DIMENSION)
+    vectors = np.stack([vector + 2e-3 * step for step in np.random.default_rng(3).normal(size=(50, DIMENSION))])
+    vectors[40] = vectors[7]
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    entries = [GalleryEntry(f"image{row}.png", "XR_HAND", "patient1", "study1", "normal") for row in range(50)]
+    save_gallery(tmp_path / "near", GalleryManifest("0", "Drawn", "train", "all", DIMENSION, 50), entries, vectors)
+    near = load_gallery(tmp_path / "near", "0")
+    found = [near.search(vector, Wanted(k=1))[0].entry.path for vector in vectors]
+    assert found == [f"image{7 if row == 40 else row}.png" for row in range(50)]
+
+
 def test_excluded_study_is_left_out_with_all_its_views(gallery: Gallery) -> None:
     vector, entry = gallery.embeddings(np.array([8]))[0], gallery.entries[8]
     found = gallery.search(vector, Wanted(k=COUNT, exclude_study=entry.study_key))
