@@ -14,6 +14,7 @@ from app.settings import Settings
 from app.uploads import Upload
 from xray.checkpoint import load_checkpoint
 from xray.engine import choose_device, load_engine
+from xray.errors import InputError
 from xray.gallery import Gallery, load_gallery
 from xray.image import decode_radiograph
 from xray.predictor import Predictor, Prepared, StudyPrediction
@@ -65,7 +66,12 @@ class Service:
         """
         try:
             async with asyncio.timeout(self.settings.deadline_seconds):
-                prepared = await asyncio.gather(*(self.off_loop(self._prepare, upload) for upload in uploads))
+                prepared = await asyncio.gather(
+                    *(
+                        self.off_loop(self._prepare, upload, f"{number} of {len(uploads)}")
+                        for number, upload in enumerate(uploads, start=1)
+                    )
+                )
                 waiting = [asyncio.wrap_future(future) for future in self.batcher.submit(prepared)]
                 return self.predictor.judge(await asyncio.gather(*waiting))
         except TimeoutError as error:
@@ -77,8 +83,12 @@ class Service:
         """Run decoding, searching or drawing in the worker threads."""
         return await asyncio.get_running_loop().run_in_executor(self.workers, work, *arguments)
 
-    def _prepare(self, upload: Upload) -> Prepared:
-        return self.predictor.prepare(decode_radiograph(upload.data, self.settings.max_pixels))
+    def _prepare(self, upload: Upload, place: str) -> Prepared:
+        try:
+            return self.predictor.prepare(decode_radiograph(upload.data, self.settings.max_pixels))
+        except InputError as error:
+            # By its place and not by its name, which may hold a patient's.
+            raise type(error)(f"Radiograph {place}: {error}") from error
 
 
 def load_service(settings: Settings) -> Service:

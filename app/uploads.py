@@ -17,6 +17,8 @@ RAW_NAME = "radiograph"
 UNSAFE_NAME = re.compile(r"[/\\\x00-\x1f\x7f]|^\.\.?$")
 MAX_NAME = 255
 """Characters of a file name."""
+MAX_PARTS = 1000
+"""Files that are parsed at all; far above the limit on a study, so that a caller just beyond that learns of it."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,11 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
             f"Content-Type {content_type} cannot hold a radiograph; send multipart/form-data with parts named "
             f"'{PART}', or the image itself as image/png or image/jpeg."
         )
-    empty = [upload.name for upload in uploads if not upload.data]
-    if empty:
-        raise MalformedRequestError(f"'{empty[0]}' is empty; send the bytes of a PNG or JPEG.")
+    for number, upload in enumerate(uploads, start=1):
+        if not upload.data:
+            raise MalformedRequestError(
+                f"Radiograph {number} of {len(uploads)} is empty; send the bytes of a PNG or JPEG."
+            )
     return uploads
 
 
@@ -77,8 +81,7 @@ def _bounded(request: Request, settings: Settings) -> Receive:
 
 
 async def _parts(request: Request, settings: Settings) -> list[Upload]:
-    # One above the limit, so that the caller learns our limit and not the parser's.
-    async with request.form(max_files=settings.max_files + 1, max_fields=1) as form:
+    async with request.form(max_files=MAX_PARTS, max_fields=1) as form:
         parts: list[Any] = form.getlist(PART)
         if not parts:
             raise MalformedRequestError(f"The form has no part named '{PART}'; send each radiograph as one.")

@@ -62,7 +62,8 @@ REFUSALS = {
     "60 MB of noise": ("POST", "/classify", form(bytes(60_000_000)), 413, "PayloadTooLargeError"),
     "constant": ("POST", "/classify", form(png(np.full((64, 64), 9, np.uint8))), 422, "NoContentError"),
     "17 files": ("POST", "/classify", form(*[PHANTOM] * 17), 422, "OutOfRangeError"),
-    "40 files": ("POST", "/classify", form(*[PHANTOM] * 40), 400, None),
+    "40 files": ("POST", "/classify", form(*[PHANTOM] * 40), 422, "OutOfRangeError"),
+    "2000 files": ("POST", "/classify", form(*[PHANTOM[:9]] * 2000), 400, None),
     "two files to cam": ("POST", "/cam", form(PHANTOM, PHANTOM), 422, "OutOfRangeError"),
     "k=0": ("POST", "/retrieve?k=0", form(PHANTOM), 422, "OutOfRangeError"),
     "k=10**9": ("POST", "/retrieve?k=1000000000", form(PHANTOM), 422, "OutOfRangeError"),
@@ -87,6 +88,15 @@ def test_bad_request_gets_a_problem_and_the_next_good_one_is_answered(client: ht
     assert len(problem["detail"]) > 8
     assert "Traceback" not in reply.text
     assert client.post("/classify", **form(PHANTOM)).status_code == 200  # type: ignore[arg-type]
+
+
+def test_one_bad_radiograph_of_a_study_is_told_by_its_place_and_not_by_its_name(client: httpx.Client) -> None:
+    views = [("file", (f"DOE^JOHN {number}.png", PHANTOM)) for number in range(3)]
+    views[1] = ("file", ("DOE^JOHN 1.png", PHANTOM[:200]))
+    problem = client.post("/classify", files=views).json()
+    assert problem["type"].endswith("UnreadableImageError")
+    assert problem["detail"].startswith("Radiograph 2 of 3: ")
+    assert "DOE" not in problem["detail"]
 
 
 def test_body_without_declared_length_is_cut_off_at_the_limit(client: httpx.Client) -> None:
