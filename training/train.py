@@ -1,6 +1,7 @@
 """Studies in, the best and the last checkpoint out; `train` is the table of contents."""
 
 import hashlib
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ from training.report import draw_history
 from training.schedule import learning_rate
 from training.state import EpochResult, Progress, load_state, save_state
 from xray.checkpoint import Checkpoint, CheckpointManifest, TrainingData, load_checkpoint, save_checkpoint
-from xray.errors import ArtifactError, DatasetError
+from xray.errors import ArtifactError, DatasetError, InputError
 from xray.model import XrayDenseNet, load_imagenet_weights
 from xray.mura import Study, read_mura, records_of
 
@@ -55,8 +56,8 @@ def train(options: TrainOptions) -> None:
 
     Raises:
         DatasetError: a split is empty, has one class only, or an image cannot be read.
-        InputError: OUT holds a run with other options.
-        OSError: ImageNet weights were asked for and cannot be downloaded.
+        InputError: OUT holds a run with other options, or the loss is no longer a number.
+        ArtifactError: the weights to start from cannot be had.
     """
     with joined(options.device) as processes:
         run = start(options, processes)
@@ -116,7 +117,7 @@ def train_one_epoch(run: Run, network: nn.Module, progress: Progress) -> Progres
         bar.set_description(f"epoch {progress.epoch + 1}/{options.epochs}")
         for batch in _loader(bags, own, options):
             rate = _set_rate(run, progress, len(plan))
-            progress = progress.after_step(train_one_step(run, network, batch))
+            progress = progress.after_step(_finite(train_one_step(run, network, batch), progress))
             bar.update()
             bar.set_postfix(loss=f"{progress.loss_sum / progress.step:.4f}", rate=f"{rate:.1e}")
             if processes.leads and time.monotonic() - saved > 60 * options.save_minutes:
@@ -210,6 +211,15 @@ def _loader(bags: StudyBags, batches: list[list[Draw]], options: TrainOptions) -
 
 def _autocast(run: Run) -> torch.autocast:
     return torch.autocast(run.processes.device.type, torch.bfloat16, enabled=run.options.precision == "bfloat16")
+
+
+def _finite(loss: float, progress: Progress) -> float:
+    if math.isfinite(loss):
+        return loss
+    raise InputError(
+        f"The loss became {loss} in epoch {progress.epoch + 1}, step {progress.step + 1}; give a lower "
+        "--learning-rate or --precision float32, and another --out."
+    )
 
 
 def _set_rate(run: Run, progress: Progress, steps: int) -> float:

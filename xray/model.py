@@ -11,6 +11,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from xray.errors import ArtifactError
 from xray.preprocess import PreprocessSpec
 
 Architecture = Literal["densenet121", "densenet169", "densenet201"]
@@ -79,7 +80,13 @@ def load_imagenet_weights(model: XrayDenseNet, architecture: Architecture) -> No
     """Start the features from torchvision's ImageNet weights, downloading them on first use.
 
     Raises:
-        OSError: no network, and the weights are not in torch's cache.
+        ArtifactError: they are not in torch's cache and cannot be downloaded whole.
     """
-    pretrained = torchvision.models.get_model(architecture, weights="DEFAULT")
+    try:
+        pretrained = torchvision.models.get_model(architecture, weights="DEFAULT")
+    except (OSError, RuntimeError) as error:
+        raise ArtifactError(
+            f"The ImageNet weights of {architecture} cannot be downloaded ({error}); start from random weights or from "
+            f"a checkpoint folder instead, or copy the file into {torch.hub.get_dir()}/checkpoints."
+        ) from error
     model.features.load_state_dict(pretrained.features.state_dict())

@@ -1,0 +1,192 @@
+"""A run ends with the same weights whether it was killed or not, and refuses early what it cannot do."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import ROOT
+from tests.phantoms import write_dataset
+from training.data import StudyBags, collate, loss_weights, plan_epoch
+from training.loss import study_loss
+from training.options import TrainOptions
+from training.state import STATE
+from training.train import initial_model, train
+from xray.artifact import MANIFEST
+from xray.checkpoint import load_checkpoint
+from xray.errors import ArtifactError, DatasetError, InputError
+from xray.mura import read_mura, records_of
+
+KILLS = 3
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("train") / "Phantoms", studies=12)
+
+
+@pytest.fixture
+def options(dataset: Path, tmp_path: Path) -> TrainOptions:
+    """Three epochs of three steps; the state is saved after every step."""
+    return TrainOptions(
+        dataset,
+        tmp_path / "run",
+        weights="none",
+        architecture="densenet121",
+        size=32,
+        epochs=3,
+        batch_studies=4,
+        device="cpu",
+        save_minutes=0,
+    )
+
+
+def command(options: TrainOptions, *launcher: str) -> list[str]:
+    flags = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in ("data", "out", "weights", "size")]
+    flags += [f"--architecture={options.architecture}", f"--epochs={options.epochs}", "--device=cpu"]
+    flags += [f"--batch-studies={options.batch_studies}", "--save-minutes=0", f"--precision={options.precision}"]
+    return [sys.executable, *launcher, "-m", "training", "train", *flags]
+
+
+def start_and_kill_after_next_save(options: TrainOptions) -> None:
+    """SIGKILL, somewhere between the next change of the state file and the one after."""
+    state = options.out / STATE
+    before = state.stat().st_mtime_ns if state.exists() else 0
+    with subprocess.Popen(command(options), cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None and not (state.exists() and state.stat().st_mtime_ns > before):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+
+
+def results(out: Path) -> dict[str, object]:
+    ids = {name: load_checkpoint(out / name).manifest.id for name in ("best", "last")}
+    return ids | {"history": json.loads((out / "history.json").read_bytes())}
+
+
+def test_killed_run_ends_as_the_unbroken_one_and_never_leaves_a_half_checkpoint(options: TrainOptions) -> None:
+    broken = replace(options, out=options.out.with_name("broken"))
+    for _ in range(KILLS):
+        start_and_kill_after_next_save(broken)
+        for name in ("best", "last"):
+            if (broken.out / name).exists():
+                load_checkpoint(broken.out / name)
+    train(broken)
+    train(options)
+    assert results(broken.out) == results(options.out)
+
+
+def test_finished_run_given_again_changes_nothing(options: TrainOptions) -> None:
+    short = replace(options, epochs=1)
+    train(short)
+    written = {path: path.stat().st_mtime_ns for path in short.out.rglob("*")}
+    train(short)
+    assert {path: path.stat().st_mtime_ns for path in short.out.rglob("*")} == written
+
+
+def test_training_learns_what_it_is_shown(options: TrainOptions) -> None:
+    train(replace(options, epochs=8, learning_rate=1e-3, augment=False, size=64))
+    losses = [result["training_loss"] for result in json.loads((options.out / "history.json").read_bytes())]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_two_processes_step_with_the_mean_of_their_gradients(options: TrainOptions) -> None:
+    one_step = replace(options, epochs=1, batch_studies=6, precision="float32", size=64)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    done = subprocess.run(command(one_step, *launcher), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    moments = load_file(one_step.out / STATE)
+
+    studies = read_mura(one_step.data, "train")
+    bags = StudyBags(studies, loss_weights(studies, one_step), one_step, training=True)
+    (batch,) = plan_epoch(studies, one_step, epoch=0, processes=2)
+    model = initial_model(one_step).train()
+    for rank in range(2):
+        # Batch norms see the half of their own process, as under torchrun.
+        half = collate([bags[draw] for draw in batch[rank::2]])
+        (study_loss(model(half.pixels_N1SS).logits_B, half) / 2).backward()  # type: ignore[no-untyped-call]
+    expected = torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
+    # After one step of Adam the first moment is a tenth of the gradient.
+    firsts = [moments[f"optimizer.{index}.exp_avg"].flatten() for index in range(len(list(model.parameters())))]
+    assert float((10 * torch.cat(firsts) - expected).norm() / expected.norm()) < 0.02
+
+
+def test_given_weights_are_where_a_run_starts(options: TrainOptions, tiny_checkpoint: Path) -> None:
+    started = initial_model(replace(options, weights=str(tiny_checkpoint))).state_dict()
+    given = load_checkpoint(tiny_checkpoint).model.state_dict()
+    assert all(torch.equal(started[name], tensor) for name, tensor in given.items())
+    with pytest.raises(ArtifactError, match="is a densenet121, not a densenet169"):
+        initial_model(replace(options, weights=str(tiny_checkpoint), architecture="densenet169"))
+
+
+def test_manifest_tells_what_the_network_was_trained_on_and_how_good_it_was(options: TrainOptions) -> None:
+    train(replace(options, epochs=2))
+    manifest = load_checkpoint(options.out / "best").manifest
+    studies = read_mura(options.data, "train")
+    data = manifest.training_data
+    assert (data.name, data.studies, data.images) == ("Phantoms", len(studies), len(records_of(studies)))
+    history = json.loads((options.out / "history.json").read_bytes())
+    assert manifest.metrics["valid_study_auroc"] == max(result["validation_auroc"] for result in history)
+    assert (options.out / "best" / MANIFEST).read_text().count("/tmp") == 0
+
+
+def test_other_options_do_not_continue_a_run(options: TrainOptions) -> None:
+    train(replace(options, epochs=1))
+    with pytest.raises(InputError, match=r"learning_rate was 0\.0001, is 0\.01"):
+        train(replace(options, epochs=1, learning_rate=1e-2))
+
+
+def test_damaged_state_is_named(options: TrainOptions) -> None:
+    options.out.mkdir()
+    (options.out / STATE).write_bytes(b"torn")
+    with pytest.raises(ArtifactError, match=STATE):
+        train(options)
+
+
+def test_diverging_run_says_so(options: TrainOptions) -> None:
+    with pytest.raises(InputError, match=r"epoch \d, step \d.*--learning-rate"):
+        train(replace(options, learning_rate=1e30, optimizer="adamw", schedule="constant"))
+
+
+def unreadable(root: Path) -> str:
+    damaged = records_of(read_mura(root, "train"))[:3]
+    for record in damaged:
+        record.file.write_bytes(record.file.read_bytes()[:100])
+    return rf"3 images cannot be read(.|\n)*{damaged[0].path}"
+
+
+def one_class(root: Path) -> str:
+    for file in root.glob("*.csv"):
+        file.unlink()
+    for folder in root.glob("valid/*/*/*_positive"):
+        shutil.rmtree(folder)
+    return "one class only"
+
+
+def emptied(root: Path) -> str:
+    shutil.rmtree(root / "train")
+    return "is not a folder"
+
+
+@pytest.mark.parametrize("spoil", [unreadable, one_class, emptied])
+def test_bad_dataset_is_refused_before_the_first_step(options: TrainOptions, tmp_path: Path, spoil: object) -> None:
+    root = shutil.copytree(options.data, tmp_path / "Spoilt")
+    fault = spoil(root)  # type: ignore[operator]
+    with pytest.raises(DatasetError, match=fault):
+        train(replace(options, data=root))
+    assert not (options.out / STATE).exists()
+
+
+def test_command_line_ends_with_the_fault_and_no_traceback(options: TrainOptions, tmp_path: Path) -> None:
+    nowhere = replace(options, data=tmp_path / "nowhere")
+    done = subprocess.run(command(nowhere), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("DatasetError: ")
+    assert "Traceback" not in done.stderr
