@@ -1,0 +1,194 @@
+"""A gallery holds exactly the dataset's readable radiographs, whatever happened to its builder on the way."""
+
+import dataclasses
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from shutil import copytree
+
+import cv2
+import numpy as np
+import pytest
+
+from index_builder.build import SHARD_SIZE, BuildOptions, build
+from index_builder.check import check_gallery
+from index_builder.shards import Plan, Shard, Workplace
+from tests.conftest import ROOT
+from tests.phantoms import draw_phantom
+from xray.artifact import read_manifest, sha256
+from xray.checkpoint import load_checkpoint, save_checkpoint
+from xray.engine import load_engine
+from xray.errors import ArtifactError, DatasetError, InputError
+from xray.gallery import ENTRIES, INDEX, Gallery, GalleryManifest, Wanted, load_gallery
+from xray.image import read_radiograph
+from xray.mura import read_mura, records_of
+from xray.predictor import Predictor
+
+RADIOGRAPHS = 2 * SHARD_SIZE + 20
+"""Three shards, the last one not full."""
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every fourth study is abnormal; no CSV."""
+    root = tmp_path_factory.mktemp("index") / "Phantoms"
+    for number in range(RADIOGRAPHS):
+        label = "positive" if number % 4 == 0 else "negative"
+        folder = root / f"train/XR_HAND/patient{number:05d}/study1_{label}"
+        folder.mkdir(parents=True)
+        cv2.imwrite(str(folder / "image1.png"), draw_phantom(number, label == "positive", height=64, width=64))
+    return root
+
+
+@pytest.fixture
+def options(tiny_checkpoint: Path, dataset: Path, tmp_path: Path) -> BuildOptions:
+    return BuildOptions(tiny_checkpoint, dataset, tmp_path / "gallery", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny_checkpoint: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("unbroken") / "gallery"
+    build(BuildOptions(tiny_checkpoint, dataset, out, device="cpu"))
+    return out
+
+
+def loaded(options: BuildOptions) -> Gallery:
+    return load_gallery(options.out, load_checkpoint(options.checkpoint).manifest.id)
+
+
+def workplace_of(options: BuildOptions) -> Path:
+    return options.out.with_name(f".{options.out.name}.building")
+
+
+def start_and_kill_after(shards: int, options: BuildOptions) -> None:
+    """SIGKILL once that many shards are finished."""
+    flags = [f"--checkpoint={options.checkpoint}", f"--data={options.data}", f"--out={options.out}", "--device=cpu"]
+    command = [sys.executable, "-m", "index_builder", *flags]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None and len(list(workplace_of(options).glob("*.safetensors"))) < shards:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+
+
+def test_killed_builder_ends_with_the_unbroken_ones_files(options: BuildOptions, unbroken: Path) -> None:
+    for shards in (1, 2):
+        start_and_kill_after(shards, options)
+        assert not options.out.exists()
+    build(options)
+    for name in (INDEX, ENTRIES):
+        assert sha256(options.out / name) == sha256(unbroken / name)
+    assert not workplace_of(options).exists()
+
+
+def test_entries_are_the_datasets_radiographs_with_the_networks_embeddings(
+    unbroken: Path, dataset: Path, tiny_checkpoint: Path
+) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    predictor = Predictor(checkpoint.manifest, load_engine(checkpoint, "cpu"))
+    gallery = load_gallery(unbroken, checkpoint.manifest.id)
+    records = records_of(read_mura(dataset, "train"))
+    assert [entry.path for entry in gallery.entries] == [record.path for record in records]
+    assert [entry.label for entry in gallery.entries] == [record.label for record in records]
+    for row in (0, SHARD_SIZE, RADIOGRAPHS - 1):
+        embedding_D = predictor.predict([read_radiograph(records[row].file)]).embedding_D
+        assert gallery.embeddings(np.array([row]))[0] == pytest.approx(embedding_D, abs=2e-4)
+        assert gallery.search(embedding_D, Wanted(k=1))[0].entry == gallery.entries[row]
+
+
+def test_only_abnormal_leaves_the_normal_ones_out(options: BuildOptions) -> None:
+    manifest = build(dataclasses.replace(options, only="abnormal"))
+    assert (manifest.only, manifest.count) == ("abnormal", RADIOGRAPHS // 4)
+    assert {entry.label for entry in loaded(options).entries} == {"abnormal"}
+
+
+def test_unreadable_radiographs_are_counted_named_and_left_out(
+    options: BuildOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = copytree(options.data, tmp_path / "Phantoms")
+    damaged = records_of(read_mura(root, "train"))[3:140:68]
+    for record in damaged:
+        record.file.write_bytes(record.file.read_bytes()[:150])
+    manifest = build(dataclasses.replace(options, data=root))
+    assert manifest.count == RADIOGRAPHS - len(damaged)
+    assert manifest.unreadable == tuple(record.path for record in damaged)
+    printed = capsys.readouterr().out
+    assert f"{len(damaged)} of {RADIOGRAPHS} images could not be read" in printed
+    assert all(record.path in printed for record in damaged)
+    assert {entry.path for entry in loaded(options).entries}.isdisjoint(manifest.unreadable)
+
+
+def test_dataset_without_readable_or_abnormal_radiographs_is_refused(options: BuildOptions, tmp_path: Path) -> None:
+    folder = tmp_path / "Bad/train/XR_HAND/patient00001/study1_negative"
+    folder.mkdir(parents=True)
+    (folder / "image1.png").write_bytes(b"no image")
+    bad = dataclasses.replace(options, data=tmp_path / "Bad")
+    with pytest.raises(DatasetError, match="None of the 1 images"):
+        build(bad)
+    with pytest.raises(DatasetError, match="no abnormal study"):
+        build(dataclasses.replace(bad, only="abnormal"))
+    assert not options.out.exists()
+
+
+def test_unfinished_gallery_never_takes_in_another_checkpoints_embeddings(
+    options: BuildOptions, tmp_path: Path
+) -> None:
+    checkpoint = load_checkpoint(options.checkpoint)
+    save_checkpoint(tmp_path / "other", checkpoint, "float16")
+    start_and_kill_after(1, options)
+    with pytest.raises(InputError, match="unfinished gallery of another checkpoint"):
+        build(dataclasses.replace(options, checkpoint=tmp_path / "other"))
+    assert build(options).checkpoint == checkpoint.manifest.id
+
+
+def test_former_gallery_serves_until_the_new_one_is_whole(options: BuildOptions, tiny_checkpoint: Path) -> None:
+    build(dataclasses.replace(options, only="abnormal"))
+    start_and_kill_after(1, options)
+    assert read_manifest(options.out, GalleryManifest).only == "abnormal"
+    assert len(loaded(options).entries) == RADIOGRAPHS // 4
+    build(options)
+    assert len(loaded(options).entries) == RADIOGRAPHS
+
+
+class Shifted:
+    """A fake index whose rows have slipped by one."""
+
+    def __init__(self, real: object) -> None:
+        self.real = real
+
+    def search(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        similarities, rows = self.real.search(query, k + 1)  # type: ignore[attr-defined]
+        return similarities[:, 1:], rows[:, 1:]
+
+    def reconstruct_batch(self, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(self.real.reconstruct_batch(rows))  # type: ignore[attr-defined]
+
+
+def test_self_check_catches_an_index_that_answers_wrongly(unbroken: Path, tiny_checkpoint: Path) -> None:
+    gallery = load_gallery(unbroken, load_checkpoint(tiny_checkpoint).manifest.id)
+    check_gallery(gallery)
+    with pytest.raises(ArtifactError, match="does not find itself first"):
+        check_gallery(dataclasses.replace(gallery, index=Shifted(gallery.index)))
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Workplace:
+    return Workplace.open(tmp_path / "gallery", Plan("0123456789ab", "Drawn", "train", "all", "", SHARD_SIZE))
+
+
+def test_shard_is_read_back_as_it_was_written(workplace: Workplace) -> None:
+    shard = Shard(
+        [128, 130], np.random.default_rng(0).normal(size=(2, 5)).astype(np.float32), [("Drawn/a.png", "torn")]
+    )
+    workplace.put(1, shard)
+    again = workplace.get(1)
+    assert (again.rows, again.unreadable) == (shard.rows, shard.unreadable)
+    assert (again.embeddings_nD == shard.embeddings_nD).all()
+    assert [workplace.has(number) for number in range(3)] == [False, True, False]
+
+
+def test_damaged_shard_is_named(workplace: Workplace, tmp_path: Path) -> None:
+    (workplace.folder / "00000.safetensors").write_bytes(b"torn")
+    with pytest.raises(ArtifactError, match=r"00000\.safetensors is damaged"):
+        workplace.get(0)
