@@ -3,7 +3,6 @@
 Legend: B batch, N entries, D embedding.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from xray.engine import DeviceChoice, load_engine
 from xray.errors import DatasetError, InputError
 from xray.gallery import GalleryEntry, GalleryManifest, load_gallery, save_gallery
 from xray.image import read_radiograph
-from xray.mura import MuraRecord, read_mura, records_of
+from xray.mura import MuraRecord, fingerprint, read_mura, records_of
 from xray.predictor import Predictor, Prepared
 
 SHARD_SIZE = 128
@@ -121,10 +120,8 @@ def records_to_index(options: BuildOptions) -> list[MuraRecord]:
 
 def plan_of(options: BuildOptions, checkpoint_id: str, records: Sequence[MuraRecord]) -> Plan:
     """What decides the content of the gallery."""
-    lines = "".join(f"{record.path},{record.target}\n" for record in records)
-    fingerprint = hashlib.sha256(lines.encode()).hexdigest()
     dataset = records[0].path.split("/", 1)[0]
-    return Plan(checkpoint_id, dataset, options.split, options.only, fingerprint, SHARD_SIZE)
+    return Plan(checkpoint_id, dataset, options.split, options.only, fingerprint(records), SHARD_SIZE)
 
 
 def assemble(folder: Path, plan: Plan, records: Sequence[MuraRecord], shards: Sequence[Shard]) -> GalleryManifest:

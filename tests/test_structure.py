@@ -1,12 +1,14 @@
 """The rules of the layout that no linter checks."""
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from xray.checkpoint import CODE_VERSION
 
 PACKAGES = ("app", "training", "index_builder", "xray")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
@@ -37,3 +39,8 @@ def test_environment_is_read_by_the_settings_alone() -> None:
         if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")
     }
     assert readers <= {"app/settings.py"}
+
+
+def test_version_is_one_and_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == CODE_VERSION

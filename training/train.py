@@ -1,54 +1,26 @@
 """Studies in, the best and the last checkpoint out; `train` is the table of contents."""
 
-import hashlib
 import math
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from training.data import (
-    Bag,
-    Bags,
-    Draw,
-    StudyBags,
-    collate,
-    drawing_chances,
-    loss_weights,
-    plan_epoch,
-    require_readable,
-)
-from training.distributed import Processes, joined
+from training.data import Bag, Bags, Draw, StudyBags, collate, drawing_chances, loss_weights, plan_epoch
+from training.distributed import joined
 from training.loss import log_probabilities, study_loss
 from training.metrics import auroc, youden_threshold
 from training.options import TrainOptions
 from training.report import draw_history
+from training.run import Run, parallel, start
 from training.schedule import learning_rate
 from training.state import EpochResult, Progress, load_state, save_state
-from xray.checkpoint import Checkpoint, CheckpointManifest, TrainingData, load_checkpoint, save_checkpoint
-from xray.errors import ArtifactError, DatasetError, InputError
-from xray.model import XrayDenseNet, load_imagenet_weights
-from xray.mura import Study, read_mura, records_of
-
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-
-
-@dataclass(frozen=True)
-class Run:
-    """Everything a run works with, wired in `start`."""
-
-    options: TrainOptions
-    processes: Processes
-    training: list[Study]
-    validation: list[Study]
-    model: XrayDenseNet
-    optimizer: torch.optim.Optimizer
+from xray.checkpoint import Checkpoint, CheckpointManifest, TrainingData, save_checkpoint
+from xray.errors import InputError
+from xray.mura import fingerprint, records_of
 
 
 def train(options: TrainOptions) -> None:
@@ -71,38 +43,6 @@ def train(options: TrainOptions) -> None:
         if processes.leads:
             print(f"best of {options.epochs} epochs: validation AUROC {progress.best.validation_auroc:.3f}")
             print(f"checkpoint: {options.out / 'best'}")
-
-
-def start(options: TrainOptions, processes: Processes) -> Run:
-    """Read the dataset, check every image and build the network."""
-    training, validation = (_split(options.data, name) for name in ("train", "valid"))
-    if processes.leads:
-        options.out.mkdir(parents=True, exist_ok=True)
-        require_readable(records_of([*training, *validation]))
-    model = initial_model(options).to(processes.device).to(memory_format=torch.channels_last)
-    optimizer = OPTIMIZERS[options.optimizer](
-        model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-    )
-    return Run(options, processes, training, validation, model, optimizer)
-
-
-def initial_model(options: TrainOptions) -> XrayDenseNet:
-    """A network as `--weights` asks for it."""
-    torch.manual_seed(options.seed)
-    model = XrayDenseNet(options.architecture, options.preprocess)
-    if options.weights == "imagenet":
-        load_imagenet_weights(model, options.architecture)
-    elif options.weights != "none":
-        given = load_checkpoint(Path(options.weights))
-        if given.manifest.architecture != options.architecture:
-            raise ArtifactError(f"{options.weights} is a {given.manifest.architecture}, not a {options.architecture}.")
-        model.load_state_dict(given.model.state_dict())
-    return model
-
-
-def parallel(run: Run) -> nn.Module:
-    """The model itself, or its data-parallel wrapper under `torchrun`."""
-    return run.model if run.processes.count == 1 else DistributedDataParallel(run.model)
 
 
 def train_one_epoch(run: Run, network: nn.Module, progress: Progress) -> Progress:
@@ -170,11 +110,11 @@ def validate(run: Run) -> list[float]:
 def write(run: Run, progress: Progress) -> None:
     """The checkpoints, the history and its picture, then the state: a kill in between repeats this epoch's end."""
     options = run.options
-    result = progress.history[-1]
+    result, records = progress.history[-1], records_of(run.training)
     manifest = CheckpointManifest(
         architecture=options.architecture,
         preprocess=options.preprocess,
-        training_data=fingerprint(options.data, run.training),
+        training_data=TrainingData(options.data.resolve().name, len(run.training), len(records), fingerprint(records)),
         metrics={"epoch": result.epoch + 1, "valid_study_auroc": result.validation_auroc},
         thresholds={"default": result.threshold},
     )
@@ -188,21 +128,6 @@ def write(run: Run, progress: Progress) -> None:
         f"epoch {result.epoch + 1}: training loss {result.training_loss:.4f}, "
         f"validation loss {result.validation_loss:.4f}, validation AUROC {result.validation_auroc:.3f}"
     )
-
-
-def fingerprint(data: Path, studies: list[Study]) -> TrainingData:
-    """Name and digest of what a network was trained on."""
-    records = records_of(studies)
-    lines = sorted(f"{record.path},{record.target}\n" for record in records)
-    digest = hashlib.sha256("".join(lines).encode()).hexdigest()
-    return TrainingData(data.resolve().name, len(studies), len(records), digest)
-
-
-def _split(data: Path, name: str) -> list[Study]:
-    studies = read_mura(data, name)
-    if len({study.target for study in studies}) < 2:
-        raise DatasetError(f"{data / name} holds studies of one class only; both are needed.")
-    return studies
 
 
 def _loader(bags: StudyBags, batches: list[list[Draw]], options: TrainOptions) -> "DataLoader[Bag]":

@@ -8,6 +8,7 @@ folder names.
 """
 
 import csv
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -107,6 +108,12 @@ def read_mura(root: Path, split: str) -> list[Study]:
 def records_of(studies: Iterable[Study]) -> list[MuraRecord]:
     """Every image of the studies, study by study."""
     return [record for study in studies for record in study.records]
+
+
+def fingerprint(records: Iterable[MuraRecord]) -> str:
+    """SHA-256 over the sorted dataset paths and targets: equal for equal data, wherever it lies."""
+    lines = sorted(f"{record.path},{record.target}\n" for record in records)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _images_on_disk(root: Path, split: str) -> dict[str, Path]:

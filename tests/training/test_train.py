@@ -18,8 +18,9 @@ from tests.phantoms import write_dataset
 from training.data import StudyBags, collate, loss_weights, plan_epoch
 from training.loss import study_loss
 from training.options import TrainOptions
+from training.run import initial_model
 from training.state import STATE
-from training.train import initial_model, train
+from training.train import train
 from xray.artifact import MANIFEST
 from xray.checkpoint import load_checkpoint
 from xray.errors import ArtifactError, DatasetError, InputError
