@@ -52,7 +52,7 @@ def test_views_that_contradict_each_other_completely_come_to_one_half() -> None:
     logits = torch.tensor([100.0, -100.0], requires_grad=True)
     loss = study_loss(logits, bags((2,), (1.0,), (1.0,)))
     loss.backward()
-    assert float(loss) == pytest.approx(np.log(2))
+    assert loss.item() == pytest.approx(np.log(2))
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
 
