@@ -37,9 +37,11 @@ lock: .venv/dev  ## generate both locks from pyproject.toml
 	$(PYTHON) -m venv .venv
 
 .venv/runtime: .venv/bin/python requirements.lock
+	@echo "installing the locked packages into .venv: about 7 GB, a few minutes"
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
 	@touch $@
 
 .venv/dev: .venv/bin/python requirements-dev.lock
+	@echo "installing the locked packages and the developers' tools into .venv: about 8 GB, a few minutes"
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-dev.lock
 	@touch $@ .venv/runtime

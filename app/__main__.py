@@ -1,17 +1,20 @@
 """`python -m app`: serve until told to stop."""
 
+import signal
 import sys
-
-import uvicorn
-from pydantic import ValidationError
-
-from app.main import create_app
-from app.service import load_service
-from app.settings import Settings
-from xray.errors import XrayError
 
 
 def main() -> None:
+    # In a container nothing else ends process 1; so set before the imports, which take seconds.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    import uvicorn
+    from pydantic import ValidationError
+
+    from app.main import create_app
+    from app.service import load_service
+    from app.settings import Settings
+    from xray.errors import XrayError
+
     try:
         settings = Settings()
         app = create_app(load_service(settings))

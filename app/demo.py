@@ -49,7 +49,10 @@ def main() -> None:
         if not thread.is_alive():
             sys.exit(f"port {options.port} cannot be opened; choose another: make demo PORT=8001")
         time.sleep(POLL_SECONDS)
-    show(image, f"http://127.0.0.1:{options.port}")
+    address = f"http://127.0.0.1:{options.port}"
+    show(image, address)
+    if not options.exit:
+        print(f"serving on {address} (docs: {address}/docs)", flush=True)
     try:
         while thread.is_alive() and not options.exit:
             thread.join(1)
@@ -67,8 +70,8 @@ def real_radiograph() -> Path | None:
 
 def show(image: Path, address: str) -> None:
     """Send one image to each endpoint and print what comes back."""
-    print(f"radiograph: {image}" + (" (a drawn phantom, no patient)" if image == PHANTOM else ""))
-    with httpx.Client(base_url=address, timeout=TIMEOUT_SECONDS) as client:
+    print("radiograph: docs/phantom.png (a drawn phantom, no patient)" if image == PHANTOM else f"radiograph: {image}")
+    with httpx.Client(base_url=address, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
         probability = _post(client, "/classify", image).json()
         print(
             f"/classify   probability {probability['probability']:.3f}, threshold {probability['threshold']:.3f}",
@@ -84,7 +87,6 @@ def show(image: Path, address: str) -> None:
                 f"            {neighbor['rank']}. {neighbor['similarity']:.3f} {neighbor['label']:8} {neighbor['path']}"
             )
         print(probability["notice"])
-    print(f"serving on {address} (docs: {address}/docs)", flush=True)
 
 
 def _post(client: httpx.Client, path: str, image: Path) -> httpx.Response:

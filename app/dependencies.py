@@ -32,8 +32,10 @@ ServiceDep = Annotated[Service, Depends(service)]
 async def study(request: Request, service: ServiceDep) -> AsyncIterator[AnsweredStudy]:
     """Take a place, read the body, predict; the place is free again when the reply is on its way."""
     with service.places.take():
-        uploads = await read_uploads(request, service.settings)
-        yield AnsweredStudy(uploads, await service.predict(uploads))
+        async with service.deadline():
+            uploads = await read_uploads(request, service.settings)
+            prediction = await service.predict(uploads)
+        yield AnsweredStudy(uploads, prediction)
 
 
 def wanted(

@@ -1,9 +1,9 @@
 """Uploads in, a study's prediction out: decode, batch, wait, each in its place and none on the event loop."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -61,22 +61,29 @@ class Service:
         """One pass for the radiographs of one study.
 
         Raises:
-            DeadlineError: the settings' time is over; what was queued is dropped.
             InputError: one of the images cannot be read; none is answered.
         """
+        places = enumerate(uploads, start=1)
+        preparing = (self.off_loop(self._prepare, upload, f"{place} of {len(uploads)}") for place, upload in places)
+        prepared = await asyncio.gather(*preparing)
+        waiting = [asyncio.wrap_future(future) for future in self.batcher.submit(prepared)]
+        return self.predictor.judge(await asyncio.gather(*waiting))
+
+    @asynccontextmanager
+    async def deadline(self) -> AsyncIterator[None]:
+        """Bound the time of the block, the reading of the body included; what it queued is then dropped.
+
+        Raises:
+            DeadlineError: the settings' time is over.
+        """
+        seconds = self.settings.deadline_seconds
         try:
-            async with asyncio.timeout(self.settings.deadline_seconds):
-                prepared = await asyncio.gather(
-                    *(
-                        self.off_loop(self._prepare, upload, f"{number} of {len(uploads)}")
-                        for number, upload in enumerate(uploads, start=1)
-                    )
-                )
-                waiting = [asyncio.wrap_future(future) for future in self.batcher.submit(prepared)]
-                return self.predictor.judge(await asyncio.gather(*waiting))
+            async with asyncio.timeout(seconds):
+                yield
         except TimeoutError as error:
             raise DeadlineError(
-                "The answer took too long; send the request again, to another replica if any."
+                f"There was no answer within {seconds:g} s of the request's head; send the body without pause, or send "
+                "the request again, to another replica if any."
             ) from error
 
     async def off_loop(self, work: Callable[..., ResultT], *arguments: object) -> ResultT:

@@ -27,7 +27,7 @@ class Settings(BaseSettings):
     max_neighbors: int = Field(100, ge=1, description="Largest k of /retrieve.")
     max_batch: int = Field(16, ge=1, description="Radiographs per forward pass.")
     max_pending: int = Field(64, ge=1, description="Requests in the service at once; more get 429.")
-    deadline_seconds: float = Field(30.0, gt=0, description="Time one request may take.")
+    deadline_seconds: float = Field(30.0, gt=0, description="Time from a request's head to its prediction.")
     decode_threads: int = Field(2, ge=1, description="Threads that decode uploads and draw overlays.")
 
     @property
