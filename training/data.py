@@ -156,4 +156,4 @@ def _fault(record: MuraRecord) -> str | None:
 
 
 def _canvas(record: MuraRecord, spec: PreprocessSpec) -> np.ndarray:
-    return preprocess(read_radiograph(record.file), spec)
+    return preprocess(read_radiograph(record.file), spec)[0]

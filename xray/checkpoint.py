@@ -73,6 +73,12 @@ class CheckpointManifest:
     schema_version: int = SCHEMA_VERSION
     checksums: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.thresholds.get("default", -1) <= 1:
+            raise ValueError("thresholds need a 'default' from 0 to 1")
+        if self.labels != LABELS:
+            raise ValueError(f"labels must be {LABELS}")
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -108,8 +114,6 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         ArtifactError: a file is missing or damaged, or the weights are not of the manifest's architecture.
     """
     manifest = read_manifest(folder, CheckpointManifest)
-    if manifest.schema_version != SCHEMA_VERSION:
-        raise ArtifactError(f"{folder} has schema {manifest.schema_version}; this version reads {SCHEMA_VERSION}.")
     verify(folder, {WEIGHTS: "", **manifest.checksums})
     if manifest.id != manifest.checksums[WEIGHTS][:ID_LENGTH]:
         raise ArtifactError(f"{folder}: the id in the manifest is not that of {WEIGHTS}.")
@@ -118,6 +122,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         model.load_state_dict({name: _widen(tensor) for name, tensor in load_file(folder / WEIGHTS).items()})
     except (RuntimeError, SafetensorError) as error:
         raise ArtifactError(f"{folder / WEIGHTS} does not hold a {manifest.architecture}: {error}") from error
+    if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
+        raise ArtifactError(f"{folder / WEIGHTS} holds numbers that are not finite; use another checkpoint.")
     return Checkpoint(model.eval(), manifest)
 
 

@@ -4,15 +4,17 @@ A gallery folder holds `index.faiss`, `entries.parquet` and `manifest.json`. Vec
 halves the file and moves a similarity by less than 1e-4, and searched in float32: exact inner products, which are
 cosines because embeddings have length 1.
 
-Legend: N entries, D embedding.
+Legend: N entries, Q queries, D embedding.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow
@@ -69,7 +71,7 @@ class GalleryManifest:
     count: int
     unreadable: tuple[str, ...] = ()
     schema_version: int = SCHEMA_VERSION
-    checksums: dict[str, str] | None = None
+    checksums: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,12 +100,17 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Entries and the FAISS index over their embeddings; `accelerated` is a copy of the index on the GPU, if any."""
+    """Entries and the FAISS index over their embeddings.
+
+    Attributes:
+        accelerated: a copy of the index on the GPU, if any; one thread at a time may ask it.
+    """
 
     manifest: GalleryManifest
     entries: tuple[GalleryEntry, ...]
     index: Any
     accelerated: Any = None
+    accelerator_turn: Lock = field(default_factory=Lock, compare=False)
 
     @cached_property
     def body_parts(self) -> tuple[str, ...]:
@@ -123,7 +130,7 @@ class Gallery:
             return []
         query_1D = np.ascontiguousarray(embedding_D, np.float32)[np.newaxis]
         if allowed_N.all():
-            similarities, rows = (self.accelerated or self.index).search(query_1D, k)
+            similarities, rows = self.nearest(query_1D, k)
         else:
             # FAISS filters on the CPU only.
             selector = faiss.IDSelectorBitmap(np.packbits(allowed_N, bitorder="little"))
@@ -133,6 +140,15 @@ class Gallery:
             Neighbor(rank, self.entries[rows[0][place]], min(1.0, float(similarities[0][place])))
             for rank, place in enumerate(nearest_first, start=1)
         ]
+
+    def nearest(self, queries_QD: EmbeddingArray, k: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Similarities and rows of the k nearest entries of each query, (Q, k) each; no restrictions."""
+        if self.accelerated is None:
+            found = self.index.search(queries_QD, k)
+        else:
+            with self.accelerator_turn:
+                found = self.accelerated.search(queries_QD, k)
+        return found[0], found[1]
 
     def require_body_part(self, body_part: str) -> None:
         """Raises: InputError: no entry shows it."""
@@ -180,20 +196,35 @@ def load_gallery(folder: Path, checkpoint_id: str, on_gpu: bool = False) -> Gall
         ArtifactError: a file is missing or damaged, or the gallery belongs to another checkpoint.
     """
     manifest = read_manifest(folder, GalleryManifest)
-    if manifest.schema_version != SCHEMA_VERSION:
-        raise ArtifactError(f"{folder} has schema {manifest.schema_version}; this version reads {SCHEMA_VERSION}.")
-    verify(folder, {INDEX: "", ENTRIES: "", **(manifest.checksums or {})})
+    verify(folder, {INDEX: "", ENTRIES: "", **manifest.checksums})
     if manifest.checkpoint != checkpoint_id:
         raise ArtifactError(
             f"{folder} was built with checkpoint {manifest.checkpoint}, not {checkpoint_id}; build it again."
         )
-    entries = tuple(GalleryEntry(**row) for row in parquet.read_table(folder / ENTRIES).to_pylist())
-    stored = faiss.read_index(str(folder / INDEX))
-    if not len(entries) == stored.ntotal == manifest.count:
-        raise ArtifactError(f"{folder} has {len(entries)} entries but {stored.ntotal} vectors; build it again.")
+    entries, stored = _read_entries(folder / ENTRIES), _read_index(folder / INDEX)
+    expected = manifest.count, manifest.dimension
+    if (len(entries), stored.d) != expected or stored.ntotal != manifest.count:
+        raise ArtifactError(
+            f"{folder} has {len(entries)} entries and {stored.ntotal} vectors of {stored.d} numbers, but its manifest "
+            f"says {expected[0]} of {expected[1]}; build it again."
+        )
     vectors_ND = stored.reconstruct_n(0, stored.ntotal)
     faiss.normalize_L2(vectors_ND)  # float16 bent their lengths, and a near copy could outdo the radiograph itself
     index = faiss.IndexFlatIP(stored.d)
     index.add(vectors_ND)
     accelerated = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index) if on_gpu else None
     return Gallery(manifest, entries, index, accelerated)
+
+
+def _read_entries(file: Path) -> tuple[GalleryEntry, ...]:
+    try:
+        return msgspec.convert(parquet.read_table(file).to_pylist(), tuple[GalleryEntry, ...])
+    except (pyarrow.ArrowException, msgspec.ValidationError, OSError) as error:
+        raise ArtifactError(f"{file} does not hold a gallery's entries: {error}") from error
+
+
+def _read_index(file: Path) -> Any:
+    try:
+        return faiss.read_index(str(file))
+    except RuntimeError as error:
+        raise ArtifactError(f"{file} is not an index that FAISS reads; build the gallery again.") from error

@@ -10,9 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from xray.errors import (
+    InputError,
     NoContentError,
     TooManyPixelsError,
     UnreadableImageError,
@@ -22,6 +23,10 @@ from xray.polarity import is_negative
 
 MAX_PIXELS = 64_000_000
 """Default limit on width x height; the largest flat-panel detectors have 20 million pixels."""
+MAX_ASPECT = 32
+"""Longer side over shorter; beyond it nothing is a radiograph, and a square window of it would need a huge canvas."""
+MAX_SCANS = 100
+"""Of a progressive JPEG, each of which costs a pass over all pixels; encoders write about ten."""
 MIN_SIDE = 16
 """Pixels; anything smaller cannot show a bone."""
 MIN_CONTRAST = 8
@@ -29,6 +34,17 @@ MIN_CONTRAST = 8
 
 SIGNATURES = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
 DICOM_SIGNATURE = (128, b"DICM")
+SCAN_MARKER = b"\xff\xda"
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation to what makes the stored rows upright."""
 LUMINANCE = "L"
 DEEP_GRAY_MODES = ("I", "I;16", "I;16B", "I;16L")
 
@@ -70,8 +86,8 @@ def decode_radiograph(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
     Raises:
         UnsupportedFormatError: neither PNG nor JPEG.
         TooManyPixelsError: the header announces more than `max_pixels`; nothing was decoded.
-        UnreadableImageError: truncated or corrupt.
-        NoContentError: constant, or a side below `MIN_SIDE` pixels.
+        UnreadableImageError: truncated or corrupt, or a JPEG of more than `MAX_SCANS` scans.
+        NoContentError: constant, a side below `MIN_SIDE` pixels, or longer than `MAX_ASPECT` times its width.
     """
     format_name = _sniff(data)
     pixels = _gray_pixels(data, format_name, max_pixels)
@@ -79,6 +95,8 @@ def decode_radiograph(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
         raise NoContentError(
             f"The image is {pixels.shape[1]}x{pixels.shape[0]} pixels; each side must have at least {MIN_SIDE}."
         )
+    if max(pixels.shape) > MAX_ASPECT * min(pixels.shape):
+        raise NoContentError(f"The image is more than {MAX_ASPECT} times longer than wide; send a radiograph.")
     if int(pixels.max()) - int(pixels.min()) < MIN_CONTRAST:
         raise NoContentError("The image is constant; send a radiograph that shows anatomy.")
     inverted = is_negative(pixels)
@@ -106,19 +124,31 @@ def _sniff(data: bytes) -> str:
 
 
 def _gray_pixels(data: bytes, format_name: str, max_pixels: int) -> PixelArray:
+    if format_name == "JPEG" and data.count(SCAN_MARKER) > MAX_SCANS:
+        raise UnreadableImageError(f"The JPEG has more than {MAX_SCANS} scans; save it as an ordinary JPEG.")
     try:
-        # Pillow's decoders report damage as any of these, depending on where in the file it lies.
         with Image.open(io.BytesIO(data), formats=(format_name,)) as image:
             if image.width * image.height > max_pixels:
                 raise TooManyPixelsError(_too_many(f"{image.width}x{image.height} pixels", max_pixels))
             image.load()
-            return _to_gray(ImageOps.exif_transpose(image))
+            turn = UPRIGHT.get(_orientation(image))
+            return _to_gray(image if turn is None else image.transpose(turn))
+    except InputError:
+        raise
     except Image.DecompressionBombError as error:
         raise TooManyPixelsError(_too_many("too large", max_pixels)) from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError) as error:
+    except Exception as error:  # Pillow reports damage as almost any type, depending on where in the file it lies
         raise UnreadableImageError(
             f"The {format_name} is truncated or corrupt; export it again and check that the whole file is sent."
         ) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """What EXIF says; 1, which is upright, where it says nothing that can be read."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # odd EXIF is common in sound images, and Pillow raises many types on it
+        return 1
 
 
 def _too_many(size: str, max_pixels: int) -> str:
@@ -127,7 +157,7 @@ def _too_many(size: str, max_pixels: int) -> str:
 
 def _to_gray(image: Image.Image) -> PixelArray:
     if image.mode in DEEP_GRAY_MODES:
-        deep = np.asarray(image).astype(np.int64).clip(0, 0xFFFF)
+        deep = np.asarray(image).clip(0, 0xFFFF).astype(np.uint16)
         significant_bits = max(8, int(deep.max()).bit_length())
         return (deep >> (significant_bits - 8)).astype(np.uint8)
     if image.has_transparency_data:

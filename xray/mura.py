@@ -11,7 +11,7 @@ import csv
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -93,7 +93,7 @@ def read_mura(root: Path, split: str) -> list[Study]:
     name = root.resolve().name
     if targets:
         name = next(iter(targets)).split("/", 1)[0]
-        _require_same(files, targets, split)
+        _require_same({f"{name}/{inner}" for inner in files}, targets.keys(), split)
     by_study: dict[str, list[MuraRecord]] = defaultdict(list)
     for inner, file in files.items():
         record = _record(f"{name}/{inner}", inner, file)
@@ -102,6 +102,9 @@ def read_mura(root: Path, split: str) -> list[Study]:
                 f"{record.path}: the {split} CSV says {targets[record.path]}, the folder says {record.target}."
             )
         by_study[study_key(record.body_part, record.patient, record.study)].append(record)
+    mixed = [key for key, records in by_study.items() if len({record.target for record in records}) > 1]
+    if mixed:
+        raise DatasetError(_listing(mixed, "studies have a folder of each label"))
     return [Study(tuple(by_study[key])) for key in sorted(by_study)]
 
 
@@ -150,8 +153,11 @@ def _targets_from_csv(root: Path, split: str) -> dict[str, int]:
     if image_labels.is_file():
         return {path: _target(value, image_labels) for path, value in _rows(image_labels, 2)}
     study_labels, image_paths = root / f"{split}_labeled_studies.csv", root / f"{split}_image_paths.csv"
-    if not study_labels.is_file() or not image_paths.is_file():
+    there = [file.is_file() for file in (study_labels, image_paths)]
+    if not any(there):
         return {}
+    if not all(there):
+        raise DatasetError(f"{root} has one of {study_labels.name} and {image_paths.name} but not the other.")
     by_study = {path.rstrip("/"): _target(value, study_labels) for path, value in _rows(study_labels, 2)}
     images = [path for (path,) in _rows(image_paths, 1)]
     without_study = [path for path in images if PurePosixPath(path).parent.as_posix() not in by_study]
@@ -162,7 +168,7 @@ def _targets_from_csv(root: Path, split: str) -> dict[str, int]:
 
 def _rows(file: Path, columns: int) -> list[list[str]]:
     """The rows of a CSV that begin with a path; a header line is recognised and left out."""
-    with file.open(newline="") as lines:
+    with file.open(newline="", encoding="utf-8-sig") as lines:
         rows = [row for row in csv.reader(lines) if row and "/" in row[0]]
     short = [row[0] for row in rows if len(row) < columns]
     if short:
@@ -176,12 +182,11 @@ def _target(value: str, file: Path) -> int:
     return int(value)
 
 
-def _require_same(files: dict[str, Path], targets: dict[str, int], split: str) -> None:
-    listed = {path.split("/", 1)[1] for path in targets}
-    without_row = [path for path in files if path not in listed]
+def _require_same(files: Set[str], listed: Set[str], split: str) -> None:
+    without_row = sorted(files - listed)
     if without_row:
         raise DatasetError(_listing(without_row, f"have no row in the {split} CSV"))
-    without_file = sorted(listed - files.keys())
+    without_file = sorted(listed - files)
     if without_file:
         raise DatasetError(_listing(without_file, f"are listed in the {split} CSV but are not on disk"))
 

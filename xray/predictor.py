@@ -19,7 +19,7 @@ from xray.checkpoint import CheckpointManifest
 from xray.engine import Engine
 from xray.image import PixelArray, Radiograph
 from xray.model import ModelOutput
-from xray.preprocess import MapArray, Placement, locate, place
+from xray.preprocess import MapArray, Placement, preprocess
 
 EmbeddingArray = npt.NDArray[np.float32]
 
@@ -91,8 +91,7 @@ class Predictor:
         return self.judge([self.read(output, row, each) for row, each in enumerate(prepared)])
 
     def prepare(self, radiograph: Radiograph) -> Prepared:
-        placement = locate(radiograph, self.manifest.preprocess)
-        return Prepared(radiograph, place(radiograph.pixels, placement)[np.newaxis], placement)
+        return Prepared(radiograph, *preprocess(radiograph, self.manifest.preprocess))
 
     def read(self, output: ModelOutput, row: int, prepared: Prepared) -> Prediction:
         """One row of the engine's output as a prediction."""

@@ -41,6 +41,10 @@ class PreprocessSpec:
     mean: float = IMAGENET_MEAN
     std: float = IMAGENET_STD
 
+    def __post_init__(self) -> None:
+        if not 32 <= self.size <= 2048 or not self.std > 0:
+            raise ValueError(f"size must be 32 to 2048 and std above 0, not {self.size} and {self.std}")
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -60,9 +64,10 @@ class Placement:
     size: int
 
 
-def preprocess(radiograph: Radiograph, spec: PreprocessSpec) -> PixelArray:
-    """The network's input (1, S, S) uint8. Training, indexing and serving all come through here."""
-    return place(radiograph.pixels, locate(radiograph, spec))[np.newaxis]
+def preprocess(radiograph: Radiograph, spec: PreprocessSpec) -> tuple[PixelArray, Placement]:
+    """The network's input (1, S, S) uint8, and the way back. Training, indexing and serving all come through here."""
+    placement = locate(radiograph, spec)
+    return place(radiograph.pixels, placement)[np.newaxis], placement
 
 
 def locate(radiograph: Radiograph, spec: PreprocessSpec) -> Placement:

@@ -2,22 +2,23 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 
 import msgspec
 import numpy as np
 import pytest
 import torch
 
-from xray.artifact import MANIFEST, written_whole
+from xray.artifact import MANIFEST, require_replaceable, written_whole
 from xray.checkpoint import WEIGHTS, load_checkpoint, save_checkpoint
 from xray.engine import load_engine
-from xray.errors import ArtifactError
+from xray.errors import ArtifactError, InputError
 
 
 def test_block_that_fails_leaves_the_former_folder_untouched(tmp_path: Path) -> None:
     def write(first: str, second: str | None) -> None:
         with written_whole(tmp_path / "artifact") as partial:
+            (partial / MANIFEST).write_text("{}")
             (partial / "content").write_text(first)
             (partial / "more").write_text(second)  # type: ignore[arg-type]
 
@@ -35,6 +36,22 @@ def test_leftover_of_a_killed_writer_does_not_reach_the_next_folder(tmp_path: Pa
     with written_whole(tmp_path / "artifact") as partial:
         (partial / "content").write_text("whole")
     assert [path.name for path in (tmp_path / "artifact").iterdir()] == ["content"]
+
+
+def test_folder_that_is_no_artifact_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.txt").write_text("years of work")
+    with pytest.raises(InputError, match="thesis is there"), written_whole(tmp_path / "thesis") as partial:
+        (partial / MANIFEST).write_text("{}")
+    assert (tmp_path / "thesis" / "chapter1.txt").read_text() == "years of work"
+
+
+def test_artifact_of_a_writer_killed_between_its_renames_comes_back(tmp_path: Path) -> None:
+    with written_whole(tmp_path / "artifact") as partial:
+        (partial / MANIFEST).write_text("{}")
+    (tmp_path / "artifact").rename(tmp_path / ".artifact.previous")
+    require_replaceable(tmp_path / "artifact")
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
 
 
 def test_checkpoint_answers_the_same_after_saving_and_loading(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -96,9 +113,37 @@ def claim_another_schema(folder: Path) -> None:
     change_manifest(folder, schema_version=99)
 
 
+def forget_thresholds(folder: Path) -> None:
+    change_manifest(folder, thresholds={})
+
+
+def shrink_input(folder: Path) -> None:
+    change_manifest(folder, preprocess={"size": -5, "framing": "letterbox", "mean": 0.4, "std": 0.2})
+
+
+def swap_labels(folder: Path) -> None:
+    change_manifest(folder, labels=["abnormal", "normal"])
+
+
+def drop_calibration(folder: Path) -> None:
+    manifest = msgspec.json.decode((folder / MANIFEST).read_bytes())
+    del manifest["calibration"]
+    (folder / MANIFEST).write_bytes(msgspec.json.encode(manifest))
+
+
+def put_a_file_in_its_place(folder: Path) -> None:
+    rmtree(folder)
+    folder.write_text("no folder")
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
+        (forget_thresholds, "thresholds"),
+        (shrink_input, "size"),
+        (swap_labels, "labels"),
+        (drop_calibration, "lacks fields"),
+        (put_a_file_in_its_place, "not a finished artifact"),
         (flip_a_bit, WEIGHTS),
         (remove_weights, WEIGHTS),
         (remove_manifest, MANIFEST),

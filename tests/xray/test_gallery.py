@@ -1,12 +1,18 @@
 """The neighbors found are those of a plain matrix product, in its order."""
 
+import io
 from pathlib import Path
+from shutil import copytree
 
+import msgspec
 import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
+from xray.artifact import MANIFEST, sha256
 from xray.errors import ArtifactError, InputError
-from xray.gallery import Gallery, GalleryEntry, GalleryManifest, Wanted, load_gallery, save_gallery
+from xray.gallery import ENTRIES, INDEX, Gallery, GalleryEntry, GalleryManifest, Wanted, load_gallery, save_gallery
 
 COUNT, DIMENSION = 300, 24
 PARTS = ("XR_ELBOW", "XR_HAND", "XR_WRIST")
@@ -106,6 +112,42 @@ def test_restrictions_that_leave_nothing_find_nothing(gallery: Gallery) -> None:
     one_study = Gallery(gallery.manifest, gallery.entries, gallery.index)
     assert len(one_study.search(np.zeros(DIMENSION, np.float32), Wanted(k=COUNT, label="normal"))) == len(only_normal)
     assert one_study.search(np.zeros(DIMENSION, np.float32), Wanted(label="unheard of")) == []
+
+
+def rewrite(folder: Path, name: str, content: bytes) -> None:
+    """Replace a file and its checksum, as only a mistaken writer would."""
+    (folder / name).write_bytes(content)
+    manifest = msgspec.json.decode((folder / MANIFEST).read_bytes())
+    manifest["checksums"][name] = sha256(folder / name)
+    (folder / MANIFEST).write_bytes(msgspec.json.encode(manifest))
+
+
+def parquet_bytes(rows: list[dict[str, object]]) -> bytes:
+    buffer = io.BytesIO()
+    parquet.write_table(pyarrow.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
+
+
+ROW = {"path": "a.png", "body_part": "XR_HAND", "patient": "patient1", "study": "study1", "label": "normal"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (INDEX, b"no index"),
+        (ENTRIES, b"no parquet"),
+        (ENTRIES, parquet_bytes([ROW])),
+        (ENTRIES, parquet_bytes([{"path": "a.png"}] * COUNT)),
+        (ENTRIES, parquet_bytes([{**ROW, "body_part": None}] * COUNT)),
+    ],
+)
+def test_gallery_whose_files_are_not_what_they_should_be_is_refused(
+    folder: Path, tmp_path: Path, name: str, content: bytes
+) -> None:
+    copy = copytree(folder, tmp_path / "copy")
+    rewrite(copy, name, content)
+    with pytest.raises(ArtifactError, match=r"index\.faiss|entries\.parquet|1 entries and 300 vectors"):
+        load_gallery(copy, "0123456789ab")
 
 
 def test_gallery_of_another_checkpoint_is_refused(folder: Path) -> None:

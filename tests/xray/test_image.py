@@ -1,15 +1,16 @@
 """Whatever the container, the same anatomy becomes the same pixels."""
 
+import contextlib
 import io
 import struct
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.phantoms import draw_phantom
-from xray.errors import NoContentError, TooManyPixelsError, UnreadableImageError, UnsupportedFormatError
+from xray.errors import InputError, NoContentError, TooManyPixelsError, UnreadableImageError, UnsupportedFormatError
 from xray.image import decode_radiograph, encode_png
 
 PHANTOM = draw_phantom(seed=5)
@@ -74,6 +75,42 @@ def test_exif_orientation_is_applied() -> None:
     assert (upright == np.rot90(PHANTOM, -1)).all()
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_what_pillow_makes_of_it(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = saved(GRAY, exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(stored))))
+    assert (decode_radiograph(stored).pixels == expected).all()
+
+
+def test_odd_exif_in_a_sound_image_leaves_it_as_it_is() -> None:
+    for seed in range(200):
+        odd = b"Exif\0\0MM\0*" + np.random.default_rng(seed).bytes(60)
+        assert decode_radiograph(saved(GRAY, "JPEG", exif=odd)).pixels.size == PHANTOM.size
+
+
+def test_jpeg_of_endless_scans_is_refused_before_it_is_decoded() -> None:
+    progressive = saved(GRAY, "JPEG", progressive=True)
+    last = progressive.rindex(b"\xff\xda")
+    with pytest.raises(UnreadableImageError, match="scans"):
+        decode_radiograph(progressive[:last] + progressive[last:-2] * 200 + b"\xff\xd9")
+
+
+@pytest.mark.parametrize("format_name", ["PNG", "JPEG"])
+def test_damaged_bytes_are_an_input_error_and_nothing_else(format_name: str) -> None:
+    random = np.random.default_rng(1)
+    exif = Image.Exif()
+    exif[0x0112] = ROTATED_CLOCKWISE
+    sound = saved(GRAY, format_name, exif=exif)
+    for _ in range(400):
+        damaged = bytearray(sound)
+        for place in random.integers(8, len(sound), 4):
+            damaged[place] = random.integers(256)
+        with contextlib.suppress(InputError):
+            decode_radiograph(bytes(damaged))
+
+
 def test_one_bit_image_is_black_and_white() -> None:
     bilevel = Image.fromarray(PHANTOM > 150)
     assert set(np.unique(decode_radiograph(saved(bilevel)).pixels)) == {0, 255}
@@ -113,7 +150,11 @@ def test_limit_on_pixels_is_inclusive() -> None:
         decode_radiograph(saved(GRAY), max_pixels=PHANTOM.size - 1)
 
 
-@pytest.mark.parametrize("pixels", [np.full((64, 64), 7, np.uint8), PHANTOM[:4, :4]], ids=["constant", "tiny"])
+@pytest.mark.parametrize(
+    "pixels",
+    [np.full((64, 64), 7, np.uint8), PHANTOM[:4, :4], np.tile(PHANTOM[:20], (1, 20))],
+    ids=["constant", "tiny", "ribbon"],
+)
 def test_image_without_content_is_refused(pixels: np.ndarray) -> None:
     with pytest.raises(NoContentError):
         decode_radiograph(saved(Image.fromarray(pixels)))

@@ -16,7 +16,7 @@ from xray.preprocess import preprocess
 
 def assert_map_explains_the_logit(checkpoint: Path, radiographs: list[Radiograph]) -> None:
     loaded = load_checkpoint(checkpoint)
-    batch = np.stack([preprocess(radiograph, loaded.manifest.preprocess) for radiograph in radiographs])
+    batch = np.stack([preprocess(radiograph, loaded.manifest.preprocess)[0] for radiograph in radiographs])
     output = TorchEngine(loaded, torch.device("cpu")).forward(batch)
     bias = loaded.model.classifier.bias.detach()
     assert torch.allclose(output.cams_Bhw.mean((1, 2)) + bias, output.logits_B, atol=1e-4)

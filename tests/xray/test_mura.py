@@ -60,6 +60,13 @@ def test_studies_hold_their_views_in_order_and_their_label(root: Path) -> None:
     assert names == ["image1.png", "image2.png", "image9.jpg", "image10.jpeg"]
 
 
+def test_csv_with_a_byte_order_mark_is_read_as_one_without(root: Path) -> None:
+    expected = described(read_mura(root, "valid"))
+    for file in root.glob("valid*.csv"):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert described(read_mura(root, "valid")) == expected
+
+
 def test_any_body_part_is_read(root: Path) -> None:
     (root / "train/XR_HAND").rename(root / "train/XR_SPINE_C")
     for file in root.glob("train*.csv"):
@@ -105,8 +112,42 @@ def misplace_image(root: Path) -> str:
     return "valid/XR_HAND/stray.png"
 
 
+def rename_dataset_in_one_row(root: Path) -> str:
+    rows = read_rows(root / "valid_image_paths.csv")
+    labels = read_rows(root / "valid_labeled_studies.csv")
+    write_rows(
+        root / "valid_labeled_studies.csv", [*labels, [labels[-1][0].replace("MURA-v1.1", "Other"), labels[-1][1]]]
+    )
+    write_rows(root / "valid_image_paths.csv", [*rows[:-1], [rows[-1][0].replace("MURA-v1.1", "Other")]])
+    return rows[-1][0]
+
+
+def forget_image_paths(root: Path) -> str:
+    (root / "valid_image_paths.csv").unlink()
+    return "valid_image_paths.csv"
+
+
+def label_one_study_twice(root: Path) -> str:
+    for file in root.glob("valid*.csv"):
+        file.unlink()
+    folder = next((root / "valid/XR_HAND").rglob("study1_negative"))
+    shutil.copytree(folder, folder.with_name("study1_positive"))
+    return f"XR_HAND/{folder.parent.name}/study1"
+
+
 @pytest.mark.parametrize(
-    "spoil", [drop_study_row, drop_image_row, drop_image, contradict_label, misspell_label, misplace_image]
+    "spoil",
+    [
+        drop_study_row,
+        drop_image_row,
+        drop_image,
+        contradict_label,
+        misspell_label,
+        misplace_image,
+        rename_dataset_in_one_row,
+        forget_image_paths,
+        label_one_study_twice,
+    ],
 )
 def test_contradictions_are_named(root: Path, spoil: object) -> None:
     culprit = spoil(root)  # type: ignore[operator]
