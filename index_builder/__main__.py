@@ -10,7 +10,7 @@ from xray.errors import XrayError
 
 def main() -> None:
     try:
-        options = tyro.cli(BuildOptions)
+        options = tyro.cli(BuildOptions, prog="python -m index_builder")
         manifest = build(options)
     except (XrayError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")

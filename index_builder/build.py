@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from index_builder.check import check_gallery
+from index_builder.check import check_gallery, sampled_rows
 from index_builder.shards import Plan, Shard, Workplace
-from xray.artifact import put_in_place
+from xray.artifact import put_in_place, require_replaceable
 from xray.checkpoint import load_checkpoint
 from xray.engine import DeviceChoice, load_engine
 from xray.errors import DatasetError, InputError
@@ -45,6 +45,10 @@ class BuildOptions:
     device: DeviceChoice = "auto"
     batch: int = 16
     """Radiographs per forward pass."""
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise InputError(f"--batch is {self.batch}; give at least 1.")
 
 
 @dataclass(frozen=True)
@@ -82,14 +86,17 @@ def build(options: BuildOptions) -> GalleryManifest:
     Raises:
         ArtifactError: the checkpoint is damaged, or the finished gallery fails its own check.
         DatasetError: the split is empty, or nothing in it can be read.
-        InputError: an unfinished gallery of another checkpoint lies in the way.
+        InputError: OUT is no gallery, or an unfinished one of another checkpoint lies in the way.
     """
+    require_replaceable(options.out)
     checkpoint = load_checkpoint(options.checkpoint)
     embedder = Embedder(Predictor(checkpoint.manifest, load_engine(checkpoint, options.device)), options.batch)
     records = records_to_index(options)
     plan = plan_of(options, checkpoint.manifest.id, records)
     workplace = Workplace.open(options.out, plan)
     starts = range(0, len(records), SHARD_SIZE)
+    if workplace.has(0):
+        print("going on with the shards of a builder that was stopped")
     with tqdm(total=len(records), desc="embedding", unit="img") as bar:
         for number, start in enumerate(starts):
             shard_records = records[start : start + SHARD_SIZE]
@@ -98,7 +105,7 @@ def build(options: BuildOptions) -> GalleryManifest:
             bar.update(len(shard_records))
     shards = [workplace.get(number) for number in range(len(starts))]
     manifest = assemble(workplace.gallery, plan, records, shards)
-    check_gallery(load_gallery(workplace.gallery, manifest.checkpoint))
+    check_assembled(workplace.gallery, embedder, records)
     put_in_place(workplace.gallery, options.out)
     workplace.clear()
     return manifest
@@ -144,6 +151,15 @@ def assemble(folder: Path, plan: Plan, records: Sequence[MuraRecord], shards: Se
         unreadable=tuple(path for path, _ in unreadable),
     )
     return save_gallery(folder, manifest, entries, embeddings_ND)
+
+
+def check_assembled(folder: Path, embedder: Embedder, records: Sequence[MuraRecord]) -> None:
+    """Read the gallery back, and a sample of its radiographs once more."""
+    gallery = load_gallery(folder, embedder.predictor.manifest.id)
+    by_path = {record.path: record for record in records}
+    rows = sampled_rows(gallery)
+    again = embedder.embed([by_path[gallery.entries[row].path] for row in rows], first_row=0)
+    check_gallery(gallery, dict(zip(rows, again.embeddings_nD, strict=True)))
 
 
 def _entry(record: MuraRecord) -> GalleryEntry:

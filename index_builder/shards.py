@@ -6,7 +6,6 @@
 Legend: n readable records of a shard, D embedding.
 """
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from xray.artifact import replaced_at_once
 from xray.errors import ArtifactError, InputError
 from xray.gallery import EmbeddingArray
 
@@ -64,13 +64,14 @@ class Workplace:
         """
         place = cls(out.with_name(f".{out.name}.building"))
         stored = place.folder / PLAN
-        if stored.exists() and msgspec.json.decode(stored.read_bytes(), type=Plan) != plan:
+        if stored.exists() and _read_plan(stored) != plan:
             raise InputError(
                 f"{place.folder} holds an unfinished gallery of another checkpoint, dataset or option; "
                 "finish that one first, or remove the folder."
             )
         place.folder.mkdir(parents=True, exist_ok=True)
-        _replace(stored, msgspec.json.encode(plan))
+        with replaced_at_once(stored) as partial:
+            partial.write_bytes(msgspec.json.encode(plan))
         return place
 
     @property
@@ -84,10 +85,10 @@ class Workplace:
     def put(self, number: int, shard: Shard) -> None:
         """Store a shard in one step: it is there whole or not at all."""
         facts = {"rows": msgspec.json.encode(shard.rows), "unreadable": msgspec.json.encode(shard.unreadable)}
-        file = self._file(number)
-        partial = file.with_suffix(".partial")
-        save_file({"embeddings": shard.embeddings_nD}, partial, {name: text.decode() for name, text in facts.items()})
-        os.replace(partial, file)
+        with replaced_at_once(self._file(number)) as partial:
+            save_file(
+                {"embeddings": shard.embeddings_nD}, partial, {name: text.decode() for name, text in facts.items()}
+            )
 
     def get(self, number: int) -> Shard:
         """Read a shard back.
@@ -113,7 +114,8 @@ class Workplace:
         return self.folder / f"{number:05d}.safetensors"
 
 
-def _replace(file: Path, content: bytes) -> None:
-    partial = file.with_suffix(".partial")
-    partial.write_bytes(content)
-    os.replace(partial, file)
+def _read_plan(file: Path) -> Plan:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Plan)
+    except msgspec.MsgspecError as error:
+        raise ArtifactError(f"{file} is damaged ({error}); remove its folder and start again.") from error

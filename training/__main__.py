@@ -19,8 +19,8 @@ Command = (
 
 
 def main() -> None:
-    options: TrainOptions | EvaluateOptions | ImportOptions = tyro.cli(Command)
     try:
+        options: TrainOptions | EvaluateOptions | ImportOptions = tyro.cli(Command, prog="python -m training")
         match options:
             case TrainOptions():
                 train(options)

@@ -144,7 +144,9 @@ def require_readable(records: Sequence[MuraRecord]) -> None:
         faults = list(tqdm(pool.map(_fault, records), total=len(records), desc="checking images", unit="img"))
     unreadable = [fault for fault in faults if fault]
     if unreadable:
-        raise DatasetError(f"{len(unreadable)} images cannot be read:\n  " + "\n  ".join(unreadable[:SHOWN]))
+        raise DatasetError(
+            f"{len(unreadable)} of {len(records)} images cannot be read:\n  " + "\n  ".join(unreadable[:SHOWN])
+        )
 
 
 def _fault(record: MuraRecord) -> str | None:

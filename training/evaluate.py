@@ -81,9 +81,9 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     predictions = list(tqdm(predict_all(predictor, studies), total=len(studies), desc="predicting", unit="study"))
     sample = sample_of(studies, predictions)
     groups = groups_of(studies, studies_with_hardware(options.data))
-    threshold = checkpoint.manifest.thresholds["default"]
+    threshold, floors = checkpoint.manifest.thresholds["default"], floors_of(studies)
     rows = tuple(
-        row_of(name, sample.rows(chosen), floors_of(studies)[chosen], threshold, options.resamples)
+        row_of(name, sample.rows(chosen), floors[chosen], threshold, options.resamples)
         for name, chosen in tqdm(groups.items(), desc="resampling", unit="group")
     )
     evaluation = Evaluation(checkpoint.manifest, options.data.resolve().name, options.split, rows)

@@ -73,7 +73,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         with torch.serialization.safe_globals(_numpy_scalars()):
             stored = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError) as error:
         raise ArtifactError(f"{file} is not a torch checkpoint of plain tensors.") from error
     found = stored.get("state_dict", stored) if isinstance(stored, dict) else {}
     tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}

@@ -7,6 +7,7 @@ from typing import Literal
 
 from xray.checkpoint import StorageType
 from xray.engine import DeviceChoice
+from xray.errors import InputError
 from xray.model import Architecture
 from xray.preprocess import Framing, PreprocessSpec
 
@@ -62,6 +63,14 @@ class TrainOptions:
     """Processes that decode radiographs beside the training process; 0 decodes in it."""
     save_minutes: float = 5.0
     """Minutes between savings of the run's state within an epoch."""
+
+    def __post_init__(self) -> None:
+        at_least = {"epochs": 1, "batch_studies": 1, "max_views": 1, "seed": 0, "workers": 0, "save_minutes": 0}
+        for name, least in at_least.items():
+            if getattr(self, name) < least:
+                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give at least {least}.")
+        if not 32 <= self.size <= 2048:
+            raise InputError(f"--size is {self.size}; give 32 to 2048 pixels.")
 
     @property
     def preprocess(self) -> PreprocessSpec:

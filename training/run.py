@@ -11,9 +11,9 @@ from training.data import require_readable
 from training.distributed import Processes
 from training.options import TrainOptions
 from xray.checkpoint import load_checkpoint
-from xray.errors import ArtifactError, DatasetError
+from xray.errors import ArtifactError, DatasetError, InputError
 from xray.model import XrayDenseNet, load_imagenet_weights
-from xray.mura import Study, read_mura, records_of
+from xray.mura import Study, fingerprint, read_mura, records_of
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -28,6 +28,15 @@ class Run:
     validation: list[Study]
     model: XrayDenseNet
     optimizer: torch.optim.Optimizer
+
+    @property
+    def recipe(self) -> dict[str, object]:
+        """All that decides the result: options, data and number of processes; compared when the run is resumed."""
+        data = {
+            "training data": fingerprint(records_of(self.training)),
+            "validation data": fingerprint(records_of(self.validation)),
+        }
+        return self.options.recipe | data | {"processes": self.processes.count}
 
 
 def start(options: TrainOptions, processes: Processes) -> Run:
@@ -50,6 +59,8 @@ def initial_model(options: TrainOptions) -> XrayDenseNet:
     if options.weights == "imagenet":
         load_imagenet_weights(model, options.architecture)
     elif options.weights != "none":
+        if not Path(options.weights).is_dir():
+            raise InputError(f"--weights is {options.weights!r}; give imagenet, none or a checkpoint folder.")
         given = load_checkpoint(Path(options.weights))
         if given.manifest.architecture != options.architecture:
             raise ArtifactError(f"{options.weights} is a {given.manifest.architecture}, not a {options.architecture}.")

@@ -1,16 +1,16 @@
 """Where a run stands, on disk: one safetensors file, replaced in one step, so that a kill never tears it."""
 
-import os
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from training.options import TrainOptions
+from training.run import Run
+from xray.artifact import replaced_at_once
 from xray.errors import ArtifactError, InputError
-from xray.model import XrayDenseNet
 
 STATE = "state.safetensors"
 
@@ -70,36 +70,34 @@ class Progress:
         return Progress((*self.history, result))
 
 
-def save_state(
-    options: TrainOptions, model: XrayDenseNet, optimizer: torch.optim.Optimizer, progress: Progress
-) -> None:
+def save_state(run: Run, progress: Progress) -> None:
     """Write OUT/state.safetensors: weights, optimizer moments, progress and the recipe they belong to."""
+    model, optimizer = run.model, run.optimizer
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
-    metadata = {"progress": _json(progress), "recipe": _json(options.recipe)}
-    partial = options.out / f".{STATE}.partial"
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
-    os.replace(partial, options.out / STATE)
+    metadata = {"progress": _json(progress), "recipe": _json(run.recipe)}
+    with replaced_at_once(run.options.out / STATE) as partial:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
 
 
-def load_state(options: TrainOptions, model: XrayDenseNet, optimizer: torch.optim.Optimizer) -> Progress:
+def load_state(run: Run) -> Progress:
     """Fill the model and the optimizer from OUT/state.safetensors, if there is one, and say where the run stands.
 
     Raises:
-        InputError: the run there follows another recipe.
+        InputError: the run there follows another recipe or has seen other data.
         ArtifactError: the file is damaged.
     """
-    file = options.out / STATE
+    file, model, optimizer = run.options.out / STATE, run.model, run.optimizer
     if not file.exists():
         return Progress()
     try:
         with safe_open(file, framework="pt") as stored:
-            metadata = stored.metadata()
-            _require_same_recipe(options, msgspec.json.decode(metadata["recipe"]))
+            metadata = stored.metadata() or {}
+            _require_same_recipe(run, msgspec.json.decode(metadata["recipe"], type=dict[str, Any]))
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118, no mapping
-    except SafetensorError as error:
-        raise ArtifactError(f"{file} is damaged: {error}; remove it to start the run again.") from error
+    except (SafetensorError, KeyError, msgspec.MsgspecError) as error:
+        raise ArtifactError(f"{file} is damaged ({error}); remove it to start the run again.") from error
     model.load_state_dict(
         {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
     )
@@ -112,15 +110,15 @@ def load_state(options: TrainOptions, model: XrayDenseNet, optimizer: torch.opti
     return msgspec.json.decode(metadata["progress"], type=Progress)
 
 
-def _require_same_recipe(options: TrainOptions, started_with: dict[str, object]) -> None:
-    now: dict[str, object] = msgspec.json.decode(_json(options.recipe))
+def _require_same_recipe(run: Run, started_with: dict[str, Any]) -> None:
+    now: dict[str, Any] = msgspec.json.decode(_json(run.recipe))
     changed = [
         f"{name} was {started_with.get(name)!r}, is {now.get(name)!r}"
         for name in sorted(now.keys() | started_with.keys())
         if now.get(name) != started_with.get(name)
     ]
     if changed:
-        raise InputError(f"{options.out} holds a run with other options ({'; '.join(changed)}); choose another --out.")
+        raise InputError(f"{run.options.out} holds another run ({'; '.join(changed)}); choose another --out.")
 
 
 def _json(value: object) -> str:

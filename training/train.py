@@ -18,6 +18,7 @@ from training.report import draw_history
 from training.run import Run, parallel, start
 from training.schedule import learning_rate
 from training.state import EpochResult, Progress, load_state, save_state
+from xray.artifact import replaced_at_once
 from xray.checkpoint import Checkpoint, CheckpointManifest, TrainingData, save_checkpoint
 from xray.errors import InputError
 from xray.mura import fingerprint, records_of
@@ -28,13 +29,15 @@ def train(options: TrainOptions) -> None:
 
     Raises:
         DatasetError: a split is empty, has one class only, or an image cannot be read.
-        InputError: OUT holds a run with other options, or the loss is no longer a number.
+        InputError: OUT holds another run, or the loss is no longer a number.
         ArtifactError: the weights to start from cannot be had.
     """
     with joined(options.device) as processes:
         run = start(options, processes)
-        progress = load_state(options, run.model, run.optimizer)
+        progress = load_state(run)
         network = parallel(run)
+        if processes.leads and (progress.epoch or progress.step):
+            print(f"going on after epoch {progress.epoch} and {progress.step} steps")
         while progress.epoch < options.epochs:
             progress = train_one_epoch(run, network, progress)
             progress = progress.after_epoch(summarise(run, progress))
@@ -61,7 +64,7 @@ def train_one_epoch(run: Run, network: nn.Module, progress: Progress) -> Progres
             bar.update()
             bar.set_postfix(loss=f"{progress.loss_sum / progress.step:.4f}", rate=f"{rate:.1e}")
             if processes.leads and time.monotonic() - saved > 60 * options.save_minutes:
-                save_state(options, run.model, run.optimizer, progress)
+                save_state(run, progress)
                 saved = time.monotonic()
     return progress
 
@@ -97,7 +100,9 @@ def validate(run: Run) -> list[float]:
     batches = [draws[start : start + size] for start in range(0, len(draws), size)]
     run.model.eval()
     total, probabilities = 0.0, []
-    for batch in tqdm(_loader(bags, batches, run.options), total=len(batches), desc="validation", leave=False):
+    for batch in tqdm(
+        _loader(bags, batches, run.options), total=len(batches), desc="validation", unit="batch", leave=False
+    ):
         batch = batch.to(run.processes.device)
         with _autocast(run):
             logits_N = run.model(batch.pixels_N1SS).logits_B
@@ -121,9 +126,10 @@ def write(run: Run, progress: Progress) -> None:
     names = ["last", "best"] if progress.best == result else ["last"]
     for name in names:
         save_checkpoint(options.out / name, Checkpoint(run.model, manifest), options.storage)
-    (options.out / "history.json").write_bytes(msgspec.json.format(msgspec.json.encode(progress.history)))
+    with replaced_at_once(options.out / "history.json") as partial:
+        partial.write_bytes(msgspec.json.format(msgspec.json.encode(progress.history)))
     draw_history(progress.history, options.out / "history.png")
-    save_state(options, run.model, run.optimizer, progress)
+    save_state(run, progress)
     print(
         f"epoch {result.epoch + 1}: training loss {result.training_loss:.4f}, "
         f"validation loss {result.validation_loss:.4f}, validation AUROC {result.validation_auroc:.3f}"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from index_builder.build import SHARD_SIZE, BuildOptions, build
-from index_builder.check import check_gallery
+from index_builder.check import check_gallery, sampled_rows
 from index_builder.shards import Plan, Shard, Workplace
 from tests.conftest import ROOT
 from tests.phantoms import draw_phantom
@@ -165,11 +165,25 @@ class Shifted:
         return np.asarray(self.real.reconstruct_batch(rows))  # type: ignore[attr-defined]
 
 
-def test_self_check_catches_an_index_that_answers_wrongly(unbroken: Path, tiny_checkpoint: Path) -> None:
+def test_self_check_catches_an_index_that_answers_wrongly_and_entries_that_slipped(
+    unbroken: Path, tiny_checkpoint: Path
+) -> None:
     gallery = load_gallery(unbroken, load_checkpoint(tiny_checkpoint).manifest.id)
-    check_gallery(gallery)
+    vectors = gallery.embeddings(np.arange(RADIOGRAPHS))
+    sound = {row: vectors[row] for row in sampled_rows(gallery)}
+    check_gallery(gallery, sound)
     with pytest.raises(ArtifactError, match="does not find itself first"):
-        check_gallery(dataclasses.replace(gallery, index=Shifted(gallery.index)))
+        check_gallery(dataclasses.replace(gallery, index=Shifted(gallery.index)), sound)
+    with pytest.raises(ArtifactError, match="beside the embedding of another"):
+        check_gallery(gallery, {row: vectors[row - 1] for row in sound})
+
+
+def test_folder_that_is_no_gallery_is_never_replaced(options: BuildOptions) -> None:
+    options.out.mkdir()
+    (options.out / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="Choose another folder"):
+        build(options)
+    assert (options.out / "thesis.txt").exists()
 
 
 @pytest.fixture

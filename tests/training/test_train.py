@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from tests.conftest import ROOT
 from tests.phantoms import write_dataset
@@ -144,9 +144,23 @@ def test_other_options_do_not_continue_a_run(options: TrainOptions) -> None:
         train(replace(options, epochs=1, learning_rate=1e-2))
 
 
-def test_damaged_state_is_named(options: TrainOptions) -> None:
+def test_other_data_do_not_continue_a_run(options: TrainOptions, tmp_path: Path) -> None:
+    train(replace(options, epochs=1))
+    other = write_dataset(tmp_path / "Other", studies=8)
+    with pytest.raises(InputError, match=r"training data was '\w+', is '\w+'"):
+        train(replace(options, epochs=1, data=other))
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_studies", "max_views", "size"])
+def test_option_out_of_range_is_named(options: TrainOptions, name: str) -> None:
+    with pytest.raises(InputError, match=f"--{name.replace('_', '-')} is 0; give"):
+        replace(options, **{name: 0})
+
+
+@pytest.mark.parametrize("content", [b"torn", save({"a": torch.zeros(1)})])
+def test_damaged_state_is_named(options: TrainOptions, content: bytes) -> None:
     options.out.mkdir()
-    (options.out / STATE).write_bytes(b"torn")
+    (options.out / STATE).write_bytes(content)
     with pytest.raises(ArtifactError, match=STATE):
         train(options)
 
@@ -160,7 +174,7 @@ def unreadable(root: Path) -> str:
     damaged = records_of(read_mura(root, "train"))[:3]
     for record in damaged:
         record.file.write_bytes(record.file.read_bytes()[:100])
-    return rf"3 images cannot be read(.|\n)*{damaged[0].path}"
+    return rf"3 of \d+ images cannot be read(.|\n)*{damaged[0].path}"
 
 
 def one_class(root: Path) -> str:

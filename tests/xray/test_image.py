@@ -84,6 +84,7 @@ def test_every_orientation_is_what_pillow_makes_of_it(orientation: int) -> None:
     assert (decode_radiograph(stored).pixels == expected).all()
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_odd_exif_in_a_sound_image_leaves_it_as_it_is() -> None:
     for seed in range(200):
         odd = b"Exif\0\0MM\0*" + np.random.default_rng(seed).bytes(60)
@@ -97,6 +98,7 @@ def test_jpeg_of_endless_scans_is_refused_before_it_is_decoded() -> None:
         decode_radiograph(progressive[:last] + progressive[last:-2] * 200 + b"\xff\xd9")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("format_name", ["PNG", "JPEG"])
 def test_damaged_bytes_are_an_input_error_and_nothing_else(format_name: str) -> None:
     random = np.random.default_rng(1)
