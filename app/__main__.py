@@ -20,7 +20,8 @@ def main() -> None:
         app = create_app(load_service(settings))
     except (XrayError, ValidationError) as error:
         sys.exit(f"osteon refuses to start: {error}")
-    uvicorn.run(app, host=settings.host, port=settings.port)
+    # Query strings can name patients, so no access log; /metrics counts the requests.
+    uvicorn.run(app, host=settings.host, port=settings.port, access_log=False)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ class Batcher:
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             batch, stopping = self._take_waiting(job)
-            # A caller that hung up has cancelled its future; its radiograph costs nothing more.
+            # A caller whose deadline passed has cancelled its future; its radiograph costs nothing more.
             wanted = [job for job in batch if job.result.set_running_or_notify_cancel()]
             if wanted:
                 self._forward(wanted)

@@ -1,7 +1,10 @@
 """What the routes ask for, by name."""
 
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import Depends, Query, Request
@@ -10,7 +13,11 @@ from app.errors import OutOfRangeError
 from app.service import Service
 from app.uploads import Upload, read_uploads
 from xray.gallery import Wanted
+from xray.mura import study_key
 from xray.predictor import StudyPrediction
+
+STUDY_FORM = re.compile(r"(?:.*/)?(?P<body_part>XR_\w+)/(?P<patient>patient\w+)/(?P<study>study[^\W_]+)(?:_\w+)?/?")
+"""A study's key, or a path of the dataset that holds it, as replies write it."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +36,22 @@ def service(request: Request) -> Service:
 ServiceDep = Annotated[Service, Depends(service)]
 
 
-async def study(request: Request, service: ServiceDep) -> AsyncIterator[AnsweredStudy]:
-    """Take a place, read the body, predict; the place is free again when the reply is on its way."""
+def answering(request: Request, service: ServiceDep) -> Callable[..., AbstractAsyncContextManager[AnsweredStudy]]:
+    """A function that reads the body and predicts; a route calls it once its options are known to be good."""
+    return partial(_answer, request, service)
+
+
+@asynccontextmanager
+async def _answer(request: Request, service: Service, max_files: int | None = None) -> AsyncIterator[AnsweredStudy]:
+    """Take a place, read the body, predict; the place is free again when the reply is made.
+
+    Args:
+        max_files: where an endpoint takes fewer than the settings allow.
+    """
     with service.places.take():
         async with service.deadline():
-            uploads = await read_uploads(request, service.settings)
-            prediction = await service.predict(uploads)
-        yield AnsweredStudy(uploads, prediction)
+            uploads = await read_uploads(request, service.settings, max_files or service.settings.max_files)
+            yield AnsweredStudy(uploads, await service.predict(uploads))
 
 
 def wanted(
@@ -52,8 +68,17 @@ def wanted(
         raise OutOfRangeError(f"k is {k}; ask for at most {service.settings.max_neighbors} neighbors.")
     if body_part is not None:
         service.gallery.require_body_part(body_part)
-    return Wanted(k, body_part, label, exclude_study)
+    return Wanted(k, body_part, label, _study_key(exclude_study))
 
 
-StudyDep = Annotated[AnsweredStudy, Depends(study)]
+def _study_key(written: str | None) -> str | None:
+    if written is None:
+        return None
+    parts = STUDY_FORM.fullmatch(written)
+    if parts is None:
+        raise OutOfRangeError("exclude_study names no study; write it like XR_ELBOW/patient04989/study1.")
+    return study_key(parts["body_part"], parts["patient"], parts["study"])
+
+
+AnswerDep = Annotated[Callable[..., AbstractAsyncContextManager[AnsweredStudy]], Depends(answering)]
 WantedDep = Annotated[Wanted, Depends(wanted)]

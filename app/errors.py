@@ -2,6 +2,8 @@
 
 RequestError                    what only a service can have to say
 ├── MalformedRequestError       400
+├── UnknownPathError            404
+├── WrongMethodError            405
 ├── PayloadTooLargeError        413
 ├── UnsupportedContentTypeError 415
 ├── OutOfRangeError             422
@@ -17,6 +19,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from xray.errors import (
     InputError,
@@ -28,6 +31,7 @@ from xray.errors import (
 
 PROBLEM_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 1
+WHAT_IS_SERVED = "POST a radiograph to /classify, /cam, /retrieve or /analyze, and see /docs."
 
 
 class RequestError(Exception):
@@ -36,6 +40,14 @@ class RequestError(Exception):
 
 class MalformedRequestError(RequestError):
     """The request cannot be parsed, or lacks its image."""
+
+
+class UnknownPathError(RequestError):
+    """Nothing is served there."""
+
+
+class WrongMethodError(RequestError):
+    """The path is served, but not for this method."""
 
 
 class PayloadTooLargeError(RequestError):
@@ -47,7 +59,7 @@ class UnsupportedContentTypeError(RequestError):
 
 
 class OutOfRangeError(RequestError):
-    """A number of things is beyond its limit."""
+    """An option is not one of those served, or a number is beyond its limit."""
 
 
 class OverloadedError(RequestError):
@@ -55,7 +67,7 @@ class OverloadedError(RequestError):
 
 
 class EngineError(RequestError):
-    """The forward pass failed: our fault, and the next one may succeed."""
+    """Something failed on our side, and the next request may succeed."""
 
 
 class NotReadyError(RequestError):
@@ -68,6 +80,8 @@ class DeadlineError(RequestError):
 
 STATUS: dict[type[Exception], HTTPStatus] = {
     MalformedRequestError: HTTPStatus.BAD_REQUEST,
+    UnknownPathError: HTTPStatus.NOT_FOUND,
+    WrongMethodError: HTTPStatus.METHOD_NOT_ALLOWED,
     PayloadTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     TooManyPixelsError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnsupportedContentTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -90,6 +104,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(InputError, _own_error)
     app.add_exception_handler(RequestValidationError, _invalid_option)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _hung_up)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -118,13 +133,23 @@ async def _invalid_option(request: Request, error: Exception) -> JSONResponse:
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
-    reply = problem(status, "HttpError", str(error.detail))
+    if status == HTTPStatus.NOT_FOUND:
+        reply = problem(status, UnknownPathError.__name__, f"Nothing is served at this path; {WHAT_IS_SERVED}")
+    elif status == HTTPStatus.METHOD_NOT_ALLOWED:
+        reply = problem(status, WrongMethodError.__name__, f"{request.method} is not served here; {WHAT_IS_SERVED}")
+    else:
+        reply = problem(status, MalformedRequestError.__name__, f"The request cannot be read: {error.detail}")
     reply.headers.update(error.headers or {})
     return reply
+
+
+async def _hung_up(request: Request, error: Exception) -> JSONResponse:
+    # Nobody is there to read it; it only keeps a caller's going away from being logged as our failure.
+    return problem(HTTPStatus.BAD_REQUEST, MalformedRequestError.__name__, "The body ended before it was complete.")
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     # The server logs the traceback; the caller learns only that it is our fault.
     return problem(
-        HTTPStatus.INTERNAL_SERVER_ERROR, "InternalError", "This is our fault; the request may be sent again."
+        HTTPStatus.INTERNAL_SERVER_ERROR, EngineError.__name__, "This is our fault; the request may be sent again."
     )

@@ -15,4 +15,4 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     service.batcher.start()
     yield
     service.batcher.stop()
-    service.workers.shutdown()
+    service.workers.shutdown(cancel_futures=True)

@@ -1,6 +1,7 @@
 """A loaded service in, the application around it out."""
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from app.errors import install_error_handlers
 from app.lifespan import lifespan
@@ -13,7 +14,7 @@ from xray.checkpoint import CODE_VERSION
 
 def create_app(service: Service) -> FastAPI:
     """Wire routes, metrics, errors and the service's life together."""
-    app = FastAPI(title="Osteon", version=CODE_VERSION, description=NOTICE, lifespan=lifespan)
+    app = FastAPIOffline(title="Osteon", version=CODE_VERSION, description=NOTICE, lifespan=lifespan)
     app.state.service = service
     app.add_middleware(MeasuredRequests, metrics=service.metrics)
     app.include_router(router)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -41,11 +42,18 @@ class MeasuredRequests:
             return
         started = time.perf_counter()
 
+        def measure(status: int) -> None:
+            endpoint = getattr(scope.get("route"), "path", UNROUTED)
+            self.metrics.requests.labels(endpoint, status).inc()
+            self.metrics.seconds.labels(endpoint).observe(time.perf_counter() - started)
+
         async def measured_send(message: Message) -> None:
             if message["type"] == "http.response.start":
-                endpoint = getattr(scope.get("route"), "path", UNROUTED)
-                self.metrics.requests.labels(endpoint, message["status"]).inc()
-                self.metrics.seconds.labels(endpoint).observe(time.perf_counter() - started)
+                measure(message["status"])
             await send(message)
 
-        await self.app(scope, receive, measured_send)
+        try:
+            await self.app(scope, receive, measured_send)
+        except Exception:
+            measure(HTTPStatus.INTERNAL_SERVER_ERROR)  # the outermost layer answers, out of our sight
+            raise

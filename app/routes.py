@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from app.dependencies import AnsweredStudy, ServiceDep, StudyDep, WantedDep
-from app.errors import NotReadyError, OutOfRangeError
+from app.dependencies import AnswerDep, AnsweredStudy, ServiceDep, WantedDep
+from app.errors import PROBLEM_TYPE, NotReadyError
 from app.schemas import (
     AnalyzeReply,
     ClassifyReply,
@@ -15,6 +15,7 @@ from app.schemas import (
     HealthReply,
     InfoReply,
     NeighborReply,
+    Problem,
     RadiographReply,
     RetrieveReply,
 )
@@ -45,53 +46,61 @@ DEFAULT_ALPHA = 0.5
 AlphaQuery = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False, description="Opacity of the heat at its peak.")]
 StyleQuery = Annotated[Style, Query(description="`map` is gray, 255 at the peak.")]
 
-router = APIRouter()
+PROBLEM: dict[str, Any] = {PROBLEM_TYPE: {"schema": Problem.model_json_schema()}}
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"description": "The detail says what to change.", "content": PROBLEM},
+    "5XX": {"description": "Our fault, not ready, or no answer in time.", "content": PROBLEM},
+}
+
+router = APIRouter(responses=REFUSALS)
 
 
 @router.post("/classify", openapi_extra=UPLOAD)
-async def classify(study: StudyDep, service: ServiceDep) -> ClassifyReply:
+async def classify(answer: AnswerDep, service: ServiceDep) -> ClassifyReply:
     """The probability that the study is abnormal, and that of each radiograph."""
-    return ClassifyReply(**_classification(study, service))
+    async with answer() as study:
+        return ClassifyReply(**_classification(study, service))
 
 
 @router.post("/cam", openapi_extra=UPLOAD, response_class=Response, responses={200: {"content": {"image/png": IMAGE}}})
 async def cam(
-    study: StudyDep, service: ServiceDep, style: StyleQuery = "overlay", alpha: AlphaQuery = DEFAULT_ALPHA
+    answer: AnswerDep, service: ServiceDep, style: StyleQuery = "overlay", alpha: AlphaQuery = DEFAULT_ALPHA
 ) -> Response:
-    """Where the evidence lies, as a PNG of the upload's width and height."""
-    if len(study.uploads) != 1:
-        raise OutOfRangeError(f"/cam draws one radiograph, not {len(study.uploads)}; send one file, or use /analyze.")
-    png = await service.off_loop(_draw, study.prediction.radiographs[0], style, alpha)
-    headers = {
-        "X-Probability": f"{study.prediction.probability:.6f}",
-        "X-Checkpoint": service.predictor.manifest.id,
-    }
-    return Response(png, media_type="image/png", headers=headers)
+    """Where the evidence lies in one radiograph, as a PNG of its width and height."""
+    async with answer(max_files=1) as study:
+        png = await service.off_loop(_draw, study.prediction.radiographs[0], style, alpha)
+        headers = {
+            "X-Probability": f"{study.prediction.probability:.6f}",
+            "X-Checkpoint": service.predictor.manifest.id,
+        }
+        return Response(png, media_type="image/png", headers=headers)
 
 
 @router.post("/retrieve", openapi_extra=UPLOAD)
-async def retrieve(wanted: WantedDep, study: StudyDep, service: ServiceDep) -> RetrieveReply:
+async def retrieve(wanted: WantedDep, answer: AnswerDep, service: ServiceDep) -> RetrieveReply:
     """The gallery's radiographs nearest to the study."""
-    neighbors = await _neighbors(study, wanted, service)
-    return RetrieveReply(checkpoint=service.predictor.manifest.id, neighbors=neighbors)
+    async with answer() as study:
+        neighbors = await _neighbors(study, wanted, service)
+        return RetrieveReply(checkpoint=service.predictor.manifest.id, neighbors=neighbors)
 
 
 @router.post("/analyze", openapi_extra=UPLOAD)
 async def analyze(
     wanted: WantedDep,
-    study: StudyDep,
+    answer: AnswerDep,
     service: ServiceDep,
     cam: Annotated[Literal["overlay", "none"], Query(description="`none` leaves the pictures out.")] = "overlay",
     alpha: AlphaQuery = DEFAULT_ALPHA,
 ) -> AnalyzeReply:
     """All three answers from one pass."""
-    shown = study.prediction.radiographs if cam == "overlay" else ()
-    pngs = [await service.off_loop(_draw, prediction, "overlay", alpha) for prediction in shown]
-    return AnalyzeReply(
-        **_classification(study, service),
-        cams=[f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in pngs],
-        neighbors=await _neighbors(study, wanted, service),
-    )
+    async with answer() as study:
+        shown = study.prediction.radiographs if cam == "overlay" else ()
+        pngs = [await service.off_loop(_draw, prediction, "overlay", alpha) for prediction in shown]
+        return AnalyzeReply(
+            **_classification(study, service),
+            cams=[f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in pngs],
+            neighbors=await _neighbors(study, wanted, service),
+        )
 
 
 @router.get("/health/live")

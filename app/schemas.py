@@ -77,6 +77,15 @@ class InfoReply(BaseModel):
     notice: str = NOTICE
 
 
+class Problem(BaseModel):
+    """RFC 9457: `type` names our error class, `detail` says what to change."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
 class HealthReply(BaseModel):
     """`live` or `ready`."""
 

@@ -60,18 +60,22 @@ class Service:
     async def predict(self, uploads: Sequence[Upload]) -> StudyPrediction:
         """One pass for the radiographs of one study.
 
+        They are decoded one after the other: a request occupies one worker at a time, and none once it has failed.
+
         Raises:
-            InputError: one of the images cannot be read; none is answered.
+            InputError: one of the images cannot be read, or they have too many pixels together; none is answered.
         """
-        places = enumerate(uploads, start=1)
-        preparing = (self.off_loop(self._prepare, upload, f"{place} of {len(uploads)}") for place, upload in places)
-        prepared = await asyncio.gather(*preparing)
+        prepared: list[Prepared] = []
+        for upload in uploads:
+            pixels_left = self.settings.max_pixels - sum(each.radiograph.pixels.size for each in prepared)
+            place = f"{len(prepared) + 1} of {len(uploads)}"
+            prepared.append(await self.off_loop(self._prepare, upload, pixels_left, place))
         waiting = [asyncio.wrap_future(future) for future in self.batcher.submit(prepared)]
         return self.predictor.judge(await asyncio.gather(*waiting))
 
     @asynccontextmanager
     async def deadline(self) -> AsyncIterator[None]:
-        """Bound the time of the block, the reading of the body included; what it queued is then dropped.
+        """Bound the time of a request, from the reading of its body to its reply; what it queued is then dropped.
 
         Raises:
             DeadlineError: the settings' time is over.
@@ -90,9 +94,9 @@ class Service:
         """Run decoding, searching or drawing in the worker threads."""
         return await asyncio.get_running_loop().run_in_executor(self.workers, work, *arguments)
 
-    def _prepare(self, upload: Upload, place: str) -> Prepared:
+    def _prepare(self, upload: Upload, max_pixels: int, place: str) -> Prepared:
         try:
-            return self.predictor.prepare(decode_radiograph(upload.data, self.settings.max_pixels))
+            return self.predictor.prepare(decode_radiograph(upload.data, max_pixels))
         except InputError as error:
             # By its place and not by its name, which may hold a patient's.
             raise type(error)(f"Radiograph {place}: {error}") from error

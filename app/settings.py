@@ -22,12 +22,12 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
 
     max_upload_mib: int = Field(50, ge=1, description="Bytes of one request, in MiB.")
-    max_pixels: int = Field(64_000_000, ge=1, description="Width x height of one radiograph.")
+    max_pixels: int = Field(64_000_000, ge=1, description="Width x height, all radiographs of a study together.")
     max_files: int = Field(16, ge=1, description="Radiographs of one study.")
     max_neighbors: int = Field(100, ge=1, description="Largest k of /retrieve.")
     max_batch: int = Field(16, ge=1, description="Radiographs per forward pass.")
     max_pending: int = Field(64, ge=1, description="Requests in the service at once; more get 429.")
-    deadline_seconds: float = Field(30.0, gt=0, description="Time from a request's head to its prediction.")
+    deadline_seconds: float = Field(30.0, gt=0, description="Time from a request's head to its reply.")
     decode_threads: int = Field(2, ge=1, description="Threads that decode uploads and draw overlays.")
 
     @property

@@ -29,7 +29,7 @@ class Upload:
     data: bytes
 
 
-async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
+async def read_uploads(request: Request, settings: Settings, max_files: int) -> list[Upload]:
     """The images of one study: the multipart parts named `file`, or the raw body.
 
     Raises:
@@ -41,7 +41,7 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
     content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     bounded = Request(request.scope, _bounded(request, settings))
     if content_type == "multipart/form-data":
-        uploads = await _parts(bounded, settings)
+        uploads = await _parts(bounded, max_files)
     elif content_type in RAW_TYPES:
         uploads = [Upload(RAW_NAME, await bounded.body())]
     else:
@@ -58,35 +58,35 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
 
 
 def _bounded(request: Request, settings: Settings) -> Receive:
-    """The request's messages, cut off with an error once their bytes pass the limit."""
+    """The request's messages, cut off with an error once their bytes, announced or received, pass the limit."""
     limit = settings.max_upload_bytes
-    declared = request.headers.get("content-length", "0")
-    received = int(declared) if declared.isdigit() and int(declared) > limit else 0
+    received = 0
+
+    def require_within(size: int) -> None:
+        if size > limit:
+            raise PayloadTooLargeError(
+                f"The request is larger than {limit // MEBIBYTE} MiB; send fewer or smaller files."
+            )
 
     async def receive() -> Message:
         nonlocal received
-        if received > limit:
-            raise PayloadTooLargeError(
-                f"The request is larger than {limit // MEBIBYTE} MiB; send fewer or smaller files."
-            )
         message = await request.receive()
         received += len(message.get("body", b""))
-        if received > limit:
-            raise PayloadTooLargeError(
-                f"The request is larger than {limit // MEBIBYTE} MiB; send fewer or smaller files."
-            )
+        require_within(received)
         return message
 
+    announced = request.headers.get("content-length", "")
+    require_within(int(announced) if announced.isdecimal() else 0)
     return receive
 
 
-async def _parts(request: Request, settings: Settings) -> list[Upload]:
+async def _parts(request: Request, max_files: int) -> list[Upload]:
     async with request.form(max_files=MAX_PARTS, max_fields=1) as form:
         parts: list[Any] = form.getlist(PART)
         if not parts:
             raise MalformedRequestError(f"The form has no part named '{PART}'; send each radiograph as one.")
-        if len(parts) > settings.max_files:
-            raise OutOfRangeError(f"A study may have {settings.max_files} radiographs here; send fewer files.")
+        if len(parts) > max_files:
+            raise OutOfRangeError(f"{len(parts)} files were sent; this endpoint takes at most {max_files}.")
         return [await _upload(part) for part in parts]
 
 

@@ -136,7 +136,8 @@ def verify(folder: Path, checksums: Mapping[str, str]) -> None:
 
 
 def _previous(target: Path) -> Path:
-    return target.with_name(f".{target.name}.previous")
+    whole = target.resolve()  # so that "." has a name too
+    return whole.with_name(f".{whole.name}.previous")
 
 
 def _flush_to_disk(path: Path) -> None:

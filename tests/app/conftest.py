@@ -40,6 +40,12 @@ def png(pixels: object) -> bytes:
     return cv2.imencode(".png", pixels)[1].tobytes()  # type: ignore[call-overload,no-any-return]
 
 
+def metric(client: httpx.Client, name: str) -> float:
+    """The value of a line of /metrics, 0 where there is none yet."""
+    lines = client.get("/metrics").text.splitlines()
+    return next((float(line.split()[-1]) for line in lines if line.startswith(name)), 0.0)
+
+
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data") / "Phantoms", studies=12)

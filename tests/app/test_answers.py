@@ -3,6 +3,7 @@
 import base64
 import concurrent.futures
 import io
+import re
 from pathlib import Path
 
 import httpx
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from app.service import Service
-from tests.app.conftest import png
+from tests.app.conftest import metric, png
 from tests.phantoms import draw_phantom
 from xray.image import decode_radiograph
 
@@ -90,11 +91,14 @@ def test_retrieve_honours_filters_and_excluded_study(client: httpx.Client, datas
     file = min((dataset / "train").rglob("*.png"))
     body_part, patient, folder = file.relative_to(dataset / "train").parts[:3]
     study = f"{body_part}/{patient}/{folder.split('_')[0]}"
-    query = {"k": 50, "body_part": body_part, "label": "abnormal", "exclude_study": study}
+    for written in (study, f"{study}_positive", file.relative_to(dataset.parent).parent.as_posix()):
+        query = {"k": 50, "body_part": body_part, "exclude_study": written}
+        neighbors = client.post("/retrieve", params=query, files=files(file.read_bytes())).json()["neighbors"]
+        assert {each["body_part"] for each in neighbors} == {body_part}
+        assert study not in {f"{each['body_part']}/{each['patient']}/{each['study']}" for each in neighbors}
+    query = {"k": 50, "label": "abnormal"}
     neighbors = client.post("/retrieve", params=query, files=files(file.read_bytes())).json()["neighbors"]
-    assert neighbors
-    assert {(each["body_part"], each["label"]) for each in neighbors} == {(body_part, "abnormal")}
-    assert study not in {f"{each['body_part']}/{each['patient']}/{each['study']}" for each in neighbors}
+    assert {each["label"] for each in neighbors} == {"abnormal"}
 
 
 def test_analyze_holds_the_three_answers(client: httpx.Client, radiograph: bytes) -> None:
@@ -120,11 +124,17 @@ def test_info_and_metrics_tell_what_runs(client: httpx.Client, service: Service,
     assert info["checkpoint"] == service.predictor.manifest.id
     assert info["gallery"]["entries"] == len(service.gallery.entries)
     counter = 'osteon_requests_total{endpoint="/classify",status="200"}'
-    before = _metric(client, counter)
+    before = metric(client, counter)
     client.post("/classify", files=files(radiograph))
-    assert _metric(client, counter) == before + 1
+    assert metric(client, counter) == before + 1
 
 
-def _metric(client: httpx.Client, name: str) -> float:
-    lines = client.get("/metrics").text.splitlines()
-    return next((float(line.split()[-1]) for line in lines if line.startswith(name)), 0.0)
+def test_documentation_page_asks_no_other_host_and_tells_of_problems(client: httpx.Client) -> None:
+    page = client.get("/docs")
+    assert page.status_code == 200
+    for link in re.findall(r'(?:src|href)="([^"]+)"', page.text):
+        assert link.startswith("/")
+        assert client.get(link).status_code == 200
+    for name in ("classify", "cam", "retrieve", "analyze"):
+        responses = client.get("/openapi.json").json()["paths"][f"/{name}"]["post"]["responses"]
+        assert "application/problem+json" in responses["4XX"]["content"]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from app.service import Service, assemble
 from app.settings import Settings
-from tests.app.conftest import png, serving
+from tests.app.conftest import metric, png, serving
 from tests.phantoms import draw_phantom
 from xray.model import ModelOutput
 from xray.predictor import Predictor
@@ -70,8 +70,10 @@ REFUSALS = {
     "alpha=nan": ("POST", "/cam?alpha=nan", form(PHANTOM), 422, "OutOfRangeError"),
     "unknown style": ("POST", "/cam?style=sepia", form(PHANTOM), 422, "OutOfRangeError"),
     "unknown body part": ("POST", "/retrieve?body_part=XR_TAIL", form(PHANTOM), 422, "InputError"),
-    "get": ("GET", "/classify", {}, 405, None),
-    "no such path": ("GET", "/nothing", {}, 404, None),
+    "k=many": ("POST", "/retrieve?k=many", form(PHANTOM), 422, "OutOfRangeError"),
+    "study without a name": ("POST", "/retrieve?exclude_study=nonsense", form(PHANTOM), 422, "OutOfRangeError"),
+    "get": ("GET", "/classify", {}, 405, "WrongMethodError"),
+    "no such path": ("GET", "/nothing", {}, 404, "UnknownPathError"),
     "wrong content type": ("POST", "/classify", raw(PHANTOM, "text/plain"), 415, "UnsupportedContentTypeError"),
 }
 
@@ -88,6 +90,23 @@ def test_bad_request_gets_a_problem_and_the_next_good_one_is_answered(client: ht
     assert len(problem["detail"]) > 8
     assert "Traceback" not in reply.text
     assert client.post("/classify", **form(PHANTOM)).status_code == 200  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("path", ["/cam?alpha=nan", "/retrieve?k=0", "/retrieve?body_part=XR_TAIL", "/analyze?cam=x"])
+def test_bad_option_is_refused_before_the_network_runs(client: httpx.Client, path: str) -> None:
+    before = metric(client, "osteon_batch_size_count")
+    assert client.post(path, **form(PHANTOM)).status_code == 422  # type: ignore[arg-type]
+    assert metric(client, "osteon_batch_size_count") == before
+
+
+def test_studys_radiographs_share_the_limit_on_pixels(service: Service) -> None:
+    size = draw_phantom(seed=1).size
+    limited = assemble(service.settings.model_copy(update={"max_pixels": 2 * size}), service.predictor, service.gallery)
+    with serving(limited) as client:
+        assert client.post("/classify", **form(PHANTOM, PHANTOM)).status_code == 200  # type: ignore[arg-type]
+        problem = client.post("/classify", **form(PHANTOM, PHANTOM, PHANTOM)).json()  # type: ignore[arg-type]
+        assert problem["type"].endswith("TooManyPixelsError")
+        assert problem["detail"].startswith("Radiograph 3 of 3")
 
 
 def test_one_bad_radiograph_of_a_study_is_told_by_its_place_and_not_by_its_name(client: httpx.Client) -> None:
@@ -158,6 +177,7 @@ def test_engine_failure_is_a_500_that_hides_its_cause_and_the_next_request_is_fi
         failed = client.post("/classify", **form(PHANTOM))  # type: ignore[arg-type]
         engine.broken = False
         assert failed.status_code == 500
+        assert metric(client, 'osteon_requests_total{endpoint="/classify",status="500"}') == 1
         assert "secret" not in failed.text
         assert client.post("/classify", **form(PHANTOM)).status_code == 200  # type: ignore[arg-type]
 
