@@ -13,7 +13,7 @@ help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
 
 demo: .venv/runtime  ## set up, serve the starter, send a radiograph, print the answers (IMAGE=, PORT=, DEMO_EXIT=1)
-	$(BIN)/python -m app.demo --port $(PORT) $(if $(IMAGE),--image "$(IMAGE)") $(if $(DEMO_EXIT),--exit)
+	$(BIN)/python -m app.demo --port $(PORT) $(if $(IMAGE),--image "$(IMAGE)") $(if $(filter-out 0,$(DEMO_EXIT)),--exit)
 
 serve: .venv/runtime  ## set up and serve (PORT=, OSTEON_*=)
 	OSTEON_PORT=$(PORT) $(BIN)/python -m app

@@ -43,9 +43,10 @@ class Batcher:
         self._jobs.put(None)
         self._thread.join()
 
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
+    def require_running(self) -> None:
+        """Raises: NotReadyError: the engine's thread does not run."""
+        if not self._thread.is_alive():
+            raise NotReadyError("The engine is not running; try another replica.")
 
     def submit(self, prepared: Sequence[Prepared]) -> "list[Future[Prediction]]":
         """Queue the radiographs of one study.
@@ -53,8 +54,7 @@ class Batcher:
         Raises:
             NotReadyError: the engine's thread does not run.
         """
-        if not self.alive:
-            raise NotReadyError("The engine is not running; try another replica.")
+        self.require_running()
         jobs = [Job(each) for each in prepared]
         for job in jobs:
             self._jobs.put(job)

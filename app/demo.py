@@ -1,4 +1,4 @@
-"""`python -m app.demo`: start the service, send it one radiograph, print the answers, keep serving."""
+"""`python -m app.demo`: start the service, send it one study, print the answers, keep serving."""
 
 import sys
 import threading
@@ -12,7 +12,7 @@ import uvicorn
 
 from app.main import create_app
 from app.service import load_service
-from app.settings import Settings
+from app.settings import read_settings
 from xray.errors import XrayError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,17 +29,17 @@ class DemoOptions:
     """Show what the service answers."""
 
     image: Path | None = None
-    """Radiograph to send; without it, a real one where a dataset is at hand, else a drawn phantom."""
+    """Radiograph to send; without it, a real study where a dataset is at hand, else a drawn phantom."""
     port: int = 8000
     exit: bool = False
     """Stop after the answers."""
 
 
 def main() -> None:
-    options = tyro.cli(DemoOptions)
-    image = options.image or real_radiograph() or PHANTOM
+    options = tyro.cli(DemoOptions, prog="make demo")
+    images = [options.image] if options.image else real_study() or [PHANTOM]
     try:
-        app = create_app(load_service(Settings(port=options.port)))
+        app = create_app(load_service(read_settings(port=options.port)))
     except XrayError as error:
         sys.exit(f"osteon refuses to start: {error}")
     server = uvicorn.Server(uvicorn.Config(app, port=options.port, log_level="warning"))
@@ -50,7 +50,7 @@ def main() -> None:
             sys.exit(f"port {options.port} cannot be opened; choose another: make demo PORT=8001")
         time.sleep(POLL_SECONDS)
     address = f"http://127.0.0.1:{options.port}"
-    show(image, address)
+    show(images, address)
     if not options.exit:
         print(f"serving on {address} (docs: {address}/docs)", flush=True)
     try:
@@ -62,38 +62,48 @@ def main() -> None:
     thread.join()
 
 
-def real_radiograph() -> Path | None:
-    """The first abnormal radiograph of a dataset that is at hand."""
-    found = (path for pattern in DATASETS for path in sorted(ROOT.glob(f"{pattern}/XR_*/*/*_positive/image1.*")))
-    return next(found, None)
+def real_study() -> list[Path]:
+    """The radiographs of the first abnormal study of a dataset that is at hand; none where no dataset is."""
+    found = (folder for pattern in DATASETS for folder in sorted(ROOT.glob(f"{pattern}/XR_*/*/*_positive")))
+    folder = next(found, None)
+    return sorted(folder.resolve().glob("image*")) if folder else []
 
 
-def show(image: Path, address: str) -> None:
-    """Send one image to each endpoint and print what comes back."""
-    print("radiograph: docs/phantom.png (a drawn phantom, no patient)" if image == PHANTOM else f"radiograph: {image}")
+def described(images: list[Path]) -> str:
+    """Where the radiographs come from, and what their dataset says of them."""
+    if images == [PHANTOM]:
+        return "docs/phantom.png (a drawn phantom, no patient)"
+    label = "; its dataset says: abnormal" if images[0].parent.name.endswith("_positive") else ""
+    names = ", ".join(image.name for image in images)
+    return f"{names} of {images[0].parent}{label}"
+
+
+def show(images: list[Path], address: str) -> None:
+    """Send one study to each endpoint and print what comes back."""
+    print(f"radiograph: {described(images)}")
     with httpx.Client(base_url=address, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
-        probability = _post(client, "/classify", image).json()
+        probability = _post(client, "/classify", images).json()
         print(
             f"/classify   probability {probability['probability']:.3f}, threshold {probability['threshold']:.3f}",
             end="",
         )
         print(f": {probability['label']} (checkpoint {probability['checkpoint']})")
         OVERLAY.parent.mkdir(exist_ok=True)
-        OVERLAY.write_bytes(_post(client, "/cam", image).content)
+        OVERLAY.write_bytes(_post(client, "/cam", images[:1]).content)
         print(f"/cam        overlay written to {OVERLAY.relative_to(ROOT)}")
         print("/retrieve   nearest radiographs of the gallery:")
-        for neighbor in _post(client, "/retrieve", image).json()["neighbors"]:
+        for neighbor in _post(client, "/retrieve", images).json()["neighbors"]:
             print(
                 f"            {neighbor['rank']}. {neighbor['similarity']:.3f} {neighbor['label']:8} {neighbor['path']}"
             )
         print(probability["notice"])
 
 
-def _post(client: httpx.Client, path: str, image: Path) -> httpx.Response:
+def _post(client: httpx.Client, path: str, images: list[Path]) -> httpx.Response:
     try:
-        reply = client.post(path, files={"file": (image.name, image.read_bytes())})
+        reply = client.post(path, files=[("file", (image.name, image.read_bytes())) for image in images])
     except OSError as error:
-        sys.exit(f"{image} cannot be opened: {error.strerror}")
+        sys.exit(f"{error.filename} cannot be opened: {error.strerror}")
     if reply.status_code != httpx.codes.OK:
         sys.exit(f"{path}: {reply.json()['title']}: {reply.json()['detail']}")
     return reply

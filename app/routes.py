@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from app.dependencies import AnswerDep, AnsweredStudy, ServiceDep, WantedDep
-from app.errors import PROBLEM_TYPE, NotReadyError
+from app.errors import PROBLEM_TYPE
 from app.schemas import (
     AnalyzeReply,
     ClassifyReply,
@@ -112,8 +112,7 @@ async def live() -> HealthReply:
 @router.get("/health/ready")
 async def ready(service: ServiceDep) -> HealthReply:
     """Whether radiographs can be answered."""
-    if not service.batcher.alive:
-        raise NotReadyError("The engine is not running; try another replica.")
+    service.batcher.require_running()
     return HealthReply(status="ready")
 
 

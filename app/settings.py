@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from xray.errors import InputError
+from xray.image import MAX_PIXELS
 
 STARTER = Path(__file__).resolve().parent.parent / "artifacts" / "starter"
 MEBIBYTE = 1 << 20
@@ -22,7 +25,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
 
     max_upload_mib: int = Field(50, ge=1, description="Bytes of one request, in MiB.")
-    max_pixels: int = Field(64_000_000, ge=1, description="Width x height, all radiographs of a study together.")
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description="Width x height, all radiographs of a study together.")
     max_files: int = Field(16, ge=1, description="Radiographs of one study.")
     max_neighbors: int = Field(100, ge=1, description="Largest k of /retrieve.")
     max_batch: int = Field(16, ge=1, description="Radiographs per forward pass.")
@@ -33,3 +36,16 @@ class Settings(BaseSettings):
     @property
     def max_upload_bytes(self) -> int:
         return self.max_upload_mib * MEBIBYTE
+
+
+def read_settings(**given: object) -> Settings:
+    """What the environment says, and what is given here in its stead.
+
+    Raises:
+        InputError: names each variable that is out of range.
+    """
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as error:
+        faults = [f"OSTEON_{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()]
+        raise InputError("; ".join(faults)) from error

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.demo import show
+from app.demo import PHANTOM, show
 from app.service import load_service
 from app.settings import Settings
 from tests.app.conftest import serving
@@ -21,10 +21,10 @@ README, MODEL_CARD = ROOT / "README.md", ROOT / "docs" / "model-card.md"
 COMMANDS = re.findall(r"^\$ (curl .+)\n((?:(?!\$ |```).*\n)*)", README.read_text(), re.MULTILINE)
 README_GROUPS = {
     "all": "all",
-    "hands": "XR_HAND",
-    "legs": "XR_LEG",
-    "more than one part": "XR_MIXED",
-    "without hardware": "hardware-free",
+    "hands (`XR_HAND`)": "XR_HAND",
+    "legs (`XR_LEG`)": "XR_LEG",
+    "more than one part (`XR_MIXED`)": "XR_MIXED",
+    "without hardware (`hardware-free`)": "hardware-free",
 }
 
 
@@ -70,7 +70,7 @@ def test_readmes_reply_is_what_the_starter_answers(command: str, shown: str, cli
 
 
 def test_readme_shows_what_the_demo_prints(client: httpx.Client, capsys: pytest.CaptureFixture[str]) -> None:
-    show(ROOT / "docs" / "phantom.png", str(client.base_url))
+    show([PHANTOM], str(client.base_url))
     printed = capsys.readouterr().out
     assert printed in README.read_text()
 

@@ -13,9 +13,10 @@ import httpx
 import pytest
 
 from app.service import Service, assemble
-from app.settings import Settings
+from app.settings import Settings, read_settings
 from tests.app.conftest import serving
 from tests.conftest import ROOT
+from xray.errors import InputError
 
 
 @contextmanager
@@ -65,6 +66,12 @@ def test_healthy_until_told_to_stop_and_then_it_exits_with_0(settings: Settings)
         running.send_signal(signal.SIGTERM)
         assert running.wait(20) == 0
     assert health(port) == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("port", 70000), ("max_files", 0), ("device", "tpu")])
+def test_setting_out_of_range_is_refused_by_its_variables_name(name: str, value: object) -> None:
+    with pytest.raises(InputError, match=f"OSTEON_{name.upper()}: "):
+        read_settings(**{name: value})
 
 
 def test_caller_that_never_sends_its_body_gets_a_504_and_frees_its_place(service: Service, radiograph: bytes) -> None:
