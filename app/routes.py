@@ -23,7 +23,7 @@ from app.service import Service
 from xray.cam import Style, render
 from xray.checkpoint import CODE_VERSION
 from xray.gallery import Neighbor, Wanted
-from xray.image import encode_png
+from xray.png import encode_png
 from xray.predictor import Prediction
 
 IMAGE: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}

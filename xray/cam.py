@@ -8,7 +8,6 @@ from typing import Literal
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from xray.image import PixelArray, Radiograph
 from xray.preprocess import MapArray, Placement, restore
@@ -58,7 +57,7 @@ def render(cam: Cam, radiograph: Radiograph, style: Style, alpha: float) -> Pixe
 
 def colour(cam: Cam) -> PixelArray:
     """(H, W, 3) RGB: JET from blue at 0 to pure red at 1."""
-    index = np.rint(HOTTEST_JET * cam.evidence_HW).astype(np.uint8)
+    index = cv2.convertScaleAbs(cam.evidence_HW, alpha=HOTTEST_JET)
     return np.asarray(cv2.cvtColor(cv2.applyColorMap(index, cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB), np.uint8)
 
 
@@ -66,6 +65,6 @@ def overlay(cam: Cam, heatmap: PixelArray, radiograph: Radiograph, alpha: float)
     """(H, W, 3) RGB: the heatmap with opacity `alpha` at the peak, fading with the evidence, so that the radiograph
     shows through where it is least.
     """
-    opacity_HW1: npt.NDArray[np.float32] = np.float32(alpha) * cam.evidence_HW[..., np.newaxis]
-    gray_HW1 = radiograph.pixels[..., np.newaxis].astype(np.float32)
-    return np.rint(gray_HW1 + opacity_HW1 * (heatmap - gray_HW1)).astype(np.uint8)
+    opacity_HW = np.float32(alpha) * cam.evidence_HW
+    gray = cv2.cvtColor(radiograph.pixels, cv2.COLOR_GRAY2RGB)
+    return np.asarray(cv2.blendLinear(gray, heatmap, 1 - opacity_HW, opacity_HW), np.uint8)

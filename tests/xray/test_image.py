@@ -11,7 +11,8 @@ from PIL import Image, ImageOps
 
 from tests.phantoms import draw_phantom
 from xray.errors import InputError, NoContentError, TooManyPixelsError, UnreadableImageError, UnsupportedFormatError
-from xray.image import decode_radiograph, encode_png
+from xray.image import decode_radiograph
+from xray.png import encode_png
 
 PHANTOM = draw_phantom(seed=5)
 ROTATED_CLOCKWISE = 6

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.phantoms import draw_phantom
-from xray.image import decode_radiograph, encode_png
+from xray.image import decode_radiograph
+from xray.png import encode_png
 from xray.polarity import is_negative
 
 
