@@ -112,7 +112,8 @@ def load_service(settings: Settings) -> Service:
     device = choose_device(settings.device)
     checkpoint = load_checkpoint(settings.checkpoint)
     gallery = load_gallery(settings.gallery, checkpoint.manifest.id, on_gpu=device.type == "cuda")
-    return assemble(settings, Predictor(checkpoint.manifest, load_engine(checkpoint, settings.device)), gallery)
+    engine = load_engine(checkpoint, settings.device, settings.precision, settings.cache)
+    return assemble(settings, Predictor(checkpoint.manifest, engine), gallery)
 
 
 def assemble(settings: Settings, predictor: Predictor, gallery: Gallery) -> Service:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from platformdirs import user_cache_path
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -19,6 +20,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="OSTEON_", frozen=True)
 
     device: Literal["auto", "cuda", "cpu"] = Field("auto", description="Where the network runs.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="The network's arithmetic on a CPU.")
+    cache: Path = Field(
+        default_factory=lambda: user_cache_path("osteon"), description="Folder that keeps compiled networks."
+    )
     checkpoint: Path = Field(STARTER / "checkpoint", description="Checkpoint folder.")
     gallery: Path = Field(STARTER / "gallery", description="Gallery folder, built with that checkpoint.")
     host: str = Field("127.0.0.1", description="Address to listen on.")

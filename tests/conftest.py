@@ -1,5 +1,6 @@
 """What many tests share: a small random checkpoint, and real radiographs where they are at hand."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,14 @@ from xray.preprocess import PreprocessSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 STARTER = ROOT / "artifacts" / "starter"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the service compiles for a test, in this process or in one of its own, goes when the tests end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

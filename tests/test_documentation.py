@@ -30,7 +30,9 @@ README_GROUPS = {
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
-    settings = Settings(checkpoint=STARTER / "checkpoint", gallery=STARTER / "gallery", device="cpu")
+    settings = Settings(
+        checkpoint=STARTER / "checkpoint", gallery=STARTER / "gallery", device="cpu", precision="float32"
+    )
     with serving(load_service(settings)) as client:
         yield client
 
@@ -78,7 +80,7 @@ def test_readme_shows_what_the_demo_prints(client: httpx.Client, capsys: pytest.
 @pytest.fixture(scope="module")
 def evaluation(fracatlas: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     out = tmp_path_factory.mktemp("evaluation")
-    return evaluate(EvaluateOptions(STARTER / "checkpoint", fracatlas, out=out, device="cpu"))
+    return evaluate(EvaluateOptions(STARTER / "checkpoint", fracatlas, out=out, device="cpu", precision="float32"))
 
 
 def table(document: Path) -> dict[str, list[str]]:

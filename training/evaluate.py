@@ -16,7 +16,7 @@ from training.data import require_readable
 from training.metrics import RESAMPLES, Interval, Sample, auroc, figures_with_intervals
 from training.report import write_page
 from xray.checkpoint import CheckpointManifest, load_checkpoint
-from xray.engine import DeviceChoice, load_engine
+from xray.engine import DeviceChoice, PrecisionChoice, load_engine
 from xray.image import read_radiograph
 from xray.mura import Study, read_mura, records_of
 from xray.predictor import Predictor, StudyPrediction
@@ -38,6 +38,8 @@ class EvaluateOptions:
     out: Path = Path("artifacts/evaluation")
     """Folder for index.html, metrics.json, studies.csv and radiographs.csv."""
     device: DeviceChoice = "auto"
+    precision: PrecisionChoice = "auto"
+    """The network's arithmetic on a CPU; `auto` is what the service takes on this machine."""
     resamples: int = RESAMPLES
     """Bootstrap resamples behind each interval."""
 
@@ -77,7 +79,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     checkpoint = load_checkpoint(options.checkpoint)
     studies = read_mura(options.data, options.split)
     require_readable(records_of(studies))
-    predictor = Predictor(checkpoint.manifest, load_engine(checkpoint, options.device))
+    predictor = Predictor(checkpoint.manifest, load_engine(checkpoint, options.device, options.precision))
     predictions = list(tqdm(predict_all(predictor, studies), total=len(studies), desc="predicting", unit="study"))
     sample = sample_of(studies, predictions)
     groups = groups_of(studies, studies_with_hardware(options.data))

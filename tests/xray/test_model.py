@@ -9,9 +9,9 @@ import torch
 from tests.conftest import STARTER
 from tests.phantoms import draw_phantom
 from xray.checkpoint import load_checkpoint
-from xray.engine import TorchEngine
 from xray.image import Radiograph, read_radiograph
 from xray.preprocess import preprocess
+from xray.torch_engine import TorchEngine
 
 
 def assert_map_explains_the_logit(checkpoint: Path, radiographs: list[Radiograph]) -> None:

@@ -1,0 +1,132 @@
+"""Every engine says what the float32 reference says, and a second start finds what the first one compiled."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import STARTER
+from tests.phantoms import draw_phantom
+from training.metrics import auroc
+from xray.checkpoint import Checkpoint, load_checkpoint
+from xray.engine import Engine, load_engine
+from xray.equality import Difference, difference, require_equal
+from xray.errors import ArtifactError
+from xray.image import Radiograph, read_radiograph
+from xray.model import ModelOutput
+from xray.mura import read_mura, records_of
+from xray.openvino_engine import GRAPH, WEIGHTS, CpuPrecision, OpenVinoEngine
+from xray.preprocess import preprocess
+from xray.torch_engine import TorchEngine
+
+CPU = torch.device("cpu")
+BATCH = 16
+PRECISIONS: list[CpuPrecision] = ["float32", "bfloat16"]
+
+
+@pytest.fixture(scope="module")
+def starter() -> Checkpoint:
+    return load_checkpoint(STARTER / "checkpoint")
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that the tests of this module share."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+def pixels_of(radiographs: list[Radiograph], checkpoint: Checkpoint) -> np.ndarray:
+    return np.stack([preprocess(radiograph, checkpoint.manifest.preprocess)[0] for radiograph in radiographs])
+
+
+def in_batches(engine: Engine, pixels: np.ndarray) -> ModelOutput:
+    outputs = [engine.forward(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
+    names = [field.name for field in dataclasses.fields(ModelOutput)]
+    return ModelOutput(**{name: torch.cat([getattr(each, name) for each in outputs]) for name in names})
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_engine_says_of_phantoms_what_the_reference_says(
+    starter: Checkpoint, kept: Path, precision: CpuPrecision
+) -> None:
+    pixels = pixels_of([Radiograph(draw_phantom(seed, fracture=seed % 2 == 0)) for seed in range(6)], starter)
+    engine = OpenVinoEngine(starter, precision, kept)
+    require_equal(difference(TorchEngine(starter, CPU).forward(pixels), engine.forward(pixels)), precision)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_engine_passes_the_equality_gate_on_real_radiographs(
+    starter: Checkpoint, kept: Path, fracatlas: Path, precision: CpuPrecision
+) -> None:
+    records = records_of(read_mura(fracatlas, "valid"))[::3]
+    pixels = pixels_of([read_radiograph(record.file) for record in records], starter)
+    reference = in_batches(TorchEngine(starter, CPU), pixels)
+    candidate = in_batches(OpenVinoEngine(starter, precision, kept), pixels)
+    require_equal(difference(reference, candidate), precision)
+    targets = [record.target for record in records]
+    areas = [auroc(targets, output.logits_B.tolist()) for output in (reference, candidate)]
+    assert areas[0] == pytest.approx(areas[1], abs=0.005)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_answer_does_not_depend_on_the_company_in_the_batch(
+    starter: Checkpoint, kept: Path, precision: CpuPrecision
+) -> None:
+    engine = OpenVinoEngine(starter, precision, kept)
+    pixels = pixels_of([Radiograph(draw_phantom(seed)) for seed in range(5)], starter)
+    together, alone = engine.forward(pixels), engine.forward(pixels[3:4])
+    assert float(together.logits_B[3]) == pytest.approx(float(alone.logits_B[0]), abs=1e-5)
+
+
+def test_output_of_a_pass_outlives_the_next_one(tiny_checkpoint: Path) -> None:
+    engine = load_engine(load_checkpoint(tiny_checkpoint), "cpu")
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 1, 64, 64), np.uint8)
+    output = engine.forward(pixels)
+    before = [tensor.clone() for tensor in (output.logits_B, output.embeddings_BD, output.cams_Bhw)]
+    engine.forward(255 - pixels)
+    assert all(map(torch.equal, before, (output.logits_B, output.embeddings_BD, output.cams_Bhw)))
+
+
+def test_second_start_reads_what_the_first_one_compiled(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    OpenVinoEngine(checkpoint, "float32", tmp_path)
+    written = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
+    assert {GRAPH, WEIGHTS} <= {file.name for file in written}
+    OpenVinoEngine(checkpoint, "float32", tmp_path)
+    assert {file: file.stat().st_mtime_ns for file in written} == written
+
+
+def test_damaged_cache_is_made_anew(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 1, 64, 64), np.uint8)
+    expected = OpenVinoEngine(checkpoint, "float32", tmp_path).forward(pixels).logits_B
+    weights = next(tmp_path.rglob(WEIGHTS))
+    weights.write_bytes(bytes(weights.stat().st_size))
+    again = OpenVinoEngine(checkpoint, "float32", tmp_path).forward(pixels).logits_B
+    assert again == pytest.approx(expected, abs=1e-6)
+
+
+def test_cache_that_cannot_be_written_costs_only_time(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    engine = load_engine(load_checkpoint(tiny_checkpoint), "cpu", cache=tmp_path / "file" / "cache")
+    assert engine.forward(np.zeros((1, 1, 64, 64), np.uint8)).logits_B.isfinite().all()
+
+
+def test_gate_refuses_an_engine_that_is_off_in_any_one_respect() -> None:
+    generator = torch.Generator().manual_seed(0)
+    cams = torch.randn((4, 3, 3), generator=generator)
+    embeddings = torch.nn.functional.normalize(torch.randn((4, 8), generator=generator), dim=1)
+    sound = ModelOutput(torch.zeros(4), embeddings, cams)
+    require_equal(difference(sound, sound), "float32")
+    off = (
+        {"logits_B": torch.tensor([0, 0, 0, 0.03])},
+        {"embeddings_BD": embeddings.roll(1, 0)},
+        {"cams_Bhw": -cams},
+    )
+    for changed in off:
+        with pytest.raises(ArtifactError, match="not fit to serve"):
+            require_equal(difference(sound, dataclasses.replace(sound, **changed)), "bfloat16")
+    with pytest.raises(ArtifactError):
+        require_equal(Difference(float("nan"), 1.0, 1.0), "bfloat16")

@@ -1,0 +1,27 @@
+"""The forward pass in eager torch: the reference that every other engine is compared with, on any device.
+
+Legend: B batch, S canvas side.
+"""
+
+import torch
+
+from xray.checkpoint import Checkpoint
+from xray.image import PixelArray
+from xray.model import ModelOutput
+
+
+class TorchEngine:
+    """float32 arithmetic, no compilation."""
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+        self.device = device
+        self.model = checkpoint.model.to(device).to(memory_format=torch.channels_last).eval()
+
+    @property
+    def name(self) -> str:
+        return f"torch-float32-{self.device.type}"
+
+    @torch.inference_mode()
+    def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
+        output = self.model(torch.from_numpy(pixels_B1SS).to(self.device))
+        return ModelOutput(output.logits_B.cpu(), output.embeddings_BD.cpu(), output.cams_Bhw.cpu())
