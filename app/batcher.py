@@ -7,6 +7,7 @@ hands each row back to its caller: no timer, no waiting for company.
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -30,7 +31,8 @@ class Job:
 class Batcher:
     """Runs a predictor's engine in one thread; `submit` may be called from any."""
 
-    def __init__(self, predictor: Predictor, max_batch: int, on_batch: Callable[[int], None]) -> None:
+    def __init__(self, predictor: Predictor, max_batch: int, on_batch: Callable[[int, float], None]) -> None:
+        """`on_batch` is told, in the engine's thread, the size of each batch and the seconds it took."""
         self._predictor, self._max_batch, self._on_batch = predictor, max_batch, on_batch
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -63,7 +65,7 @@ class Batcher:
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             batch, stopping = self._take_waiting(job)
-            # A caller whose deadline passed has cancelled its future; its radiograph costs nothing more.
+            # A caller that hung up or came to its deadline has cancelled its future; it costs nothing more.
             wanted = [job for job in batch if job.result.set_running_or_notify_cancel()]
             if wanted:
                 self._forward(wanted)
@@ -84,7 +86,7 @@ class Batcher:
         return batch, False
 
     def _forward(self, batch: Sequence[Job]) -> None:
-        self._on_batch(len(batch))
+        started = time.perf_counter()
         try:
             output = self._predictor.engine.forward(np.stack([job.prepared.pixels_1SS for job in batch]))
             predictions = [self._predictor.read(output, row, job.prepared) for row, job in enumerate(batch)]
@@ -93,5 +95,6 @@ class Batcher:
             for job in batch:
                 job.result.set_exception(EngineError("The network failed; this is our fault. Send the request again."))
             return
+        self._on_batch(len(batch), time.perf_counter() - started)
         for job, prediction in zip(batch, predictions, strict=True):
             job.result.set_result(prediction)

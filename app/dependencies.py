@@ -1,5 +1,6 @@
 """What the routes ask for, by name."""
 
+import math
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -7,11 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Literal
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Header, Query, Request
 
 from app.errors import OutOfRangeError
+from app.patience import answered_within, for_a_caller_who_stays
 from app.service import Service
-from app.uploads import Upload, read_uploads
+from app.uploads import Upload, announced_size, read_uploads
 from xray.gallery import Wanted
 from xray.mura import study_key
 from xray.predictor import StudyPrediction
@@ -36,21 +38,34 @@ def service(request: Request) -> Service:
 ServiceDep = Annotated[Service, Depends(service)]
 
 
-def answering(request: Request, service: ServiceDep) -> Callable[..., AbstractAsyncContextManager[AnsweredStudy]]:
+def answering(
+    request: Request,
+    service: ServiceDep,
+    x_deadline_ms: Annotated[
+        float | None, Header(gt=0, allow_inf_nan=False, description="Milliseconds after which the answer is of no use.")
+    ] = None,
+) -> Callable[..., AbstractAsyncContextManager[AnsweredStudy]]:
     """A function that reads the body and predicts; a route calls it once its options are known to be good."""
-    return partial(_answer, request, service)
+    seconds = min((x_deadline_ms or math.inf) / 1000, service.settings.deadline_seconds)
+    return partial(_answer, request, service, seconds)
 
 
 @asynccontextmanager
-async def _answer(request: Request, service: Service, max_files: int | None = None) -> AsyncIterator[AnsweredStudy]:
+async def _answer(
+    request: Request, service: Service, seconds: float, max_files: int | None = None
+) -> AsyncIterator[AnsweredStudy]:
     """Take a place, read the body, predict; the place is free again when the reply is made.
 
     Args:
+        seconds: until the deadline.
         max_files: where an endpoint takes fewer than the settings allow.
     """
-    with service.places.take():
-        async with service.deadline():
+    size = announced_size(request, service.settings)
+    with service.admission.admit(size, seconds) as place:
+        async with answered_within(seconds), for_a_caller_who_stays(request) as body_is_read:
             uploads = await read_uploads(request, service.settings, max_files or service.settings.max_files)
+            place.radiographs = len(uploads)
+            body_is_read()
             yield AnsweredStudy(uploads, await service.predict(uploads))
 
 

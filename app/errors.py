@@ -30,7 +30,6 @@ from xray.errors import (
 )
 
 PROBLEM_TYPE = "application/problem+json"
-RETRY_AFTER_SECONDS = 1
 WHAT_IS_SERVED = "POST a radiograph to /classify, /cam, /retrieve or /analyze, and see /docs."
 
 
@@ -63,7 +62,11 @@ class OutOfRangeError(RequestError):
 
 
 class OverloadedError(RequestError):
-    """All places are taken; the caller should come back."""
+    """Too much is waiting; the caller should come back after `retry_after` seconds."""
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 class EngineError(RequestError):
@@ -114,14 +117,16 @@ def status_of(error: Exception) -> HTTPStatus:
 
 
 def problem(status: HTTPStatus, kind: str, detail: str) -> JSONResponse:
-    """One problem document; 429 also says when to come back."""
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == HTTPStatus.TOO_MANY_REQUESTS else None
+    """One problem document."""
     content = {"type": f"urn:osteon:error:{kind}", "title": status.phrase, "status": status.value, "detail": detail}
-    return JSONResponse(content, status, headers, PROBLEM_TYPE)
+    return JSONResponse(content, status, media_type=PROBLEM_TYPE)
 
 
 async def _own_error(request: Request, error: Exception) -> JSONResponse:
-    return problem(status_of(error), type(error).__name__, str(error))
+    reply = problem(status_of(error), type(error).__name__, str(error))
+    if isinstance(error, OverloadedError):
+        reply.headers["Retry-After"] = str(error.retry_after)
+    return reply
 
 
 async def _invalid_option(request: Request, error: Exception) -> JSONResponse:

@@ -1,11 +1,12 @@
 """Counts and durations for Prometheus, in a registry of each application's own."""
 
 import time
-from collections.abc import Callable
 from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.admission import Admission
 
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 UNROUTED = "unrouted"
@@ -13,9 +14,9 @@ UNROUTED = "unrouted"
 
 
 class Metrics:
-    """What /metrics tells; `pending` is asked whenever it is read."""
+    """What /metrics tells; the door is asked whenever it is read."""
 
-    def __init__(self, pending: Callable[[], int]) -> None:
+    def __init__(self, admission: Admission) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter("osteon_requests", "Requests answered.", ("endpoint", "status"), registry=self.registry)
         self.seconds = Histogram(
@@ -27,7 +28,16 @@ class Metrics:
         self.batch_size = Histogram(
             "osteon_batch_size", "Radiographs per forward pass.", buckets=BATCH_BUCKETS, registry=self.registry
         )
-        Gauge("osteon_pending_requests", "Requests in the service.", registry=self.registry).set_function(pending)
+        self.forward_seconds = Histogram(
+            "osteon_forward_seconds", "Time of one forward pass of a batch.", registry=self.registry
+        )
+        gauges = {
+            "osteon_pending_requests": ("Requests in the service.", lambda: len(admission.inside)),
+            "osteon_pending_radiographs": ("Radiographs of these requests.", lambda: admission.radiographs),
+            "osteon_pending_bytes": ("Bytes of their bodies.", lambda: admission.size),
+        }
+        for name, (meaning, value) in gauges.items():
+            Gauge(name, meaning, registry=self.registry).set_function(value)
 
 
 class MeasuredRequests:

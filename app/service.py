@@ -1,14 +1,13 @@
 """Uploads in, a study's prediction out: decode, batch, wait, each in its place and none on the event loop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from app.admission import Admission
 from app.batcher import Batcher
-from app.errors import DeadlineError, OverloadedError
 from app.metrics import Metrics
 from app.settings import Settings
 from app.uploads import Upload
@@ -22,29 +21,6 @@ from xray.predictor import Predictor, Prepared, StudyPrediction
 ResultT = TypeVar("ResultT")
 
 
-@dataclass
-class Places:
-    """How many requests may be inside at once, and how many are; touched on the event loop only."""
-
-    limit: int
-    taken: int = 0
-
-    @contextmanager
-    def take(self) -> Iterator[None]:
-        """Hold a place for the length of the block.
-
-        Raises:
-            OverloadedError: none is free.
-        """
-        if self.taken == self.limit:
-            raise OverloadedError(f"All {self.limit} places are taken; send the request again after the pause.")
-        self.taken += 1
-        try:
-            yield
-        finally:
-            self.taken -= 1
-
-
 @dataclass(frozen=True)
 class Service:
     """Everything a running replica holds."""
@@ -55,7 +31,7 @@ class Service:
     batcher: Batcher
     workers: ThreadPoolExecutor
     metrics: Metrics
-    places: Places
+    admission: Admission
 
     async def predict(self, uploads: Sequence[Upload]) -> StudyPrediction:
         """One pass for the radiographs of one study.
@@ -72,23 +48,6 @@ class Service:
             prepared.append(await self.off_loop(self._prepare, upload, pixels_left, place))
         waiting = [asyncio.wrap_future(future) for future in self.batcher.submit(prepared)]
         return self.predictor.judge(await asyncio.gather(*waiting))
-
-    @asynccontextmanager
-    async def deadline(self) -> AsyncIterator[None]:
-        """Bound the time of a request, from the reading of its body to its reply; what it queued is then dropped.
-
-        Raises:
-            DeadlineError: the settings' time is over.
-        """
-        seconds = self.settings.deadline_seconds
-        try:
-            async with asyncio.timeout(seconds):
-                yield
-        except TimeoutError as error:
-            raise DeadlineError(
-                f"There was no answer within {seconds:g} s of the request's head; send the body without pause, or send "
-                "the request again, to another replica if any."
-            ) from error
 
     async def off_loop(self, work: Callable[..., ResultT], *arguments: object) -> ResultT:
         """Run decoding, searching or drawing in the worker threads."""
@@ -117,15 +76,21 @@ def load_service(settings: Settings) -> Service:
 
 
 def assemble(settings: Settings, predictor: Predictor, gallery: Gallery) -> Service:
-    """Give a predictor and a gallery their batcher, workers, places and metrics; nothing runs yet."""
-    places = Places(settings.max_pending)
-    metrics = Metrics(lambda: places.taken)
+    """Give a predictor and a gallery their batcher, workers, door and metrics; nothing runs yet."""
+    admission = Admission(settings)
+    metrics = Metrics(admission)
+
+    def on_batch(size: int, seconds: float) -> None:
+        admission.pace.observe(size, seconds)
+        metrics.batch_size.observe(size)
+        metrics.forward_seconds.observe(seconds)
+
     return Service(
         settings,
         predictor,
         gallery,
-        Batcher(predictor, settings.max_batch, metrics.batch_size.observe),
+        Batcher(predictor, settings.max_batch, on_batch),
         ThreadPoolExecutor(settings.decode_threads, "decode"),
         metrics,
-        places,
+        admission,
     )

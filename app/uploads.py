@@ -9,7 +9,7 @@ from starlette.datastructures import UploadFile
 from starlette.types import Message, Receive
 
 from app.errors import MalformedRequestError, OutOfRangeError, PayloadTooLargeError, UnsupportedContentTypeError
-from app.settings import MEBIBYTE, Settings
+from app.settings import Settings
 
 PART = "file"
 RAW_TYPES = frozenset({"", "image/png", "image/jpeg", "image/jpg", "application/dicom", "application/octet-stream"})
@@ -57,26 +57,36 @@ async def read_uploads(request: Request, settings: Settings, max_files: int) -> 
     return uploads
 
 
-def _bounded(request: Request, settings: Settings) -> Receive:
-    """The request's messages, cut off with an error once their bytes, announced or received, pass the limit."""
-    limit = settings.max_upload_bytes
-    received = 0
+def announced_size(request: Request, settings: Settings) -> int:
+    """Bytes that the body will have, by its head; the most it may have where the head does not say.
 
-    def require_within(size: int) -> None:
-        if size > limit:
-            raise PayloadTooLargeError(
-                f"The request is larger than {limit // MEBIBYTE} MiB; send fewer or smaller files."
-            )
+    Raises:
+        PayloadTooLargeError: more than the limit.
+    """
+    announced = request.headers.get("content-length", "")
+    size = int(announced) if announced.isdecimal() else settings.max_upload_bytes
+    _require_within(size, settings)
+    return size
+
+
+def _require_within(size: int, settings: Settings) -> None:
+    if size > settings.max_upload_bytes:
+        raise PayloadTooLargeError(
+            f"The request is larger than {settings.max_upload_mib} MiB; send fewer or smaller files."
+        )
+
+
+def _bounded(request: Request, settings: Settings) -> Receive:
+    """The request's messages, cut off with an error once their bytes pass the limit."""
+    received = 0
 
     async def receive() -> Message:
         nonlocal received
         message = await request.receive()
         received += len(message.get("body", b""))
-        require_within(received)
+        _require_within(received, settings)
         return message
 
-    announced = request.headers.get("content-length", "")
-    require_within(int(announced) if announced.isdecimal() else 0)
     return receive
 
 

@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from pathlib import Path
 from shutil import copytree
@@ -159,6 +160,34 @@ def test_full_service_refuses_with_retry_after_and_answers_those_inside(service:
         assert int(refused.headers["Retry-After"]) >= 1
         assert inside[0].status_code == 200
         assert client.post("/classify", **form(PHANTOM)).status_code == 200  # type: ignore[arg-type]
+
+
+def test_callers_own_deadline_is_kept(service: Service) -> None:
+    engine, held_service = held(service)
+    with serving(held_service) as client:
+        hurried = client.post("/classify", **form(PHANTOM), headers={"X-Deadline-Ms": "200"})  # type: ignore[arg-type]
+        assert hurried.status_code == 504
+        assert "0.2 s" in hurried.json()["detail"]
+        engine.gate.set()
+        for nonsense in ("0", "-5", "nan", "soon"):
+            reply = client.post("/classify", **form(PHANTOM), headers={"X-Deadline-Ms": nonsense})  # type: ignore[arg-type]
+            assert reply.status_code == 422
+
+
+def test_caller_that_hangs_up_while_waiting_costs_no_pass(service: Service) -> None:
+    engine, held_service = held(service)
+    with serving(held_service) as client:
+        first = threading.Thread(target=lambda: client.post("/classify", **form(PHANTOM)))  # type: ignore[arg-type]
+        first.start()
+        engine.entered.wait(30)
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{client.base_url}/classify", **form(PHANTOM), timeout=0.3)  # type: ignore[arg-type]
+        while metric(client, "osteon_pending_requests") > 1:
+            time.sleep(0.01)
+        engine.gate.set()
+        first.join()
+        client.post("/classify", **form(PHANTOM))  # type: ignore[arg-type]
+        assert metric(client, "osteon_batch_size_sum") == 2
 
 
 def test_late_answer_is_a_504_and_frees_its_place(service: Service) -> None:

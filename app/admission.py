@@ -1,0 +1,121 @@
+"""How fast batches were and how much is inside in, whether one more request would be answered in time out.
+
+A request is refused at the door, before its body is read, when the radiographs inside would keep it waiting for longer
+than it may wait: an answer that comes too late would only take the machine's time from those that do not.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from app.errors import OverloadedError
+from app.settings import MEBIBYTE, Settings
+
+MEMORY = 0.95
+"""What an older batch counts against the next newer one."""
+SHORTEST_PAUSE_SECONDS = 1
+WELCOME_BATCHES = 2
+"""A wait of that many full batches is never too long, however slow the machine: it takes one to keep it busy."""
+
+
+@dataclass
+class Pace:
+    """Seconds of a batch of n radiographs as a line, slope * n + offset, fitted to the latest batches.
+
+    The fields are the sums of a weighted least-squares fit.
+    """
+
+    weight: float = 0.0
+    n: float = 0.0
+    seconds: float = 0.0
+    n_n: float = 0.0
+    n_seconds: float = 0.0
+
+    def observe(self, n: int, seconds: float) -> None:
+        self.weight = MEMORY * self.weight + 1
+        self.n = MEMORY * self.n + n
+        self.seconds = MEMORY * self.seconds + seconds
+        self.n_n = MEMORY * self.n_n + n * n
+        self.n_seconds = MEMORY * self.n_seconds + n * seconds
+
+    def batch_seconds(self, n: float) -> float:
+        """Predicted time of one batch; 0 before the first was observed."""
+        if not self.weight:
+            return 0.0
+        spread = self.n_n - self.n * self.n / self.weight
+        slope = (self.n_seconds - self.n * self.seconds / self.weight) / spread if spread > 1e-9 else math.inf
+        proportional = self.seconds / self.n
+        # Batches of one size tell nothing about the offset, and noise can tip the line: then time goes with the number.
+        slope = min(max(slope, 0.0), proportional)
+        return max(0.0, (self.seconds - slope * self.n) / self.weight) + slope * n
+
+    def wait_seconds(self, radiographs: int, max_batch: int) -> float:
+        """Predicted time until all of that many are through, in batches as full as can be."""
+        full, rest = divmod(radiographs, max_batch)
+        return full * self.batch_seconds(max_batch) + (self.batch_seconds(rest) if rest else 0.0)
+
+
+@dataclass
+class Place:
+    """What one admitted request holds: its radiographs, 1 until they have been counted, and its bytes."""
+
+    radiographs: int
+    size: int
+
+
+@dataclass
+class Admission:
+    """The door; touched on the event loop only, but for the pace, which the engine's thread keeps."""
+
+    settings: Settings
+    pace: Pace = field(default_factory=Pace)
+    inside: list[Place] = field(default_factory=list)
+
+    @property
+    def radiographs(self) -> int:
+        return sum(place.radiographs for place in self.inside)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the bodies inside."""
+        return sum(place.size for place in self.inside)
+
+    @contextmanager
+    def admit(self, size: int, deadline: float) -> Iterator[Place]:
+        """Hold a place for the length of the block.
+
+        Args:
+            size: bytes of the body, as far as they are known.
+            deadline: seconds until the answer is of no use.
+
+        Raises:
+            OverloadedError: no place or no memory is free, or the wait would be too long; says when to come back.
+        """
+        self._require_time(deadline)
+        self._require_room(size)
+        place = Place(1, size)
+        self.inside.append(place)
+        try:
+            yield place
+        finally:
+            self.inside.remove(place)
+
+    def _require_time(self, deadline: float) -> None:
+        largest = self.settings.max_batch
+        welcome = max(self.settings.max_wait_seconds, WELCOME_BATCHES * self.pace.batch_seconds(largest))
+        patience = min(deadline, welcome)
+        wait = self.pace.wait_seconds(self.radiographs + 1, largest)
+        if self.inside and wait > patience:
+            raise OverloadedError(
+                f"{self.radiographs} radiographs wait, {wait:.1f} s of work; send the request again after the pause.",
+                math.ceil(wait - patience),
+            )
+
+    def _require_room(self, size: int) -> None:
+        inside, settings = len(self.inside), self.settings
+        if inside >= settings.max_pending or self.size + size > settings.max_inflight_bytes:
+            raise OverloadedError(
+                f"{inside} requests of {self.size // MEBIBYTE} MiB are inside; send this one again after the pause.",
+                SHORTEST_PAUSE_SECONDS,
+            )

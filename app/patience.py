@@ -1,0 +1,59 @@
+"""Blocks that end early: when their time is over, or when the caller has gone."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from app.errors import DeadlineError
+
+
+@asynccontextmanager
+async def answered_within(seconds: float) -> AsyncIterator[None]:
+    """Bound the time of a request, from the reading of its body to its reply; what it queued is then dropped.
+
+    Raises:
+        DeadlineError: the time is over.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise DeadlineError(
+            f"There was no answer within {seconds:g} s of the request's head; send the body without pause, or send the "
+            "request again, to another replica if any."
+        ) from error
+
+
+@asynccontextmanager
+async def for_a_caller_who_stays(request: Request) -> AsyncIterator[Callable[[], None]]:
+    """Yield a function to call once the body is read; from then on the block ends when the caller hangs up.
+
+    Raises:
+        ClientDisconnect: the caller has gone.
+    """
+    watch: asyncio.Task[None] | None = None
+
+    async def end_when_gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        scope.reschedule(asyncio.get_running_loop().time())
+
+    def start() -> None:
+        nonlocal watch
+        watch = asyncio.create_task(end_when_gone())
+
+    try:
+        async with asyncio.timeout(None) as scope:
+            yield start
+    except TimeoutError as error:
+        if not scope.expired():
+            raise
+        raise ClientDisconnect from error
+    finally:
+        if watch is not None:
+            watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await watch

@@ -1,0 +1,88 @@
+"""Whoever would wait too long is told so at the door, and told when to come back."""
+
+import pytest
+
+from app.admission import Admission, Pace
+from app.errors import OverloadedError
+from app.settings import MEBIBYTE, Settings
+
+SLOPE, OFFSET = 0.016, 0.007
+"""Seconds of one more radiograph, and of a batch of none."""
+
+
+def measured(*sizes: int) -> Pace:
+    pace = Pace()
+    for size in sizes:
+        pace.observe(size, SLOPE * size + OFFSET)
+    return pace
+
+
+def door(pace: Pace, **changed: object) -> Admission:
+    return Admission(Settings.model_validate({"max_batch": 16, **changed}), pace)
+
+
+def test_pace_is_the_line_through_what_was_measured() -> None:
+    pace = measured(1, 16, 4, 8, 16, 2)
+    for size in (1, 5, 16):
+        assert pace.batch_seconds(size) == pytest.approx(SLOPE * size + OFFSET)
+    assert pace.wait_seconds(40, max_batch=16) == pytest.approx(40 * SLOPE + 3 * OFFSET)
+
+
+def test_batches_of_one_size_are_taken_to_cost_by_the_radiograph() -> None:
+    assert measured(8, 8, 8).batch_seconds(16) == pytest.approx(2 * (8 * SLOPE + OFFSET))
+
+
+def test_pace_follows_a_machine_that_becomes_slower() -> None:
+    pace = measured(*[1, 8, 16] * 10)
+    for size in [1, 8, 16] * 40:
+        pace.observe(size, 3 * (SLOPE * size + OFFSET))
+    assert pace.batch_seconds(16) == pytest.approx(3 * (SLOPE * 16 + OFFSET), rel=0.02)
+
+
+def test_nothing_measured_yet_refuses_nobody() -> None:
+    with door(Pace()).admit(1, deadline=0.001) as place:
+        assert place.radiographs == 1
+
+
+def test_request_that_would_wait_too_long_is_told_how_long() -> None:
+    crowded = door(measured(1, 8, 16), max_wait_seconds=1.0)
+    with crowded.admit(1, deadline=30) as place:
+        place.radiographs = 320
+        with pytest.raises(OverloadedError, match="320 radiographs wait") as refusal, crowded.admit(1, deadline=30):
+            pass
+        wait = 20 * (16 * SLOPE + OFFSET) + SLOPE + OFFSET
+        assert refusal.value.retry_after == pytest.approx(wait - 1, abs=1)
+    with crowded.admit(1, deadline=30):
+        assert crowded.radiographs == 1
+
+
+def test_own_deadline_counts_when_it_is_shorter() -> None:
+    crowded = door(measured(1, 8, 16))
+    with crowded.admit(1, deadline=30) as place:
+        place.radiographs = 10
+        with crowded.admit(1, deadline=0.5):
+            pass
+        with pytest.raises(OverloadedError), crowded.admit(1, deadline=0.1):
+            pass
+
+
+def test_two_full_batches_are_welcome_on_the_slowest_machine() -> None:
+    pace = Pace()
+    for size in (1, 16):
+        pace.observe(size, float(size))
+    slow = door(pace)
+    with slow.admit(1, deadline=60) as place:
+        place.radiographs = 31
+        with slow.admit(1, deadline=60), pytest.raises(OverloadedError), slow.admit(1, deadline=60):
+            pass
+
+
+def test_bytes_and_requests_inside_are_bounded_and_given_back() -> None:
+    small = door(Pace(), max_inflight_mib=10, max_pending=2)
+    for _ in range(3):
+        with small.admit(6 * MEBIBYTE, deadline=1):
+            with pytest.raises(OverloadedError, match="6 MiB"), small.admit(6 * MEBIBYTE, deadline=1):
+                pass
+            with small.admit(1, deadline=1), pytest.raises(OverloadedError, match="2 requests"), small.admit(1, 1):
+                pass
+    assert (small.radiographs, small.size) == (0, 0)
