@@ -7,7 +7,7 @@ BIN := .venv/bin
 LOCK := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help demo serve test check lock
+.PHONY: help demo serve test check bench lock
 
 help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
@@ -28,6 +28,9 @@ check: .venv/dev  ## format, lint, types, import contracts, Dockerfile, compose 
 	$(BIN)/lint-imports
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+bench: .venv/dev  ## measure the service beside its peers on this machine's CPU
+	$(BIN)/python -m benchmarks.serving
 
 lock: .venv/dev  ## generate both locks from pyproject.toml
 	$(LOCK) --output-file requirements.lock pyproject.toml

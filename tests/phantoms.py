@@ -31,7 +31,7 @@ def draw_phantom(seed: int, fracture: bool = False, height: int = 160, width: in
         lower *= 1 - 0.75 * np.exp(-(((v - _break_line(across, joint)) / 0.008) ** 2))
     image = image * (1 - np.maximum(upper > 0, lower > 0) * 0.5) + np.maximum(upper, lower) * CORTEX
     image = cv2.GaussianBlur(image, (0, 0), max(0.6, height / 400)) + random.normal(0, NOISE, image.shape)
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(image), 0, 255), np.uint8)
 
 
 def write_dataset(root: Path, studies: int, seed: int = 0) -> Path:
@@ -40,7 +40,8 @@ def write_dataset(root: Path, studies: int, seed: int = 0) -> Path:
     Body parts and labels alternate, so that both splits hold both labels of both parts.
     """
     for split_number, split in enumerate(("train", "valid")):
-        study_rows, image_rows = [], []
+        study_rows: list[list[object]] = []
+        image_rows: list[list[object]] = []
         for number in range(studies):
             target, part = number % 2, ("XR_HAND", "XR_LEG")[number // 2 % 2]
             label = ("negative", "positive")[target]
@@ -51,7 +52,7 @@ def write_dataset(root: Path, studies: int, seed: int = 0) -> Path:
             for view in range(1, 3 if number % 3 == 0 else 2):
                 drawing = draw_phantom(hash((seed, split_number, number, view)) % 2**32, fracture=bool(target))
                 image_rows.append([f"{folder}/image{view}.png"])
-                cv2.imwrite(str(root.parent / image_rows[-1][0]), drawing)
+                cv2.imwrite(str(root.parent / f"{folder}/image{view}.png"), drawing)
         _write_csv(root / f"{split}_labeled_studies.csv", study_rows)
         _write_csv(root / f"{split}_image_paths.csv", image_rows)
     return root
@@ -64,16 +65,18 @@ def _bone(across: np.ndarray, v: np.ndarray, ends: tuple[float, float], half_wid
     flared = half_width * (1 + 0.7 * np.exp(-np.maximum(from_end, 0) / 0.06))
     inside = _edge(flared - np.abs(across), 0.006) * _edge(from_end, 0.006)
     depth = np.minimum(flared - np.abs(across), from_end) / half_width
-    return inside * (MARROW / CORTEX + (1 - MARROW / CORTEX) * np.exp(-(((depth - 0.15) / 0.22) ** 2)))
+    brightness = MARROW / CORTEX + (1 - MARROW / CORTEX) * np.exp(-(((depth - 0.15) / 0.22) ** 2))
+    return np.asarray(inside * brightness)
 
 
 def _displaced(across: np.ndarray, v: np.ndarray, joint: float, random: np.random.Generator) -> np.ndarray:
-    return across - random.choice([-1, 1]) * random.uniform(0.02, 0.03) * (v > _break_line(across, joint))
+    offset = random.choice([-1, 1]) * random.uniform(0.02, 0.03)
+    return np.asarray(across - offset * (v > _break_line(across, joint)))
 
 
 def _break_line(across: np.ndarray, joint: float) -> np.ndarray:
     """Where along the limb the oblique break runs."""
-    return joint + 0.22 + 0.5 * across
+    return np.asarray(joint + 0.22 + 0.5 * across)
 
 
 def _edge(distance: np.ndarray, softness: float) -> np.ndarray:

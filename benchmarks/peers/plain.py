@@ -1,0 +1,30 @@
+"""The plain peer: FastAPI, one torch model, one pass for each request in FastAPI's own thread pool."""
+
+import sys
+from pathlib import Path
+
+import torch
+import uvicorn
+from fastapi import FastAPI, UploadFile
+
+from xray.checkpoint import load_checkpoint
+from xray.image import decode_radiograph
+from xray.preprocess import preprocess
+
+
+def create_app(checkpoint: Path) -> FastAPI:
+    loaded = load_checkpoint(checkpoint)
+    app = FastAPI()
+
+    @app.post("/classify")
+    def classify(file: UploadFile) -> dict[str, float]:
+        pixels, _ = preprocess(decode_radiograph(file.file.read()), loaded.manifest.preprocess)
+        with torch.inference_mode():
+            logit = loaded.model(torch.from_numpy(pixels)[None]).logits_B
+        return {"probability": float(logit.sigmoid())}
+
+    return app
+
+
+if __name__ == "__main__":
+    uvicorn.run(create_app(Path(sys.argv[1])), port=int(sys.argv[2]), log_level="warning")
