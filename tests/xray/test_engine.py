@@ -71,6 +71,16 @@ def test_engine_passes_the_equality_gate_on_real_radiographs(
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
+def test_mean_of_the_served_map_plus_bias_is_the_served_logit(
+    starter: Checkpoint, kept: Path, precision: CpuPrecision
+) -> None:
+    pixels = pixels_of([Radiograph(draw_phantom(seed)) for seed in range(4)], starter)
+    output = OpenVinoEngine(starter, precision, kept).forward(pixels)
+    bias = starter.model.classifier.bias.detach()
+    assert torch.allclose(output.cams_Bhw.mean((1, 2)) + bias, output.logits_B, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_answer_does_not_depend_on_the_company_in_the_batch(
     starter: Checkpoint, kept: Path, precision: CpuPrecision
 ) -> None:
