@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.options import require_size
 from xray.checkpoint import Checkpoint, CheckpointManifest, TrainingData, save_checkpoint
 from xray.errors import ArtifactError
 from xray.model import Architecture, XrayDenseNet
@@ -36,6 +37,9 @@ class ImportOptions:
     architecture: Architecture = "densenet201"
     size: int = 224
     """Input side in pixels that the weights were trained with."""
+
+    def __post_init__(self) -> None:
+        require_size(self.size)
 
 
 def import_original(options: ImportOptions) -> CheckpointManifest:

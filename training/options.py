@@ -9,7 +9,7 @@ from xray.checkpoint import StorageType
 from xray.engine import DeviceChoice
 from xray.errors import InputError
 from xray.model import Architecture
-from xray.preprocess import Framing, PreprocessSpec
+from xray.preprocess import MAX_SIZE, MIN_SIZE, Framing, PreprocessSpec
 
 Precision = Literal["bfloat16", "float32"]
 
@@ -69,8 +69,7 @@ class TrainOptions:
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give at least {least}.")
-        if not 32 <= self.size <= 2048:
-            raise InputError(f"--size is {self.size}; give 32 to 2048 pixels.")
+        require_size(self.size)
 
     @property
     def preprocess(self) -> PreprocessSpec:
@@ -80,3 +79,9 @@ class TrainOptions:
     def recipe(self) -> dict[str, object]:
         """The options that decide the result, for comparison when a run is resumed."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in MACHINE_ONLY}
+
+
+def require_size(size: int) -> None:
+    """Raises: InputError: no network takes an input of that many pixels a side."""
+    if not MIN_SIZE <= size <= MAX_SIZE:
+        raise InputError(f"--size is {size}; give {MIN_SIZE} to {MAX_SIZE} pixels.")

@@ -18,6 +18,8 @@ from xray.image import PixelArray, Radiograph
 IMAGENET_MEAN = 0.449
 IMAGENET_STD = 0.226
 """Means over ImageNet's three channels, in units of the full gray range: a radiograph has but one channel."""
+MIN_SIZE, MAX_SIZE = 32, 2048
+"""Canvas sides in pixels: from one cell of the last feature map to more than a whole joint needs."""
 CANNY_LOW, CANNY_HIGH = 50, 150
 """Gray levels per pixel: the gradient thresholds of the edge detector behind `densest-edge`."""
 
@@ -42,8 +44,8 @@ class PreprocessSpec:
     std: float = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        if not 32 <= self.size <= 2048 or not self.std > 0:
-            raise ValueError(f"size must be 32 to 2048 and std above 0, not {self.size} and {self.std}")
+        if not MIN_SIZE <= self.size <= MAX_SIZE or not self.std > 0:
+            raise ValueError(f"size must be {MIN_SIZE} to {MAX_SIZE} and std above 0, not {self.size} and {self.std}")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from training.import_original import ImportOptions, import_original
 from xray.checkpoint import load_checkpoint
-from xray.errors import ArtifactError
+from xray.errors import ArtifactError, InputError
 from xray.preprocess import IMAGENET_MEAN, IMAGENET_STD
 
 NEW_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))([12])\.")
@@ -101,3 +101,8 @@ def test_a_file_that_torch_did_not_write_is_refused(data: bytes, tmp_path: Path)
     (tmp_path / "x.tar").write_bytes(data)
     with pytest.raises(ArtifactError, match=r"x\.tar"):
         import_original(ImportOptions(tmp_path / "x.tar", tmp_path / "checkpoint", "densenet121", 64))
+
+
+def test_size_out_of_range_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--size is 5; give 32"):
+        ImportOptions(tmp_path / "x.tar", tmp_path / "checkpoint", size=5)
