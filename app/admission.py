@@ -5,7 +5,7 @@ than it may wait: an answer that comes too late would only take the machine's ti
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -38,6 +38,12 @@ class Pace:
         self.seconds = MEMORY * self.seconds + seconds
         self.n_n = MEMORY * self.n_n + n * n
         self.n_seconds = MEMORY * self.n_seconds + n * seconds
+
+    def restart(self, batch_seconds: Mapping[int, float]) -> None:
+        """Forget what another network took, and begin with what this one's first batches took, by their size."""
+        self.weight = self.n = self.seconds = self.n_n = self.n_seconds = 0.0
+        for n, seconds in batch_seconds.items():
+            self.observe(n, seconds)
 
     def batch_seconds(self, n: float) -> float:
         """Predicted time of one batch; 0 before the first was observed."""
@@ -110,12 +116,15 @@ class Admission:
             raise OverloadedError(
                 f"{self.radiographs} radiographs wait, {wait:.1f} s of work; send the request again after the pause.",
                 math.ceil(wait - patience),
+                "wait",
             )
 
     def _require_room(self, size: int) -> None:
         inside, settings = len(self.inside), self.settings
-        if inside >= settings.max_pending or self.size + size > settings.max_inflight_bytes:
+        full, heavy = inside >= settings.max_pending, self.size + size > settings.max_inflight_bytes
+        if full or heavy:
             raise OverloadedError(
                 f"{inside} requests of {self.size // MEBIBYTE} MiB are inside; send this one again after the pause.",
                 SHORTEST_PAUSE_SECONDS,
+                "requests" if full else "bytes",
             )

@@ -6,13 +6,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_address
+from secrets import compare_digest
 from typing import Annotated, Literal
 
 from fastapi import Depends, Header, Query, Request
 
-from app.errors import OutOfRangeError
+from app.errors import NotAllowedError, OutOfRangeError
+from app.generation import Generation
 from app.patience import answered_within, for_a_caller_who_stays
 from app.service import Service
+from app.stages import Stages
 from app.uploads import Upload, announced_size, read_uploads
 from xray.gallery import Wanted
 from xray.mura import study_key
@@ -24,10 +28,21 @@ STUDY_FORM = re.compile(r"(?:.*/)?(?P<body_part>XR_\w+)/(?P<patient>patient\w+)/
 
 @dataclass(frozen=True)
 class AnsweredStudy:
-    """The uploads of a request and what one pass says about them, in the same order."""
+    """The uploads of a request and what one pass says about them, in the same order.
+
+    Attributes:
+        generation: the artifacts that said it.
+    """
 
     uploads: list[Upload]
     prediction: StudyPrediction
+    generation: Generation
+    stages: Stages
+
+    @property
+    def checkpoint(self) -> str:
+        """Its id."""
+        return self.generation.predictor.manifest.id
 
 
 def service(request: Request) -> Service:
@@ -60,13 +75,15 @@ async def _answer(
         seconds: until the deadline.
         max_files: where an endpoint takes fewer than the settings allow.
     """
-    size = announced_size(request, service.settings)
+    size, stages = announced_size(request, service.settings), request.state.stages
     with service.admission.admit(size, seconds) as place:
         async with answered_within(seconds), for_a_caller_who_stays(request) as body_is_read:
-            uploads = await read_uploads(request, service.settings, max_files or service.settings.max_files)
+            with stages.measure("read"):
+                uploads = await read_uploads(request, service.settings, max_files or service.settings.max_files)
             place.radiographs = len(uploads)
             body_is_read()
-            yield AnsweredStudy(uploads, await service.predict(uploads))
+            generation = service.generation
+            yield AnsweredStudy(uploads, await service.predict(generation, uploads, stages), generation, stages)
 
 
 def wanted(
@@ -82,7 +99,7 @@ def wanted(
     if k > service.settings.max_neighbors:
         raise OutOfRangeError(f"k is {k}; ask for at most {service.settings.max_neighbors} neighbors.")
     if body_part is not None:
-        service.gallery.require_body_part(body_part)
+        service.generation.gallery.require_body_part(body_part)
     return Wanted(k, body_part, label, _study_key(exclude_study))
 
 
@@ -93,6 +110,22 @@ def _study_key(written: str | None) -> str | None:
     if parts is None:
         raise OutOfRangeError("exclude_study names no study; write it like XR_ELBOW/patient04989/study1.")
     return study_key(parts["body_part"], parts["patient"], parts["study"])
+
+
+def administrator(
+    request: Request, service: ServiceDep, authorization: Annotated[str, Header(description="`Bearer TOKEN`")] = ""
+) -> None:
+    """Let an administrator pass: whoever has the token, or, where none is set, whoever calls from this machine.
+
+    Raises:
+        NotAllowedError: the caller is neither.
+    """
+    token = service.settings.admin_token
+    if token is None:
+        if request.client is None or not ip_address(request.client.host).is_loopback:
+            raise NotAllowedError("Without OSTEON_ADMIN_TOKEN this is for callers on the service's own machine.")
+    elif not compare_digest(authorization.encode(), f"Bearer {token.get_secret_value()}".encode()):
+        raise NotAllowedError("Send the token of the administrator as 'Authorization: Bearer TOKEN'.")
 
 
 AnswerDep = Annotated[Callable[..., AbstractAsyncContextManager[AnsweredStudy]], Depends(answering)]

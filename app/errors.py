@@ -2,8 +2,10 @@
 
 RequestError                    what only a service can have to say
 ├── MalformedRequestError       400
+├── NotAllowedError             403
 ├── UnknownPathError            404
 ├── WrongMethodError            405
+├── ReloadRefusedError          409
 ├── PayloadTooLargeError        413
 ├── UnsupportedContentTypeError 415
 ├── OutOfRangeError             422
@@ -41,12 +43,20 @@ class MalformedRequestError(RequestError):
     """The request cannot be parsed, or lacks its image."""
 
 
+class NotAllowedError(RequestError):
+    """The caller may not do that."""
+
+
 class UnknownPathError(RequestError):
     """Nothing is served there."""
 
 
 class WrongMethodError(RequestError):
     """The path is served, but not for this method."""
+
+
+class ReloadRefusedError(RequestError):
+    """The artifacts were not exchanged, and the old ones go on."""
 
 
 class PayloadTooLargeError(RequestError):
@@ -62,11 +72,14 @@ class OutOfRangeError(RequestError):
 
 
 class OverloadedError(RequestError):
-    """Too much is waiting; the caller should come back after `retry_after` seconds."""
+    """Too much is waiting; the caller should come back after `retry_after` seconds.
 
-    def __init__(self, detail: str, retry_after: int) -> None:
+    `limit` names what was reached: the predicted `wait`, `requests` inside or their `bytes`.
+    """
+
+    def __init__(self, detail: str, retry_after: int, limit: str) -> None:
         super().__init__(detail)
-        self.retry_after = retry_after
+        self.retry_after, self.limit = retry_after, limit
 
 
 class EngineError(RequestError):
@@ -83,8 +96,10 @@ class DeadlineError(RequestError):
 
 STATUS: dict[type[Exception], HTTPStatus] = {
     MalformedRequestError: HTTPStatus.BAD_REQUEST,
+    NotAllowedError: HTTPStatus.FORBIDDEN,
     UnknownPathError: HTTPStatus.NOT_FOUND,
     WrongMethodError: HTTPStatus.METHOD_NOT_ALLOWED,
+    ReloadRefusedError: HTTPStatus.CONFLICT,
     PayloadTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     TooManyPixelsError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnsupportedContentTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -116,15 +131,17 @@ def status_of(error: Exception) -> HTTPStatus:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def problem(status: HTTPStatus, kind: str, detail: str) -> JSONResponse:
-    """One problem document."""
+def problem(request: Request, status: HTTPStatus, kind: str, detail: str) -> JSONResponse:
+    """One problem document; the metrics learn of its kind from the request's state."""
+    request.state.reason = kind
     content = {"type": f"urn:osteon:error:{kind}", "title": status.phrase, "status": status.value, "detail": detail}
     return JSONResponse(content, status, media_type=PROBLEM_TYPE)
 
 
 async def _own_error(request: Request, error: Exception) -> JSONResponse:
-    reply = problem(status_of(error), type(error).__name__, str(error))
+    reply = problem(request, status_of(error), type(error).__name__, str(error))
     if isinstance(error, OverloadedError):
+        request.state.reason = error.limit
         reply.headers["Retry-After"] = str(error.retry_after)
     return reply
 
@@ -132,29 +149,36 @@ async def _own_error(request: Request, error: Exception) -> JSONResponse:
 async def _invalid_option(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     faults = [f"{'.'.join(str(part) for part in fault['loc'][1:])}: {fault['msg']}" for fault in error.errors()]
-    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, OutOfRangeError.__name__, "; ".join(faults))
+    return problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, OutOfRangeError.__name__, "; ".join(faults))
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     if status == HTTPStatus.NOT_FOUND:
-        reply = problem(status, UnknownPathError.__name__, f"Nothing is served at this path; {WHAT_IS_SERVED}")
+        reply = problem(request, status, UnknownPathError.__name__, f"Nothing is served at this path; {WHAT_IS_SERVED}")
     elif status == HTTPStatus.METHOD_NOT_ALLOWED:
-        reply = problem(status, WrongMethodError.__name__, f"{request.method} is not served here; {WHAT_IS_SERVED}")
+        reply = problem(
+            request, status, WrongMethodError.__name__, f"{request.method} is not served here; {WHAT_IS_SERVED}"
+        )
     else:
-        reply = problem(status, MalformedRequestError.__name__, f"The request cannot be read: {error.detail}")
+        reply = problem(request, status, MalformedRequestError.__name__, f"The request cannot be read: {error.detail}")
     reply.headers.update(error.headers or {})
     return reply
 
 
 async def _hung_up(request: Request, error: Exception) -> JSONResponse:
     # Nobody is there to read it; it only keeps a caller's going away from being logged as our failure.
-    return problem(HTTPStatus.BAD_REQUEST, MalformedRequestError.__name__, "The body ended before it was complete.")
+    return problem(
+        request, HTTPStatus.BAD_REQUEST, MalformedRequestError.__name__, "The body ended before it was complete."
+    )
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     # The server logs the traceback; the caller learns only that it is our fault.
     return problem(
-        HTTPStatus.INTERNAL_SERVER_ERROR, EngineError.__name__, "This is our fault; the request may be sent again."
+        request,
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        EngineError.__name__,
+        "This is our fault; the request may be sent again.",
     )

@@ -1,18 +1,41 @@
 """What runs from the first request to the last."""
 
+import asyncio
+import logging
+import signal
+import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 
+from app.errors import ReloadRefusedError
 from app.service import Service
+from app.watch import end_with_the_loop, watch
+
+logger = logging.getLogger(__name__)
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Start the engine's thread; at the end finish what is queued and let the workers go."""
+    """Start the engine's thread and the watch over it; at the end finish what is queued and let the workers go."""
     service: Service = app.state.service
     service.batcher.start()
+    tasks = [asyncio.create_task(watch(service, app.state.give_up))]
+    if threading.current_thread() is threading.main_thread():  # else this process is not ours to end or to signal
+        tasks.append(asyncio.create_task(end_with_the_loop()))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _start_reload, service, tasks)
     yield
-    service.batcher.stop()
+    for task in tasks:
+        task.cancel()
+    await asyncio.to_thread(service.batcher.stop, service.settings.deadline_seconds)
     service.workers.shutdown(cancel_futures=True)
+
+
+def _start_reload(service: Service, tasks: list[asyncio.Task[None]]) -> None:
+    tasks.append(asyncio.create_task(_reload(service)))
+
+
+async def _reload(service: Service) -> None:
+    with suppress(ReloadRefusedError):  # it is in the log, and nobody waits for a reply
+        await service.reload()

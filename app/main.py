@@ -1,5 +1,7 @@
 """A loaded service in, the application around it out."""
 
+from collections.abc import Callable
+
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
@@ -9,14 +11,19 @@ from app.metrics import MeasuredRequests
 from app.routes import router
 from app.schemas import NOTICE
 from app.service import Service
+from app.watch import end_process
 from xray.checkpoint import CODE_VERSION
 
 
-def create_app(service: Service) -> FastAPI:
-    """Wire routes, metrics, errors and the service's life together."""
+def create_app(service: Service, give_up: Callable[[], None] = end_process) -> FastAPI:
+    """Wire routes, metrics, errors and the service's life together.
+
+    Args:
+        give_up: called when the engine is lost; a new process must take over.
+    """
     app = FastAPIOffline(title="Osteon", version=CODE_VERSION, description=NOTICE, lifespan=lifespan)
-    app.state.service = service
-    app.add_middleware(MeasuredRequests, metrics=service.metrics)
+    app.state.service, app.state.give_up = service, give_up
+    app.add_middleware(MeasuredRequests, metrics=service.metrics, draining=lambda: service.vitals.draining)
     app.include_router(router)
     install_error_handlers(app)
     return app

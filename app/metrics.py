@@ -1,65 +1,99 @@
 """Counts and durations for Prometheus, in a registry of each application's own."""
 
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.admission import Admission
+from app.generation import Generation
+from app.stages import Stages
 
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+"""Seconds."""
 UNROUTED = "unrouted"
 """Stands for every path that we do not serve, so that a scanner cannot fill the registry."""
 
+UNEXPECTED = "unexpected"
+"""Stands for every error of ours that has no kind."""
+
 
 class Metrics:
-    """What /metrics tells; the door is asked whenever it is read."""
+    """What /metrics tells."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter("osteon_requests", "Requests answered.", ("endpoint", "status"), registry=self.registry)
-        self.seconds = Histogram(
-            "osteon_request_seconds",
-            "Time from the request's head to its answer.",
-            ("endpoint",),
-            registry=self.registry,
-        )
+        self.seconds = self._histogram("osteon_request_seconds", "From a request's head to its answer.", ("endpoint",))
+        self.stage_seconds = self._histogram("osteon_stage_seconds", "Of a request, by stage.", ("stage",))
+        self.forward_seconds = self._histogram("osteon_forward_seconds", "Of one forward pass of a batch.")
         self.batch_size = Histogram(
             "osteon_batch_size", "Radiographs per forward pass.", buckets=BATCH_BUCKETS, registry=self.registry
         )
-        self.forward_seconds = Histogram(
-            "osteon_forward_seconds", "Time of one forward pass of a batch.", registry=self.registry
+        self.refusals = Counter(
+            "osteon_refusals",
+            "Problems answered, by kind, or by the limit that was reached.",
+            ("reason",),
+            registry=self.registry,
         )
-        gauges = {
-            "osteon_pending_requests": ("Requests in the service.", lambda: len(admission.inside)),
-            "osteon_pending_radiographs": ("Radiographs of these requests.", lambda: admission.radiographs),
-            "osteon_pending_bytes": ("Bytes of their bodies.", lambda: admission.size),
-        }
-        for name, (meaning, value) in gauges.items():
-            Gauge(name, meaning, registry=self.registry).set_function(value)
+        self.answers = Counter(
+            "osteon_answers",
+            "Radiographs answered, by where from: pass, shared, kept.",
+            ("source",),
+            registry=self.registry,
+        )
+        self.artifacts = Info("osteon_artifacts", "What answers.", registry=self.registry)
+
+    def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
+        """Ask for a value whenever the metrics are read."""
+        Gauge(name, meaning, registry=self.registry).set_function(value)
+
+    def describe(self, generation: Generation) -> None:
+        """Tell which artifacts answer from now on."""
+        manifest, gallery = generation.predictor.manifest, generation.gallery.manifest
+        self.artifacts.info(
+            {
+                "checkpoint": manifest.id,
+                "architecture": manifest.architecture,
+                "engine": generation.predictor.engine.name,
+                "gallery": f"{gallery.dataset}/{gallery.split}",
+                "entries": str(gallery.count),
+            }
+        )
+
+    def _histogram(self, name: str, meaning: str, labels: tuple[str, ...] = ()) -> Histogram:
+        return Histogram(name, meaning, labels, buckets=STAGE_BUCKETS, registry=self.registry)
 
 
 class MeasuredRequests:
-    """ASGI middleware that counts and times every request by its route."""
+    """ASGI middleware that counts and times every request by its route, and tells each caller of its stages."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, draining: Callable[[], bool]) -> None:
+        self.app, self.metrics, self.draining = app, metrics, draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started = time.perf_counter()
+        started, stages = time.perf_counter(), Stages()
+        state = scope.setdefault("state", {})
+        state["stages"] = stages
 
         def measure(status: int) -> None:
             endpoint = getattr(scope.get("route"), "path", UNROUTED)
             self.metrics.requests.labels(endpoint, status).inc()
             self.metrics.seconds.labels(endpoint).observe(time.perf_counter() - started)
+            if status >= HTTPStatus.BAD_REQUEST:
+                self.metrics.refusals.labels(state.get("reason", UNEXPECTED)).inc()
+            for stage, seconds in stages.seconds.items():
+                self.metrics.stage_seconds.labels(stage).observe(seconds)
 
         async def measured_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 measure(message["status"])
+                message["headers"] = [*message["headers"], *self._headers(stages, time.perf_counter() - started)]
             await send(message)
 
         try:
@@ -67,3 +101,7 @@ class MeasuredRequests:
         except Exception:
             measure(HTTPStatus.INTERNAL_SERVER_ERROR)  # the outermost layer answers, out of our sight
             raise
+
+    def _headers(self, stages: Stages, seconds: float) -> list[tuple[bytes, bytes]]:
+        headers = [(b"server-timing", stages.header(seconds).encode())]
+        return [*headers, (b"connection", b"close")] if self.draining() else headers

@@ -3,10 +3,10 @@
 import base64
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from app.dependencies import AnswerDep, AnsweredStudy, ServiceDep, WantedDep
+from app.dependencies import AnswerDep, AnsweredStudy, ServiceDep, WantedDep, administrator
 from app.errors import PROBLEM_TYPE
 from app.schemas import (
     AnalyzeReply,
@@ -17,6 +17,7 @@ from app.schemas import (
     NeighborReply,
     Problem,
     RadiographReply,
+    ReloadReply,
     RetrieveReply,
 )
 from app.service import Service
@@ -59,7 +60,7 @@ router = APIRouter(responses=REFUSALS)
 async def classify(answer: AnswerDep, service: ServiceDep) -> ClassifyReply:
     """The probability that the study is abnormal, and that of each radiograph."""
     async with answer() as study:
-        return ClassifyReply(**_classification(study, service))
+        return ClassifyReply(**_classification(study))
 
 
 @router.post("/cam", openapi_extra=UPLOAD, response_class=Response, responses={200: {"content": {"image/png": IMAGE}}})
@@ -68,11 +69,9 @@ async def cam(
 ) -> Response:
     """Where the evidence lies in one radiograph, as a PNG of its width and height."""
     async with answer(max_files=1) as study:
-        png = await service.off_loop(_draw, study.prediction.radiographs[0], style, alpha)
-        headers = {
-            "X-Probability": f"{study.prediction.probability:.6f}",
-            "X-Checkpoint": service.predictor.manifest.id,
-        }
+        with study.stages.measure("encode"):
+            png = await service.off_loop(_draw, study.prediction.radiographs[0], style, alpha)
+        headers = {"X-Probability": f"{study.prediction.probability:.6f}", "X-Checkpoint": study.checkpoint}
         return Response(png, media_type="image/png", headers=headers)
 
 
@@ -81,7 +80,7 @@ async def retrieve(wanted: WantedDep, answer: AnswerDep, service: ServiceDep) ->
     """The gallery's radiographs nearest to the study."""
     async with answer() as study:
         neighbors = await _neighbors(study, wanted, service)
-        return RetrieveReply(checkpoint=service.predictor.manifest.id, neighbors=neighbors)
+        return RetrieveReply(checkpoint=study.checkpoint, neighbors=neighbors)
 
 
 @router.post("/analyze", openapi_extra=UPLOAD)
@@ -95,38 +94,41 @@ async def analyze(
     """All three answers from one pass."""
     async with answer() as study:
         shown = study.prediction.radiographs if cam == "overlay" else ()
-        pngs = [await service.off_loop(_draw, prediction, "overlay", alpha) for prediction in shown]
+        with study.stages.measure("encode"):
+            pngs = [await service.off_loop(_draw, prediction, "overlay", alpha) for prediction in shown]
         return AnalyzeReply(
-            **_classification(study, service),
+            **_classification(study),
             cams=[f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in pngs],
             neighbors=await _neighbors(study, wanted, service),
         )
 
 
 @router.get("/health/live")
-async def live() -> HealthReply:
-    """Whether the process answers at all."""
+async def live(service: ServiceDep) -> HealthReply:
+    """Whether the engine gives signs of life; where it does not, only a new process will help."""
+    service.vitals.require_live()
     return HealthReply(status="live")
 
 
 @router.get("/health/ready")
 async def ready(service: ServiceDep) -> HealthReply:
-    """Whether radiographs can be answered."""
-    service.batcher.require_running()
+    """Whether radiographs are answered, rightly and in time: engine, canary and queue are well."""
+    service.vitals.require_ready()
     return HealthReply(status="ready")
 
 
 @router.get("/info")
 async def info(service: ServiceDep) -> InfoReply:
     """What this replica runs, and its limits."""
-    manifest, gallery = service.predictor.manifest, service.gallery
+    predictor, gallery = service.generation.predictor, service.generation.gallery
+    manifest = predictor.manifest
     limits = {"max_upload_mib", "max_pixels", "max_files", "max_neighbors", "max_pending", "deadline_seconds"}
     return InfoReply(
         version=CODE_VERSION,
         checkpoint=manifest.id,
         architecture=manifest.architecture,
         input_size=manifest.preprocess.size,
-        engine=service.predictor.engine.name,
+        engine=predictor.engine.name,
         metrics=manifest.metrics,
         gallery=GalleryInfo(
             dataset=gallery.manifest.dataset,
@@ -145,10 +147,17 @@ async def metrics(service: ServiceDep) -> Response:
     return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def _classification(study: AnsweredStudy, service: Service) -> dict[str, Any]:
+@router.post("/admin/reload", dependencies=[Depends(administrator)])
+async def reload(service: ServiceDep) -> ReloadReply:
+    """Read checkpoint and gallery from their folders again; the old pair answers until the new one has been proven."""
+    generation = await service.reload()
+    return ReloadReply(checkpoint=generation.predictor.manifest.id, entries=len(generation.gallery.entries))
+
+
+def _classification(study: AnsweredStudy) -> dict[str, Any]:
     prediction = study.prediction
     return {
-        "checkpoint": service.predictor.manifest.id,
+        "checkpoint": study.checkpoint,
         "probability": prediction.probability,
         "label": prediction.label,
         "threshold": prediction.threshold,
@@ -166,7 +175,9 @@ def _classification(study: AnsweredStudy, service: Service) -> dict[str, Any]:
 
 
 async def _neighbors(study: AnsweredStudy, wanted: Wanted, service: Service) -> list[NeighborReply]:
-    found: list[Neighbor] = await service.off_loop(service.gallery.search, study.prediction.embedding_D, wanted)
+    search = study.generation.gallery.search
+    with study.stages.measure("search"):
+        found: list[Neighbor] = await service.off_loop(search, study.prediction.embedding_D, wanted)
     return [
         NeighborReply(
             rank=neighbor.rank,

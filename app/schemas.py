@@ -77,6 +77,13 @@ class InfoReply(BaseModel):
     notice: str = NOTICE
 
 
+class ReloadReply(BaseModel):
+    """What answers from now on."""
+
+    checkpoint: str
+    entries: int
+
+
 class Problem(BaseModel):
     """RFC 9457: `type` names our error class, `detail` says what to change."""
 

@@ -1,39 +1,51 @@
-"""Uploads in, a study's prediction out: decode, batch, wait, each in its place and none on the event loop."""
+"""Uploads in, a study's prediction out; everything a replica holds, and the exchange of its artifacts."""
 
 import asyncio
+import gc
+import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from app.admission import Admission
 from app.batcher import Batcher
+from app.errors import ReloadRefusedError
+from app.generation import Generation, load_generation
 from app.metrics import Metrics
+from app.passes import Passes, Reading
 from app.settings import Settings
+from app.stages import Stages
 from app.uploads import Upload
-from xray.checkpoint import load_checkpoint
-from xray.engine import choose_device, load_engine
-from xray.errors import InputError
-from xray.gallery import Gallery, load_gallery
-from xray.image import decode_radiograph
-from xray.predictor import Predictor, Prepared, StudyPrediction
+from app.vitals import Vitals
+from xray.errors import InputError, TooManyPixelsError
+from xray.predictor import StudyPrediction
 
 ResultT = TypeVar("ResultT")
 
+logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
+
+@dataclass
 class Service:
-    """Everything a running replica holds."""
+    """Everything a running replica holds.
+
+    Attributes:
+        generation: the artifacts that answer; a request takes them once and keeps them to its end.
+    """
 
     settings: Settings
-    predictor: Predictor
-    gallery: Gallery
+    generation: Generation
     batcher: Batcher
     workers: ThreadPoolExecutor
-    metrics: Metrics
+    passes: Passes
     admission: Admission
+    vitals: Vitals
+    metrics: Metrics
+    reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def predict(self, uploads: Sequence[Upload]) -> StudyPrediction:
+    async def predict(self, generation: Generation, uploads: Sequence[Upload], stages: Stages) -> StudyPrediction:
         """One pass for the radiographs of one study.
 
         They are decoded one after the other: a request occupies one worker at a time, and none once it has failed.
@@ -41,24 +53,64 @@ class Service:
         Raises:
             InputError: one of the images cannot be read, or they have too many pixels together; none is answered.
         """
-        prepared: list[Prepared] = []
-        for upload in uploads:
-            pixels_left = self.settings.max_pixels - sum(each.radiograph.pixels.size for each in prepared)
-            place = f"{len(prepared) + 1} of {len(uploads)}"
-            prepared.append(await self.off_loop(self._prepare, upload, pixels_left, place))
-        waiting = [asyncio.wrap_future(future) for future in self.batcher.submit(prepared)]
-        return self.predictor.judge(await asyncio.gather(*waiting))
+        readings: list[Reading] = []
+        with stages.measure("decode"):
+            for number, upload in enumerate(uploads, start=1):
+                try:
+                    readings.append(await self.passes.prepare(generation, upload.data))
+                    self._require_pixels(readings)
+                except InputError as error:
+                    # By its place and not by its name, which may hold a patient's.
+                    raise type(error)(f"Radiograph {number} of {len(uploads)}: {error}") from error
+        answers = await asyncio.gather(*(self.passes.predict(reading) for reading in readings))
+        for _, source in answers:
+            self.metrics.answers.labels(source).inc()
+        passes = [done for done, _ in answers]
+        stages.add("wait", max(each.wait_seconds for each in passes))
+        stages.add("forward", max(each.forward_seconds for each in passes))
+        return generation.predictor.judge([each.prediction for each in passes])
 
     async def off_loop(self, work: Callable[..., ResultT], *arguments: object) -> ResultT:
-        """Run decoding, searching or drawing in the worker threads."""
+        """Run searching or drawing in the worker threads."""
         return await asyncio.get_running_loop().run_in_executor(self.workers, work, *arguments)
 
-    def _prepare(self, upload: Upload, max_pixels: int, place: str) -> Prepared:
-        try:
-            return self.predictor.prepare(decode_radiograph(upload.data, max_pixels))
-        except InputError as error:
-            # By its place and not by its name, which may hold a patient's.
-            raise type(error)(f"Radiograph {place}: {error}") from error
+    async def reload(self) -> Generation:
+        """Read the artifacts' folders anew; the old pair serves until the new one is verified and warm.
+
+        Raises:
+            ReloadRefusedError: another reload is under way, or the new pair is not fit to serve; the old one goes on.
+        """
+        if self.reloading.locked():
+            raise ReloadRefusedError("A reload is under way; wait for it.")
+        async with self.reloading:
+            started = time.monotonic()
+            try:
+                generation = await asyncio.to_thread(load_generation, self.settings)
+            except Exception as error:  # whatever is wrong with the new pair, the old one goes on
+                logger.exception("The reload failed; checkpoint %s goes on.", self.generation.predictor.manifest.id)
+                raise ReloadRefusedError(
+                    "The new checkpoint or gallery is not fit to serve and the old pair goes on; the log says why."
+                ) from error
+            self.take(generation)
+            await asyncio.to_thread(gc.collect)  # a network is full of cycles, and the old one's memory is wanted back
+            logger.warning(
+                "Checkpoint %s serves after %.1f s.", generation.predictor.manifest.id, time.monotonic() - started
+            )
+            return generation
+
+    def take(self, generation: Generation) -> None:
+        """Let a generation answer from now on; requests that are inside end with the one they began with."""
+        self.generation = generation
+        self.passes.forget()
+        self.admission.pace.restart(generation.batch_seconds)
+        self.metrics.describe(generation)
+
+    def _require_pixels(self, readings: Sequence[Reading]) -> None:
+        pixels = sum(reading.prepared.radiograph.pixels.size for reading in readings)
+        if pixels > self.settings.max_pixels:
+            raise TooManyPixelsError(
+                f"The study has {pixels:,} pixels up to here; scale it down to at most {self.settings.max_pixels:,}."
+            )
 
 
 def load_service(settings: Settings) -> Service:
@@ -68,29 +120,29 @@ def load_service(settings: Settings) -> Service:
         ArtifactError: a file is missing or damaged, or gallery and checkpoint do not belong together.
         InputError: the device is not there.
     """
-    device = choose_device(settings.device)
-    checkpoint = load_checkpoint(settings.checkpoint)
-    gallery = load_gallery(settings.gallery, checkpoint.manifest.id, on_gpu=device.type == "cuda")
-    engine = load_engine(checkpoint, settings.device, settings.precision, settings.cache)
-    return assemble(settings, Predictor(checkpoint.manifest, engine), gallery)
+    return assemble(settings, load_generation(settings))
 
 
-def assemble(settings: Settings, predictor: Predictor, gallery: Gallery) -> Service:
-    """Give a predictor and a gallery their batcher, workers, door and metrics; nothing runs yet."""
+def assemble(settings: Settings, generation: Generation) -> Service:
+    """Give a generation its batcher, workers, door and metrics; nothing runs yet."""
     admission = Admission(settings)
-    metrics = Metrics(admission)
+    metrics = Metrics()
 
     def on_batch(size: int, seconds: float) -> None:
         admission.pace.observe(size, seconds)
         metrics.batch_size.observe(size)
         metrics.forward_seconds.observe(seconds)
 
-    return Service(
-        settings,
-        predictor,
-        gallery,
-        Batcher(predictor, settings.max_batch, on_batch),
-        ThreadPoolExecutor(settings.decode_threads, "decode"),
-        metrics,
-        admission,
-    )
+    batcher = Batcher(settings.max_batch, on_batch)
+    workers = ThreadPoolExecutor(settings.decode_threads, "decode")
+    passes = Passes(settings, batcher, workers)
+    vitals = Vitals(settings, batcher, admission)
+    metrics.watch("osteon_pending_requests", "Requests in the service.", lambda: len(admission.inside))
+    metrics.watch("osteon_pending_radiographs", "Radiographs of these requests.", lambda: admission.radiographs)
+    metrics.watch("osteon_pending_bytes", "Bytes of their bodies.", lambda: admission.size)
+    metrics.watch("osteon_queue_age_seconds", "How long the first in the queue waits.", lambda: batcher.oldest_seconds)
+    metrics.watch("osteon_canary_age_seconds", "Since the canary had its known answer.", lambda: vitals.canary_age)
+    metrics.watch("osteon_kept_bytes", "Of answers that are kept.", lambda: passes.kept_bytes)
+    service = Service(settings, generation, batcher, workers, passes, admission, vitals, metrics)
+    service.take(generation)
+    return service

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from platformdirs import user_cache_path
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from xray.errors import InputError
@@ -39,10 +39,19 @@ class Settings(BaseSettings):
     max_wait_seconds: float = Field(0.4, gt=0, description="Predicted wait beyond which a 429 is given.")
     deadline_seconds: float = Field(30.0, gt=0, description="Time from a request's head to its reply, at most.")
     decode_threads: int = Field(2, ge=1, description="Threads that decode uploads and draw overlays.")
+    decode_seconds: float = Field(10.0, gt=0, description="Time that decoding one very large image may take.")
+    result_cache_mib: int = Field(64, ge=0, description="Memory that keeps the latest answers, in MiB; 0 keeps none.")
+    canary_seconds: float = Field(5.0, gt=0, description="Pause between two checks with a known radiograph.")
+    drain_seconds: float = Field(1.0, ge=0, description="Time between SIGTERM and the end of listening.")
+    admin_token: SecretStr | None = Field(None, description="Bearer token of /admin; without it, only local callers.")
 
     @property
     def max_upload_bytes(self) -> int:
         return self.max_upload_mib * MEBIBYTE
+
+    @property
+    def result_cache_bytes(self) -> int:
+        return self.result_cache_mib * MEBIBYTE
 
     @property
     def max_inflight_bytes(self) -> int:

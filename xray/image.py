@@ -76,6 +76,19 @@ def read_radiograph(path: Path, max_pixels: int = MAX_PIXELS) -> Radiograph:
     return decode_radiograph(path.read_bytes(), max_pixels)
 
 
+def decoding_effort(data: bytes) -> int:
+    """Pixels that decoding has to go over, in all scans of a progressive JPEG; 0 where the header tells of none.
+
+    Only the header is read, so that a caller can put away what would take long.
+    """
+    scans = data.count(SCAN_MARKER) if data.startswith(b"\xff\xd8\xff") else 1
+    try:
+        with Image.open(io.BytesIO(data), formats=tuple(SIGNATURES.values())) as image:
+            return image.width * image.height * scans
+    except Exception:  # as in `_gray_pixels`; decoding will say what is wrong
+        return 0
+
+
 def decode_radiograph(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
     """Decode PNG or JPEG bytes of any bit depth, palette, alpha or orientation.
 

@@ -96,9 +96,9 @@ class Predictor:
     def read(self, output: ModelOutput, row: int, prepared: Prepared) -> Prediction:
         """One row of the engine's output as a prediction."""
         logit = float(output.logits_B[row])
-        return Prediction(
-            prepared, logit, self.probability(logit), output.embeddings_BD[row].numpy(), output.cams_Bhw[row].numpy()
-        )
+        # Copies, lest a prediction that is kept keep its whole batch.
+        embedding_D, cam_hw = output.embeddings_BD[row].numpy().copy(), output.cams_Bhw[row].numpy().copy()
+        return Prediction(prepared, logit, self.probability(logit), embedding_D, cam_hw)
 
     def probability(self, logit: float) -> float:
         """The calibrated probability of a radiograph's logit."""

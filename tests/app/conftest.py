@@ -2,26 +2,30 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import httpx
+import numpy as np
 import pytest
 import uvicorn
 
 from app.main import create_app
-from app.service import Service, load_service
+from app.service import Service, assemble, load_service
 from app.settings import Settings
 from index_builder.build import BuildOptions, build
 from tests.phantoms import draw_phantom, write_dataset
+from xray.model import ModelOutput
+from xray.predictor import Predictor
 
 
 @contextmanager
-def serving(service: Service) -> Iterator[httpx.Client]:
-    """Run a service on a free port for the length of the block."""
-    server = uvicorn.Server(uvicorn.Config(create_app(service), port=0, log_level="warning"))
+def serving(service: Service, give_up: Callable[[], None] = lambda: None) -> Iterator[httpx.Client]:
+    """Run a service on a free port for the length of the block; `give_up` stands for the end of the process."""
+    server = uvicorn.Server(uvicorn.Config(create_app(service, give_up), port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -33,6 +37,29 @@ def serving(service: Service) -> Iterator[httpx.Client]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+class HeldEngine:
+    """A fake that answers only after its gate opens; raises while it is `broken`."""
+
+    name = "held"
+
+    def __init__(self, real: Predictor) -> None:
+        self.real, self.gate, self.entered, self.broken = real.engine, threading.Event(), threading.Event(), False
+
+    def forward(self, pixels: np.ndarray) -> ModelOutput:
+        self.entered.set()
+        self.gate.wait(30)
+        if self.broken:
+            raise RuntimeError("out of memory at /secret/path")
+        return self.real.forward(pixels)
+
+
+def held(service: Service, **changed: object) -> tuple[HeldEngine, Service]:
+    real = service.generation.predictor
+    engine = HeldEngine(real)
+    settings = service.settings.model_copy(update=changed)
+    return engine, assemble(settings, replace(service.generation, predictor=Predictor(real.manifest, engine)))
 
 
 def png(pixels: object) -> bytes:
@@ -55,7 +82,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path, dataset: Path) -> Settings:
     gallery = tmp_path_factory.mktemp("artifacts") / "gallery"
     build(BuildOptions(tiny_checkpoint, dataset, gallery, device="cpu"))
-    return Settings(device="cpu", checkpoint=tiny_checkpoint, gallery=gallery)
+    return Settings(device="cpu", checkpoint=tiny_checkpoint, gallery=gallery, canary_seconds=600)
 
 
 @pytest.fixture(scope="session")

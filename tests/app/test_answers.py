@@ -26,7 +26,7 @@ def pixels(reply: httpx.Response) -> np.ndarray:
 
 
 def test_served_logit_equals_the_predictors(client: httpx.Client, service: Service, radiograph: bytes) -> None:
-    expected = service.predictor.predict([decode_radiograph(radiograph)]).radiographs[0]
+    expected = service.generation.predictor.predict([decode_radiograph(radiograph)]).radiographs[0]
     reply = client.post("/classify", files=files(radiograph)).json()
     assert reply["radiographs"][0]["logit"] == pytest.approx(expected.logit, abs=1e-4)
     assert reply["radiographs"][0]["probability"] == pytest.approx(expected.probability, abs=1e-4)
@@ -121,8 +121,8 @@ def test_many_callers_at_once_each_get_their_own_answer(client: httpx.Client) ->
 
 def test_info_and_metrics_tell_what_runs(client: httpx.Client, service: Service, radiograph: bytes) -> None:
     info = client.get("/info").json()
-    assert info["checkpoint"] == service.predictor.manifest.id
-    assert info["gallery"]["entries"] == len(service.gallery.entries)
+    assert info["checkpoint"] == service.generation.predictor.manifest.id
+    assert info["gallery"]["entries"] == len(service.generation.gallery.entries)
     counter = 'osteon_requests_total{endpoint="/classify",status="200"}'
     before = metric(client, counter)
     client.post("/classify", files=files(radiograph))
@@ -138,3 +138,25 @@ def test_documentation_page_asks_no_other_host_and_tells_of_problems(client: htt
     for name in ("classify", "cam", "retrieve", "analyze"):
         responses = client.get("/openapi.json").json()["paths"][f"/{name}"]["post"]["responses"]
         assert "application/problem+json" in responses["4XX"]["content"]
+
+
+def test_reply_tells_what_its_time_went_into(client: httpx.Client) -> None:
+    def stages(path: str, seed: int) -> dict[str, float]:
+        header = client.post(path, files=files(png(draw_phantom(seed)))).headers["Server-Timing"]
+        return {name: float(value) for name, value in re.findall(r"(\w+);dur=([\d.]+)", header)}
+
+    classified, analyzed = stages("/classify", 901), stages("/analyze", 902)
+    assert list(classified) == ["read", "decode", "wait", "forward", "total"]
+    assert set(analyzed) == {*classified, "encode", "search"}
+    assert classified["forward"] > 0
+    assert sum(classified.values()) - classified["total"] <= classified["total"] + 1
+    assert "total" in client.get("/info").headers["Server-Timing"]
+    for stage in ("read", "decode", "wait", "forward", "search", "encode"):
+        assert metric(client, f'osteon_stage_seconds_count{{stage="{stage}"}}') >= 1
+
+
+def test_refusals_are_counted_by_their_reason(client: httpx.Client) -> None:
+    counter = 'osteon_refusals_total{reason="UnsupportedFormatError"}'
+    before = metric(client, counter)
+    client.post("/classify", files=files(b"no image"))
+    assert metric(client, counter) == before + 1

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,21 +15,23 @@ import pytest
 
 from app.service import Service, assemble
 from app.settings import Settings, read_settings
-from tests.app.conftest import serving
+from tests.app.conftest import png, serving
 from tests.conftest import ROOT
+from tests.phantoms import draw_phantom
 from xray.errors import InputError
 
 
 @contextmanager
-def process(settings: Settings, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m app` on a port, ended with the block."""
+def process(settings: Settings, port: int, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m app`, or another command of this interpreter, on a port; ended with the block."""
     environment = os.environ | {
         "OSTEON_CHECKPOINT": str(settings.checkpoint),
         "OSTEON_GALLERY": str(settings.gallery),
         "OSTEON_DEVICE": "cpu",
         "OSTEON_PORT": str(port),
     }
-    with subprocess.Popen([sys.executable, "-m", "app"], cwd=ROOT, env=environment, stderr=subprocess.PIPE) as running:
+    words = [sys.executable, *(command or ("-m", "app"))]
+    with subprocess.Popen(words, cwd=ROOT, env=environment, stderr=subprocess.PIPE) as running:
         try:
             yield running
         finally:
@@ -76,12 +79,69 @@ def test_setting_out_of_range_is_refused_by_its_variables_name(name: str, value:
 
 def test_caller_that_never_sends_its_body_gets_a_504_and_frees_its_place(service: Service, radiograph: bytes) -> None:
     hurried = assemble(
-        service.settings.model_copy(update={"deadline_seconds": 0.5, "max_pending": 1}),
-        service.predictor,
-        service.gallery,
+        service.settings.model_copy(update={"deadline_seconds": 0.5, "max_pending": 1}), service.generation
     )
     with serving(hurried) as client:
         with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=20) as slow:
             slow.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\n")
             assert slow.recv(4096).split(b"\r\n")[0].split()[1] == b"504"
         assert client.post("/classify", files={"file": radiograph}).status_code == httpx.codes.OK
+
+
+def test_told_to_stop_under_load_it_answers_all_whose_connection_it_took(settings: Settings) -> None:
+    port = free_port()
+    with process(settings, port) as running:
+        while health(port) != 0:
+            assert running.poll() is None
+        lost: list[httpx.TransportError] = []
+        after_the_signal: list[httpx.Response] = []
+        refused, told = threading.Event(), threading.Event()
+
+        def call_until_refused(seed: int) -> None:
+            body = {"file": png(draw_phantom(seed))}
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
+                while True:
+                    try:
+                        reply = client.post("/classify", files=body)
+                    except httpx.ConnectError:
+                        refused.set()
+                        return
+                    except httpx.TransportError as error:
+                        lost.append(error)
+                        return
+                    if told.is_set():
+                        after_the_signal.append(reply)
+
+        callers = [threading.Thread(target=call_until_refused, args=(seed,)) for seed in range(6)]
+        for caller in callers:
+            caller.start()
+        time.sleep(1)
+        running.send_signal(signal.SIGTERM)
+        told.set()
+        time.sleep(0.3)
+        assert health(port) == 1
+        for caller in callers:
+            caller.join(30)
+        assert running.wait(20) == 0
+    assert lost == []
+    assert refused.is_set()
+    assert {reply.status_code for reply in after_the_signal} <= {200, 429}
+    assert any(reply.headers.get("Connection") == "close" for reply in after_the_signal)
+
+
+def test_connection_without_a_head_is_closed_and_others_are_answered(settings: Settings) -> None:
+    port = free_port()
+    with process(settings, port, "-c", "import app.server, app.__main__ as m; app.server.HEAD_SECONDS = 1; m.main()"):
+        while health(port) != 0:
+            time.sleep(0.1)
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as silent:
+            assert health(port) == 0
+            assert silent.recv(1) == b""
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as dawdling:
+            dawdling.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            reply = b""
+            while not reply.endswith(b"}"):
+                reply += dawdling.recv(4096)
+            assert reply.startswith(b"HTTP/1.1 200")
+            dawdling.sendall(b"GET /health/live HTTP/1.1\r\n")
+            assert dawdling.recv(1) == b""

@@ -17,12 +17,10 @@ from PIL import Image
 
 from app.service import Service, assemble
 from app.settings import Settings
-from tests.app.conftest import metric, png, serving
+from tests.app.conftest import held, metric, png, serving
 from tests.phantoms import draw_phantom
-from xray.model import ModelOutput
-from xray.predictor import Predictor
 
-PHANTOM = png(draw_phantom(seed=1))
+PHANTOM, OTHER_PHANTOM = png(draw_phantom(seed=1)), png(draw_phantom(seed=2))
 MEBIBYTE = 1 << 20
 
 
@@ -102,7 +100,7 @@ def test_bad_option_is_refused_before_the_network_runs(client: httpx.Client, pat
 
 def test_studys_radiographs_share_the_limit_on_pixels(service: Service) -> None:
     size = draw_phantom(seed=1).size
-    limited = assemble(service.settings.model_copy(update={"max_pixels": 2 * size}), service.predictor, service.gallery)
+    limited = assemble(service.settings.model_copy(update={"max_pixels": 2 * size}), service.generation)
     with serving(limited) as client:
         assert client.post("/classify", **form(PHANTOM, PHANTOM)).status_code == 200  # type: ignore[arg-type]
         problem = client.post("/classify", **form(PHANTOM, PHANTOM, PHANTOM)).json()  # type: ignore[arg-type]
@@ -122,28 +120,6 @@ def test_one_bad_radiograph_of_a_study_is_told_by_its_place_and_not_by_its_name(
 def test_body_without_declared_length_is_cut_off_at_the_limit(client: httpx.Client) -> None:
     chunks = (bytes(MEBIBYTE) for _ in range(60))
     assert client.post("/classify", content=chunks, headers={"Content-Type": "image/png"}).status_code == 413
-
-
-class HeldEngine:
-    """A fake that answers only after its gate opens; raises while it is `broken`."""
-
-    name = "held"
-
-    def __init__(self, real: Predictor) -> None:
-        self.real, self.gate, self.entered, self.broken = real.engine, threading.Event(), threading.Event(), False
-
-    def forward(self, pixels: np.ndarray) -> ModelOutput:
-        self.entered.set()
-        self.gate.wait(30)
-        if self.broken:
-            raise RuntimeError("out of memory at /secret/path")
-        return self.real.forward(pixels)
-
-
-def held(service: Service, **changed: object) -> tuple[HeldEngine, Service]:
-    engine = HeldEngine(service.predictor)
-    settings = service.settings.model_copy(update=changed)
-    return engine, assemble(settings, Predictor(service.predictor.manifest, engine), service.gallery)
 
 
 def test_full_service_refuses_with_retry_after_and_answers_those_inside(service: Service) -> None:
@@ -181,12 +157,12 @@ def test_caller_that_hangs_up_while_waiting_costs_no_pass(service: Service) -> N
         first.start()
         engine.entered.wait(30)
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{client.base_url}/classify", **form(PHANTOM), timeout=0.3)  # type: ignore[arg-type]
+            httpx.post(f"{client.base_url}/classify", **form(OTHER_PHANTOM), timeout=0.3)  # type: ignore[arg-type]
         while metric(client, "osteon_pending_requests") > 1:
             time.sleep(0.01)
         engine.gate.set()
         first.join()
-        client.post("/classify", **form(PHANTOM))  # type: ignore[arg-type]
+        client.post("/classify", **form(jpeg()))  # type: ignore[arg-type]
         assert metric(client, "osteon_batch_size_sum") == 2
 
 

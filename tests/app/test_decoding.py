@@ -1,0 +1,83 @@
+"""No file keeps a worker for long or takes the service's memory: what is costly is decoded in a process of its own."""
+
+import io
+import threading
+from http import HTTPStatus
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from app import decoding
+from app.service import Service, assemble
+from tests.app.conftest import png, serving
+from tests.phantoms import draw_phantom
+from xray.image import decode_radiograph, decoding_effort
+
+
+def large(width: int, height: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(draw_phantom(seed=5)).resize((width, height)))
+
+
+def scans_of_death(scans: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated: each costs a pass over all pixels."""
+    buffer = io.BytesIO()
+    Image.fromarray(large(3000, 3000)).save(buffer, "JPEG", progressive=True)
+    whole = buffer.getvalue()
+    last = whole.rindex(b"\xff\xda")
+    return whole[:last] + whole[last:-2] * scans + whole[-2:]
+
+
+def test_effort_is_read_from_the_header() -> None:
+    assert decoding_effort(png(draw_phantom(seed=1, height=160, width=128))) == 160 * 128
+    assert decoding_effort(scans_of_death(10)) >= 15 * 9_000_000
+    assert decoding_effort(b"no image") == 0
+
+
+def test_large_radiograph_is_answered_as_a_thread_would_have(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = png(large(4000, 3500))
+    assert not decoding_effort(body) <= decoding.QUICK_EFFORT
+    expected = service.generation.predictor.predict([decode_radiograph(body)]).radiographs[0]
+    with serving(assemble(service.settings, service.generation)) as client:
+        reply = client.post("/classify", files={"file": body}, timeout=60).json()
+        assert reply["radiographs"][0]["logit"] == pytest.approx(expected.logit, abs=1e-4)
+        assert (reply["radiographs"][0]["width"], reply["radiographs"][0]["height"]) == (4000, 3500)
+        damaged = client.post("/classify", files={"file": body[: len(body) // 2]}, timeout=60)
+        assert damaged.json()["type"].endswith("UnreadableImageError")
+        assert damaged.json()["detail"].startswith("Radiograph 1 of 1: The PNG is truncated")
+
+
+def test_file_that_takes_too_long_is_refused_and_meanwhile_others_are_answered(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "ONE_THREAD", ("sh", "-c", "exec sleep 60"))
+    settings = service.settings.model_copy(update={"decode_seconds": 1.0, "decode_threads": 1})
+    with serving(assemble(settings, service.generation)) as client:
+        replies: list[httpx.Response] = []
+        body = scans_of_death(10)
+        hostile = threading.Thread(target=lambda: replies.append(client.post("/classify", files={"file": body})))
+        hostile.start()
+        answered = 0
+        while hostile.is_alive():
+            reply = client.post("/classify", files={"file": png(draw_phantom(seed=100 + answered))})
+            assert reply.status_code == HTTPStatus.OK
+            answered += 1
+        hostile.join()
+        assert answered >= 2
+        assert replies[0].status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+        assert "takes more than 1 s" in replies[0].json()["detail"]
+
+
+def test_decoder_that_needs_too_much_memory_or_dies_is_told_of_and_the_next_is_fine(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = png(large(4000, 3500))
+    with serving(assemble(service.settings, service.generation)) as client:
+        for command in (("env", "prlimit", "--as=150000000"), ("env", "false")):
+            with monkeypatch.context() as patch:
+                patch.setattr(decoding, "ONE_THREAD", command)
+                reply = client.post("/classify", files={"file": body}, timeout=60)
+            assert reply.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+            assert reply.json()["type"].endswith("UnreadableImageError")
+        assert client.post("/classify", files={"file": body}, timeout=60).status_code == HTTPStatus.OK
