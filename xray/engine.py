@@ -2,12 +2,14 @@
 
     Engine             uint8 batch in, ModelOutput out
     ├── TorchEngine    the reference: float32 on any device
-    └── OpenVinoEngine the CPU's
+    ├── OpenVinoEngine the CPU's
+    └── CudaEngine     the GPU's
 
 Legend: B batch, S canvas side.
 """
 
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Literal, Protocol
@@ -15,6 +17,8 @@ from typing import Literal, Protocol
 import torch
 
 from xray.checkpoint import Checkpoint
+from xray.cuda_engine import fused_engine, graphs_engine
+from xray.equality import difference, noise_canvases, require_equal
 from xray.errors import InputError
 from xray.image import PixelArray
 from xray.model import ModelOutput
@@ -22,6 +26,8 @@ from xray.torch_engine import TorchEngine
 
 DeviceChoice = Literal["auto", "cuda", "cpu"]
 PrecisionChoice = Literal["auto", "float32", "bfloat16"]
+GATE_CANVASES = 3
+"""No power of two, so that the gate sees a padded batch."""
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +60,7 @@ def load_engine(
     """The fastest engine for a checkpoint on the chosen device.
 
     Args:
-        precision: of the features' arithmetic on a CPU; `auto` takes the fastest that the processor has.
+        precision: of the features' arithmetic; `auto` takes the fastest that the device has.
         cache: folder in which compiled networks outlive the process.
 
     Raises:
@@ -62,13 +68,40 @@ def load_engine(
     """
     device = choose_device(choice)
     if device.type == "cuda":
-        return TorchEngine(checkpoint, device)
+        reference = TorchEngine(checkpoint, device)
+        return reference if precision == "float32" else first_equal(GPU_ENGINES, checkpoint, reference)
     try:
         from xray.openvino_engine import OpenVinoEngine, best_precision
     except ImportError as error:
         logger.warning("%s Until then torch runs the network, several times slower.", error)
         return TorchEngine(checkpoint, device)
     return OpenVinoEngine(checkpoint, best_precision() if precision == "auto" else precision, _writable(cache))
+
+
+BuildEngine = Callable[[Checkpoint, torch.device], Engine]
+GPU_ENGINES: Sequence[BuildEngine] = (fused_engine, graphs_engine)
+"""Fastest first; each needs less of the machine than the one before."""
+
+
+def first_equal(engines: Sequence[BuildEngine], checkpoint: Checkpoint, reference: TorchEngine) -> Engine:
+    """The first engine that builds, runs and says what the reference says; the reference if none does.
+
+    Raises:
+        RuntimeError: the device runs not even the reference, as after a CUDA error that ends a process's use of it.
+    """
+    pixels_B1SS = noise_canvases(GATE_CANVASES, checkpoint.manifest.preprocess.size)
+    for build in engines:
+        try:
+            engine = build(checkpoint, reference.device)
+            found = difference(reference.forward(pixels_B1SS), engine.forward(pixels_B1SS))
+            require_equal(found, "bfloat16")
+        except Exception:  # whatever the compilers and drivers below may raise, a slower engine still serves
+            logger.exception("%s cannot serve on this machine; a slower engine takes its place.", build.__name__)
+        else:
+            logger.info("%s agrees with the reference: %s.", engine.name, found)
+            return engine
+    reference.forward(pixels_B1SS)  # an error that no engine survives is raised here, at start-up
+    return reference
 
 
 def _writable(cache: Path | None) -> Path | None:

@@ -2,14 +2,16 @@
 
 An engine is fit to serve when it says what the float32 reference says: the same logit, embedding and map.
 
-Legend: B batch, D embedding, h, w cells of the map.
+Legend: B batch, S canvas side, D embedding, h, w cells of the map.
 """
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from xray.errors import ArtifactError
+from xray.image import PixelArray
 from xray.model import ModelOutput
 
 
@@ -36,6 +38,24 @@ LIMITS = {
     "bfloat16": Difference(logit=0.02, embedding=0.9999, cam=0.999),
 }
 """What an engine may differ from the reference by, by the arithmetic of its features."""
+
+
+COARSEST_CELLS = 3
+"""A side of the coarsest noise in a drawn canvas."""
+
+
+def noise_canvases(count: int, size: int) -> PixelArray:
+    """(B, 1, S, S) uint8, the same at every call: noise at all scales, of which radiographs too have something."""
+    random = np.random.default_rng(0)
+    canvases_BSS = np.zeros((count, size, size), np.float32)
+    for canvas_SS in canvases_BSS:
+        cells = COARSEST_CELLS
+        while cells < size:
+            noise = random.standard_normal((cells, cells), np.float32)
+            canvas_SS += cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC) / cells
+            cells *= 2
+    lowest, highest = (edge(canvases_BSS, axis=(1, 2), keepdims=True) for edge in (np.min, np.max))
+    return np.asarray(255 * (canvases_BSS - lowest) / (highest - lowest), np.uint8)[:, np.newaxis]
 
 
 def difference(reference: ModelOutput, candidate: ModelOutput) -> Difference:

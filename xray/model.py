@@ -59,9 +59,12 @@ class XrayDenseNet(nn.Module):
 
     def forward_features(self, pixels_B1SS: Tensor) -> Tensor:
         """The last feature map (B, C, h, w), after its ReLU."""
-        gray_B1SS = (pixels_B1SS.float() - self.mean) / self.std
-        features_BChw = self.features(gray_B1SS.expand(-1, 3, -1, -1))
+        features_BChw = self.features(self.normalise(pixels_B1SS).expand(-1, 3, -1, -1))
         return F.relu(features_BChw, inplace=not self.training)
+
+    def normalise(self, pixels_B1SS: Tensor) -> Tensor:
+        """Gray levels in float32 as the first convolution wants them."""
+        return (pixels_B1SS.float() - self.mean) / self.std
 
     def forward_head(self, features_BChw: Tensor) -> ModelOutput:
         """Pool, classify and map, in float32 whatever the features came in."""

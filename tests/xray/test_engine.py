@@ -1,17 +1,20 @@
 """Every engine says what the float32 reference says, and a second start finds what the first one compiled."""
 
 import dataclasses
+import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tests.conftest import STARTER
+from tests.conftest import ROOT, STARTER
 from tests.phantoms import draw_phantom
 from training.metrics import auroc
 from xray.checkpoint import Checkpoint, load_checkpoint
-from xray.engine import Engine, load_engine
+from xray.engine import BuildEngine, Engine, first_equal, load_engine
 from xray.equality import Difference, difference, require_equal
 from xray.errors import ArtifactError
 from xray.image import Radiograph, read_radiograph
@@ -140,3 +143,73 @@ def test_gate_refuses_an_engine_that_is_off_in_any_one_respect() -> None:
             require_equal(difference(sound, dataclasses.replace(sound, **changed)), "bfloat16")
     with pytest.raises(ArtifactError):
         require_equal(Difference(float("nan"), 1.0, 1.0), "bfloat16")
+
+
+@dataclasses.dataclass
+class OffEngine:
+    """The reference with logits that are off by a constant; `inf` breaks the device for good."""
+
+    reference: TorchEngine
+    off: float
+    name: str
+
+    def forward(self, pixels_B1SS: np.ndarray) -> ModelOutput:
+        if self.off == np.inf:
+            self.reference.forward = self.forward
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        output = self.reference.forward(pixels_B1SS)
+        return dataclasses.replace(output, logits_B=output.logits_B + self.off)
+
+
+def chosen(reference: TorchEngine, checkpoint: Checkpoint, *offs: float) -> Engine:
+    """The engine that is chosen from some that are off; one that is off by nan cannot be built."""
+
+    def builder(off: float) -> BuildEngine:
+        def build(_: Checkpoint, device: torch.device) -> Engine:
+            if np.isnan(off):
+                raise ImportError("no Triton here")
+            return OffEngine(reference, off, f"off by {off}")
+
+        return build
+
+    return first_equal([builder(off) for off in offs], checkpoint, reference)
+
+
+@pytest.mark.parametrize(
+    ("offs", "name"),
+    [
+        ((0.0, 0.01), "off by 0.0"),
+        ((np.nan, 0.01), "off by 0.01"),
+        ((0.03, 0.01), "off by 0.01"),
+        ((0.03, np.nan), "torch-float32-cpu"),
+    ],
+)
+def test_fastest_engine_that_builds_and_agrees_serves_and_others_are_reported(
+    tiny_checkpoint: Path, caplog: pytest.LogCaptureFixture, offs: tuple[float, float], name: str
+) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    with caplog.at_level(logging.INFO):
+        assert chosen(TorchEngine(checkpoint, CPU), checkpoint, *offs).name == name
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(errors) == {"off by 0.0": 0, "off by 0.01": 1}.get(name, 2)
+    assert all("a slower engine takes its place" in record.message for record in errors)
+
+
+def test_error_that_no_engine_survives_is_raised_and_not_climbed_down_from(tiny_checkpoint: Path) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        chosen(TorchEngine(checkpoint, CPU), checkpoint, np.inf, 0.0)
+
+
+def test_reference_is_not_rounded_to_tf32(tiny_checkpoint: Path) -> None:
+    engine, allowed = TorchEngine(load_checkpoint(tiny_checkpoint), CPU), []
+    engine.model.register_forward_pre_hook(lambda *_: allowed.append(torch.backends.cudnn.allow_tf32))
+    before = torch.backends.cudnn.allow_tf32
+    engine.forward(np.zeros((1, 1, 64, 64), np.uint8))
+    assert allowed == [False]
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_engines_need_neither_openvino_nor_faiss_nor_triton_to_be_imported() -> None:
+    program = "import sys; sys.modules.update(openvino=None, faiss=None, triton=None); import xray.engine"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

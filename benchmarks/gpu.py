@@ -1,0 +1,171 @@
+"""`python -m benchmarks.gpu`: eager torch, compiled, CUDA graphs and fused steps side by side in one run on one GPU.
+
+A pass is measured as the service sees it: uint8 canvases in the computer's memory to logits, embeddings and maps there.
+Rates are given as multiples of eager bfloat16's, so that they mean the same on another GPU, and each row with what its
+answers differ from those of eager float32 by: a fast engine that says something else is none.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+
+from xray.checkpoint import Checkpoint, load_checkpoint
+from xray.cuda_engine import BATCH_SIZES, Bf16DenseNet, CudaEngine, Network, fused_engine, graphs_engine
+from xray.equality import Difference, difference, noise_canvases
+from xray.image import PixelArray
+from xray.model import ModelOutput
+from xray.torch_engine import TorchEngine
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE, BASE = "eager float32", "eager bfloat16"
+FEWEST_PASSES = 5
+CUDA = torch.device("cuda")
+
+
+@dataclass(frozen=True)
+class GpuBenchOptions:
+    """Measure the starter on this machine's GPU."""
+
+    checkpoint: Path = ROOT / "artifacts" / "starter" / "checkpoint"
+    sizes: tuple[int, ...] = (224, 320)
+    """Canvas sides in pixels."""
+    batches: tuple[int, ...] = BATCH_SIZES
+    seconds: float = 2.0
+    """Of each measurement."""
+    compile: bool = False
+    """Measure torch.compile(mode="max-autotune") too, which takes minutes for every batch size."""
+    out: Path = ROOT / "benchmarks" / "gpu.md"
+
+
+class EagerEngine:
+    """A network called kernel by kernel, or compiled for each batch size."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    @torch.inference_mode()
+    def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
+        output = self._network(torch.from_numpy(pixels_B1SS).to(CUDA))
+        return ModelOutput(output.logits_B.cpu(), output.embeddings_BD.cpu(), output.cams_Bhw.cpu())
+
+
+Contender = TorchEngine | EagerEngine | CudaEngine
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One contender's passes over one batch."""
+
+    batch: int
+    seconds: float
+    apart: Difference
+
+    @property
+    def rate(self) -> float:
+        return self.batch / self.seconds
+
+
+def main() -> None:
+    options = tyro.cli(GpuBenchOptions, prog="python -m benchmarks.gpu")
+    if not torch.cuda.is_available():
+        sys.exit("benchmarks.gpu needs an NVIDIA GPU, and torch sees none; run it on a machine that has one.")
+    checkpoint = load_checkpoint(options.checkpoint)
+    versions = f"torch {torch.__version__}, CUDA {torch.version.cuda}"
+    lines = [f"{torch.cuda.get_device_name()}; {versions}; {checkpoint.manifest.architecture}", ""]
+    for size in options.sizes:
+        measured = measure(contenders(checkpoint, options.compile), size, options)
+        lines += [*rates(measured, size, options.batches), "", *equality(measured, size), ""]
+    print("\n".join(lines))
+    options.out.write_text("\n".join(["# The network on a GPU, side by side", "", *lines]))
+
+
+def contenders(checkpoint: Checkpoint, compiled: bool) -> dict[str, Contender]:
+    """Engines by name, the reference and the base of the ratios first; without those that this machine cannot build."""
+    plain: Network = Bf16DenseNet(TorchEngine(checkpoint, CUDA).model).eval()
+    builders: dict[str, Callable[[], Contender]] = {
+        REFERENCE: lambda: TorchEngine(checkpoint, CUDA),
+        BASE: lambda: EagerEngine(plain),
+        "CUDA graphs": lambda: graphs_engine(checkpoint, CUDA),
+        "CUDA graphs, fused": lambda: fused_engine(checkpoint, CUDA),
+    }
+    if compiled:
+        builders["torch.compile"] = lambda: EagerEngine(torch.compile(plain, mode="max-autotune", dynamic=False))
+    built = {}
+    for name, build in builders.items():
+        try:
+            built[name] = build()
+        except (ImportError, RuntimeError) as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
+    return built
+
+
+def measure(engines: dict[str, Contender], size: int, options: GpuBenchOptions) -> dict[str, list[Measurement]]:
+    """Every engine on every batch; a batch is measured by all engines before the next, in the same minutes."""
+    canvases = noise_canvases(max(options.batches), size)
+    measured: dict[str, list[Measurement]] = {name: [] for name in engines}
+    for batch in options.batches:
+        expected = engines[REFERENCE].forward(canvases[:batch])
+        for name, engine in engines.items():
+            torch.compiler.reset()  # each batch size is compiled for itself, beyond the number torch remembers
+            try:
+                found, seconds = timed(engine, canvases[:batch], options.seconds)
+            except Exception as error:  # whatever a compiler below may raise, the others are still measured
+                print(f"{name} fails at {batch} x {size} px: {error}", file=sys.stderr)
+                continue
+            measured[name].append(Measurement(batch, seconds, difference(expected, found)))
+            print(f"{size} px, {batch}: {name} {measured[name][-1].rate:.0f}/s", flush=True)
+    return measured
+
+
+def timed(engine: Contender, pixels_B1SS: PixelArray, seconds: float) -> tuple[ModelOutput, float]:
+    """The output and the median time of a pass; `forward` returns when its results have arrived."""
+    engine.forward(pixels_B1SS)  # captures, compiles, chooses algorithms
+    started = time.perf_counter()
+    passes: list[float] = []
+    while len(passes) < FEWEST_PASSES or time.perf_counter() - started < seconds:
+        before = time.perf_counter()
+        output = engine.forward(pixels_B1SS)
+        passes.append(time.perf_counter() - before)
+    return output, statistics.median(passes)
+
+
+def rates(measured: dict[str, list[Measurement]], size: int, batches: tuple[int, ...]) -> list[str]:
+    base = {each.batch: each.rate for each in measured[BASE]}
+    rows = []
+    for name, row in measured.items():
+        cells = {
+            each.batch: f"{each.rate / base.get(each.batch, float('nan')):.2f}"
+            f" ({each.rate:.0f}/s, {1000 * each.seconds:.2f} ms)"
+            for each in row
+        }
+        rows.append([name, *(cells.get(batch, "failed") for batch in batches)])
+    return table([f"{size} px, batches of", *map(str, batches)], rows)
+
+
+def equality(measured: dict[str, list[Measurement]], size: int) -> list[str]:
+    """The worst of all batches."""
+    rows = [
+        [
+            name,
+            f"{max(each.apart.logit for each in row):.2g}",
+            f"{min(each.apart.embedding for each in row):.6f}",
+            f"{min(each.apart.cam for each in row):.6f}",
+        ]
+        for name, row in measured.items()
+        if row
+    ]
+    return table([f"{size} px, against float32", "logit", "embedding cosine", "map correlation"], rows)
+
+
+def table(header: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The two steps that a restructured DenseNet asks of its device, and their definition in plain torch.
+
+An eager DenseNet reads and writes every map once for each batch norm, ReLU, concatenation and convolution. Here each
+step reads its map once; `triton_steps` does so on a GPU, and the formulas below say what it must compute.
+
+Legend: B batch, h, w cells of a map, P = B h w pixels of a batch, C input channels, K output channels.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A batch norm at rest: `x * scale_C + shift_C`, both float32."""
+
+    scale_C: Tensor
+    shift_C: Tensor
+
+
+@dataclass(frozen=True)
+class Steps:
+    """One implementation of both steps.
+
+    Attributes:
+        bottleneck: `(x_PC, norm, weight_CK, bias_K)` to (P, K): ReLU(ReLU(norm(x)) @ weight + bias). The rows of x may
+            lie further apart than C, as in a buffer of which later layers fill the rest. Sums are in float32; both
+            ReLUs are rounded to the weight's type.
+        shrink: `(x_BhwC, norm)` to (B, h // 2, w // 2, C): the mean over 2 x 2 cells of ReLU(norm(x)), in x's type; an
+            odd last row or column is left out.
+    """
+
+    bottleneck: Callable[[Tensor, Affine, Tensor, Tensor], Tensor]
+    shrink: Callable[[Tensor, Affine], Tensor]
+
+
+def activate(x: Tensor, norm: Affine) -> Tensor:
+    """ReLU(norm(x)) in float32, channels last."""
+    return torch.relu(x.float() * norm.scale_C + norm.shift_C)
+
+
+def bottleneck(x_PC: Tensor, norm: Affine, weight_CK: Tensor, bias_K: Tensor) -> Tensor:
+    # Products of two 16-bit numbers are exact in float32, as in a tensor core.
+    active_PC = activate(x_PC, norm).to(weight_CK.dtype).float()
+    return torch.relu(active_PC @ weight_CK.float() + bias_K).to(weight_CK.dtype)
+
+
+def shrink(x_BhwC: Tensor, norm: Affine) -> Tensor:
+    pooled_BChw = F.avg_pool2d(activate(x_BhwC, norm).permute(0, 3, 1, 2), 2)
+    return pooled_BChw.permute(0, 2, 3, 1).to(x_BhwC.dtype)
+
+
+TORCH_STEPS = Steps(bottleneck, shrink)
