@@ -68,7 +68,8 @@ def load_generation(settings: Settings) -> Generation:
     predictor = Predictor(
         checkpoint.manifest, load_engine(checkpoint, settings.device, settings.precision, settings.cache)
     )
-    batch_seconds = {size: _warmed(predictor, size) for size in {1, settings.max_batch}}
+    sizes = sorted(predictor.engine.sizes_to_warm(settings.max_batch))
+    batch_seconds = {size: _warmed(predictor, size) for size in sizes}
     study = predictor.predict([decode_radiograph(CANARY.read_bytes())])
     known = canary_answer(study, gallery.search(study.embedding_D, CANARY_NEIGHBORS))
     if not np.isfinite(known.logit):

@@ -19,8 +19,12 @@ from app.settings import Settings
 from app.stages import Stages
 from app.uploads import Upload
 from app.vitals import Vitals
+from xray.engine import choose_device
 from xray.errors import InputError, TooManyPixelsError
 from xray.predictor import StudyPrediction
+
+GPU_BATCH = 64
+"""Radiographs per forward pass on a GPU, which has its full rate only with many."""
 
 ResultT = TypeVar("ResultT")
 
@@ -120,6 +124,8 @@ def load_service(settings: Settings) -> Service:
         ArtifactError: a file is missing or damaged, or gallery and checkpoint do not belong together.
         InputError: the device is not there.
     """
+    if choose_device(settings.device).type == "cuda" and "max_batch" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"max_batch": GPU_BATCH})
     return assemble(settings, load_generation(settings))
 
 

@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="Width x height, all radiographs of a study together.")
     max_files: int = Field(16, ge=1, description="Radiographs of one study.")
     max_neighbors: int = Field(100, ge=1, description="Largest k of /retrieve.")
-    max_batch: int = Field(8, ge=1, description="Radiographs per forward pass.")
+    max_batch: int = Field(8, ge=1, description="Radiographs per forward pass; on a GPU 64 if not set.")
     max_pending: int = Field(256, ge=1, description="Requests in the service at once; more get 429.")
     max_inflight_mib: int = Field(512, ge=1, description="Bytes of all requests in the service at once, in MiB.")
     max_wait_seconds: float = Field(0.4, gt=0, description="Predicted wait beyond which a 429 is given.")

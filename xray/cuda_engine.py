@@ -39,6 +39,10 @@ class CudaEngine:
     def name(self) -> str:
         return self._name
 
+    def sizes_to_warm(self, largest: int) -> list[int]:
+        """Those of the graphs that batches up to the largest need."""
+        return [size for size in BATCH_SIZES if size < 2 * largest]
+
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
         outputs = [
             unpack(self._run(pixels_B1SS[rows], size), self._dimensions) for rows, size in cuts(len(pixels_B1SS))

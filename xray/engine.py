@@ -9,7 +9,7 @@ Legend: B batch, S canvas side.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Literal, Protocol
@@ -41,6 +41,9 @@ class Engine(Protocol):
 
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
         """uint8 (B, 1, S, S) to a `ModelOutput` of float32 tensors on the CPU."""
+
+    def sizes_to_warm(self, largest: int) -> Iterable[int]:
+        """Sizes of batches whose first pass takes longer, among those that batches up to `largest` need."""
 
 
 def choose_device(choice: DeviceChoice) -> torch.device:

@@ -70,6 +70,9 @@ class OpenVinoEngine:
     def name(self) -> str:
         return f"openvino-{self._precision}-cpu"
 
+    def sizes_to_warm(self, largest: int) -> set[int]:
+        return {1, largest}
+
     @torch.inference_mode()
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
         self._request.infer({0: pixels_B1SS}, share_inputs=True)

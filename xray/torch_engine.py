@@ -21,6 +21,9 @@ class TorchEngine:
     def name(self) -> str:
         return f"torch-float32-{self.device.type}"
 
+    def sizes_to_warm(self, largest: int) -> set[int]:
+        return {1, largest}
+
     @torch.inference_mode()
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
         # On a GPU cuDNN would round convolutions' operands to 10 bits of mantissa (TF32), which is no reference.
