@@ -5,11 +5,14 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import numpy as np
 
 TIMEOUT_SECONDS = 120
+MANY = 1000
+"""Connections of callers who do not wait for each other."""
 
 
 @dataclass
@@ -38,46 +41,61 @@ class Outcome:
         return float(np.quantile(self.latencies, share)) if self.latencies else float("nan")
 
 
-async def closed_loop(address: str, bodies: Sequence[bytes], clients: int, seconds: float) -> Outcome:
+@dataclass(frozen=True)
+class Question:
+    """One request, encoded once: its making is not what we measure."""
+
+    address: str
+    content: bytes
+    headers: dict[str, str]
+
+
+def question(address: str, **request: Any) -> Question:
+    """A POST as `httpx` encodes `files=` or `json=`."""
+    encoded = httpx.Request("POST", address, **request)
+    return Question(address, encoded.read(), {"Content-Type": encoded.headers["Content-Type"]})
+
+
+async def closed_loop(questions: Sequence[Question], clients: int, seconds: float) -> Outcome:
     """As many callers as `clients`, each sending its next request when the last is answered, or when told to."""
-    outcome, images = Outcome(), itertools.cycle(bodies)
-    async with _client(address, clients) as client:
+    outcome, turn = Outcome(), itertools.cycle(questions)
+    async with _client(clients) as client:
         started = time.perf_counter()
 
         async def call_until_over() -> None:
             while time.perf_counter() - started < seconds:
-                await asyncio.sleep(await _call(client, images, outcome))
+                await asyncio.sleep(await _call(client, turn, outcome))
 
         await asyncio.gather(*(call_until_over() for _ in range(clients)))
         outcome.seconds = time.perf_counter() - started
     return outcome
 
 
-async def open_loop(address: str, bodies: Sequence[bytes], rate: float, seconds: float) -> Outcome:
+async def open_loop(questions: Sequence[Question], rate: float, seconds: float) -> Outcome:
     """Requests at random times, `rate` a second on average, whether or not the earlier ones are answered (Poisson)."""
-    outcome, images = Outcome(), itertools.cycle(bodies)
+    outcome, turn = Outcome(), itertools.cycle(questions)
     arrivals = np.random.default_rng(0).exponential(1 / rate, int(rate * seconds)).cumsum()
-    async with _client(address, 1000) as client:
+    async with _client(MANY) as client:
         started = time.perf_counter()
 
         async def call_at(arrival: float) -> None:
             await asyncio.sleep(arrival - (time.perf_counter() - started))
-            await _call(client, images, outcome)
+            await _call(client, turn, outcome)
 
         await asyncio.gather(*(call_at(arrival) for arrival in arrivals))
         outcome.seconds = time.perf_counter() - started
     return outcome
 
 
-def _client(address: str, connections: int) -> httpx.AsyncClient:
+def _client(connections: int) -> httpx.AsyncClient:
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-    return httpx.AsyncClient(base_url=address, timeout=TIMEOUT_SECONDS, limits=limits, trust_env=False)
+    return httpx.AsyncClient(timeout=TIMEOUT_SECONDS, limits=limits, trust_env=False)
 
 
-async def _call(client: httpx.AsyncClient, images: Iterator[bytes], outcome: Outcome) -> float:
+async def _call(client: httpx.AsyncClient, turn: Iterator[Question], outcome: Outcome) -> float:
     """Send one request, and return the seconds that the service asks this caller to stay away."""
-    started = time.perf_counter()
-    reply = await client.post("/classify", files={"file": ("image.png", next(images))})
+    asked, started = next(turn), time.perf_counter()
+    reply = await client.post(asked.address, content=asked.content, headers=asked.headers)
     if reply.status_code == httpx.codes.OK:
         outcome.latencies.append(time.perf_counter() - started)
     elif reply.status_code == httpx.codes.TOO_MANY_REQUESTS and int(reply.headers["Retry-After"]) >= 1:

@@ -1,0 +1,55 @@
+"""The strongest peer: LitServe with our own OpenVINO engine behind its batching, radiographs sent as base64 in JSON."""
+
+import base64
+import sys
+from pathlib import Path
+from typing import Any
+
+import litserve
+import numpy as np
+
+from xray.checkpoint import load_checkpoint
+from xray.engine import load_engine
+from xray.image import PixelArray, decode_radiograph
+from xray.model import ModelOutput
+from xray.preprocess import preprocess
+
+MAX_BATCH = 16
+BATCH_TIMEOUT_SECONDS = 0.01
+
+
+class OsteonAPI(litserve.LitAPI):  # type: ignore[misc]
+    """LitServe's hooks, in the order in which a request meets them."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        super().__init__(max_batch_size=MAX_BATCH, batch_timeout=BATCH_TIMEOUT_SECONDS)
+        self.checkpoint = checkpoint
+
+    def setup(self, device: str) -> None:
+        loaded = load_checkpoint(self.checkpoint)
+        self.spec = loaded.manifest.preprocess
+        self.engine = load_engine(loaded, "cpu")
+
+    def decode_request(self, request: dict[str, str]) -> PixelArray:
+        return preprocess(decode_radiograph(base64.b64decode(request["image"])), self.spec)[0]
+
+    def batch(self, inputs: list[PixelArray]) -> PixelArray:
+        return np.stack(inputs)
+
+    def predict(self, pixels: PixelArray) -> ModelOutput:
+        return self.engine.forward(pixels)
+
+    def unbatch(self, output: ModelOutput) -> list[float]:
+        return [float(probability) for probability in output.logits_B.sigmoid()]
+
+    def encode_response(self, output: float) -> dict[str, float]:
+        return {"probability": output}
+
+
+def main(checkpoint: Path, port: int) -> None:
+    server: Any = litserve.LitServer(OsteonAPI(checkpoint), accelerator="cpu", timeout=False)
+    server.run(port=port, log_level="warning", generate_client_file=False)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
