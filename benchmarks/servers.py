@@ -1,11 +1,13 @@
 """The servers that are measured, with the same checkpoint on the same port, and how each wants to be asked."""
 
 import base64
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,16 +65,19 @@ def serving(server: Server, checkpoint: Path) -> Iterator[None]:
     }
     arguments = [] if server is OSTEON else [str(checkpoint), str(PORT)]
     command = [sys.executable, "-m", server.module, *arguments]
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) as process:
+    # A session of its own: LitServe has workers, which outlive it when it is told to stop.
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
         try:
             _wait_until_up(server, process)
             yield
         finally:
             process.terminate()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _wait_until_up(server: Server, process: "subprocess.Popen[bytes]") -> None:

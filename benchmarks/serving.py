@@ -1,7 +1,7 @@
 """`python -m benchmarks.serving`: our service, its peers and the engine alone, side by side in one run on one machine.
 
-The limit is the engine in a loop over full batches. Rates are given as shares of the limit that the same round measured,
-so that they mean the same on another machine; the load generator runs beside the services on the same cores.
+The limit is the engine in a loop over full batches. Rates are given as shares of the limit of the same round, so that
+they mean the same on another machine; the load generator runs beside the services on the same cores.
 """
 
 import asyncio

@@ -18,7 +18,8 @@ from xray.artifact import put_in_place, require_replaceable
 from xray.checkpoint import load_checkpoint
 from xray.engine import DeviceChoice, load_engine
 from xray.errors import DatasetError, InputError
-from xray.gallery import GalleryEntry, GalleryManifest, load_gallery, save_gallery
+from xray.gallery import GalleryManifest, load_gallery, save_gallery
+from xray.gallery_files import GalleryEntry, StorageChoice
 from xray.image import read_radiograph
 from xray.mura import MuraRecord, fingerprint, read_mura, records_of
 from xray.predictor import Predictor, Prepared
@@ -45,6 +46,8 @@ class BuildOptions:
     device: DeviceChoice = "auto"
     batch: int = 16
     """Radiographs per forward pass."""
+    storage: StorageChoice = "float32"
+    """Of the embeddings on disk. `float32` keeps them as they are; `float16` halves the file and reorders near ties."""
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -104,7 +107,7 @@ def build(options: BuildOptions) -> GalleryManifest:
                 workplace.put(number, embedder.embed(shard_records, start))
             bar.update(len(shard_records))
     shards = [workplace.get(number) for number in range(len(starts))]
-    manifest = assemble(workplace.gallery, plan, records, shards)
+    manifest = assemble(workplace.gallery, plan, records, shards, options.storage)
     check_assembled(workplace.gallery, embedder, records)
     put_in_place(workplace.gallery, options.out)
     workplace.clear()
@@ -131,7 +134,9 @@ def plan_of(options: BuildOptions, checkpoint_id: str, records: Sequence[MuraRec
     return Plan(checkpoint_id, dataset, options.split, options.only, fingerprint(records), SHARD_SIZE)
 
 
-def assemble(folder: Path, plan: Plan, records: Sequence[MuraRecord], shards: Sequence[Shard]) -> GalleryManifest:
+def assemble(
+    folder: Path, plan: Plan, records: Sequence[MuraRecord], shards: Sequence[Shard], storage: StorageChoice
+) -> GalleryManifest:
     """Join the shards into a gallery folder, and report what could not be read."""
     entries = [_entry(records[row]) for shard in shards for row in shard.rows]
     unreadable = [fault for shard in shards for fault in shard.unreadable]
@@ -150,7 +155,7 @@ def assemble(folder: Path, plan: Plan, records: Sequence[MuraRecord], shards: Se
         count=len(entries),
         unreadable=tuple(path for path, _ in unreadable),
     )
-    return save_gallery(folder, manifest, entries, embeddings_ND)
+    return save_gallery(folder, manifest, entries, embeddings_ND, storage)
 
 
 def check_assembled(folder: Path, embedder: Embedder, records: Sequence[MuraRecord]) -> None:

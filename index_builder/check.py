@@ -1,6 +1,6 @@
 """A finished gallery in, proof that it answers rightly out.
 
-Legend: N entries, Q of them asked for at once, M sampled ones, D embedding.
+Legend: N entries, M sampled ones, C consecutive ones, K neighbors, D embedding.
 """
 
 from collections.abc import Mapping
@@ -9,14 +9,18 @@ import numpy as np
 from tqdm import tqdm
 
 from xray.errors import ArtifactError
-from xray.gallery import EmbeddingArray, Gallery
+from xray.gallery import Gallery, Wanted
+from xray.scan import EmbeddingArray
 
 SAMPLE = 64
 """Entries whose radiographs are read and embedded once more, and whose neighbors are compared with a NumPy product."""
-CHUNK = 256
-"""Queries searched at once."""
+CHUNK = 1024
+"""Entries multiplied at once."""
+NEIGHBORS = 10
 TOLERANCE = 1e-4
-"""Similarity; float16 storage and float32 sums of 1,920 products in another order differ by less."""
+"""Similarity of one radiograph's embeddings; storage as float16, or a pass in another batch, changes it by less."""
+ROUNDING = 1e-12
+"""Similarity; float64 sums of 1,920 products in another order differ by less."""
 
 
 def sampled_rows(gallery: Gallery) -> list[int]:
@@ -26,7 +30,7 @@ def sampled_rows(gallery: Gallery) -> list[int]:
 
 
 def check_gallery(gallery: Gallery, embedded_again: Mapping[int, EmbeddingArray]) -> None:
-    """Every entry finds itself first, stands beside its own embedding, and FAISS agrees with a plain matrix product.
+    """Every entry finds itself first, stands beside its own embedding, and the neighbors are NumPy's in float64.
 
     Args:
         embedded_again: by row of the gallery, what the network says of that entry's own file, (D,).
@@ -34,24 +38,27 @@ def check_gallery(gallery: Gallery, embedded_again: Mapping[int, EmbeddingArray]
     Raises:
         ArtifactError: names the first entry that does not, or the query on which the two differ.
     """
-    embeddings_ND = gallery.embeddings(np.arange(len(gallery.entries)))
-    for start in tqdm(range(0, len(embeddings_ND), CHUNK), desc="checking", unit="chunk"):
-        queries_QD = embeddings_ND[start : start + CHUNK]
-        nearest_Q = gallery.nearest(queries_QD, 1)[0][:, 0]
+    for row, entry in enumerate(tqdm(gallery.entries, desc="checking", unit="entry")):
+        embedding_D = gallery.embeddings(np.array([row]))[0]
+        nearest = gallery.search(embedding_D, Wanted(k=1))[0].similarity
         # An exact copy elsewhere in the dataset may come first, but it is exactly as near.
-        wrong = np.flatnonzero(~(np.abs(nearest_Q - (queries_QD**2).sum(1)) <= TOLERANCE))
-        if len(wrong):
-            path = gallery.entries[start + int(wrong[0])].path
-            raise ArtifactError(f"{path} does not find itself first; build the gallery again.")
+        if not abs(nearest - float(embedding_D @ embedding_D)) <= TOLERANCE:
+            raise ArtifactError(f"{entry.path} does not find itself first; build the gallery again.")
     for row, embedding_D in embedded_again.items():
-        _check_neighbors(gallery, embeddings_ND, row, embedding_D)
+        if not float(gallery.embeddings(np.array([row]))[0] @ embedding_D) >= 1 - TOLERANCE:
+            path = gallery.entries[row].path
+            raise ArtifactError(f"{path} stands beside the embedding of another radiograph; build the gallery again.")
+    _check_neighbors(gallery, embedded_again)
 
 
-def _check_neighbors(gallery: Gallery, embeddings_ND: EmbeddingArray, row: int, embedding_D: EmbeddingArray) -> None:
-    path = gallery.entries[row].path
-    if not float(embeddings_ND[row] @ embedding_D) >= 1 - TOLERANCE:
-        raise ArtifactError(f"{path} stands beside the embedding of another radiograph; build the gallery again.")
-    found = gallery.nearest(embedding_D[np.newaxis], min(10, len(embeddings_ND)))[0][0]
-    expected = np.sort(embeddings_ND @ embedding_D)[::-1][: len(found)]
-    if not np.allclose(found, expected, atol=TOLERANCE):
-        raise ArtifactError(f"FAISS and NumPy differ on the neighbors of {path}.")
+def _check_neighbors(gallery: Gallery, queries: Mapping[int, EmbeddingArray]) -> None:
+    queries_MD = np.stack([*queries.values()]).astype(np.float64)
+    rows_N = np.arange(len(gallery.entries))
+    chunks = [rows_N[start : start + CHUNK] for start in range(0, len(rows_N), CHUNK)]
+    similarities_MN = np.concatenate([queries_MD @ gallery.embeddings(rows_C).T for rows_C in chunks], axis=1)
+    expected_MK = np.minimum(1.0, -np.sort(-similarities_MN, axis=1)[:, :NEIGHBORS])
+    for (row, embedding_D), expected_K in zip(queries.items(), expected_MK, strict=True):
+        found_K = [neighbor.similarity for neighbor in gallery.search(embedding_D, Wanted(k=NEIGHBORS))]
+        if not np.allclose(found_K, expected_K, rtol=0, atol=ROUNDING):
+            path = gallery.entries[row].path
+            raise ArtifactError(f"Search and NumPy differ on the neighbors of {path}; build the gallery again.")

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from xray.artifact import replaced_at_once
 from xray.errors import ArtifactError, InputError
-from xray.gallery import EmbeddingArray
+from xray.scan import EmbeddingArray
 
 PLAN = "plan.json"
 

@@ -1,54 +1,27 @@
-"""Embeddings of a dataset in, nearest neighbors of a query out; the one place that knows FAISS.
+"""Embeddings of a dataset in, nearest neighbors of a query out.
 
-A gallery folder holds `index.faiss`, `entries.parquet` and `manifest.json`. Vectors are stored as float16, which
-halves the file and moves a similarity by less than 1e-4, and searched in float32: exact inner products, which are
-cosines because embeddings have length 1.
+A gallery folder holds `index.faiss`, `entries.parquet` and `manifest.json`. The neighbors are those of a float64 search
+over the stored vectors, whose inner products are cosines because embeddings have length 1.
 
-Legend: N entries, Q queries, D embedding.
+Legend: N entries, D embedding.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
-from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
-import pyarrow
-from pyarrow import parquet
 
+from xray import gallery_files
+from xray.accelerator import Accelerator
 from xray.artifact import read_manifest, sha256, verify, write_manifest, written_whole
 from xray.errors import ArtifactError, InputError
-from xray.mura import study_key
-
-try:
-    import faiss
-except ImportError as error:
-    raise ImportError("Retrieval needs FAISS, which is not installed; install faiss-gpu or faiss-cpu.") from error
+from xray.gallery_files import ENTRIES, GPU_SCRATCH_BYTES, INDEX, GalleryEntry, StorageChoice
+from xray.scan import BoolArray, DoubleArray, EmbeddingArray, RowArray, Scan
 
 SCHEMA_VERSION = 1
-INDEX = "index.faiss"
-ENTRIES = "entries.parquet"
-
-EmbeddingArray = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class GalleryEntry:
-    """One indexed radiograph; `path` is the dataset's, never this machine's."""
-
-    path: str
-    body_part: str
-    patient: str
-    study: str
-    label: str
-
-    @property
-    def study_key(self) -> str:
-        return study_key(self.body_part, self.patient, self.study)
 
 
 @dataclass(frozen=True)
@@ -100,17 +73,27 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Entries and the FAISS index over their embeddings.
+    """Entries and what finds them; many threads may search at once.
 
     Attributes:
-        accelerated: a copy of the index on the GPU, if any; one thread at a time may ask it.
+        scan: over the entries' embeddings, in their order.
+        accelerator: the same embeddings on a GPU, if any.
     """
 
     manifest: GalleryManifest
     entries: tuple[GalleryEntry, ...]
-    index: Any
-    accelerated: Any = None
-    accelerator_turn: Lock = field(default_factory=Lock, compare=False)
+    scan: Scan
+    accelerator: Accelerator | None = None
+
+    @property
+    def memory_bytes(self) -> int:
+        """Host memory of the embeddings and of what is kept to search them."""
+        return self.scan.memory_bytes
+
+    @property
+    def gpu_memory_bytes(self) -> int:
+        """Memory taken on the GPU; 0 without one."""
+        return self.scan.vectors_ND.nbytes + GPU_SCRATCH_BYTES if self.accelerator else 0
 
     @cached_property
     def body_parts(self) -> tuple[str, ...]:
@@ -118,6 +101,8 @@ class Gallery:
 
     def search(self, embedding_D: EmbeddingArray, wanted: Wanted) -> list[Neighbor]:
         """The nearest entries, nearest first; fewer than k when the restrictions leave fewer.
+
+        They are those of a float64 search over all embeddings. Copies tie, and the first entry of equals comes first.
 
         Raises:
             InputError: the gallery has no such body part.
@@ -128,61 +113,69 @@ class Gallery:
         k = min(wanted.k, int(allowed_N.sum()))
         if k == 0:
             return []
-        query_1D = np.ascontiguousarray(embedding_D, np.float32)[np.newaxis]
-        if allowed_N.all():
-            similarities, rows = self.nearest(query_1D, k)
-        else:
-            # FAISS filters on the CPU only.
-            selector = faiss.IDSelectorBitmap(np.packbits(allowed_N, bitorder="little"))
-            similarities, rows = self.index.search(query_1D, k, params=faiss.SearchParameters(sel=selector))
-        nearest_first = np.lexsort((rows[0], -similarities[0]))  # copies of one radiograph tie: the first entry wins
+        similarities, rows = self._nearest(np.asarray(embedding_D, np.float32), k, allowed_N)
         return [
-            Neighbor(rank, self.entries[rows[0][place]], min(1.0, float(similarities[0][place])))
-            for rank, place in enumerate(nearest_first, start=1)
+            Neighbor(rank, self.entries[row], min(1.0, similarity))
+            for rank, (similarity, row) in enumerate(zip(similarities.tolist(), rows.tolist(), strict=True), start=1)
         ]
-
-    def nearest(self, queries_QD: EmbeddingArray, k: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Similarities and rows of the k nearest entries of each query, (Q, k) each; no restrictions."""
-        if self.accelerated is None:
-            found = self.index.search(queries_QD, k)
-        else:
-            with self.accelerator_turn:
-                found = self.accelerated.search(queries_QD, k)
-        return found[0], found[1]
 
     def require_body_part(self, body_part: str) -> None:
         """Raises: InputError: no entry shows it."""
         if body_part not in self.body_parts:
             raise InputError(f"No entry shows {body_part!r}; the gallery has {', '.join(self.body_parts)}.")
 
-    def embeddings(self, rows: npt.NDArray[np.int64]) -> EmbeddingArray:
+    def embeddings(self, rows: RowArray) -> EmbeddingArray:
         """The stored vectors of some entries, (len(rows), D)."""
-        return np.asarray(self.index.reconstruct_batch(rows), np.float32)
+        return self.scan.vectors_ND[rows]
 
-    def _allowed(self, wanted: Wanted) -> npt.NDArray[np.bool_]:
+    def _nearest(self, query_D: EmbeddingArray, k: int, allowed_N: BoolArray) -> tuple[DoubleArray, RowArray]:
+        if self.accelerator is not None and allowed_N.all():  # FAISS filters on the CPU only
+            candidates = self.accelerator.candidates(query_D, k)
+            if candidates is not None:
+                return self.scan.best(query_D, k, candidates)
+        return self.scan.search(query_D, k, allowed_N)
+
+    def _allowed(self, wanted: Wanted) -> BoolArray:
         allowed_N = np.ones(len(self.entries), bool)
         for column, value in (("body_part", wanted.body_part), ("label", wanted.label)):
             if value is not None:
-                allowed_N &= self._columns[column] == value
+                allowed_N &= self._with(column, value)
         if wanted.exclude_study is not None:
-            allowed_N &= self._columns["study_key"] != wanted.exclude_study
+            allowed_N &= ~self._with("study_key", wanted.exclude_study)
         return allowed_N
 
+    def _with(self, column: str, value: str) -> BoolArray:
+        numbers, numbers_N = self._columns[column]
+        return np.asarray(numbers_N == numbers.get(value, -1))
+
     @cached_property
-    def _columns(self) -> dict[str, npt.NDArray[np.str_]]:
-        names = ("body_part", "label", "study_key")
-        return {name: np.array([getattr(entry, name) for entry in self.entries]) for name in names}
+    def _columns(self) -> dict[str, tuple[dict[str, int], npt.NDArray[np.int32]]]:
+        """Of each column a number for every value, and every entry's; strings would take longer than the scan."""
+        columns = {}
+        for name in ("body_part", "label", "study_key"):
+            numbers: dict[str, int] = {}
+            of_entries = [numbers.setdefault(getattr(entry, name), len(numbers)) for entry in self.entries]
+            columns[name] = numbers, np.array(of_entries, np.int32)
+        return columns
 
 
 def save_gallery(
-    folder: Path, manifest: GalleryManifest, entries: Sequence[GalleryEntry], embeddings_ND: EmbeddingArray
+    folder: Path,
+    manifest: GalleryManifest,
+    entries: Sequence[GalleryEntry],
+    embeddings_ND: EmbeddingArray,
+    storage: StorageChoice = "float32",
 ) -> GalleryManifest:
-    """Write the folder whole or not at all, and return the manifest with its checksums."""
-    index = faiss.IndexScalarQuantizer(manifest.dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    index.add(np.ascontiguousarray(embeddings_ND, np.float32))
+    """Write the folder whole or not at all, and return the manifest with its checksums.
+
+    Args:
+        embeddings_ND: finite, of length 1.
+        storage: `float32` keeps the embeddings as they are. `float16` halves the file; it moves a similarity by less
+            than 1e-4, which reorders near ties, and the lengths are mended when the gallery is read.
+    """
     with written_whole(folder) as partial:
-        faiss.write_index(index, str(partial / INDEX))
-        parquet.write_table(pyarrow.Table.from_pylist([asdict(entry) for entry in entries]), partial / ENTRIES)
+        gallery_files.write_entries(partial / ENTRIES, entries)
+        gallery_files.write_vectors(partial / INDEX, embeddings_ND, storage)
         checksums = {name: sha256(partial / name) for name in (INDEX, ENTRIES)}
         finished = GalleryManifest(**{**asdict(manifest), "checksums": checksums})
         write_manifest(partial, finished)
@@ -190,10 +183,10 @@ def save_gallery(
 
 
 def load_gallery(folder: Path, checkpoint_id: str, on_gpu: bool = False) -> Gallery:
-    """Read and verify a folder; needs 4 x N x D bytes of memory, and as much again on the GPU.
+    """Read and verify a folder; needs 5 x N x D bytes of memory, and 4 x N x D on the GPU.
 
     Raises:
-        ArtifactError: a file is missing or damaged, or the gallery belongs to another checkpoint.
+        ArtifactError: a file is missing or damaged, or the gallery is empty or belongs to another checkpoint.
     """
     manifest = read_manifest(folder, GalleryManifest)
     verify(folder, {INDEX: "", ENTRIES: "", **manifest.checksums})
@@ -201,30 +194,17 @@ def load_gallery(folder: Path, checkpoint_id: str, on_gpu: bool = False) -> Gall
         raise ArtifactError(
             f"{folder} was built with checkpoint {manifest.checkpoint}, not {checkpoint_id}; build it again."
         )
-    entries, stored = _read_entries(folder / ENTRIES), _read_index(folder / INDEX)
+    entries = gallery_files.read_entries(folder / ENTRIES)
+    vectors_ND = gallery_files.read_vectors(folder / INDEX)
     expected = manifest.count, manifest.dimension
-    if (len(entries), stored.d) != expected or stored.ntotal != manifest.count:
+    if not entries or len(entries) != manifest.count or vectors_ND.shape != expected:
         raise ArtifactError(
-            f"{folder} has {len(entries)} entries and {stored.ntotal} vectors of {stored.d} numbers, but its manifest "
-            f"says {expected[0]} of {expected[1]}; build it again."
+            f"{folder} has {len(entries)} entries and {len(vectors_ND)} vectors of {vectors_ND.shape[1]} numbers, but "
+            f"its manifest says {expected[0]} of {expected[1]}; build it again, and not empty."
         )
-    vectors_ND = stored.reconstruct_n(0, stored.ntotal)
-    faiss.normalize_L2(vectors_ND)  # float16 bent their lengths, and a near copy could outdo the radiograph itself
-    index = faiss.IndexFlatIP(stored.d)
-    index.add(vectors_ND)
-    accelerated = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index) if on_gpu else None
-    return Gallery(manifest, entries, index, accelerated)
-
-
-def _read_entries(file: Path) -> tuple[GalleryEntry, ...]:
-    try:
-        return msgspec.convert(parquet.read_table(file).to_pylist(), tuple[GalleryEntry, ...])
-    except (pyarrow.ArrowException, msgspec.ValidationError, OSError) as error:
-        raise ArtifactError(f"{file} does not hold a gallery's entries: {error}") from error
-
-
-def _read_index(file: Path) -> Any:
-    try:
-        return faiss.read_index(str(file))
-    except RuntimeError as error:
-        raise ArtifactError(f"{file} is not an index that FAISS reads; build the gallery again.") from error
+    scan = Scan.over(vectors_ND)
+    accelerator = Accelerator(lambda: gallery_files.gpu_index(vectors_ND), scan) if on_gpu else None
+    gallery = Gallery(manifest, entries, scan, accelerator)
+    # The first search of a process costs ten times a later one's: nobody shall wait for it.
+    gallery.search(vectors_ND[0], Wanted(exclude_study=entries[0].study_key))
+    return gallery

@@ -21,10 +21,12 @@ from xray.artifact import read_manifest, sha256
 from xray.checkpoint import load_checkpoint, save_checkpoint
 from xray.engine import load_engine
 from xray.errors import ArtifactError, DatasetError, InputError
-from xray.gallery import ENTRIES, INDEX, Gallery, GalleryManifest, Wanted, load_gallery
+from xray.gallery import Gallery, GalleryManifest, Wanted, load_gallery
+from xray.gallery_files import ENTRIES, INDEX
 from xray.image import read_radiograph
 from xray.mura import read_mura, records_of
 from xray.predictor import Predictor
+from xray.scan import Scan
 
 RADIOGRAPHS = 2 * SHARD_SIZE + 20
 """Three shards, the last one not full."""
@@ -152,17 +154,14 @@ def test_former_gallery_serves_until_the_new_one_is_whole(options: BuildOptions,
 
 
 class Shifted:
-    """A fake index whose rows have slipped by one."""
+    """A fake scan whose answers have slipped: it leaves out the neighbor at one place."""
 
-    def __init__(self, real: object) -> None:
-        self.real = real
+    def __init__(self, real: Scan, place: int) -> None:
+        self.real, self.place, self.vectors_ND = real, place, real.vectors_ND
 
-    def search(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        similarities, rows = self.real.search(query, k + 1)  # type: ignore[attr-defined]
-        return similarities[:, 1:], rows[:, 1:]
-
-    def reconstruct_batch(self, rows: np.ndarray) -> np.ndarray:
-        return np.asarray(self.real.reconstruct_batch(rows))  # type: ignore[attr-defined]
+    def search(self, query: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        products, rows = self.real.search(query, k + 1, allowed)
+        return np.delete(products, self.place)[:k], np.delete(rows, self.place)[:k]
 
 
 def test_self_check_catches_an_index_that_answers_wrongly_and_entries_that_slipped(
@@ -173,7 +172,9 @@ def test_self_check_catches_an_index_that_answers_wrongly_and_entries_that_slipp
     sound = {row: vectors[row] for row in sampled_rows(gallery)}
     check_gallery(gallery, sound)
     with pytest.raises(ArtifactError, match="does not find itself first"):
-        check_gallery(dataclasses.replace(gallery, index=Shifted(gallery.index)), sound)
+        check_gallery(dataclasses.replace(gallery, scan=Shifted(gallery.scan, 0)), sound)  # type: ignore[arg-type]
+    with pytest.raises(ArtifactError, match="Search and NumPy differ"):
+        check_gallery(dataclasses.replace(gallery, scan=Shifted(gallery.scan, 1)), sound)  # type: ignore[arg-type]
     with pytest.raises(ArtifactError, match="beside the embedding of another"):
         check_gallery(gallery, {row: vectors[row - 1] for row in sound})
 

@@ -1,5 +1,6 @@
 """The neighbors found are those of a plain matrix product, in its order."""
 
+import dataclasses
 import io
 from pathlib import Path
 from shutil import copytree
@@ -10,18 +11,25 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from xray.artifact import MANIFEST, sha256
+from tests.conftest import STARTER
+from xray.accelerator import Accelerator
+from xray.artifact import MANIFEST, read_manifest, sha256
 from xray.errors import ArtifactError, InputError
-from xray.gallery import ENTRIES, INDEX, Gallery, GalleryEntry, GalleryManifest, Wanted, load_gallery, save_gallery
+from xray.gallery import Gallery, GalleryManifest, Wanted, load_gallery, save_gallery
+from xray.gallery_files import ENTRIES, INDEX, GalleryEntry, StorageChoice
 
 COUNT, DIMENSION = 300, 24
 PARTS = ("XR_ELBOW", "XR_HAND", "XR_WRIST")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def vectors() -> np.ndarray:
     vectors = np.random.default_rng(0).normal(size=(COUNT, DIMENSION)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def folder(vectors: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     entries = [
         GalleryEntry(
             f"Drawn/train/{PARTS[row % 3]}/patient{row // 4:05d}/study1/image{row}.png",
@@ -42,10 +50,10 @@ def gallery(folder: Path) -> Gallery:
     return load_gallery(folder, "0123456789ab")
 
 
-def brute_force(gallery: Gallery, query_D: np.ndarray, wanted: Wanted) -> list[str]:
-    """The same answer without FAISS, in float64."""
-    similarities_N = gallery.embeddings(np.arange(COUNT)).astype(np.float64) @ query_D
-    ranked = [gallery.entries[row] for row in np.argsort(-similarities_N)]
+def brute_force(gallery: Gallery, vectors: np.ndarray, query_D: np.ndarray, wanted: Wanted) -> list[str]:
+    """The same answer in float64, over the vectors that the gallery was given."""
+    similarities_N = vectors.astype(np.float64) @ query_D.astype(np.float64)
+    ranked = [gallery.entries[row] for row in np.argsort(-similarities_N, kind="stable")]
     kept = [
         entry.path
         for entry in ranked
@@ -67,28 +75,83 @@ def brute_force(gallery: Gallery, query_D: np.ndarray, wanted: Wanted) -> list[s
         Wanted(k=COUNT, body_part="XR_ELBOW"),
     ],
 )
-def test_neighbors_equal_a_brute_force_search(gallery: Gallery, wanted: Wanted) -> None:
+def test_neighbors_equal_a_brute_force_search(gallery: Gallery, vectors: np.ndarray, wanted: Wanted) -> None:
     for query_D in np.random.default_rng(1).normal(size=(20, DIMENSION)):
-        query_D /= np.linalg.norm(query_D)
-        found = gallery.search(query_D.astype(np.float32), wanted)
-        assert [neighbor.entry.path for neighbor in found] == brute_force(gallery, query_D, wanted)
+        query_D = (query_D / np.linalg.norm(query_D)).astype(np.float32)
+        found = gallery.search(query_D, wanted)
+        assert [neighbor.entry.path for neighbor in found] == brute_force(gallery, vectors, query_D, wanted)
         assert [neighbor.rank for neighbor in found] == list(range(1, len(found) + 1))
+
+
+class FakeIndex:
+    """A GPU's index, without one."""
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self.vectors = vectors
+        self.searches = 0
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        self.searches += 1
+        products = queries @ self.vectors.T
+        rows = np.argsort(-products, axis=1)[:, :k]
+        return np.take_along_axis(products, rows, axis=1), rows
+
+
+def test_gpu_changes_no_neighbor_and_is_not_asked_to_filter(gallery: Gallery, vectors: np.ndarray) -> None:
+    fake = FakeIndex(vectors)
+    accelerated = dataclasses.replace(gallery, accelerator=Accelerator(lambda: fake, gallery.scan))
+    for query_D in vectors[:20]:
+        for wanted in (Wanted(k=10), Wanted(k=COUNT), Wanted(k=10, label="normal")):
+            assert accelerated.search(query_D, wanted) == gallery.search(query_D, wanted)
+    assert fake.searches == 2 * 20
+    assert accelerated.gpu_memory_bytes >= vectors.nbytes
+    assert gallery.gpu_memory_bytes == 0
+
+
+def test_stored_vectors_are_those_given_or_their_float16_rounding_of_length_1(
+    folder: Path, gallery: Gallery, vectors: np.ndarray, tmp_path: Path
+) -> None:
+    everything = np.arange(COUNT)
+    assert np.array_equal(gallery.embeddings(everything), vectors)
+    save_gallery(tmp_path / "half", gallery.manifest, gallery.entries, vectors, storage="float16")
+    half = load_gallery(tmp_path / "half", "0123456789ab").embeddings(everything)
+    rounded = vectors.astype(np.float16).astype(np.float32)
+    assert half == pytest.approx(rounded / np.linalg.norm(rounded, axis=1, keepdims=True), abs=5e-7)
+    assert not np.array_equal(half, vectors)
+    assert (tmp_path / "half" / INDEX).stat().st_size < 0.55 * (folder / INDEX).stat().st_size
+
+
+def test_starter_gallery_is_read_as_float16_and_every_entry_or_its_first_copy_finds_itself() -> None:
+    manifest = read_manifest(STARTER / "gallery", GalleryManifest)
+    starter = load_gallery(STARTER / "gallery", manifest.checkpoint)
+    vectors = starter.embeddings(np.arange(manifest.count))
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-6)
+    first_of_copies = {vector.tobytes(): row for row, vector in reversed([*enumerate(vectors)])}
+    for row in range(0, manifest.count, 29):
+        nearest = starter.search(vectors[row], Wanted(k=1))[0]
+        assert nearest.entry == starter.entries[first_of_copies[vectors[row].tobytes()]]
+        assert nearest.similarity > 0.9999
+    assert starter.memory_bytes > 5 * vectors.size
 
 
 def test_every_entry_finds_itself_first(gallery: Gallery) -> None:
     for row, vector in enumerate(gallery.embeddings(np.arange(COUNT))):
         nearest = gallery.search(vector, Wanted(k=1))[0]
         assert nearest.entry == gallery.entries[row]
-        assert nearest.similarity == pytest.approx(1, abs=1e-3)
+        assert nearest.similarity == pytest.approx(1, abs=1e-6)
 
 
-def test_radiograph_itself_outdoes_its_near_copies_and_the_first_of_equals_comes_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+def test_radiograph_itself_outdoes_its_near_copies_and_the_first_of_equals_comes_first(
+    tmp_path: Path, storage: StorageChoice
+) -> None:
     vector = np.random.default_rng(2).normal(size=DIMENSION)
     vectors = np.stack([vector + 2e-3 * step for step in np.random.default_rng(3).normal(size=(50, DIMENSION))])
     vectors[40] = vectors[7]
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     entries = [GalleryEntry(f"image{row}.png", "XR_HAND", "patient1", "study1", "normal") for row in range(50)]
-    save_gallery(tmp_path / "near", GalleryManifest("0", "Drawn", "train", "all", DIMENSION, 50), entries, vectors)
+    manifest = GalleryManifest("0", "Drawn", "train", "all", DIMENSION, 50)
+    save_gallery(tmp_path / "near", manifest, entries, vectors, storage)
     near = load_gallery(tmp_path / "near", "0")
     found = [near.search(vector, Wanted(k=1))[0].entry.path for vector in vectors]
     assert found == [f"image{7 if row == 40 else row}.png" for row in range(50)]
@@ -109,9 +172,8 @@ def test_unknown_body_part_is_refused_with_those_there_are(gallery: Gallery) -> 
 
 def test_restrictions_that_leave_nothing_find_nothing(gallery: Gallery) -> None:
     only_normal = [entry for entry in gallery.entries if entry.label == "normal"]
-    one_study = Gallery(gallery.manifest, gallery.entries, gallery.index)
-    assert len(one_study.search(np.zeros(DIMENSION, np.float32), Wanted(k=COUNT, label="normal"))) == len(only_normal)
-    assert one_study.search(np.zeros(DIMENSION, np.float32), Wanted(label="unheard of")) == []
+    assert len(gallery.search(np.zeros(DIMENSION, np.float32), Wanted(k=COUNT, label="normal"))) == len(only_normal)
+    assert gallery.search(np.zeros(DIMENSION, np.float32), Wanted(label="unheard of")) == []
 
 
 def rewrite(folder: Path, name: str, content: bytes) -> None:

@@ -1,0 +1,93 @@
+"""A gallery's entries and vectors to and from files, and the vectors onto a GPU; the one place that knows FAISS.
+
+Legend: N entries, D embedding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import pyarrow
+from pyarrow import parquet
+
+from xray.errors import ArtifactError
+from xray.mura import study_key
+from xray.scan import EmbeddingArray
+
+try:
+    import faiss
+except ImportError as error:
+    raise ImportError("Retrieval needs FAISS, which is not installed; install faiss-gpu or faiss-cpu.") from error
+
+ENTRIES = "entries.parquet"
+INDEX = "index.faiss"
+GPU_SCRATCH_BYTES = 64 * 2**20
+"""What FAISS may take on a GPU beside the vectors; its default is 1.5 GB."""
+
+StorageChoice = Literal["float32", "float16"]
+
+
+@dataclass(frozen=True)
+class GalleryEntry:
+    """One indexed radiograph; `path` is the dataset's, never this machine's."""
+
+    path: str
+    body_part: str
+    patient: str
+    study: str
+    label: str
+
+    @property
+    def study_key(self) -> str:
+        return study_key(self.body_part, self.patient, self.study)
+
+
+def write_entries(file: Path, entries: Sequence[GalleryEntry]) -> None:
+    parquet.write_table(pyarrow.Table.from_pylist([asdict(entry) for entry in entries]), file)
+
+
+def read_entries(file: Path) -> tuple[GalleryEntry, ...]:
+    """Raises: ArtifactError: the file is no Parquet table of entries."""
+    try:
+        return msgspec.convert(parquet.read_table(file).to_pylist(), tuple[GalleryEntry, ...])
+    except (pyarrow.ArrowException, msgspec.ValidationError, OSError) as error:
+        raise ArtifactError(f"{file} does not hold a gallery's entries: {error}") from error
+
+
+def write_vectors(file: Path, vectors_ND: EmbeddingArray, storage: StorageChoice) -> None:
+    """Write vectors of length 1; the type of the FAISS index in the file tells how they are stored."""
+    if storage == "float32":
+        index = faiss.IndexFlatIP(vectors_ND.shape[1])
+    else:
+        half = faiss.ScalarQuantizer.QT_fp16
+        index = faiss.IndexScalarQuantizer(vectors_ND.shape[1], half, faiss.METRIC_INNER_PRODUCT)
+    index.add(np.ascontiguousarray(vectors_ND, np.float32))
+    faiss.write_index(index, str(file))
+
+
+def read_vectors(file: Path) -> EmbeddingArray:
+    """The vectors, (N, D): as they were given, or rounded to float16 and then to length 1.
+
+    Raises:
+        ArtifactError: the file is no FAISS index.
+    """
+    try:
+        stored = faiss.read_index(str(file))
+    except RuntimeError as error:
+        raise ArtifactError(f"{file} is not an index that FAISS reads; build the gallery again.") from error
+    vectors_ND: EmbeddingArray = stored.reconstruct_n(0, stored.ntotal)
+    if isinstance(stored, faiss.IndexScalarQuantizer):
+        faiss.normalize_L2(vectors_ND)  # float16 bent their lengths, and a near copy could outdo the radiograph itself
+    return vectors_ND
+
+
+def gpu_index(vectors_ND: EmbeddingArray) -> Any:
+    """A float32 inner-product index on the first GPU; one thread may use it, the one that calls this."""
+    resources = faiss.StandardGpuResources()
+    resources.setTempMemory(GPU_SCRATCH_BYTES)
+    index = faiss.GpuIndexFlatIP(resources, vectors_ND.shape[1])
+    index.add(vectors_ND)
+    return index
