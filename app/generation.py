@@ -15,6 +15,7 @@ from xray.errors import ArtifactError
 from xray.gallery import Gallery, Neighbor, Wanted, load_gallery
 from xray.image import decode_radiograph
 from xray.predictor import Predictor, StudyPrediction
+from xray.quantized import QUANTIZED
 
 CANARY = Path(__file__).resolve().parent / "canary.png"
 """A drawn radiograph, sent through a replica to see whether it still says what it said at first."""
@@ -65,9 +66,9 @@ def load_generation(settings: Settings) -> Generation:
     device = choose_device(settings.device)
     checkpoint = load_checkpoint(settings.checkpoint)
     gallery = load_gallery(settings.gallery, checkpoint.manifest.id, on_gpu=device.type == "cuda")
-    predictor = Predictor(
-        checkpoint.manifest, load_engine(checkpoint, settings.device, settings.precision, settings.cache)
-    )
+    quantized = settings.checkpoint / QUANTIZED
+    engine = load_engine(checkpoint, settings.device, settings.precision, settings.cache, quantized)
+    predictor = Predictor(checkpoint.manifest, engine)
     sizes = sorted(predictor.engine.sizes_to_warm(settings.max_batch))
     batch_seconds = {size: _warmed(predictor, size) for size in sizes}
     study = predictor.predict([decode_radiograph(CANARY.read_bytes())])

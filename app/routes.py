@@ -136,6 +136,8 @@ async def info(service: ServiceDep) -> InfoReply:
             only=gallery.manifest.only,
             entries=len(gallery.entries),
             body_parts=list(gallery.body_parts),
+            memory_bytes=gallery.memory_bytes,
+            gpu_memory_bytes=gallery.gpu_memory_bytes,
         ),
         limits=service.settings.model_dump(include=limits),
     )

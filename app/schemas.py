@@ -61,6 +61,8 @@ class GalleryInfo(BaseModel):
     only: str
     entries: int
     body_parts: list[str]
+    memory_bytes: int
+    gpu_memory_bytes: int
 
 
 class InfoReply(BaseModel):

@@ -20,7 +20,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="OSTEON_", frozen=True)
 
     device: Literal["auto", "cuda", "cpu"] = Field("auto", description="Where the network runs.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="The network's arithmetic on a CPU.")
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        "auto", description="The network's arithmetic; int8 needs a CPU, and `python -m training quantize` before."
+    )
     cache: Path = Field(
         default_factory=lambda: user_cache_path("osteon"), description="Folder that keeps compiled networks."
     )

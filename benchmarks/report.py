@@ -81,12 +81,12 @@ def _lines(page: Page) -> list[str]:
         f"{page.title}: {_spread(page.limits, '.1f')}/s. Shares of the limit: median of "
         f"{len(page.limits)} rounds (lowest to highest); times are medians and 99th percentiles.",
         "",
-        *_table(["callers who wait", *(f"{clients} of them" for clients in counts)], rows + ratios),
+        *table(["callers who wait", *(f"{clients} of them" for clients in counts)], rows + ratios),
         "",
         f"One caller of ours waits {1000 * one:.1f} ms, {one / page.alone:.2f} times decoding and a pass of one "
         f"({1000 * page.alone:.1f} ms). `/cam` takes {cam:.1f} ms where `/classify` takes {classify:.1f}.",
         "",
-        *_table(["Osteon, callers who do not wait", "answered", "refused", "failed", "p50", "p99"], _open_rows(page)),
+        *table(["Osteon, callers who do not wait", "answered", "refused", "failed", "p50", "p99"], _open_rows(page)),
     ]
 
 
@@ -120,7 +120,8 @@ def _open_rows(page: Page) -> list[list[str]]:
     ]
 
 
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+def table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """Markdown."""
     return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
 
 

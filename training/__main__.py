@@ -1,4 +1,4 @@
-"""`python -m training train|evaluate|import-checkpoint`."""
+"""`python -m training train|evaluate|check-engine|quantize|import-checkpoint`."""
 
 import sys
 from typing import Annotated
@@ -6,27 +6,38 @@ from typing import Annotated
 import tyro
 
 from training.evaluate import EvaluateOptions, evaluate
+from training.gate import CheckOptions, check_engine
 from training.import_original import ImportOptions, import_original
 from training.options import TrainOptions
+from training.quantize import QuantizeOptions, quantize
 from training.train import train
 from xray.errors import XrayError
+from xray.quantized import QUANTIZED
 
+Options = TrainOptions | EvaluateOptions | CheckOptions | QuantizeOptions | ImportOptions
 Command = (
     Annotated[TrainOptions, tyro.conf.subcommand("train")]
     | Annotated[EvaluateOptions, tyro.conf.subcommand("evaluate")]
+    | Annotated[CheckOptions, tyro.conf.subcommand("check-engine")]
+    | Annotated[QuantizeOptions, tyro.conf.subcommand("quantize")]
     | Annotated[ImportOptions, tyro.conf.subcommand("import-checkpoint")]
 )
 
 
 def main() -> None:
     try:
-        options: TrainOptions | EvaluateOptions | ImportOptions = tyro.cli(Command, prog="python -m training")
+        options: Options = tyro.cli(Command, prog="python -m training")
         match options:
             case TrainOptions():
                 train(options)
             case EvaluateOptions():
                 evaluate(options)
                 print(f"page: {options.out / 'index.html'}")
+            case CheckOptions():
+                check_engine(options)
+            case QuantizeOptions():
+                quantize(options)
+                print(f"int8: {options.checkpoint / QUANTIZED}")
             case ImportOptions():
                 print(f"checkpoint {import_original(options).id}: {options.out}")
     except (XrayError, OSError) as error:

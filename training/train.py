@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from training.data import Bag, Bags, Draw, StudyBags, collate, drawing_chances, loss_weights, plan_epoch
 from training.distributed import joined
+from training.gate import check_export
 from training.loss import log_probabilities, study_loss
 from training.metrics import auroc, youden_threshold
 from training.options import TrainOptions
@@ -30,7 +31,8 @@ def train(options: TrainOptions) -> None:
     Raises:
         DatasetError: a split is empty, has one class only, or an image cannot be read.
         InputError: OUT holds another run, or the loss is no longer a number.
-        ArtifactError: the weights to start from cannot be had.
+        ArtifactError: the weights to start from cannot be had, or the CPU's engine is not fit to serve OUT/best, which
+            is kept.
     """
     with joined(options.device) as processes:
         run = start(options, processes)
@@ -43,9 +45,10 @@ def train(options: TrainOptions) -> None:
             progress = progress.after_epoch(summarise(run, progress))
             if processes.leads:
                 write(run, progress)
-        if processes.leads:
-            print(f"best of {options.epochs} epochs: validation AUROC {progress.best.validation_auroc:.3f}")
-            print(f"checkpoint: {options.out / 'best'}")
+    if processes.leads:
+        print(f"best of {options.epochs} epochs: validation AUROC {progress.best.validation_auroc:.3f}")
+        print(f"checkpoint: {options.out / 'best'}")
+        check_export(options.out / "best", run.validation)
 
 
 def train_one_epoch(run: Run, network: nn.Module, progress: Progress) -> Progress:

@@ -2,7 +2,7 @@
 
     Engine             uint8 batch in, ModelOutput out
     ├── TorchEngine    the reference: float32 on any device
-    ├── OpenVinoEngine the CPU's
+    ├── OpenVinoEngine the CPU's: float32, bfloat16, or int8 where a graph was quantised for it
     └── CudaEngine     the GPU's
 
 Legend: B batch, S canvas side.
@@ -22,10 +22,11 @@ from xray.equality import difference, noise_canvases, require_equal
 from xray.errors import InputError
 from xray.image import PixelArray
 from xray.model import ModelOutput
+from xray.quantized import verified_graph
 from xray.torch_engine import TorchEngine
 
 DeviceChoice = Literal["auto", "cuda", "cpu"]
-PrecisionChoice = Literal["auto", "float32", "bfloat16"]
+PrecisionChoice = Literal["auto", "float32", "bfloat16", "int8"]
 GATE_CANVASES = 3
 """No power of two, so that the gate sees a padded batch."""
 
@@ -58,19 +59,28 @@ def choose_device(choice: DeviceChoice) -> torch.device:
 
 
 def load_engine(
-    checkpoint: Checkpoint, choice: DeviceChoice, precision: PrecisionChoice = "auto", cache: Path | None = None
+    checkpoint: Checkpoint,
+    choice: DeviceChoice,
+    precision: PrecisionChoice = "auto",
+    cache: Path | None = None,
+    quantized: Path | None = None,
 ) -> Engine:
     """The fastest engine for a checkpoint on the chosen device.
 
     Args:
-        precision: of the features' arithmetic; `auto` takes the fastest that the device has.
+        precision: of the features' arithmetic; `auto` takes the fastest that the device has, but for `int8`, which
+            differs by more than the others and is there on CPUs only.
         cache: folder in which compiled networks outlive the process.
+        quantized: the folder `int8` of the checkpoint's, which only that precision reads.
 
     Raises:
-        InputError: the device is not there.
+        InputError: the device is not there, or is not one for int8.
+        ArtifactError: the quantised graph is missing, damaged, of another checkpoint or not fit to serve.
     """
     device = choose_device(choice)
     if device.type == "cuda":
+        if precision == "int8":
+            raise InputError("int8 is for CPUs; on a GPU use auto, bfloat16 or float32, or set the device to cpu.")
         reference = TorchEngine(checkpoint, device)
         return reference if precision == "float32" else first_equal(GPU_ENGINES, checkpoint, reference)
     try:
@@ -78,6 +88,9 @@ def load_engine(
     except ImportError as error:
         logger.warning("%s Until then torch runs the network, several times slower.", error)
         return TorchEngine(checkpoint, device)
+    if precision == "int8":
+        graph = verified_graph(quantized, checkpoint.manifest.id)
+        return OpenVinoEngine(checkpoint, best_precision(), _writable(cache), graph)
     return OpenVinoEngine(checkpoint, best_precision() if precision == "auto" else precision, _writable(cache))
 
 

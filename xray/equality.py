@@ -1,6 +1,7 @@
 """Two engines' outputs for the same radiographs in, how far apart they are out.
 
-An engine is fit to serve when it says what the float32 reference says: the same logit, embedding and map.
+An engine is fit to serve when it says what the float32 reference says: the same logit, embedding and map, and the same
+order of the radiographs.
 
 Legend: B batch, S canvas side, D embedding, h, w cells of the map.
 """
@@ -9,20 +10,24 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
+import torch
 
 from xray.errors import ArtifactError
 from xray.image import PixelArray
 from xray.model import ModelOutput
 
+FloatArray = npt.NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class Difference:
-    """The worst of a batch.
+    """How far apart two engines are, over some radiographs.
 
     Attributes:
-        logit: largest absolute difference.
-        embedding: smallest cosine between the two embeddings of a radiograph.
-        cam: smallest Pearson correlation between the two maps of a radiograph.
+        logit: absolute difference.
+        embedding: cosine between the two embeddings of a radiograph.
+        cam: Pearson correlation between the two maps of a radiograph.
     """
 
     logit: float
@@ -33,11 +38,43 @@ class Difference:
         return f"logit within {self.logit:.2g}, embedding cosine {self.embedding:.6f}, map correlation {self.cam:.6f}"
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """An engine beside the float32 reference on radiographs of both classes.
+
+    Attributes:
+        engine: its name.
+        worst: the largest difference of logits, the smallest cosine and the smallest correlation.
+        mean: the means of the three.
+        reference_auroc, auroc: over radiographs, of the reference and of the engine.
+    """
+
+    engine: str
+    images: int
+    abnormal: int
+    worst: Difference
+    mean: Difference
+    reference_auroc: float
+    auroc: float
+
+    @property
+    def auroc_limit(self) -> float:
+        """What the two areas may differ by: one pair that changed places where it weighs more than `AUROC_LIMIT`."""
+        return max(AUROC_LIMIT, 1.001 / (self.abnormal * (self.images - self.abnormal)))
+
+    def __str__(self) -> str:
+        areas = f"AUROC {self.auroc:.4f} for the reference's {self.reference_auroc:.4f}"
+        return f"{self.engine} on {self.images} radiographs: {self.worst}, {areas}"
+
+
 LIMITS = {
     "float32": Difference(logit=1e-3, embedding=0.999999, cam=0.99999),
     "bfloat16": Difference(logit=0.02, embedding=0.9999, cam=0.999),
+    "int8": Difference(logit=0.15, embedding=0.99, cam=0.99),
 }
 """What an engine may differ from the reference by, by the arithmetic of its features."""
+AUROC_LIMIT = 0.005
+"""What the area under the ROC curve may change by, in any arithmetic, on more than a few radiographs."""
 
 
 COARSEST_CELLS = 3
@@ -60,13 +97,27 @@ def noise_canvases(count: int, size: int) -> PixelArray:
 
 def difference(reference: ModelOutput, candidate: ModelOutput) -> Difference:
     """The worst disagreement over a batch."""
+    return worst(differences(reference, candidate))
+
+
+def differences(reference: ModelOutput, candidate: ModelOutput) -> FloatArray:
+    """(B, 3): the fields of `Difference` for each radiograph."""
+    logits_B = (reference.logits_B - candidate.logits_B).abs()
     cosines_B = (reference.embeddings_BD * candidate.embeddings_BD).sum(1)
     maps = zip(reference.cams_Bhw.flatten(1).numpy(), candidate.cams_Bhw.flatten(1).numpy(), strict=True)
-    return Difference(
-        logit=float((reference.logits_B - candidate.logits_B).abs().max()),
-        embedding=float(cosines_B.min()),
-        cam=min(float(np.corrcoef(first, second)[0, 1]) for first, second in maps),
-    )
+    correlations_B = torch.tensor([_correlation(first, second) for first, second in maps])
+    return torch.stack([logits_B, cosines_B, correlations_B], dim=1).double().numpy()
+
+
+def worst(differences_B3: FloatArray) -> Difference:
+    """The worst of each column; NaN where any is."""
+    lowest, highest = differences_B3.min(0), differences_B3.max(0)
+    return Difference(float(highest[0]), float(lowest[1]), float(lowest[2]))
+
+
+def mean(differences_B3: FloatArray) -> Difference:
+    """The mean of each column."""
+    return Difference(*map(float, differences_B3.mean(0)))
 
 
 def require_equal(found: Difference, precision: str) -> None:
@@ -74,3 +125,23 @@ def require_equal(found: Difference, precision: str) -> None:
     limit = LIMITS[precision]
     if not (found.logit <= limit.logit and found.embedding >= limit.embedding and found.cam >= limit.cam):
         raise ArtifactError(f"The {precision} engine is not fit to serve: {found}; its limits are: {limit}.")
+
+
+def require_fit(comparison: Comparison, precision: str) -> None:
+    """Raises: ArtifactError: an engine of this precision differs by more than it may, or ranks otherwise."""
+    require_equal(comparison.worst, precision)
+    if not abs(comparison.auroc - comparison.reference_auroc) <= comparison.auroc_limit:
+        raise ArtifactError(
+            f"The {precision} engine is not fit to serve: its AUROC is {comparison.auroc:.4f}, the reference's is "
+            f"{comparison.reference_auroc:.4f}; they may differ by {comparison.auroc_limit:.4f}."
+        )
+
+
+def precision_of(engine_name: str) -> str:
+    """The arithmetic of the features, from `openvino-bfloat16-cpu`."""
+    return engine_name.split("-")[1]
+
+
+def _correlation(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> float:
+    # A map of one cell is the logit over again, and has no correlation.
+    return 1.0 if len(first) == 1 else float(np.corrcoef(first, second)[0, 1])

@@ -6,6 +6,7 @@ whatever arithmetic the features use.
 Legend: B batch, S canvas side, C channels and h, w cells of the last feature map.
 """
 
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,12 @@ from xray.checkpoint import Checkpoint
 from xray.errors import ArtifactError
 from xray.image import PixelArray
 from xray.model import ModelOutput, XrayDenseNet
+from xray.quantized import GRAPH, WEIGHTS
 
 try:
+    # Importing OpenVINO reports to its makers over the network, under an id that it leaves in the home folder, unless
+    # this package of theirs cannot be imported. NNCF, imported after it, does the same.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     import openvino
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
@@ -30,8 +35,6 @@ except ImportError as error:
 VERSION = openvino.__version__.split("-")[0]
 CpuPrecision = Literal["float32", "bfloat16"]
 SCHEMA_VERSION = 1
-GRAPH = "graph.xml"
-WEIGHTS = "graph.bin"
 COMPILED = "compiled"
 """Folder of OpenVINO's own cache, in which it finds what it compiled for this processor before."""
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -50,20 +53,31 @@ class GraphManifest:
 class OpenVinoEngine:
     """One stream over all cores: each batch is finished as soon as the machine can."""
 
-    def __init__(self, checkpoint: Checkpoint, precision: CpuPrecision, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        precision: CpuPrecision,
+        cache: Path | None = None,
+        quantized: Path | None = None,
+    ) -> None:
         """Compile, or load what an earlier start left in `cache`.
 
         Args:
+            precision: arithmetic of the features, or of what is not in int8 of a quantised graph.
             cache: folder for the networks of any number of checkpoints; without it every start converts anew.
+            quantized: the features in int8 as `xray.quantized.verified_graph` gives them, instead of a conversion.
         """
-        self._precision = precision
+        self._precision = precision if quantized is None else "int8"
         self._head = checkpoint.model.forward_head
         properties = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
-        if cache is None:
-            graph = _graph(checkpoint)
+        if cache is not None:
+            properties["CACHE_DIR"] = str(cache / COMPILED)
+        if quantized is not None:
+            graph = openvino.Core().read_model(quantized)
+        elif cache is None:
+            graph = to_graph(checkpoint)
         else:
             graph = _cached_graph(checkpoint, cache / f"{checkpoint.manifest.id}-openvino-{VERSION}")
-            properties["CACHE_DIR"] = str(cache / COMPILED)
         self._request = openvino.Core().compile_model(graph, "CPU", properties).create_infer_request()
 
     @property
@@ -99,7 +113,7 @@ class _Features(nn.Module):
         return self.model.forward_features(pixels_B1SS)
 
 
-def _graph(checkpoint: Checkpoint) -> Any:
+def to_graph(checkpoint: Checkpoint) -> Any:
     """The features as an OpenVINO graph for batches of any size."""
     size = checkpoint.manifest.preprocess.size
     example = torch.zeros((2, 1, size, size), dtype=torch.uint8)
@@ -119,7 +133,7 @@ def _cached_graph(checkpoint: Checkpoint, place: Path) -> Any:
         manifest = read_manifest(place, GraphManifest)
         verify(place, {GRAPH: "", WEIGHTS: "", **manifest.checksums})
     except ArtifactError:
-        graph = _graph(checkpoint)
+        graph = to_graph(checkpoint)
         with written_whole(place) as partial:
             openvino.save_model(graph, partial / GRAPH, compress_to_fp16=False)
             checksums = {name: sha256(partial / name) for name in (GRAPH, WEIGHTS)}

@@ -123,6 +123,7 @@ def test_info_and_metrics_tell_what_runs(client: httpx.Client, service: Service,
     info = client.get("/info").json()
     assert info["checkpoint"] == service.generation.predictor.manifest.id
     assert info["gallery"]["entries"] == len(service.generation.gallery.entries)
+    assert info["gallery"]["memory_bytes"] == service.generation.gallery.memory_bytes > 0
     counter = 'osteon_requests_total{endpoint="/classify",status="200"}'
     before = metric(client, counter)
     client.post("/classify", files=files(radiograph))

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save
 from tests.conftest import ROOT
 from tests.phantoms import write_dataset
 from training.data import StudyBags, collate, loss_weights, plan_epoch
+from training.gate import check_export
 from training.loss import study_loss
 from training.options import TrainOptions
 from training.run import initial_model
@@ -23,6 +24,7 @@ from training.state import STATE
 from training.train import train
 from xray.artifact import MANIFEST
 from xray.checkpoint import load_checkpoint
+from xray.equality import LIMITS, Difference
 from xray.errors import ArtifactError, DatasetError, InputError
 from xray.mura import read_mura, records_of
 
@@ -48,6 +50,12 @@ def options(dataset: Path, tmp_path: Path) -> TrainOptions:
         device="cpu",
         save_minutes=0,
     )
+
+
+@pytest.fixture(autouse=True)
+def ungated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few steps make no network that has to be fit to serve in bfloat16, which some processors take."""
+    monkeypatch.setattr("training.train.check_export", lambda folder, studies: None)
 
 
 def command(options: TrainOptions, *launcher: str) -> list[str]:
@@ -136,6 +144,19 @@ def test_manifest_tells_what_the_network_was_trained_on_and_how_good_it_was(opti
     history = json.loads((options.out / "history.json").read_bytes())
     assert manifest.metrics["valid_study_auroc"] == max(result["validation_auroc"] for result in history)
     assert (options.out / "best" / MANIFEST).read_text().count("/tmp") == 0
+
+
+def test_checkpoint_whose_engine_is_unfit_is_kept_and_named_an_error(
+    options: TrainOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("training.train.check_export", check_export)
+    short = replace(options, epochs=1)
+    train(short)
+    assert "-cpu on 16 radiographs: logit within" in capsys.readouterr().out
+    monkeypatch.setattr("xray.equality.LIMITS", dict.fromkeys(LIMITS, Difference(-1.0, 1.0, 1.0)))
+    with pytest.raises(ArtifactError, match=r"not fit to serve: .* its limits are: logit within -1"):
+        train(short)
+    load_checkpoint(short.out / "best")
 
 
 def test_other_options_do_not_continue_a_run(options: TrainOptions) -> None:

@@ -1,0 +1,143 @@
+"""The gate measures what it says it measures, and an engine that is off does not pass it."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.phantoms import write_dataset
+from training import gate
+from training.__main__ import main
+from training.gate import CheckOptions, Reference, check_engine, check_export, compare, reference_for, sample
+from xray.checkpoint import Checkpoint, load_checkpoint
+from xray.engine import Engine
+from xray.equality import LIMITS, difference
+from xray.errors import ArtifactError, DatasetError
+from xray.image import PixelArray
+from xray.model import ModelOutput
+from xray.mura import read_mura, records_of
+from xray.torch_engine import TorchEngine
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("gate") / "Phantoms", studies=18)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
+    return load_checkpoint(tiny_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def reference(checkpoint: Checkpoint, dataset: Path) -> Reference:
+    return reference_for(checkpoint, records_of(read_mura(dataset, "valid")))
+
+
+class OffByOneRadiograph:
+    """The reference, but for one logit."""
+
+    name = "fake-bfloat16-cpu"
+
+    def __init__(self, checkpoint: Checkpoint, logit: float) -> None:
+        self._engine, self._logit, self._spoilt = TorchEngine(checkpoint, CPU), logit, False
+
+    def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
+        output = self._engine.forward(pixels_B1SS)
+        if self._spoilt:
+            return output
+        self._spoilt = True
+        return replace(output, logits_B=output.logits_B + self._logit * (torch.arange(len(pixels_B1SS)) == 0))
+
+
+def test_worst_and_mean_are_those_of_all_batches(checkpoint: Checkpoint, reference: Reference) -> None:
+    assert len(reference.outputs) > 1
+    found = compare(reference, OffByOneRadiograph(checkpoint, 0.5))
+    assert found.images == len(reference.targets) == sum(map(len, reference.pixels_B1SS))
+    assert found.abnormal == reference.targets.sum()
+    assert found.worst.logit == pytest.approx(0.5, abs=1e-5)
+    assert found.mean.logit == pytest.approx(0.5 / found.images, abs=1e-5)
+    assert found.worst.cam == pytest.approx(1)
+    assert found.worst.embedding == pytest.approx(1, abs=1e-6)
+
+
+def test_one_logit_that_changes_the_order_changes_the_area(checkpoint: Checkpoint, reference: Reference) -> None:
+    found = compare(reference, OffByOneRadiograph(checkpoint, 100.0))
+    logits = np.array([logit for output in reference.outputs for logit in output.logits_B.tolist()])
+    others = logits[(reference.targets != reference.targets[0])]
+    pairs_lost = (others > logits[0]).sum() / (found.abnormal * (found.images - found.abnormal))
+    sign = 1 if reference.targets[0] else -1
+    assert found.auroc - found.reference_auroc == pytest.approx(sign * pairs_lost)
+
+
+def test_engine_within_the_limits_is_printed_beside_them(
+    tiny_checkpoint: Path, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check_engine(CheckOptions(tiny_checkpoint, dataset, device="cpu", precision="float32"))
+    printed = capsys.readouterr().out
+    assert "openvino-float32-cpu" in printed
+    assert f"{LIMITS['float32'].logit:.6f}" in printed
+    assert "AUROC" in printed
+
+
+@pytest.fixture
+def spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine that a checkpoint gets is off on its first radiograph, by more than bfloat16 may be."""
+
+    def off(checkpoint: Checkpoint, *_: object, **__: object) -> Engine:
+        return OffByOneRadiograph(checkpoint, 0.03)
+
+    monkeypatch.setattr(gate, "load_engine", off)
+
+
+REFUSAL = r"bfloat16 engine is not fit to serve: logit within 0\.03.*limits are: logit within 0\.02"
+
+
+@pytest.mark.usefixtures("spoilt")
+def test_engine_that_is_off_on_one_radiograph_is_refused(tiny_checkpoint: Path, dataset: Path) -> None:
+    with pytest.raises(ArtifactError, match=REFUSAL):
+        check_engine(CheckOptions(tiny_checkpoint, dataset, device="cpu"))
+
+
+@pytest.mark.usefixtures("spoilt")
+def test_export_whose_engine_is_off_is_refused(tiny_checkpoint: Path, dataset: Path) -> None:
+    studies = read_mura(dataset, "valid")
+    with pytest.raises(ArtifactError, match=REFUSAL):
+        check_export(tiny_checkpoint, studies)
+
+
+@pytest.mark.usefixtures("spoilt")
+def test_command_ends_with_the_limits_and_no_traceback(
+    tiny_checkpoint: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["check-engine", f"--checkpoint={tiny_checkpoint}", f"--data={dataset}", "--device=cpu"]
+    monkeypatch.setattr(sys, "argv", ["training", *arguments])
+    with pytest.raises(SystemExit, match=f"ArtifactError: The {REFUSAL}"):
+        main()
+
+
+def test_reference_is_the_float32_network(checkpoint: Checkpoint, reference: Reference) -> None:
+    again = TorchEngine(checkpoint, CPU).forward(reference.pixels_B1SS[0])
+    assert difference(again, reference.outputs[0]).logit == 0
+
+
+def test_radiographs_of_one_class_say_nothing_about_their_order(checkpoint: Checkpoint, dataset: Path) -> None:
+    normal = [record for record in records_of(read_mura(dataset, "valid")) if record.target == 0]
+    with pytest.raises(DatasetError, match="one class"):
+        reference_for(checkpoint, normal)
+
+
+def test_sample_holds_both_classes_and_reaches_from_the_first_study_to_the_last(dataset: Path) -> None:
+    records = records_of(read_mura(dataset, "valid"))
+    chosen = sample(records, 6)
+    for target in (0, 1):
+        own = [record for record in records if record.target == target]
+        drawn = [record for record in chosen if record.target == target]
+        assert len(drawn) == len(set(drawn)) == 3
+        assert (drawn[0], drawn[-1]) == (own[0], own[-1])
+    assert len(sample(records, 10_000)) == len(records)

@@ -1,0 +1,164 @@
+"""The equality gate: radiographs in, how far an engine is from the float32 reference on them out.
+
+Legend: N radiographs, B those of a batch, S canvas side.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from training.data import require_readable
+from training.metrics import auroc
+from xray.checkpoint import Checkpoint, load_checkpoint
+from xray.engine import DeviceChoice, Engine, PrecisionChoice, load_engine
+from xray.equality import LIMITS, Comparison, differences, mean, precision_of, require_fit, worst
+from xray.errors import DatasetError
+from xray.image import PixelArray, read_radiograph
+from xray.model import ModelOutput
+from xray.mura import MuraRecord, Study, read_mura, records_of
+from xray.preprocess import PreprocessSpec, preprocess
+from xray.quantized import QUANTIZED
+from xray.torch_engine import TorchEngine
+
+BATCH = 16
+EXPORT_SAMPLE = 64
+"""Radiographs on which the checkpoint of a finished run is tried: half a minute at 320 px on two cores."""
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Run an engine beside the float32 reference on DATA/SPLIT; fail when it is not fit to serve."""
+
+    checkpoint: Path
+    """Checkpoint folder."""
+    data: Path
+    """Dataset folder in MURA layout."""
+    split: str = "valid"
+    device: DeviceChoice = "auto"
+    precision: PrecisionChoice = "auto"
+    """The network's arithmetic on a CPU; `auto` is what the service takes on this machine."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Radiographs of both classes and what the float32 network says of them, in batches.
+
+    Attributes:
+        targets: 0 or 1 for each of the N radiographs.
+    """
+
+    pixels_B1SS: list[PixelArray]
+    outputs: list[ModelOutput]
+    targets: npt.NDArray[np.int64]
+
+
+def check_engine(options: CheckOptions) -> Comparison:
+    """Compare on every radiograph of the split and print the figures beside their limits.
+
+    Raises:
+        ArtifactError: the checkpoint is damaged, or a limit is passed.
+        DatasetError: images cannot be read, or one class is missing.
+    """
+    checkpoint = load_checkpoint(options.checkpoint)
+    records = records_of(read_mura(options.data, options.split))
+    require_readable(records)
+    # The reference first: engines may move the checkpoint's network to another device.
+    reference = reference_for(checkpoint, records)
+    engine = load_engine(checkpoint, options.device, options.precision, quantized=options.checkpoint / QUANTIZED)
+    comparison = compare(reference, engine)
+    print_comparison(comparison)
+    require_fit(comparison, precision_of(engine.name))
+    return comparison
+
+
+def check_export(folder: Path, studies: Sequence[Study]) -> Comparison:
+    """Try the CPU's engine for a checkpoint that was just written, on a sample of the studies' radiographs.
+
+    Raises:
+        ArtifactError: a limit is passed.
+    """
+    checkpoint = load_checkpoint(folder)
+    reference = reference_for(checkpoint, sample(records_of(studies), EXPORT_SAMPLE))
+    comparison = compare(reference, load_engine(checkpoint, "cpu"))
+    print(comparison)
+    require_fit(comparison, precision_of(comparison.engine))
+    return comparison
+
+
+def sample(records: Sequence[MuraRecord], count: int) -> list[MuraRecord]:
+    """At most `count` records, spread evenly over those of each class, and as many of each as there are."""
+    chosen: list[MuraRecord] = []
+    for target in (0, 1):
+        own = [record for record in records if record.target == target]
+        places = np.linspace(0, len(own) - 1, min(count // 2, len(own))).astype(int)
+        chosen += [own[place] for place in places]
+    return chosen
+
+
+def reference_for(checkpoint: Checkpoint, records: Sequence[MuraRecord]) -> Reference:
+    """Read the records and run the float32 network on them.
+
+    Raises:
+        DatasetError: all are of one class, so that nothing is known of how they are ranked.
+    """
+    targets = np.array([record.target for record in records])
+    if len(np.unique(targets)) < 2:
+        raise DatasetError("The radiographs to compare on are of one class; normal and abnormal ones are needed.")
+    engine = TorchEngine(checkpoint, torch.device("cpu"))
+    pixels: list[PixelArray] = []
+    outputs: list[ModelOutput] = []
+    with tqdm(total=len(records), desc="reference", unit="img") as bar:
+        for start in range(0, len(records), BATCH):
+            pixels.append(canvases(records[start : start + BATCH], checkpoint.manifest.preprocess))
+            outputs.append(engine.forward(pixels[-1]))
+            bar.update(len(pixels[-1]))
+    return Reference(pixels, outputs, targets)
+
+
+def canvases(records: Sequence[MuraRecord], spec: PreprocessSpec) -> PixelArray:
+    """uint8 (B, 1, S, S): the network's inputs for some records."""
+    return np.stack([preprocess(read_radiograph(record.file), spec)[0] for record in records])
+
+
+def compare(reference: Reference, engine: Engine) -> Comparison:
+    """Run the engine on the reference's radiographs."""
+    outputs = list(_forward(engine, reference))
+    apart = np.concatenate([differences(*pair) for pair in zip(reference.outputs, outputs, strict=True)])
+    areas = [auroc(reference.targets, _logits(each)) for each in (reference.outputs, outputs)]
+    images, abnormal = len(reference.targets), int(reference.targets.sum())
+    return Comparison(engine.name, images, abnormal, worst(apart), mean(apart), *areas)
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """The worst and the mean beside the limits."""
+    limit = LIMITS[precision_of(comparison.engine)]
+    print(f"{comparison.engine} beside torch-float32-cpu on {comparison.images} radiographs")
+    print(f"{'':20}{'worst':>10}{'mean':>10}{'limit':>10}")
+    for label, name in (
+        ("logit, difference", "logit"),
+        ("embedding, cosine", "embedding"),
+        ("map, correlation", "cam"),
+    ):
+        figures = [getattr(each, name) for each in (comparison.worst, comparison.mean, limit)]
+        print(f"{label:20}" + "".join(f"{figure:>10.6f}" for figure in figures))
+    change = comparison.auroc - comparison.reference_auroc
+    print(
+        f"AUROC {comparison.auroc:.4f}, of the reference {comparison.reference_auroc:.4f}: "
+        f"{change:+.4f}, limit {comparison.auroc_limit:.4f}"
+    )
+
+
+def _forward(engine: Engine, reference: Reference) -> Iterator[ModelOutput]:
+    with tqdm(total=len(reference.targets), desc=engine.name, unit="img") as bar:
+        for pixels_B1SS in reference.pixels_B1SS:
+            yield engine.forward(pixels_B1SS)
+            bar.update(len(pixels_B1SS))
+
+
+def _logits(outputs: Sequence[ModelOutput]) -> list[float]:
+    return [logit for output in outputs for logit in output.logits_B.tolist()]
