@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 import tyro
 
+from benchmarks.markdown import table
 from xray.checkpoint import Checkpoint, load_checkpoint
 from xray.cuda_engine import BATCH_SIZES, Bf16DenseNet, CudaEngine, Network, fused_engine, graphs_engine
 from xray.equality import Difference, difference, noise_canvases
@@ -161,10 +162,6 @@ def equality(measured: dict[str, list[Measurement]], size: int) -> list[str]:
         if row
     ]
     return table([f"{size} px, against float32", "logit", "embedding cosine", "map correlation"], rows)
-
-
-def table(header: list[str], rows: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
 
 
 if __name__ == "__main__":

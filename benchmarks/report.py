@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib import pyplot
 
 from benchmarks.load import Outcome
+from benchmarks.markdown import table
 
 PAGE, PICTURE = "serving.md", "serving.png"
 
@@ -118,11 +119,6 @@ def _open_rows(page: Page) -> list[list[str]]:
         ]
         for each in page.opened
     ]
-
-
-def table(header: list[str], rows: list[list[str]]) -> list[str]:
-    """Markdown."""
-    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
 
 
 def _draw(page: Page, file: Path) -> None:

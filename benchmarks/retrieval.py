@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import tyro
 
-from benchmarks.report import table
+from benchmarks.markdown import table
 from xray.artifact import read_manifest
 from xray.gallery import Gallery, GalleryManifest, Wanted, load_gallery, save_gallery
 from xray.gallery_files import GalleryEntry

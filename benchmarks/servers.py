@@ -52,7 +52,7 @@ LITSERVE = Server("LitServe, our OpenVINO", "benchmarks.peers.litserve_openvino"
 
 
 @contextmanager
-def serving(server: Server, checkpoint: Path) -> Iterator[None]:
+def serving(server: Server, checkpoint: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The server on its port for the block; ours keeps no answers, for the callers repeat their images."""
     environment = {
         "OSTEON_PORT": str(PORT),
@@ -71,7 +71,7 @@ def serving(server: Server, checkpoint: Path) -> Iterator[None]:
     ) as process:
         try:
             _wait_until_up(server, process)
-            yield
+            yield process
         finally:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
