@@ -1,6 +1,8 @@
 """The rules of the layout that no linter checks."""
 
 import ast
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,3 +46,10 @@ def test_environment_is_read_by_the_settings_alone() -> None:
 def test_version_is_one_and_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == CODE_VERSION
+
+
+def test_service_starts_without_what_it_does_not_use() -> None:
+    unused = "{'torchvision', 'torch._dynamo', 'matplotlib', 'sklearn'}"
+    program = f"import sys, app.main; sys.exit(str({unused} & {{*sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "set()"

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from training.options import require_size
 from xray.checkpoint import Checkpoint, CheckpointManifest, TrainingData, save_checkpoint
+from xray.densenet import Architecture
 from xray.errors import ArtifactError
-from xray.model import Architecture, XrayDenseNet
+from xray.model import XrayDenseNet
 from xray.preprocess import PreprocessSpec
 
 OLD_LAYER_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from xray.checkpoint import StorageType
+from xray.densenet import Architecture
 from xray.engine import DeviceChoice
 from xray.errors import InputError
-from xray.model import Architecture
 from xray.preprocess import MAX_SIZE, MIN_SIZE, Framing, PreprocessSpec
 
 Precision = Literal["bfloat16", "float32"]

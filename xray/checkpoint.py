@@ -10,8 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from xray.artifact import read_manifest, sha256, verify, write_manifest, written_whole
+from xray.densenet import Architecture
 from xray.errors import ArtifactError
-from xray.model import Architecture, XrayDenseNet
+from xray.model import XrayDenseNet
 from xray.mura import LABELS
 from xray.preprocess import PreprocessSpec
 

@@ -4,17 +4,15 @@ Legend: B batch, S canvas side, C = D channels of the last feature map (1920 for
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from xray.densenet import Architecture, dense_features
 from xray.errors import ArtifactError
 from xray.preprocess import PreprocessSpec
 
-Architecture = Literal["densenet121", "densenet169", "densenet201"]
 FEATURE_STRIDE = 32
 """Canvas pixels per cell of the last feature map."""
 
@@ -46,9 +44,9 @@ class XrayDenseNet(nn.Module):
 
     def __init__(self, architecture: Architecture, spec: PreprocessSpec) -> None:
         super().__init__()
-        backbone = torchvision.models.get_model(architecture, weights=None)
-        self.features = backbone.features
-        self.classifier = nn.Linear(backbone.classifier.in_features, 1)
+        features = dense_features(architecture)
+        self.features = features.layers
+        self.classifier = nn.Linear(features.channels, 1)
         # Not persistent: the manifest owns them, the weights file does not.
         self.register_buffer("mean", torch.tensor(255 * spec.mean), persistent=False)
         self.register_buffer("std", torch.tensor(255 * spec.std), persistent=False)
@@ -85,6 +83,8 @@ def load_imagenet_weights(model: XrayDenseNet, architecture: Architecture) -> No
     Raises:
         ArtifactError: they are not in torch's cache and cannot be downloaded whole.
     """
+    import torchvision  # here, for it takes seconds and serving has no use for it
+
     try:
         pretrained = torchvision.models.get_model(architecture, weights="DEFAULT")
     except (OSError, RuntimeError) as error:

@@ -1,0 +1,32 @@
+"""Our DenseNet is torchvision's: the same names, the same maps, fresh weights of the same spread."""
+
+import pytest
+import torch
+import torchvision
+
+from xray.densenet import LAYERS, Architecture, dense_features
+
+
+@pytest.mark.parametrize("architecture", LAYERS)
+def test_layers_are_torchvisions_by_name_and_result(architecture: Architecture) -> None:
+    torch.manual_seed(3)
+    theirs = torchvision.models.get_model(architecture, weights=None).features
+    torch.manual_seed(3)
+    ours = dense_features(architecture)
+    expected, found = theirs.state_dict(), ours.layers.state_dict()
+    assert [(name, tensor.shape) for name, tensor in found.items()] == [(n, t.shape) for n, t in expected.items()]
+    ours.layers.load_state_dict(expected)
+    pixels = torch.randn((2, 3, 64, 64))
+    for network in (theirs, ours.layers):
+        network.train()
+    assert torch.equal(ours.layers(pixels), theirs(pixels))
+    maps = [network.eval()(pixels) for network in (ours.layers, theirs)]
+    assert torch.equal(*maps)
+    assert maps[0].shape[1] == ours.channels
+
+
+def test_fresh_weights_spread_as_torchvisions() -> None:
+    theirs = torchvision.models.densenet121(weights=None).features.state_dict()
+    ours = dense_features("densenet121").layers.state_dict()
+    for name in ("conv0.weight", "denseblock3.denselayer9.conv2.weight", "transition2.conv.weight"):
+        assert float(ours[name].std()) == pytest.approx(float(theirs[name].std()), rel=0.05)
