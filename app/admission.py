@@ -5,6 +5,8 @@ than it may wait: an answer that comes too late would only take the machine's ti
 """
 
 import math
+import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ from app.settings import MEBIBYTE, Settings
 MEMORY = 0.95
 """What an older batch counts against the next newer one."""
 SHORTEST_PAUSE_SECONDS = 1
+LONGEST_PAUSE_SECONDS = 10
 WELCOME_BATCHES = 2
 """A wait of that many full batches is never too long, however slow the machine: it takes one to keep it busy."""
 
@@ -77,6 +80,8 @@ class Admission:
     settings: Settings
     pace: Pace = field(default_factory=Pace)
     inside: list[Place] = field(default_factory=list)
+    expected: deque[float] = field(default_factory=deque)
+    """When those who were sent away may come back (monotonic)."""
 
     @property
     def radiographs(self) -> int:
@@ -115,9 +120,20 @@ class Admission:
         if self.inside and wait > patience:
             raise OverloadedError(
                 f"{self.radiographs} radiographs wait, {wait:.1f} s of work; send the request again after the pause.",
-                math.ceil(wait - patience),
+                self._pause(patience),
                 "wait",
             )
+
+    def _pause(self, patience: float) -> int:
+        """Whole seconds until there is room, behind all others who were sent away, lest they return as one."""
+        now = time.monotonic()
+        while self.expected and self.expected[0] <= now:
+            self.expected.popleft()
+        crowd = self.radiographs + len(self.expected) + 1
+        seconds = math.ceil(self.pace.wait_seconds(crowd, self.settings.max_batch) - patience)
+        seconds = min(max(seconds, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+        self.expected.append(now + seconds)
+        return seconds
 
     def _require_room(self, size: int) -> None:
         inside, settings = len(self.inside), self.settings

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from threadpoolctl import threadpool_limits
+
 from app.admission import Admission
 from app.batcher import Batcher
 from app.errors import ReloadRefusedError
@@ -126,6 +128,8 @@ def load_service(settings: Settings) -> Service:
     """
     if choose_device(settings.device).type == "cuda" and "max_batch" not in settings.model_fields_set:
         settings = settings.model_copy(update={"max_batch": GPU_BATCH})
+    # NumPy's BLAS keeps its threads spinning for 25 ms after a product, on the cores that the engine wants.
+    threadpool_limits(limits=1, user_api="blas")
     return assemble(settings, load_generation(settings))
 
 

@@ -63,8 +63,9 @@ async def closed_loop(questions: Sequence[Question], clients: int, seconds: floa
         started = time.perf_counter()
 
         async def call_until_over() -> None:
-            while time.perf_counter() - started < seconds:
-                await asyncio.sleep(await _call(client, turn, outcome))
+            while (left := started + seconds - time.perf_counter()) > 0:
+                pause = await _call(client, turn, outcome)
+                await asyncio.sleep(min(pause, left))
 
         await asyncio.gather(*(call_until_over() for _ in range(clients)))
         outcome.seconds = time.perf_counter() - started

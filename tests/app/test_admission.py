@@ -66,6 +66,21 @@ def test_own_deadline_counts_when_it_is_shorter() -> None:
             pass
 
 
+def test_those_who_are_sent_away_are_not_all_called_back_at_once() -> None:
+    crowded = door(measured(1, 8, 16), max_wait_seconds=0.5)
+    pauses = []
+    with crowded.admit(1, deadline=30) as place:
+        place.radiographs = 64
+        for _ in range(200):
+            with pytest.raises(OverloadedError) as refusal, crowded.admit(1, deadline=30):
+                pass
+            pauses.append(refusal.value.retry_after)
+    a_second = 1 / (SLOPE + OFFSET / 16)
+    for pause in range(2, 4):
+        assert pauses.count(pause) == pytest.approx(a_second, rel=0.2)
+    assert pauses == sorted(pauses)
+
+
 def test_two_full_batches_are_welcome_on_the_slowest_machine() -> None:
     pace = Pace()
     for size in (1, 16):
