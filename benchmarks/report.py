@@ -136,6 +136,6 @@ def _draw(page: Page, file: Path) -> None:
         shares_answered = [place / len(times) for place in range(1, len(times) + 1)]
         right.plot(times, shares_answered, label=f"{each.load:g} of the capacity offered")
     right.set(xlabel="ms to the answer", ylabel="share of the answers", xscale="log")
-    right.legend()
+    right.legend(loc="lower right")
     figure.savefig(file, dpi=120)
     pyplot.close(figure)
