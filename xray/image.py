@@ -81,10 +81,10 @@ def decoding_effort(data: bytes) -> int:
 
     Only the header is read, so that a caller can put away what would take long.
     """
-    scans = data.count(SCAN_MARKER) if data.startswith(b"\xff\xd8\xff") else 1
     try:
-        with Image.open(io.BytesIO(data), formats=tuple(SIGNATURES.values())) as image:
-            return image.width * image.height * scans
+        format_name = _sniff(data)
+        with Image.open(io.BytesIO(data), formats=(format_name,)) as image:
+            return image.width * image.height * _scans(data, format_name)
     except Exception:  # as in `_gray_pixels`; decoding will say what is wrong
         return 0
 
@@ -125,8 +125,13 @@ def _sniff(data: bytes) -> str:
     raise UnsupportedFormatError("The bytes are neither PNG nor JPEG; send the radiograph as one of these.")
 
 
+def _scans(data: bytes, format_name: str) -> int:
+    """Passes over all pixels: one, but for a progressive JPEG."""
+    return data.count(SCAN_MARKER) if format_name == "JPEG" else 1
+
+
 def _gray_pixels(data: bytes, format_name: str, max_pixels: int) -> PixelArray:
-    if format_name == "JPEG" and data.count(SCAN_MARKER) > MAX_SCANS:
+    if _scans(data, format_name) > MAX_SCANS:
         raise UnreadableImageError(f"The JPEG has more than {MAX_SCANS} scans; save it as an ordinary JPEG.")
     try:
         with Image.open(io.BytesIO(data), formats=(format_name,)) as image:
