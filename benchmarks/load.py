@@ -1,4 +1,7 @@
-"""Callers of a service in, what became of their requests out: some who wait for their answers, and some who do not."""
+"""Callers of a service in, what became of their requests out: some who wait for their answers, and some who do not.
+
+The callers run on the cores that they measure. They ask through aiohttp, which takes a fifth of httpx's time.
+"""
 
 import asyncio
 import itertools
@@ -7,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiohttp
 import httpx
 import numpy as np
 
@@ -88,18 +92,20 @@ async def open_loop(questions: Sequence[Question], rate: float, seconds: float) 
     return outcome
 
 
-def _client(connections: int) -> httpx.AsyncClient:
-    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-    return httpx.AsyncClient(timeout=TIMEOUT_SECONDS, limits=limits, trust_env=False)
+def _client(connections: int) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections), timeout=aiohttp.ClientTimeout(TIMEOUT_SECONDS)
+    )
 
 
-async def _call(client: httpx.AsyncClient, turn: Iterator[Question], outcome: Outcome) -> float:
+async def _call(client: aiohttp.ClientSession, turn: Iterator[Question], outcome: Outcome) -> float:
     """Send one request, and return the seconds that the service asks this caller to stay away."""
     asked, started = next(turn), time.perf_counter()
-    reply = await client.post(asked.address, content=asked.content, headers=asked.headers)
-    if reply.status_code == httpx.codes.OK:
+    async with client.post(asked.address, data=asked.content, headers=asked.headers) as reply:
+        await reply.read()
+    if reply.status == httpx.codes.OK:
         outcome.latencies.append(time.perf_counter() - started)
-    elif reply.status_code == httpx.codes.TOO_MANY_REQUESTS and int(reply.headers["Retry-After"]) >= 1:
+    elif reply.status == httpx.codes.TOO_MANY_REQUESTS and int(reply.headers["Retry-After"]) >= 1:
         outcome.refused += 1
         return float(reply.headers["Retry-After"])
     else:

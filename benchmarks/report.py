@@ -33,10 +33,15 @@ class Closed:
 
 @dataclass(frozen=True)
 class Open:
-    """One load of callers who do not wait, offered as a share of the capacity."""
+    """One load of callers who do not wait, offered as a share of the capacity.
+
+    Attributes:
+        growth: share by which the service's resident memory grew meanwhile.
+    """
 
     load: float
     outcome: Outcome
+    growth: float
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,10 @@ def _lines(page: Page) -> list[str]:
         f"One caller of ours waits {1000 * one:.1f} ms, {one / page.alone:.2f} times decoding and a pass of one "
         f"({1000 * page.alone:.1f} ms). `/cam` takes {cam:.1f} ms where `/classify` takes {classify:.1f}.",
         "",
-        *table(["Osteon, callers who do not wait", "answered", "refused", "failed", "p50", "p99"], _open_rows(page)),
+        *table(
+            ["Osteon, callers who do not wait", "answered", "refused", "failed", "p50", "p99", "memory"],
+            _open_rows(page),
+        ),
     ]
 
 
@@ -116,6 +124,7 @@ def _open_rows(page: Page) -> list[list[str]]:
             str(each.outcome.failed),
             f"{1000 * each.outcome.percentile(0.5):.0f} ms",
             f"{1000 * each.outcome.percentile(0.99):.0f} ms",
+            f"{each.growth:+.1%}",
         ]
         for each in page.opened
     ]

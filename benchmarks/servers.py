@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -78,6 +79,12 @@ def serving(server: Server, checkpoint: Path) -> Iterator[subprocess.Popen[bytes
                 process.wait(STOP_SECONDS)
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def resident(process: "subprocess.Popen[bytes]") -> int:
+    """Bytes of a process's memory that are in RAM."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return 1024 * int(re.findall(r"VmRSS:\s+(\d+)", status)[0])
 
 
 def _wait_until_up(server: Server, process: "subprocess.Popen[bytes]") -> None:

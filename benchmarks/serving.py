@@ -18,7 +18,7 @@ import tyro
 
 from benchmarks.load import Outcome, closed_loop, open_loop
 from benchmarks.report import Closed, Open, Page, write_page
-from benchmarks.servers import LITSERVE, OSTEON, PLAIN, ROOT, Server, serving
+from benchmarks.servers import LITSERVE, OSTEON, PLAIN, ROOT, Server, resident, serving
 from tests.phantoms import draw_phantom
 from xray.checkpoint import Checkpoint, load_checkpoint
 from xray.engine import Engine, load_engine
@@ -71,7 +71,7 @@ def main() -> None:
         alone_seconds(engine, checkpoint, images),
         cam_seconds(images, options),
         capacity,
-        [Open(load, outcome) for load, outcome in overloaded(images, capacity, options)],
+        list(overloaded(images, capacity, options)),
     )
     print(write_page(page, options.out))
 
@@ -127,13 +127,15 @@ def cam_seconds(images: Sequence[bytes], options: BenchOptions) -> tuple[float, 
     return classify, cam
 
 
-def overloaded(images: Sequence[bytes], capacity: float, options: BenchOptions) -> Iterator[tuple[float, Outcome]]:
+def overloaded(images: Sequence[bytes], capacity: float, options: BenchOptions) -> Iterator[Open]:
     """What becomes of requests that come whether or not earlier ones are answered."""
     questions = [OSTEON.ask(image) for image in images]
-    with serving(OSTEON, options.checkpoint):
+    with serving(OSTEON, options.checkpoint) as process:
         asyncio.run(closed_loop(questions, BATCH, options.seconds))
         for load in LOADS:
-            yield load, asyncio.run(open_loop(questions, load * capacity, options.overload_seconds))
+            before = resident(process)
+            outcome = asyncio.run(open_loop(questions, load * capacity, options.overload_seconds))
+            yield Open(load, outcome, resident(process) / before - 1)
 
 
 def _timed(work: Callable[[bytes], None], image: bytes) -> float:

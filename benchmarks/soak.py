@@ -16,7 +16,6 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import httpx
@@ -24,7 +23,7 @@ import tyro
 from tqdm import tqdm
 
 from benchmarks.callers import ATTACKS, CALLERS, HUNG_SECONDS, Known, ask, client
-from benchmarks.servers import ADDRESS, OSTEON, ROOT, serving
+from benchmarks.servers import ADDRESS, OSTEON, ROOT, resident, serving
 from benchmarks.serving import pngs
 from xray.checkpoint import load_checkpoint
 from xray.engine import load_engine
@@ -175,12 +174,6 @@ async def settle(http: httpx.AsyncClient, process: Process, before: int, bag: Ba
     growth = resident(process) / before - 1
     print(f"resident memory: {before >> 20} MiB, at the end {growth:+.1%}")
     bag["grown"] += growth > GROWTH
-
-
-def resident(process: Process) -> int:
-    """Bytes of a process's memory that are in RAM."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    return 1024 * int(re.findall(r"VmRSS:\s+(\d+)", status)[0])
 
 
 if __name__ == "__main__":
