@@ -38,7 +38,9 @@ class Settings(BaseSettings):
     max_batch: int = Field(8, ge=1, description="Radiographs per forward pass; on a GPU 64 if not set.")
     max_pending: int = Field(256, ge=1, description="Requests in the service at once; more get 429.")
     max_inflight_mib: int = Field(512, ge=1, description="Bytes of all requests in the service at once, in MiB.")
-    max_wait_seconds: float = Field(0.4, gt=0, description="Predicted wait beyond which a 429 is given.")
+    max_wait_seconds: float = Field(
+        0.1, gt=0, description="Predicted wait beyond which a 429 is given; two full batches are never too much."
+    )
     deadline_seconds: float = Field(30.0, gt=0, description="Time from a request's head to its reply, at most.")
     decode_threads: int = Field(2, ge=1, description="Threads that decode uploads and draw overlays.")
     decode_seconds: float = Field(10.0, gt=0, description="Time that decoding one very large image may take.")
