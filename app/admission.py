@@ -92,6 +92,26 @@ class Admission:
         """Bytes of the bodies inside."""
         return sum(place.size for place in self.inside)
 
+    def require_time(self, deadline: float) -> None:
+        """Be sure that one more radiograph would not wait too long.
+
+        Args:
+            deadline: seconds until the answer is of no use.
+
+        Raises:
+            OverloadedError: it would; says when to come back.
+        """
+        largest = self.settings.max_batch
+        welcome = max(self.settings.max_wait_seconds, WELCOME_BATCHES * self.pace.batch_seconds(largest))
+        patience = min(deadline, welcome)
+        wait = self.pace.wait_seconds(self.radiographs + 1, largest)
+        if self.inside and wait > patience:
+            raise OverloadedError(
+                f"{self.radiographs} radiographs wait, {wait:.1f} s of work; send the request again after the pause.",
+                self._pause(patience),
+                "wait",
+            )
+
     @contextmanager
     def admit(self, size: int, deadline: float) -> Iterator[Place]:
         """Hold a place for the length of the block.
@@ -103,7 +123,7 @@ class Admission:
         Raises:
             OverloadedError: no place or no memory is free, or the wait would be too long; says when to come back.
         """
-        self._require_time(deadline)
+        self.require_time(deadline)
         self._require_room(size)
         place = Place(1, size)
         self.inside.append(place)
@@ -111,18 +131,6 @@ class Admission:
             yield place
         finally:
             self.inside.remove(place)
-
-    def _require_time(self, deadline: float) -> None:
-        largest = self.settings.max_batch
-        welcome = max(self.settings.max_wait_seconds, WELCOME_BATCHES * self.pace.batch_seconds(largest))
-        patience = min(deadline, welcome)
-        wait = self.pace.wait_seconds(self.radiographs + 1, largest)
-        if self.inside and wait > patience:
-            raise OverloadedError(
-                f"{self.radiographs} radiographs wait, {wait:.1f} s of work; send the request again after the pause.",
-                self._pause(patience),
-                "wait",
-            )
 
     def _pause(self, patience: float) -> int:
         """Whole seconds until there is room, behind all others who were sent away, lest they return as one."""

@@ -1,4 +1,8 @@
-"""What the routes ask for, by name."""
+"""What the routes ask for, by name.
+
+These functions are coroutines though they await nothing: FastAPI sends any other through a thread, twice per request,
+on cores that the engine wants.
+"""
 
 import math
 import re
@@ -45,7 +49,7 @@ class AnsweredStudy:
         return self.generation.predictor.manifest.id
 
 
-def service(request: Request) -> Service:
+async def service(request: Request) -> Service:
     running: Service = request.app.state.service
     return running
 
@@ -53,7 +57,7 @@ def service(request: Request) -> Service:
 ServiceDep = Annotated[Service, Depends(service)]
 
 
-def answering(
+async def answering(
     request: Request,
     service: ServiceDep,
     x_deadline_ms: Annotated[
@@ -86,7 +90,7 @@ async def _answer(
             yield AnsweredStudy(uploads, await service.predict(generation, uploads, stages), generation, stages)
 
 
-def wanted(
+async def wanted(
     service: ServiceDep,
     k: Annotated[int, Query(ge=1, description="How many neighbors at most.")] = 5,
     body_part: Annotated[str | None, Query(description="Only this one, e.g. XR_ELBOW.")] = None,
@@ -112,7 +116,7 @@ def _study_key(written: str | None) -> str | None:
     return study_key(parts["body_part"], parts["patient"], parts["study"])
 
 
-def administrator(
+async def administrator(
     request: Request, service: ServiceDep, authorization: Annotated[str, Header(description="`Bearer TOKEN`")] = ""
 ) -> None:
     """Let an administrator pass: whoever has the token, or, where none is set, whoever calls from this machine.

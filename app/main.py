@@ -5,10 +5,10 @@ from collections.abc import Callable
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
+from app import operations, routes
 from app.errors import install_error_handlers
 from app.lifespan import lifespan
 from app.metrics import MeasuredRequests
-from app.routes import router
 from app.schemas import NOTICE
 from app.service import Service
 from app.watch import end_process
@@ -24,6 +24,7 @@ def create_app(service: Service, give_up: Callable[[], None] = end_process) -> F
     app = FastAPIOffline(title="Osteon", version=CODE_VERSION, description=NOTICE, lifespan=lifespan)
     app.state.service, app.state.give_up = service, give_up
     app.add_middleware(MeasuredRequests, metrics=service.metrics, draining=lambda: service.vitals.draining)
-    app.include_router(router)
+    app.include_router(routes.router)
+    app.include_router(operations.router)
     install_error_handlers(app)
     return app

@@ -1,28 +1,16 @@
-"""The endpoints; each turns one `StudyPrediction` into its reply."""
+"""The endpoints that read radiographs; each turns one `StudyPrediction` into its reply."""
 
 import base64
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.routing import APIRoute
 
-from app.dependencies import AnswerDep, AnsweredStudy, ServiceDep, WantedDep, administrator
-from app.errors import PROBLEM_TYPE
-from app.schemas import (
-    AnalyzeReply,
-    ClassifyReply,
-    GalleryInfo,
-    HealthReply,
-    InfoReply,
-    NeighborReply,
-    Problem,
-    RadiographReply,
-    ReloadReply,
-    RetrieveReply,
-)
+from app.dependencies import AnswerDep, AnsweredStudy, ServiceDep, WantedDep, service
+from app.schemas import REFUSALS, AnalyzeReply, ClassifyReply, NeighborReply, RadiographReply, RetrieveReply
 from app.service import Service
 from xray.cam import Style, render
-from xray.checkpoint import CODE_VERSION
 from xray.gallery import Neighbor, Wanted
 from xray.png import encode_png
 from xray.predictor import Prediction
@@ -47,13 +35,22 @@ DEFAULT_ALPHA = 0.5
 AlphaQuery = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False, description="Opacity of the heat at its peak.")]
 StyleQuery = Annotated[Style, Query(description="`map` is gray, 255 at the peak.")]
 
-PROBLEM: dict[str, Any] = {PROBLEM_TYPE: {"schema": Problem.model_json_schema()}}
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"description": "The detail says what to change.", "content": PROBLEM},
-    "5XX": {"description": "Our fault, not ready, or no answer in time.", "content": PROBLEM},
-}
 
-router = APIRouter(responses=REFUSALS)
+class StudyRoute(APIRoute):
+    """Where too much is inside, callers are turned away before their options are read: most requests may end here."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        answer = super().get_route_handler()
+
+        async def answer_or_turn_away(request: Request) -> Response:
+            running = await service(request)
+            running.admission.require_time(running.settings.deadline_seconds)
+            return await answer(request)
+
+        return answer_or_turn_away
+
+
+router = APIRouter(responses=REFUSALS, route_class=StudyRoute)
 
 
 @router.post("/classify", openapi_extra=UPLOAD)
@@ -101,59 +98,6 @@ async def analyze(
             cams=[f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in pngs],
             neighbors=await _neighbors(study, wanted, service),
         )
-
-
-@router.get("/health/live")
-async def live(service: ServiceDep) -> HealthReply:
-    """Whether the engine gives signs of life; where it does not, only a new process will help."""
-    service.vitals.require_live()
-    return HealthReply(status="live")
-
-
-@router.get("/health/ready")
-async def ready(service: ServiceDep) -> HealthReply:
-    """Whether radiographs are answered, rightly and in time: engine, canary and queue are well."""
-    service.vitals.require_ready()
-    return HealthReply(status="ready")
-
-
-@router.get("/info")
-async def info(service: ServiceDep) -> InfoReply:
-    """What this replica runs, and its limits."""
-    predictor, gallery = service.generation.predictor, service.generation.gallery
-    manifest = predictor.manifest
-    limits = {"max_upload_mib", "max_pixels", "max_files", "max_neighbors", "max_pending", "deadline_seconds"}
-    return InfoReply(
-        version=CODE_VERSION,
-        checkpoint=manifest.id,
-        architecture=manifest.architecture,
-        input_size=manifest.preprocess.size,
-        engine=predictor.engine.name,
-        metrics=manifest.metrics,
-        gallery=GalleryInfo(
-            dataset=gallery.manifest.dataset,
-            split=gallery.manifest.split,
-            only=gallery.manifest.only,
-            entries=len(gallery.entries),
-            body_parts=list(gallery.body_parts),
-            memory_bytes=gallery.memory_bytes,
-            gpu_memory_bytes=gallery.gpu_memory_bytes,
-        ),
-        limits=service.settings.model_dump(include=limits),
-    )
-
-
-@router.get("/metrics", response_class=Response)
-async def metrics(service: ServiceDep) -> Response:
-    """Counts and durations for Prometheus."""
-    return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-
-@router.post("/admin/reload", dependencies=[Depends(administrator)])
-async def reload(service: ServiceDep) -> ReloadReply:
-    """Read checkpoint and gallery from their folders again; the old pair answers until the new one has been proven."""
-    generation = await service.reload()
-    return ReloadReply(checkpoint=generation.predictor.manifest.id, entries=len(generation.gallery.entries))
 
 
 def _classification(study: AnsweredStudy) -> dict[str, Any]:

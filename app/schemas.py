@@ -1,6 +1,10 @@
 """The JSON that goes out."""
 
+from typing import Any
+
 from pydantic import BaseModel
+
+from app.errors import PROBLEM_TYPE
 
 NOTICE = "Research use only. Not for diagnosis."
 
@@ -99,3 +103,11 @@ class HealthReply(BaseModel):
     """`live` or `ready`."""
 
     status: str
+
+
+PROBLEM: dict[str, Any] = {PROBLEM_TYPE: {"schema": Problem.model_json_schema()}}
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"description": "The detail says what to change.", "content": PROBLEM},
+    "5XX": {"description": "Our fault, not ready, or no answer in time.", "content": PROBLEM},
+}
+"""What every endpoint's documentation says of errors."""

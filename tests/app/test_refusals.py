@@ -1,5 +1,6 @@
 """Every bad request gets a problem that says what to change, and the next good one is answered."""
 
+import inspect
 import io
 import struct
 import subprocess
@@ -13,8 +14,10 @@ from shutil import copytree
 import httpx
 import numpy as np
 import pytest
+from fastapi.routing import APIRoute
 from PIL import Image
 
+from app import operations, routes
 from app.service import Service, assemble
 from app.settings import Settings
 from tests.app.conftest import held, metric, png, serving
@@ -136,6 +139,26 @@ def test_full_service_refuses_with_retry_after_and_answers_those_inside(service:
         assert int(refused.headers["Retry-After"]) >= 1
         assert inside[0].status_code == 200
         assert client.post("/classify", **form(PHANTOM)).status_code == 200  # type: ignore[arg-type]
+
+
+def test_crowded_service_turns_callers_away_before_it_looks_at_what_they_ask(service: Service) -> None:
+    _, crowded = held(service)
+    crowded.admission.pace.restart({1: 1.0, 8: 8.0})
+    with serving(crowded) as client, crowded.admission.admit(1, deadline=30) as place:
+        place.radiographs = 100
+        refused = client.post("/classify", headers={"X-Deadline-Ms": "nonsense"})
+        assert refused.status_code == 429
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert "100 radiographs wait" in refused.json()["detail"]
+        assert metric(client, 'osteon_refusals_total{reason="wait"}') == 1
+        assert client.get("/info").status_code == 200
+
+
+def test_no_request_is_sent_through_a_thread_for_what_it_depends_on() -> None:
+    endpoints = [each for each in (*routes.router.routes, *operations.router.routes) if isinstance(each, APIRoute)]
+    dependencies = [each for endpoint in endpoints for each in endpoint.dependant.dependencies]
+    assert dependencies
+    assert all(inspect.iscoroutinefunction(each.call) for each in dependencies)
 
 
 def test_callers_own_deadline_is_kept(service: Service) -> None:

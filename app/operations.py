@@ -1,0 +1,63 @@
+"""The endpoints for those who run a replica: its health, what it is, its metrics, and the exchange of its artifacts."""
+
+from fastapi import APIRouter, Depends, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from app.dependencies import ServiceDep, administrator
+from app.schemas import REFUSALS, GalleryInfo, HealthReply, InfoReply, ReloadReply
+from xray.checkpoint import CODE_VERSION
+
+router = APIRouter(responses=REFUSALS)
+
+
+@router.get("/health/live")
+async def live(service: ServiceDep) -> HealthReply:
+    """Whether the engine gives signs of life; where it does not, only a new process will help."""
+    service.vitals.require_live()
+    return HealthReply(status="live")
+
+
+@router.get("/health/ready")
+async def ready(service: ServiceDep) -> HealthReply:
+    """Whether radiographs are answered, rightly and in time: engine, canary and queue are well."""
+    service.vitals.require_ready()
+    return HealthReply(status="ready")
+
+
+@router.get("/info")
+async def info(service: ServiceDep) -> InfoReply:
+    """What this replica runs, and its limits."""
+    predictor, gallery = service.generation.predictor, service.generation.gallery
+    manifest = predictor.manifest
+    limits = {"max_upload_mib", "max_pixels", "max_files", "max_neighbors", "max_pending", "deadline_seconds"}
+    return InfoReply(
+        version=CODE_VERSION,
+        checkpoint=manifest.id,
+        architecture=manifest.architecture,
+        input_size=manifest.preprocess.size,
+        engine=predictor.engine.name,
+        metrics=manifest.metrics,
+        gallery=GalleryInfo(
+            dataset=gallery.manifest.dataset,
+            split=gallery.manifest.split,
+            only=gallery.manifest.only,
+            entries=len(gallery.entries),
+            body_parts=list(gallery.body_parts),
+            memory_bytes=gallery.memory_bytes,
+            gpu_memory_bytes=gallery.gpu_memory_bytes,
+        ),
+        limits=service.settings.model_dump(include=limits),
+    )
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(service: ServiceDep) -> Response:
+    """Counts and durations for Prometheus."""
+    return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.post("/admin/reload", dependencies=[Depends(administrator)])
+async def reload(service: ServiceDep) -> ReloadReply:
+    """Read checkpoint and gallery from their folders again; the old pair answers until the new one has been proven."""
+    generation = await service.reload()
+    return ReloadReply(checkpoint=generation.predictor.manifest.id, entries=len(generation.gallery.entries))
