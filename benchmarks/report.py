@@ -11,11 +11,13 @@ from benchmarks.load import Outcome
 from benchmarks.markdown import table
 
 PAGE, PICTURE = "serving.md", "serving.png"
+TICKS = (50, 100, 200, 500, 1000)
+"""Milliseconds."""
 
 
 @dataclass(frozen=True)
 class Closed:
-    """One load of callers who wait, and the limit of its round in radiographs per second."""
+    """One load of callers who wait, and the limit at that time in radiographs per second."""
 
     outcome: Outcome
     limit: float
@@ -49,7 +51,7 @@ class Page:
     """All that one run measured.
 
     Attributes:
-        limits: radiographs per second of the engine alone, by round.
+        limits: radiographs per second of the engine alone, around each server of each round.
         closed: by server and number of clients, one for each round.
         alone: seconds of decoding and a pass of one.
         cam: seconds of `/classify` and `/cam` for one caller.
@@ -85,7 +87,7 @@ def _lines(page: Page) -> list[str]:
     classify, cam = (1000 * seconds for seconds in page.cam)
     return [
         f"{page.title}: {_spread(page.limits, '.1f')}/s. Shares of the limit: median of "
-        f"{len(page.limits)} rounds (lowest to highest); times are medians and 99th percentiles.",
+        f"{len(page.closed[ours][counts[0]])} rounds (lowest to highest); times are medians and 99th percentiles.",
         "",
         *table(["callers who wait", *(f"{clients} of them" for clients in counts)], rows + ratios),
         "",
@@ -145,6 +147,8 @@ def _draw(page: Page, file: Path) -> None:
         shares_answered = [place / len(times) for place in range(1, len(times) + 1)]
         right.plot(times, shares_answered, label=f"{each.load:g} of the capacity offered")
     right.set(xlabel="ms to the answer", ylabel="share of the answers", xscale="log")
-    right.legend(loc="lower right")
+    right.set_xticks(TICKS, TICKS, minor=False)
+    right.minorticks_off()
+    right.legend(loc="upper left")
     figure.savefig(file, dpi=120)
     pyplot.close(figure)

@@ -1,7 +1,7 @@
 """`python -m benchmarks.serving`: our service, its peers and the engine alone, side by side in one run on one machine.
 
-The limit is the engine in a loop over full batches. Rates are given as shares of the limit of the same round, so that
-they mean the same on another machine; the load generator runs beside the services on the same cores.
+The limit is the engine in a loop over full batches, measured before and after each server. Rates are given as shares of
+that, so that they mean the same on another machine; the load generator runs beside the services on the same cores.
 """
 
 import asyncio
@@ -57,10 +57,12 @@ def main() -> None:
     limits: list[float] = []
     closed: dict[str, dict[int, list[Closed]]] = {}
     for _ in range(options.rounds):
-        limits.append(rate_alone(engine, checkpoint, images, options.seconds))
         for server in (OSTEON, LITSERVE, PLAIN):
+            before = rate_alone(engine, checkpoint, images, options.seconds)
+            outcomes = under_load(server, images, options)
+            limits.append((before + rate_alone(engine, checkpoint, images, options.seconds)) / 2)
             rows = closed.setdefault(server.name, {})
-            for clients, outcome in under_load(server, images, options):
+            for clients, outcome in outcomes.items():
                 rows.setdefault(clients, []).append(Closed(outcome, limits[-1]))
                 print(f"{server.name}, {clients} clients: {rows[clients][-1]}", flush=True)
     capacity = max(statistics.median(each.outcome.rate for each in row) for row in closed[OSTEON.name].values())
@@ -108,12 +110,11 @@ def alone_seconds(engine: Engine, checkpoint: Checkpoint, images: Sequence[bytes
     return statistics.median(_timed(answer, image) for image in [*images, *images])
 
 
-def under_load(server: Server, images: Sequence[bytes], options: BenchOptions) -> Iterator[tuple[int, Outcome]]:
+def under_load(server: Server, images: Sequence[bytes], options: BenchOptions) -> dict[int, Outcome]:
     """What becomes of the requests of some numbers of callers who wait for their answers."""
     questions = [server.ask(image) for image in images]
     with serving(server, options.checkpoint):
-        for clients in options.clients:
-            yield clients, asyncio.run(closed_loop(questions, clients, options.seconds))
+        return {clients: asyncio.run(closed_loop(questions, clients, options.seconds)) for clients in options.clients}
 
 
 def cam_seconds(images: Sequence[bytes], options: BenchOptions) -> tuple[float, float]:
