@@ -24,6 +24,7 @@ QUICK_EFFORT = 10_000_000
 """Pixels times scans that a worker thread decodes in a fraction of a second."""
 ONE_THREAD = ("env", "OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1")
 """Each thread of a pool that decoding never uses would take address space from the image."""
+BROUGHT_DOWN = "The image brings its decoder down; export it again as an ordinary PNG or JPEG."
 
 
 class Decoder:
@@ -64,12 +65,15 @@ class Decoder:
             raise UnreadableImageError(
                 f"The image takes more than {self._seconds:g} s to decode; save it as an ordinary PNG or JPEG."
             ) from error
+        except RuntimeError as error:
+            # uvloop's, where the process has ended before it was given the image.
+            raise UnreadableImageError(BROUGHT_DOWN) from error
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
         if process.returncode != 0:
-            raise UnreadableImageError("The image brings its decoder down; export it again as an ordinary PNG or JPEG.")
+            raise UnreadableImageError(BROUGHT_DOWN)
         return written
 
 

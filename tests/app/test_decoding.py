@@ -1,8 +1,10 @@
 """No file keeps a worker for long or takes the service's memory: what is costly is decoded in a process of its own."""
 
+import asyncio
 import io
 import threading
 from http import HTTPStatus
+from typing import Any
 
 import httpx
 import numpy as np
@@ -81,3 +83,22 @@ def test_decoder_that_needs_too_much_memory_or_dies_is_told_of_and_the_next_is_f
             assert reply.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
             assert reply.json()["type"].endswith("UnreadableImageError")
         assert client.post("/classify", files={"file": body}, timeout=60).status_code == HTTPStatus.OK
+
+
+def test_decoder_that_ends_before_it_is_given_the_image_is_told_of(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = asyncio.create_subprocess_exec
+
+    async def start_and_see_it_end(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        process = await start(*command, **options)
+        await process.wait()
+        await asyncio.sleep(0.1)
+        return process
+
+    monkeypatch.setattr(decoding, "ONE_THREAD", ("env", "false"))
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start_and_see_it_end)
+    with serving(assemble(service.settings, service.generation)) as client:
+        reply = client.post("/classify", files={"file": png(large(4000, 3500))}, timeout=60)
+        assert reply.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+        assert reply.json()["type"].endswith("UnreadableImageError")
