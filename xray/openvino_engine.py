@@ -38,6 +38,10 @@ SCHEMA_VERSION = 1
 COMPILED = "compiled"
 """Folder of OpenVINO's own cache, in which it finds what it compiled for this processor before."""
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
+CORE = openvino.Core()
+"""One for the life of the process. With the last user of a core goes the stack that its CPU plugin gave to the thread
+that compiled first, usually the main one, for signals: the next signal there would end the process.
+"""
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,12 @@ class OpenVinoEngine:
         if cache is not None:
             properties["CACHE_DIR"] = str(cache / COMPILED)
         if quantized is not None:
-            graph = openvino.Core().read_model(quantized)
+            graph = CORE.read_model(quantized)
         elif cache is None:
             graph = to_graph(checkpoint)
         else:
             graph = _cached_graph(checkpoint, cache / f"{checkpoint.manifest.id}-openvino-{VERSION}")
-        self._request = openvino.Core().compile_model(graph, "CPU", properties).create_infer_request()
+        self._request = CORE.compile_model(graph, "CPU", properties).create_infer_request()
 
     @property
     def name(self) -> str:
@@ -138,4 +142,4 @@ def _cached_graph(checkpoint: Checkpoint, place: Path) -> Any:
             openvino.save_model(graph, partial / GRAPH, compress_to_fp16=False)
             checksums = {name: sha256(partial / name) for name in (GRAPH, WEIGHTS)}
             write_manifest(partial, GraphManifest(checkpoint.manifest.id, VERSION, checksums))
-    return openvino.Core().read_model(place / GRAPH)
+    return CORE.read_model(place / GRAPH)

@@ -226,3 +226,23 @@ def test_importing_the_engine_tells_nobody(tmp_path: Path) -> None:
     environment = {**os.environ, "HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-c", "import xray.openvino_engine"], cwd=ROOT, env=environment, check=True)
     assert not (tmp_path / "intel").exists()
+
+
+LET_GO = """
+import gc, os, signal, sys, threading
+from pathlib import Path
+from xray.checkpoint import load_checkpoint
+from xray.openvino_engine import OpenVinoEngine
+
+engines = [OpenVinoEngine(load_checkpoint(Path(sys.argv[1])), "float32")]
+elsewhere = threading.Thread(target=lambda: (engines.clear(), gc.collect()))
+elsewhere.start()
+elsewhere.join()
+signal.signal(signal.SIGUSR1, lambda *_: print("heard"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_engine_that_another_thread_lets_go_leaves_signals_as_they_were(tiny_checkpoint: Path) -> None:
+    command = [sys.executable, "-c", LET_GO, str(tiny_checkpoint)]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout == b"heard\n"
