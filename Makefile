@@ -16,7 +16,7 @@ demo: .venv/runtime  ## set up, serve the starter, send a radiograph, print the 
 	$(BIN)/python -m app.demo --port $(PORT) $(if $(IMAGE),--image "$(IMAGE)") $(if $(filter-out 0,$(DEMO_EXIT)),--exit)
 
 serve: .venv/runtime  ## set up and serve (PORT=, OSTEON_*=)
-	OSTEON_PORT=$(PORT) $(BIN)/python -m app
+	OSTEON_PORT=$(PORT) exec $(BIN)/python -m app
 
 test: .venv/dev  ## set up and run all tests
 	$(BIN)/python -m pytest
