@@ -79,9 +79,11 @@ def main() -> None:
         case Hostile():
             with serving(OSTEON, CHECKPOINT) as process:
                 asyncio.run(hostile(known, options.requests, process, bag))
+                stop(process, bag)
         case Reloads():
             with serving(OSTEON, CHECKPOINT) as process:
                 asyncio.run(reloads(known, options.reloads, process, bag))
+                stop(process, bag)
         case Stops():
             for _ in tqdm(range(options.stops), unit="stop"):
                 with serving(OSTEON, CHECKPOINT) as process:
@@ -150,10 +152,16 @@ async def stop_under_load(known: Sequence[Known], process: Process, bag: Bag) ->
         callers = [asyncio.create_task(ask_until(over, http, known, place, bag)) for place in range(CALLERS)]
         await asyncio.sleep(random.uniform(0.5, 1.5))
         process.send_signal(signal.SIGTERM)
-        status = await asyncio.to_thread(process.wait, HUNG_SECONDS)
+        await asyncio.to_thread(process.wait, HUNG_SECONDS)
         over.set()
         await asyncio.gather(*callers)
-    bag["clean ends" if status == 0 else "unclean end"] += 1
+    stop(process, bag)
+
+
+def stop(process: Process, bag: Bag) -> None:
+    """Tell a process to end, unless it has ended, and see how it does."""
+    process.terminate()
+    bag["clean ends" if process.wait(HUNG_SECONDS) == 0 else "unclean end"] += 1
 
 
 async def ask_until(over: asyncio.Event, http: httpx.AsyncClient, known: Sequence[Known], place: int, bag: Bag) -> None:
