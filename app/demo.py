@@ -38,6 +38,9 @@ class DemoOptions:
 def main() -> None:
     options = tyro.cli(DemoOptions, prog="make demo")
     images = [options.image] if options.image else real_study() or [PHANTOM]
+    missing = [str(image) for image in images if not image.is_file()]
+    if missing:
+        sys.exit(f"{missing[0]} is not there; give the file of a radiograph.")
     try:
         app = create_app(load_service(read_settings(port=options.port)))
     except XrayError as error:
@@ -71,11 +74,11 @@ def real_study() -> list[Path]:
 
 def described(images: list[Path]) -> str:
     """Where the radiographs come from, and what their dataset says of them."""
-    if images == [PHANTOM]:
+    if [image.resolve() for image in images] == [PHANTOM]:
         return "docs/phantom.png (a drawn phantom, no patient)"
     label = "; its dataset says: abnormal" if images[0].parent.name.endswith("_positive") else ""
-    names = ", ".join(image.name for image in images)
-    return f"{names} of {images[0].parent}{label}"
+    rest = "".join(f", {image.name}" for image in images[1:])
+    return f"{images[0]}{rest}{label}"
 
 
 def show(images: list[Path], address: str) -> None:
@@ -100,10 +103,7 @@ def show(images: list[Path], address: str) -> None:
 
 
 def _post(client: httpx.Client, path: str, images: list[Path]) -> httpx.Response:
-    try:
-        reply = client.post(path, files=[("file", (image.name, image.read_bytes())) for image in images])
-    except OSError as error:
-        sys.exit(f"{error.filename} cannot be opened: {error.strerror}")
+    reply = client.post(path, files=[("file", (image.name, image.read_bytes())) for image in images])
     if reply.status_code != httpx.codes.OK:
         sys.exit(f"{path}: {reply.json()['title']}: {reply.json()['detail']}")
     return reply

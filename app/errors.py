@@ -32,7 +32,7 @@ from xray.errors import (
 )
 
 PROBLEM_TYPE = "application/problem+json"
-WHAT_IS_SERVED = "POST a radiograph to /classify, /cam, /retrieve or /analyze, and see /docs."
+WHAT_IS_SERVED = "a radiograph is POSTed to /classify, /cam, /retrieve or /analyze, and /docs shows the rest."
 
 
 class RequestError(Exception):

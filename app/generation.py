@@ -54,6 +54,10 @@ class Generation:
     batch_seconds: Mapping[int, float] = field(default_factory=dict)
     number: int = field(default_factory=lambda: next(_numbers))
 
+    def __str__(self) -> str:
+        name, engine = self.predictor.manifest.id, self.predictor.engine.name
+        return f"checkpoint {name} on {engine} with a gallery of {len(self.gallery.entries):,} radiographs"
+
 
 def load_generation(settings: Settings) -> Generation:
     """Read, verify and warm the artifacts that the settings name.

@@ -21,6 +21,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Start the engine's thread and the watch over it; at the end finish what is queued and let the workers go."""
     service: Service = app.state.service
     service.batcher.start()
+    logger.info("Serving %s.", service.generation)
     tasks = [asyncio.create_task(watch(service, app.state.give_up))]
     if threading.current_thread() is threading.main_thread():  # else this process is not ours to end or to signal
         tasks.append(asyncio.create_task(end_with_the_loop()))

@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.log import LOGGING
 from app.settings import Settings
 from app.vitals import Vitals
 
@@ -55,7 +56,10 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, settings: Settings, vitals: Vitals) -> None:
         # Query strings can name patients, so no access log; /metrics counts the requests.
-        super().__init__(uvicorn.Config(app, host=settings.host, port=settings.port, http=Protocol, access_log=False))
+        config = uvicorn.Config(
+            app, host=settings.host, port=settings.port, http=Protocol, access_log=False, log_config=LOGGING
+        )
+        super().__init__(config)
         self._vitals, self._drain_seconds = vitals, settings.drain_seconds
         self._listen_until = float("inf")
 

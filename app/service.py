@@ -22,7 +22,7 @@ from app.stages import Stages
 from app.uploads import Upload
 from app.vitals import Vitals
 from xray.engine import choose_device
-from xray.errors import InputError, TooManyPixelsError
+from xray.errors import InputError, TooManyPixelsError, XrayError
 from xray.predictor import StudyPrediction
 
 GPU_BATCH = 64
@@ -93,15 +93,19 @@ class Service:
             try:
                 generation = await asyncio.to_thread(load_generation, self.settings)
             except Exception as error:  # whatever is wrong with the new pair, the old one goes on
-                logger.exception("The reload failed; checkpoint %s goes on.", self.generation.predictor.manifest.id)
+                expected = isinstance(error, XrayError)
+                logger.error(
+                    "The reload failed, and checkpoint %s goes on: %s",
+                    self.generation.predictor.manifest.id,
+                    error if expected else type(error).__name__,
+                    exc_info=not expected,
+                )
                 raise ReloadRefusedError(
                     "The new checkpoint or gallery is not fit to serve and the old pair goes on; the log says why."
                 ) from error
             self.take(generation)
             await asyncio.to_thread(gc.collect)  # a network is full of cycles, and the old one's memory is wanted back
-            logger.warning(
-                "Checkpoint %s serves after %.1f s.", generation.predictor.manifest.id, time.monotonic() - started
-            )
+            logger.info("Reloaded in %.1f s; serving %s.", time.monotonic() - started, generation)
             return generation
 
     def take(self, generation: Generation) -> None:

@@ -56,11 +56,13 @@ def main() -> None:
     engine = load_engine(checkpoint, "cpu")
     limits: list[float] = []
     closed: dict[str, dict[int, list[Closed]]] = {}
+    before = rate_alone(engine, checkpoint, images, options.seconds)
     for _ in range(options.rounds):
         for server in (OSTEON, LITSERVE, PLAIN):
-            before = rate_alone(engine, checkpoint, images, options.seconds)
             outcomes = under_load(server, images, options)
-            limits.append((before + rate_alone(engine, checkpoint, images, options.seconds)) / 2)
+            after = rate_alone(engine, checkpoint, images, options.seconds)
+            limits.append((before + after) / 2)
+            before = after
             rows = closed.setdefault(server.name, {})
             for clients, outcome in outcomes.items():
                 rows.setdefault(clients, []).append(Closed(outcome, limits[-1]))

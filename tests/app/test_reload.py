@@ -99,7 +99,7 @@ def test_requests_under_reloads_are_all_answered_by_one_pair_or_the_other(
 
 
 def test_pair_that_is_not_fit_is_refused_and_the_old_one_goes_on(
-    settings: Settings, pairs: list[Path], place: Path
+    settings: Settings, pairs: list[Path], place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serving(load_service(settings_of(place, settings))) as client:
         before = client.post("/classify", files={"file": PHANTOMS[0]}).json()
@@ -108,6 +108,9 @@ def test_pair_that_is_not_fit_is_refused_and_the_old_one_goes_on(
         refused = client.post("/admin/reload")
         assert refused.status_code == HTTPStatus.CONFLICT
         assert str(place) not in refused.text
+        reason = caplog.records[-1]
+        assert str(place / "gallery") in reason.getMessage()
+        assert not reason.exc_info
         assert client.get("/health/ready").status_code == HTTPStatus.OK
         assert client.post("/classify", files={"file": PHANTOMS[0]}).json() == before
         install(pairs[1], place)
