@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from xray.checkpoint import StorageType
-from xray.densenet import Architecture
+from xray.densenet import Architecture, MapStride
 from xray.engine import DeviceChoice
 from xray.errors import InputError
 from xray.preprocess import MAX_SIZE, MIN_SIZE, Framing, PreprocessSpec
@@ -33,6 +33,8 @@ class TrainOptions:
     architecture: Architecture = "densenet201"
     size: int = 320
     """Side of the square input in pixels."""
+    map_stride: MapStride = 32
+    """Pixels of the input per cell of the CAM; 16 costs about a third more."""
     framing: Framing = "letterbox"
     """Show the whole radiograph, or its window with the densest edges."""
 

@@ -55,7 +55,7 @@ def start(options: TrainOptions, processes: Processes) -> Run:
 def initial_model(options: TrainOptions) -> XrayDenseNet:
     """A network as `--weights` asks for it."""
     torch.manual_seed(options.seed)
-    model = XrayDenseNet(options.architecture, options.preprocess)
+    model = XrayDenseNet(options.architecture, options.preprocess, options.map_stride)
     if options.weights == "imagenet":
         load_imagenet_weights(model, options.architecture)
     elif options.weights != "none":

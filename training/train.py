@@ -122,6 +122,7 @@ def write(run: Run, progress: Progress) -> None:
     manifest = CheckpointManifest(
         architecture=options.architecture,
         preprocess=options.preprocess,
+        map_stride=options.map_stride,
         training_data=TrainingData(options.data.resolve().name, len(run.training), len(records), fingerprint(records)),
         metrics={"epoch": result.epoch + 1, "valid_study_auroc": result.validation_auroc},
         thresholds={"default": result.threshold},

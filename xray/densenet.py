@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 Architecture = Literal["densenet121", "densenet169", "densenet201"]
+MapStride = Literal[16, 32]
+"""Canvas pixels per cell of the last map."""
 GROWTH = 32
 """Channels that a layer adds."""
 BOTTLENECK = 4 * GROWTH
@@ -29,12 +31,12 @@ LAYERS: dict[Architecture, tuple[int, ...]] = {
 class DenseLayer(nn.Module):
     """BN, ReLU, 1 x 1 convolution, BN, ReLU, 3 x 3 convolution, on everything that came before in the block."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__()
         self.norm1, self.relu1 = nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
         self.conv1 = nn.Conv2d(channels, BOTTLENECK, 1, bias=False)
         self.norm2, self.relu2 = nn.BatchNorm2d(BOTTLENECK), nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(BOTTLENECK, GROWTH, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(BOTTLENECK, GROWTH, 3, padding=dilation, dilation=dilation, bias=False)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Earlier maps (B, C, h, w) of the block to (B, GROWTH, h, w)."""
@@ -46,8 +48,8 @@ class DenseLayer(nn.Module):
 class DenseBlock(nn.ModuleDict):
     """Layers that each see the block's input and the maps of all layers before."""
 
-    def __init__(self, layers: int, channels: int) -> None:
-        super().__init__({f"denselayer{i + 1}": DenseLayer(channels + i * GROWTH) for i in range(layers)})
+    def __init__(self, layers: int, channels: int, dilation: int = 1) -> None:
+        super().__init__({f"denselayer{i + 1}": DenseLayer(channels + i * GROWTH, dilation) for i in range(layers)})
 
     def forward(self, entry_BChw: Tensor) -> Tensor:
         maps = [entry_BChw]
@@ -56,28 +58,33 @@ class DenseBlock(nn.ModuleDict):
         return torch.cat(maps, 1)
 
 
-def transition(channels: int) -> nn.Sequential:
-    """Half the channels and a quarter of the cells."""
+def transition(channels: int, pool: nn.Module) -> nn.Sequential:
+    """Half the channels, on the cells that the pooling leaves."""
     return nn.Sequential(
         OrderedDict(
             norm=nn.BatchNorm2d(channels),
             relu=nn.ReLU(inplace=True),
             conv=nn.Conv2d(channels, channels // 2, 1, bias=False),
-            pool=nn.AvgPool2d(2),
+            pool=pool,
         )
     )
 
 
 @dataclass(frozen=True)
 class Features:
-    """The layers, from (B, 3, S, S) to the last batch norm's (B, channels, S / 32, S / 32), before its ReLU."""
+    """The layers, from (B, 3, S, S) to the last batch norm's (B, channels, S / stride, S / stride), before its ReLU."""
 
     layers: nn.Sequential
     channels: int
 
 
-def dense_features(architecture: Architecture) -> Features:
-    """Layers with fresh weights: convolutions after He et al. 2015, arXiv 1502.01852."""
+def dense_features(architecture: Architecture, stride: MapStride = 32) -> Features:
+    """Layers with fresh weights: convolutions after He et al. 2015, arXiv 1502.01852.
+
+    Args:
+        stride: at 16 the last transition keeps its cells, and the last block's 3 x 3 convolutions reach twice as far:
+            weights trained at 32 see what they know (Yu et al. 2017, arXiv 1705.09914).
+    """
     parts: OrderedDict[str, nn.Module] = OrderedDict(
         conv0=nn.Conv2d(3, STEM_CHANNELS, 7, stride=2, padding=3, bias=False),
         norm0=nn.BatchNorm2d(STEM_CHANNELS),
@@ -85,11 +92,13 @@ def dense_features(architecture: Architecture) -> Features:
         pool0=nn.MaxPool2d(3, stride=2, padding=1),
     )
     channels, blocks = STEM_CHANNELS, LAYERS[architecture]
+    last, fine = len(blocks), stride < 32
     for number, layers in enumerate(blocks, start=1):
-        parts[f"denseblock{number}"] = DenseBlock(layers, channels)
+        parts[f"denseblock{number}"] = DenseBlock(layers, channels, dilation=2 if fine and number == last else 1)
         channels += layers * GROWTH
-        if number < len(blocks):
-            parts[f"transition{number}"] = transition(channels)
+        if number < last:
+            keeps_cells = fine and number == last - 1
+            parts[f"transition{number}"] = transition(channels, nn.Identity() if keeps_cells else nn.AvgPool2d(2))
             channels //= 2
     parts["norm5"] = nn.BatchNorm2d(channels)
     features = nn.Sequential(parts)

@@ -32,12 +32,14 @@ class _Layer:
     weight_CK: Tensor
     bias_K: Tensor
     weight_GK33: Tensor
+    dilation: int
 
 
 @dataclass(frozen=True)
 class _Transition:
     norm: Affine
     weight_CK: Tensor
+    halves: bool
 
 
 class FusedDenseNet:
@@ -57,7 +59,7 @@ class FusedDenseNet:
                 [_fold_layer(layer, dtype) for layer in part.values()] for part in _parts(features, "denseblock")
             ]
             self._transitions = [
-                _Transition(affine(part.norm), _matrix(part.conv.weight, dtype))
+                _Transition(affine(part.norm), _matrix(part.conv.weight, dtype), isinstance(part.pool, nn.AvgPool2d))
                 for part in _parts(features, "transition")
             ]
             self._last = affine(features.norm5)
@@ -69,10 +71,11 @@ class FusedDenseNet:
         self._run_block(self._blocks[0], buffer_BhwC)
         for transition, block in zip(self._transitions, self._blocks[1:], strict=True):
             # Averaging cells and mixing channels commute: averaged first, there is a quarter to mix.
-            shrunk_BhwC = self._steps.shrink(buffer_BhwC, transition.norm)
-            buffer_BhwC = _buffer(block, *shrunk_BhwC.shape[:3])
+            step = self._steps.shrink if transition.halves else activate
+            active_BhwC = step(buffer_BhwC, transition.norm).to(buffer_BhwC.dtype)
+            buffer_BhwC = _buffer(block, *active_BhwC.shape[:3])
             entry_PC = buffer_BhwC.flatten(0, 2)[:, : transition.weight_CK.shape[1]]
-            torch.mm(shrunk_BhwC.flatten(0, 2), transition.weight_CK, out=entry_PC)
+            torch.mm(active_BhwC.flatten(0, 2), transition.weight_CK, out=entry_PC)
             self._run_block(block, buffer_BhwC)
         return self._model.forward_head(activate(buffer_BhwC, self._last).permute(0, 3, 1, 2))
 
@@ -96,7 +99,7 @@ class FusedDenseNet:
             known = len(layer.norm.scale_C)
             middle_PK = self._steps.bottleneck(rows_PC[:, :known], layer.norm, layer.weight_CK, layer.bias_K)
             middle_BKhw = middle_PK.view(batch, height, width, -1).permute(0, 3, 1, 2)
-            new_BGhw = F.conv2d(middle_BKhw, layer.weight_GK33, padding=1)
+            new_BGhw = F.conv2d(middle_BKhw, layer.weight_GK33, padding=layer.dilation, dilation=layer.dilation)
             buffer_BhwC[..., known : known + new_BGhw.shape[1]] = new_BGhw.permute(0, 2, 3, 1)
 
 
@@ -124,6 +127,7 @@ def _fold_layer(layer: Any, dtype: torch.dtype) -> _Layer:
         weight_CK=_matrix(layer.conv1.weight * inner.scale_C[:, None, None, None], dtype),
         bias_K=inner.shift_C,
         weight_GK33=layer.conv2.weight.to(dtype).contiguous(memory_format=torch.channels_last),
+        dilation=layer.conv2.dilation[0],
     )
 
 

@@ -9,12 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xray.densenet import Architecture, dense_features
+from xray.densenet import Architecture, MapStride, dense_features
 from xray.errors import ArtifactError
 from xray.preprocess import PreprocessSpec
-
-FEATURE_STRIDE = 32
-"""Canvas pixels per cell of the last feature map."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +39,9 @@ class XrayDenseNet(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, architecture: Architecture, spec: PreprocessSpec) -> None:
+    def __init__(self, architecture: Architecture, spec: PreprocessSpec, map_stride: MapStride = 32) -> None:
         super().__init__()
-        features = dense_features(architecture)
+        features = dense_features(architecture, map_stride)
         self.features = features.layers
         self.classifier = nn.Linear(features.channels, 1)
         # Not persistent: the manifest owns them, the weights file does not.

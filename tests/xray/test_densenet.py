@@ -4,7 +4,7 @@ import pytest
 import torch
 import torchvision
 
-from xray.densenet import LAYERS, Architecture, dense_features
+from xray.densenet import LAYERS, Architecture, DenseBlock, dense_features
 
 
 @pytest.mark.parametrize("architecture", LAYERS)
@@ -30,3 +30,19 @@ def test_fresh_weights_spread_as_torchvisions() -> None:
     ours = dense_features("densenet121").layers.state_dict()
     for name in ("conv0.weight", "denseblock3.denselayer9.conv2.weight", "transition2.conv.weight"):
         assert float(ours[name].std()) == pytest.approx(float(theirs[name].std()), rel=0.05)
+
+
+def test_finer_maps_last_block_sees_on_every_second_cell_what_the_plain_one_sees() -> None:
+    torch.manual_seed(3)
+    plain, dilated = DenseBlock(4, 64).eval(), DenseBlock(4, 64, dilation=2).eval()
+    dilated.load_state_dict(plain.state_dict())
+    maps = torch.randn((2, 64, 10, 10))
+    assert torch.allclose(dilated(maps)[..., ::2, ::2], plain(maps[..., ::2, ::2]), atol=1e-5)
+
+
+def test_map_of_stride_16_has_four_times_the_cells_from_the_same_weights() -> None:
+    coarse, fine = dense_features("densenet121"), dense_features("densenet121", stride=16)
+    fine.layers.load_state_dict(coarse.layers.state_dict())
+    pixels = torch.randn((1, 3, 96, 96))
+    assert coarse.layers(pixels).shape == (1, 1024, 3, 3)
+    assert fine.layers(pixels).shape == (1, 1024, 6, 6)

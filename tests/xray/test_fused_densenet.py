@@ -53,6 +53,14 @@ def test_restructured_network_equals_one_with_restless_statistics(restless: Xray
     require_same(expected, found)
 
 
+def test_restructured_network_equals_one_with_a_finer_map(restless: XrayDenseNet) -> None:
+    fine = XrayDenseNet("densenet121", PreprocessSpec(size=64), map_stride=16).eval()
+    fine.load_state_dict(restless.state_dict())
+    expected, found = by_both(fine, torch.float32, 100)
+    assert expected.cams_Bhw.shape == (2, 6, 6)
+    require_same(expected, found)
+
+
 def test_restructured_starter_equals_the_starter(starter: Checkpoint) -> None:
     require_same(*by_both(starter.model, torch.float32, starter.manifest.preprocess.size))
 
