@@ -1,4 +1,7 @@
-"""A canvas in, the same anatomy as another exposure would have shown it out."""
+"""A canvas in, the same anatomy as another exposure would have shown it out.
+
+Legend: S canvas side, L window side.
+"""
 
 import cv2
 import numpy as np
@@ -13,25 +16,59 @@ MAX_SHIFT = 0.06
 """Share of the canvas side, either way."""
 MAX_LOG_GAMMA = 0.3
 """Natural logarithm of the exponent, either way: 0.74 to 1.35."""
+AIR = 16
+"""Gray levels that hold no anatomy."""
+ELSEWHERE_SHARE = 0.25
+"""Of the windows of a radiograph with a finding, those that are cut anywhere."""
 
 
-def augment(canvas_1SS: PixelArray, random: np.random.Generator) -> PixelArray:
-    """One random flip, rotation, scale, shift and gamma of a canvas (1, S, S) uint8."""
-    return _regamma(_move(canvas_1SS[0], random), random)[np.newaxis]
+def augment(
+    canvas_1SS: PixelArray, region_1SS: PixelArray, random: np.random.Generator
+) -> tuple[PixelArray, PixelArray]:
+    """One random flip, rotation, scale, shift and gamma of a canvas (1, S, S) uint8; its region moves with it."""
+    move = _motion(canvas_1SS.shape[1], random)
+    flip = random.random() < FLIP_SHARE
+    moved, region = (_move(image_1SS[0], move, flip)[np.newaxis] for image_1SS in (canvas_1SS, region_1SS))
+    return _regamma(moved, random), region
 
 
-def _move(canvas_SS: PixelArray, random: np.random.Generator) -> PixelArray:
-    size = canvas_SS.shape[0]
+def cut_window(
+    canvas_1SS: PixelArray, region_1SS: PixelArray, side: int, random: np.random.Generator
+) -> tuple[PixelArray, PixelArray]:
+    """A random window (1, L, L) of a canvas and of its region, with a pixel of the finding in it, if there is one.
+
+    One time in four, and where there is no finding, it holds a pixel of the anatomy.
+    """
+    elsewhere = random.random() < ELSEWHERE_SHARE
+    lit = region_1SS[0] if region_1SS.any() and not elsewhere else canvas_1SS[0] > AIR
+    rows, columns = np.nonzero(lit if lit.any() else np.ones_like(lit))
+    anchor = int(random.integers(len(rows)))
+    top, left = (_window_start(int(axis[anchor]), side, canvas_1SS.shape[1], random) for axis in (rows, columns))
+    window = np.s_[:, top : top + side, left : left + side]
+    return canvas_1SS[window], region_1SS[window]
+
+
+def _window_start(anchor: int, side: int, size: int, random: np.random.Generator) -> int:
+    """Where a window of an axis begins that holds the anchor in its inner three quarters, if the canvas lets it."""
+    start = anchor - int(random.integers(side // 8, side - side // 8))
+    return min(max(start, 0), size - side)
+
+
+def _motion(size: int, random: np.random.Generator) -> np.ndarray:
     centre = (size - 1) / 2
     angle = random.uniform(-MAX_ROTATION, MAX_ROTATION)
-    matrix = cv2.getRotationMatrix2D((centre, centre), angle, random.uniform(*SCALE_RANGE))
+    matrix = np.array(cv2.getRotationMatrix2D((centre, centre), angle, random.uniform(*SCALE_RANGE)), np.float64)
     matrix[:, 2] += random.uniform(-MAX_SHIFT, MAX_SHIFT, 2) * size
-    if random.random() < FLIP_SHARE:
-        canvas_SS = np.ascontiguousarray(canvas_SS[:, ::-1])
-    return np.asarray(cv2.warpAffine(canvas_SS, matrix, (size, size), flags=cv2.INTER_LINEAR), np.uint8)
+    return matrix
 
 
-def _regamma(canvas_SS: PixelArray, random: np.random.Generator) -> PixelArray:
+def _move(image_SS: PixelArray, motion: np.ndarray, flip: bool) -> PixelArray:
+    if flip:
+        image_SS = np.ascontiguousarray(image_SS[:, ::-1])
+    return np.asarray(cv2.warpAffine(image_SS, motion, image_SS.shape, flags=cv2.INTER_LINEAR), np.uint8)
+
+
+def _regamma(canvas_1SS: PixelArray, random: np.random.Generator) -> PixelArray:
     exponent = np.exp(random.uniform(-MAX_LOG_GAMMA, MAX_LOG_GAMMA))
     table = np.round(255 * (np.arange(256) / 255) ** exponent).astype(np.uint8)
-    return np.asarray(table[canvas_SS])
+    return np.asarray(table[canvas_1SS])

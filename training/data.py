@@ -1,13 +1,9 @@
-"""Studies in, batches of bags out, in an order that depends only on the seed and the epoch.
+"""Studies in, batches of bags out; what a bag shows depends only on the seed and on where it was drawn.
 
-Nothing here keeps random state: what step t of epoch e sees is a function of (seed, e, t), so a run that was killed
-goes on exactly where it stood.
-
-Legend: B studies of a batch, N their radiographs, S canvas side.
+Legend: B studies of a batch, N their radiographs, n those of one, S canvas or window side, h, w cells of the map.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,21 +13,32 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from training.augment import augment
+from training.annotations import Annotation, Box
+from training.augment import augment, cut_window
 from training.options import TrainOptions
+from training.regions import cells_inside, draw_boxes
+from training.sampling import Draw
 from xray.errors import DatasetError, InputError
-from xray.image import read_radiograph
+from xray.image import PixelArray, read_radiograph
 from xray.mura import SHOWN, MuraRecord, Study
-from xray.preprocess import PreprocessSpec, preprocess
+from xray.preprocess import preprocess
 
 
 @dataclass(frozen=True)
-class Draw:
-    """One study drawn for one place of one epoch; the place seeds its augmentation."""
+class Bag:
+    """The radiographs of one study.
 
-    epoch: int
-    place: int
-    study: int
+    Attributes:
+        pixels_n1SS: uint8.
+        inside_nhw: bool, the cells of the map that a box covers; none where no box is known.
+        target: 0 or 1.
+        weight: what the study counts in the loss.
+    """
+
+    pixels_n1SS: Tensor
+    inside_nhw: Tensor
+    target: float
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -40,98 +47,91 @@ class Bags:
 
     Attributes:
         pixels_N1SS: uint8, the radiographs of all studies, study by study.
+        inside_Nhw: bool, the cells of their maps that a box covers.
         views: number of radiographs of each of the B studies; sums to N.
         targets_B: float32, 0 or 1.
         weights_B: float32, what each study counts in the loss.
     """
 
     pixels_N1SS: Tensor
+    inside_Nhw: Tensor
     views: tuple[int, ...]
     targets_B: Tensor
     weights_B: Tensor
 
     def to(self, device: torch.device) -> "Bags":
-        return Bags(self.pixels_N1SS.to(device), self.views, self.targets_B.to(device), self.weights_B.to(device))
-
-
-Bag = tuple[Tensor, float, float]
+        tensors = (self.pixels_N1SS, self.inside_Nhw, self.targets_B, self.weights_B)
+        pixels, inside, targets, weights = (tensor.to(device) for tensor in tensors)
+        return Bags(pixels, inside, self.views, targets, weights)
 
 
 class StudyBags(Dataset[Bag]):
-    """Looked up by `Draw`: the canvases (n, 1, S, S), the target and the weight of one study."""
+    """Looked up by `Draw`.
 
-    def __init__(self, studies: Sequence[Study], weights: Sequence[float], options: TrainOptions, training: bool):
-        self.studies, self.weights, self.options, self.training = studies, weights, options, training
+    Args:
+        weights: what each study counts in the loss.
+        annotations: by the path of the image.
+        training: whether to draw views, to augment and to cut windows.
+    """
+
+    def __init__(
+        self,
+        studies: Sequence[Study],
+        weights: Sequence[float],
+        annotations: Mapping[str, Annotation],
+        options: TrainOptions,
+        training: bool,
+    ) -> None:
+        self.studies, self.weights, self.annotations = studies, weights, annotations
+        self.options, self.training = options, training
 
     def __getitem__(self, draw: Draw) -> Bag:
-        study, spec = self.studies[draw.study], self.options.preprocess
+        study, weight = self.studies[draw.study], self.weights[draw.study]
         if not self.training:
-            canvases = [_canvas(record, spec) for record in study.records]
-        else:
-            random = np.random.default_rng([self.options.seed, draw.epoch, draw.place])
-            chosen = random.permutation(len(study.records))[: self.options.max_views]
-            canvases = [_canvas(study.records[index], spec) for index in chosen]
-            if self.options.augment:
-                canvases = [augment(canvas, random) for canvas in canvases]
-        return torch.from_numpy(np.stack(canvases)), float(study.target), self.weights[draw.study]
+            return self._bag([self._view(record) for record in study.records], study.target, weight)
+        random = np.random.default_rng([self.options.seed, draw.epoch, draw.place])
+        records = [study.records[index] for index in random.permutation(len(study.records))]
+        if self.options.window:
+            return self._window(records, weight, random)
+        views = [self._view(record) for record in records[: self.options.max_views]]
+        return self._bag([self._augmented(*view, random) for view in views], study.target, weight)
+
+    def _window(self, records: Sequence[MuraRecord], weight: float, random: np.random.Generator) -> Bag:
+        """A window of one radiograph, one with a finding if the study has one; abnormal if it shows the finding."""
+        record = max(records, key=lambda record: bool(self._boxes(record)))
+        pixels, region = cut_window(*self._augmented(*self._view(record), random), self.options.window, random)
+        return self._bag([(pixels, region)], int(region.any()), weight)
+
+    def _view(self, record: MuraRecord) -> tuple[PixelArray, PixelArray]:
+        """A radiograph's canvas, and where on it the findings lie."""
+        canvas, placement = preprocess(read_radiograph(record.file), self.options.preprocess)
+        return canvas, draw_boxes(self._boxes(record), placement)
+
+    def _augmented(
+        self, canvas: PixelArray, region: PixelArray, random: np.random.Generator
+    ) -> tuple[PixelArray, PixelArray]:
+        return augment(canvas, region, random) if self.options.augment else (canvas, region)
+
+    def _boxes(self, record: MuraRecord) -> Sequence[Box]:
+        annotation = self.annotations.get(record.path)
+        return (annotation.boxes or ()) if annotation else ()
+
+    def _bag(self, views: Sequence[tuple[PixelArray, PixelArray]], target: int, weight: float) -> Bag:
+        pixels, regions = zip(*views, strict=True)
+        cells = pixels[0].shape[1] // self.options.map_stride
+        inside = np.stack([cells_inside(region, cells) for region in regions])
+        return Bag(torch.from_numpy(np.stack(pixels)), torch.from_numpy(inside), float(target), weight)
 
 
 def collate(bags: Sequence[Bag]) -> Bags:
     """Several studies as one batch."""
-    canvases, targets, weights = zip(*bags, strict=True)
     return Bags(
-        torch.cat(canvases), tuple(len(views) for views in canvases), torch.tensor(targets), torch.tensor(weights)
+        torch.cat([bag.pixels_n1SS for bag in bags]),
+        torch.cat([bag.inside_nhw for bag in bags]),
+        tuple(len(bag.pixels_n1SS) for bag in bags),
+        torch.tensor([bag.target for bag in bags]),
+        torch.tensor([bag.weight for bag in bags]),
     )
-
-
-def plan_epoch(studies: Sequence[Study], options: TrainOptions, epoch: int, processes: int) -> list[list[Draw]]:
-    """The global batches of an epoch, each of `batch_studies` studies per process.
-
-    Balanced sampling draws as many studies as there are, with replacement, normal and abnormal equally often. The
-    last batch is left out when it is not full, unless it is the only one.
-    """
-    random = np.random.default_rng([options.seed, epoch])
-    if options.sampling == "balanced":
-        chances = drawing_chances(studies, options)
-        order = random.choice(len(studies), len(studies), p=chances)
-    else:
-        order = random.permutation(len(studies))
-    draws = [Draw(epoch, place, int(study)) for place, study in enumerate(order)]
-    full = options.batch_studies * processes
-    return [draws[start : start + full] for start in range(0, max(1, len(draws) - full + 1), full)]
-
-
-def drawing_chances(studies: Sequence[Study], options: TrainOptions) -> np.ndarray:
-    """The chance of each study at each place of an epoch; sums to 1."""
-    targets = np.array([study.target for study in studies])
-    if options.sampling == "natural" or targets.min() == targets.max():
-        return np.full(len(studies), 1 / len(studies))
-    counts = np.bincount(targets, minlength=2)
-    return np.asarray(0.5 / counts[targets])
-
-
-def loss_weights(studies: Sequence[Study], options: TrainOptions) -> list[float]:
-    """What each study counts in the loss.
-
-    `body-part`: the share of the other class within the study's body part (Rajpurkar et al. 2017), counted as the
-    sampling draws the studies, so that balanced sampling and these weights do not correct twice for one imbalance.
-    Scaled so that the expected weight is 1.
-    """
-    if options.loss_weights == "none":
-        return [1.0] * len(studies)
-    chances = drawing_chances(studies, options)
-    share: dict[tuple[str, int], float] = defaultdict(float)
-    for study, chance in zip(studies, chances, strict=True):
-        share[study.body_part, study.target] += chance
-    weights = np.array([_other_share(share, study) for study in studies])
-    return list(weights / float(chances @ weights))
-
-
-def _other_share(share: dict[tuple[str, int], float], study: Study) -> float:
-    """Share of the other class in the study's body part; one half where there is no other class."""
-    own = share[study.body_part, study.target]
-    other = share.get((study.body_part, 1 - study.target), own)
-    return other / (own + other)
 
 
 def require_readable(records: Sequence[MuraRecord]) -> None:
@@ -155,7 +155,3 @@ def _fault(record: MuraRecord) -> str | None:
     except (InputError, OSError) as error:
         return f"{record.path}: {error}"
     return None
-
-
-def _canvas(record: MuraRecord, spec: PreprocessSpec) -> np.ndarray:
-    return preprocess(read_radiograph(record.file), spec)[0]

@@ -4,7 +4,7 @@ Probabilities come from the same `Predictor` as the service's, so they are the s
 """
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from tqdm import tqdm
 
+from training.annotations import Annotation, read_annotations
 from training.data import require_readable
 from training.metrics import RESAMPLES, Interval, Sample, auroc, figures_with_intervals
 from training.report import write_page
@@ -21,8 +22,6 @@ from xray.image import read_radiograph
 from xray.mura import Study, read_mura, records_of
 from xray.predictor import Predictor, StudyPrediction
 
-ANNOTATIONS = "annotations.csv"
-"""FracAtlas' own table; its `image` and `hardware` columns tell which images show metal."""
 OVERALL, HARDWARE_FREE = "all", "hardware-free"
 
 
@@ -82,7 +81,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     predictor = Predictor(checkpoint.manifest, load_engine(checkpoint, options.device, options.precision))
     predictions = list(tqdm(predict_all(predictor, studies), total=len(studies), desc="predicting", unit="study"))
     sample = sample_of(studies, predictions)
-    groups = groups_of(studies, studies_with_hardware(options.data))
+    groups = groups_of(studies, studies_with_hardware(read_annotations(options.data)))
     threshold, floors = checkpoint.manifest.thresholds["default"], floors_of(studies)
     rows = tuple(
         row_of(name, sample.rows(chosen), floors[chosen], threshold, options.resamples)
@@ -111,16 +110,10 @@ def sample_of(studies: Sequence[Study], predictions: Sequence[StudyPrediction]) 
     )
 
 
-def studies_with_hardware(data: Path) -> set[str] | None:
+def studies_with_hardware(annotations: Mapping[str, Annotation]) -> set[str] | None:
     """Dataset folders of the studies in which any image shows metal; None where nobody noted it."""
-    file = data / ANNOTATIONS
-    if not file.is_file():
-        return None
-    with file.open(newline="") as lines:
-        table = csv.DictReader(lines)
-        if not {"image", "hardware"} <= set(table.fieldnames or ()):
-            return None
-        return {row["image"].rsplit("/", 1)[0] for row in table if row["hardware"] == "1"}
+    noted = {path: annotation.hardware for path, annotation in annotations.items() if annotation.hardware is not None}
+    return {path.rsplit("/", 1)[0] for path, hardware in noted.items() if hardware} if noted else None
 
 
 def groups_of(studies: Sequence[Study], with_hardware: set[str] | None) -> dict[str, np.ndarray]:

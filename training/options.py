@@ -9,12 +9,15 @@ from xray.checkpoint import StorageType
 from xray.densenet import Architecture, MapStride
 from xray.engine import DeviceChoice
 from xray.errors import InputError
+from xray.model import MapPooling, MapSpec
 from xray.preprocess import MAX_SIZE, MIN_SIZE, Framing, PreprocessSpec
 
 Precision = Literal["bfloat16", "float32"]
 
 MACHINE_ONLY = frozenset({"data", "out", "device", "workers", "save_minutes"})
 """Options that say where a run happens, not what it computes: they may change when it is resumed."""
+LARGEST_STRIDE = 32
+"""Pixels per cell of the coarsest map."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class TrainOptions:
     """Side of the square input in pixels."""
     map_stride: MapStride = 32
     """Pixels of the input per cell of the CAM; 16 costs about a third more."""
+    map_pooling: MapPooling = "mean"
+    """What makes the map the logit; `lse` lets few cells decide, as for a finding that covers few."""
     framing: Framing = "letterbox"
     """Show the whole radiograph, or its window with the densest edges."""
 
@@ -47,6 +52,13 @@ class TrainOptions:
     """Draw normal and abnormal studies equally often, or each study once an epoch."""
     loss_weights: Literal["body-part", "none"] = "body-part"
     """Weigh a class by the other's share within its body part, counted as the sampling draws them."""
+    window: int = 0
+    """Train on windows of so many pixels of the input, half of them around a box of annotations.csv; 0 takes all of it.
+    A warm-up: what is small fills a window, and windows cost less."""
+    radiograph_loss: float = 0.0
+    """Weight of the cross-entropy of each radiograph beside that of the study."""
+    box_loss: float = 0.0
+    """Weight of where the map looks, on radiographs for which annotations.csv has boxes."""
     augment: bool = True
     """Flip, rotate, scale, shift and change the gamma of training radiographs."""
 
@@ -55,6 +67,9 @@ class TrainOptions:
     weight_decay: float = 1e-5
     schedule: Literal["plateau", "one-cycle", "constant"] = "plateau"
     """Plateau divides the rate by ten when the validation loss stops falling; one-cycle warms up and anneals."""
+    ema: float = 0.0
+    """Validate and keep a moving average of the weights that forgets so slowly (0.99: a hundred steps); 0 keeps the
+    weights themselves."""
     precision: Precision = "bfloat16"
     """Arithmetic of the features in training; validation during training uses the same."""
 
@@ -67,11 +82,28 @@ class TrainOptions:
     """Minutes between savings of the run's state within an epoch."""
 
     def __post_init__(self) -> None:
-        at_least = {"epochs": 1, "batch_studies": 1, "max_views": 1, "seed": 0, "workers": 0, "save_minutes": 0}
+        at_least = {
+            "epochs": 1,
+            "batch_studies": 1,
+            "max_views": 1,
+            "seed": 0,
+            "workers": 0,
+            "save_minutes": 0,
+            "radiograph_loss": 0,
+            "box_loss": 0,
+        }
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give at least {least}.")
         require_size(self.size)
+        if self.window and (self.window % LARGEST_STRIDE or not LARGEST_STRIDE <= self.window <= self.size):
+            raise InputError(f"--window is {self.window}; give a multiple of {LARGEST_STRIDE} up to --size, or 0.")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"--ema is {self.ema}; give 0 or more, below 1.")
+
+    @property
+    def map_spec(self) -> MapSpec:
+        return MapSpec(self.map_stride, self.map_pooling)
 
     @property
     def preprocess(self) -> PreprocessSpec:

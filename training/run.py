@@ -1,12 +1,15 @@
 """Options in, everything a training run works with out: its studies, its network, its optimizer, its equals."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from training.annotations import FILE, Annotation, read_annotations
 from training.data import require_readable
 from training.distributed import Processes
 from training.options import TrainOptions
@@ -26,8 +29,17 @@ class Run:
     processes: Processes
     training: list[Study]
     validation: list[Study]
+    annotations: Mapping[str, Annotation]
     model: XrayDenseNet
     optimizer: torch.optim.Optimizer
+    average: AveragedModel | None
+
+    @property
+    def kept(self) -> XrayDenseNet:
+        """The network that is validated and saved: the moving average, where one is kept."""
+        kept = self.average.module if self.average else self.model
+        assert isinstance(kept, XrayDenseNet)
+        return kept
 
     @property
     def recipe(self) -> dict[str, object]:
@@ -45,17 +57,27 @@ def start(options: TrainOptions, processes: Processes) -> Run:
     if processes.leads:
         options.out.mkdir(parents=True, exist_ok=True)
         require_readable(records_of([*training, *validation]))
+    annotations = read_annotations(options.data)
+    if options.window or options.box_loss:
+        _require_boxes(training, annotations)
     model = initial_model(options).to(processes.device).to(memory_format=torch.channels_last)
     optimizer = OPTIMIZERS[options.optimizer](
         model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
-    return Run(options, processes, training, validation, model, optimizer)
+    average = averaged(model, options.ema) if options.ema else None
+    return Run(options, processes, training, validation, annotations, model, optimizer, average)
+
+
+def averaged(model: XrayDenseNet, decay: float) -> AveragedModel:
+    """The exponential moving average of a network's weights and statistics (Polyak and Juditsky 1992)."""
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
 
 
 def initial_model(options: TrainOptions) -> XrayDenseNet:
     """A network as `--weights` asks for it."""
     torch.manual_seed(options.seed)
-    model = XrayDenseNet(options.architecture, options.preprocess, options.map_stride)
+    model = XrayDenseNet(options.architecture, options.preprocess, options.map_spec)
     if options.weights == "imagenet":
         load_imagenet_weights(model, options.architecture)
     elif options.weights != "none":
@@ -71,6 +93,19 @@ def initial_model(options: TrainOptions) -> XrayDenseNet:
 def parallel(run: Run) -> nn.Module:
     """The model itself, or its data-parallel wrapper under `torchrun`."""
     return run.model if run.processes.count == 1 else DistributedDataParallel(run.model)
+
+
+def _require_boxes(studies: Sequence[Study], annotations: Mapping[str, Annotation]) -> None:
+    """Raises: DatasetError: an abnormal study has no box, so that nothing says where its finding lies."""
+    boxed = {path for path, annotation in annotations.items() if annotation.boxes}
+    without = [
+        study.key for study in studies if study.target and not any(record.path in boxed for record in study.records)
+    ]
+    if without:
+        raise DatasetError(
+            f"{len(without)} abnormal studies have no box in {FILE}, e.g. {without[0]}; train without --window and "
+            "--box-loss."
+        )
 
 
 def _split(data: Path, name: str) -> list[Study]:

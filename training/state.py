@@ -71,9 +71,11 @@ class Progress:
 
 
 def save_state(run: Run, progress: Progress) -> None:
-    """Write OUT/state.safetensors: weights, optimizer moments, progress and the recipe they belong to."""
+    """Write OUT/state.safetensors: weights and their average, optimizer moments, progress and their recipe."""
     model, optimizer = run.model, run.optimizer
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    if run.average:
+        tensors |= {f"average.{name}": tensor for name, tensor in run.average.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
     metadata = {"progress": _json(progress), "recipe": _json(run.recipe)}
@@ -98,9 +100,9 @@ def load_state(run: Run) -> Progress:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118, no mapping
     except (SafetensorError, KeyError, msgspec.MsgspecError) as error:
         raise ArtifactError(f"{file} is damaged ({error}); remove it to start the run again.") from error
-    model.load_state_dict(
-        {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
-    )
+    model.load_state_dict(_below("model.", tensors))
+    if run.average:
+        run.average.load_state_dict(_below("average.", tensors))
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
@@ -108,6 +110,11 @@ def load_state(run: Run) -> Progress:
             moments.setdefault(int(index), {})[moment] = tensor
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     return msgspec.json.decode(metadata["progress"], type=Progress)
+
+
+def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors whose names begin with a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _require_same_recipe(run: Run, started_with: dict[str, Any]) -> None:

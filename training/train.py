@@ -9,14 +9,15 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from training.data import Bag, Bags, Draw, StudyBags, collate, drawing_chances, loss_weights, plan_epoch
+from training.data import Bag, Bags, StudyBags, collate
 from training.distributed import joined
 from training.gate import check_export
-from training.loss import log_probabilities, study_loss
+from training.loss import log_probabilities, total_loss
 from training.metrics import auroc, youden_threshold
 from training.options import TrainOptions
 from training.report import draw_history
 from training.run import Run, parallel, start
+from training.sampling import Draw, drawing_chances, loss_weights, plan_epoch
 from training.schedule import learning_rate
 from training.state import EpochResult, Progress, load_state, save_state
 from xray.artifact import replaced_at_once
@@ -55,7 +56,7 @@ def train_one_epoch(run: Run, network: nn.Module, progress: Progress) -> Progres
     """The steps of the epoch that are still to do; saves the run's state every few minutes."""
     options, processes = run.options, run.processes
     plan = plan_epoch(run.training, options, progress.epoch, processes.count)
-    bags = StudyBags(run.training, loss_weights(run.training, options), options, training=True)
+    bags = StudyBags(run.training, loss_weights(run.training, options), run.annotations, options, training=True)
     own = [batch[processes.rank :: processes.count] for batch in plan[progress.step :]]
     network.train()
     saved = time.monotonic()
@@ -77,10 +78,12 @@ def train_one_step(run: Run, network: nn.Module, bags: Bags) -> float:
     bags = bags.to(run.processes.device)
     with _autocast(run):
         output = network(bags.pixels_N1SS)
-    loss = study_loss(output.logits_B, bags)
+    loss = total_loss(output, bags, run.options)
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     run.optimizer.step()
+    if run.average:
+        run.average.update_parameters(run.model)
     return float(loss.detach())
 
 
@@ -97,20 +100,20 @@ def validate(run: Run) -> list[float]:
     """Loss, AUROC and Youden's threshold over the validation studies."""
     chances = drawing_chances(run.validation, run.options) * len(run.validation)
     weights = [float(c * w) for c, w in zip(chances, loss_weights(run.validation, run.options), strict=True)]
-    bags = StudyBags(run.validation, weights, run.options, training=False)
+    bags = StudyBags(run.validation, weights, run.annotations, run.options, training=False)
     size = run.options.batch_studies
     draws = [Draw(0, place, place) for place in range(len(run.validation))]
     batches = [draws[start : start + size] for start in range(0, len(draws), size)]
-    run.model.eval()
+    run.kept.eval()
     total, probabilities = 0.0, []
     for batch in tqdm(
         _loader(bags, batches, run.options), total=len(batches), desc="validation", unit="batch", leave=False
     ):
         batch = batch.to(run.processes.device)
         with _autocast(run):
-            logits_N = run.model(batch.pixels_N1SS).logits_B
-        total += float(study_loss(logits_N, batch)) * len(batch.views)
-        probabilities += log_probabilities(logits_N, batch.views)[0].exp().tolist()
+            output = run.kept(batch.pixels_N1SS)
+        total += float(total_loss(output, batch, run.options)) * len(batch.views)
+        probabilities += log_probabilities(output.logits_B, batch.views)[0].exp().tolist()
     targets = [study.target for study in run.validation]
     return [total / len(targets), auroc(targets, probabilities), youden_threshold(targets, probabilities)]
 
@@ -122,14 +125,14 @@ def write(run: Run, progress: Progress) -> None:
     manifest = CheckpointManifest(
         architecture=options.architecture,
         preprocess=options.preprocess,
-        map_stride=options.map_stride,
+        map_spec=options.map_spec,
         training_data=TrainingData(options.data.resolve().name, len(run.training), len(records), fingerprint(records)),
         metrics={"epoch": result.epoch + 1, "valid_study_auroc": result.validation_auroc},
         thresholds={"default": result.threshold},
     )
     names = ["last", "best"] if progress.best == result else ["last"]
     for name in names:
-        save_checkpoint(options.out / name, Checkpoint(run.model, manifest), options.storage)
+        save_checkpoint(options.out / name, Checkpoint(run.kept, manifest), options.storage)
     with replaced_at_once(options.out / "history.json") as partial:
         partial.write_bytes(msgspec.json.format(msgspec.json.encode(progress.history)))
     draw_history(progress.history, options.out / "history.png")

@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from xray.artifact import read_manifest, sha256, verify, write_manifest, written_whole
-from xray.densenet import Architecture, MapStride
+from xray.densenet import Architecture
 from xray.errors import ArtifactError
-from xray.model import XrayDenseNet
+from xray.model import MapSpec, XrayDenseNet
 from xray.mura import LABELS
 from xray.preprocess import PreprocessSpec
 
@@ -54,7 +54,6 @@ class CheckpointManifest:
 
     Attributes:
         id: first 12 hex digits of the SHA-256 of the weights file; set when the checkpoint is saved.
-        map_stride: canvas pixels per cell of the CAM.
         study_pooling: how the probabilities of a study's radiographs become one.
         thresholds: probability at or above which a study is abnormal, by name; `default` is always there.
         labels: names of the targets 0 and 1.
@@ -65,7 +64,7 @@ class CheckpointManifest:
     architecture: Architecture
     preprocess: PreprocessSpec
     training_data: TrainingData
-    map_stride: MapStride = 32
+    map_spec: MapSpec = field(default_factory=MapSpec)
     metrics: dict[str, float] = field(default_factory=dict)
     thresholds: dict[str, float] = field(default_factory=lambda: {"default": 0.5})
     calibration: Calibration = Calibration()
@@ -120,7 +119,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     verify(folder, {WEIGHTS: "", **manifest.checksums})
     if manifest.id != manifest.checksums[WEIGHTS][:ID_LENGTH]:
         raise ArtifactError(f"{folder}: the id in the manifest is not that of {WEIGHTS}.")
-    model = XrayDenseNet(manifest.architecture, manifest.preprocess, manifest.map_stride)
+    model = XrayDenseNet(manifest.architecture, manifest.preprocess, manifest.map_spec)
     try:
         model.load_state_dict({name: _widen(tensor) for name, tensor in load_file(folder / WEIGHTS).items()})
     except (RuntimeError, SafetensorError) as error:

@@ -3,7 +3,9 @@
 Legend: B batch, S canvas side, C = D channels of the last feature map (1920 for DenseNet-201), h, w its cells.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,8 @@ from xray.densenet import Architecture, MapStride, dense_features
 from xray.errors import ArtifactError
 from xray.preprocess import PreprocessSpec
 
+MapPooling = Literal["mean", "lse"]
+
 
 @dataclass(frozen=True)
 class ModelOutput:
@@ -21,7 +25,7 @@ class ModelOutput:
     Attributes:
         logits_B: float32, before the sigmoid; positive speaks for abnormal.
         embeddings_BD: float32, the pooled feature map, L2-normalised.
-        cams_Bhw: float32, what each cell adds to the logit: `cams_Bhw.mean((1, 2)) + bias == logits_B`.
+        cams_Bhw: float32, how much each cell speaks for abnormality: `pool(cams_Bhw) + bias == logits_B`.
     """
 
     logits_B: Tensor
@@ -29,19 +33,34 @@ class ModelOutput:
     cams_Bhw: Tensor
 
 
+@dataclass(frozen=True)
+class MapSpec:
+    """How fine the map is, and how it becomes the logit; it travels in the checkpoint's manifest.
+
+    Attributes:
+        stride: canvas pixels per cell.
+        pooling: of the map's cells. `mean` is global average pooling. `lse`, log-mean-exp (Pinheiro and Collobert 2015,
+            arXiv 1411.6228), lets few cells decide: the odds of the radiograph are the mean of its cells' odds.
+    """
+
+    stride: MapStride = 32
+    pooling: MapPooling = "mean"
+
+
 class XrayDenseNet(nn.Module):
     """DenseNet (Huang et al. 2017, arXiv 1608.06993) with one logit for abnormality.
 
-    Global average pooling and a linear unit commute, so the class activation map (Zhou et al. 2016,
-    arXiv 1512.04150) is the linear unit applied to each cell, and its mean is the logit without the bias.
+    The class activation map (Zhou et al. 2016, arXiv 1512.04150) is the linear unit applied to each cell of the last
+    feature map; pooled over its cells it is the logit without the bias.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, architecture: Architecture, spec: PreprocessSpec, map_stride: MapStride = 32) -> None:
+    def __init__(self, architecture: Architecture, spec: PreprocessSpec, map_spec: MapSpec = MapSpec()) -> None:
         super().__init__()
-        features = dense_features(architecture, map_stride)
+        self.map_spec = map_spec
+        features = dense_features(architecture, map_spec.stride)
         self.features = features.layers
         self.classifier = nn.Linear(features.channels, 1)
         # Not persistent: the manifest owns them, the weights file does not.
@@ -65,13 +84,18 @@ class XrayDenseNet(nn.Module):
         """Pool, classify and map, in float32 whatever the features came in."""
         with torch.autocast(features_BChw.device.type, enabled=False):
             features_BChw = features_BChw.float()
-            pooled_BC = features_BChw.mean((2, 3))
-            weights_C = self.classifier.weight[0]
+            cams_Bhw = torch.einsum("bchw,c->bhw", features_BChw, self.classifier.weight[0])
             return ModelOutput(
-                logits_B=self.classifier(pooled_BC).squeeze(1),
-                embeddings_BD=F.normalize(pooled_BC, dim=1),
-                cams_Bhw=torch.einsum("bchw,c->bhw", features_BChw, weights_C),
+                logits_B=pool(cams_Bhw, self.map_spec.pooling) + self.classifier.bias,
+                embeddings_BD=F.normalize(features_BChw.mean((2, 3)), dim=1),
+                cams_Bhw=cams_Bhw,
             )
+
+
+def pool(cams_Bhw: Tensor, pooling: MapPooling) -> Tensor:
+    """Maps (B, h, w) to what they add to the logits (B,); a constant map pools to its constant."""
+    cams_Bc = cams_Bhw.flatten(1)
+    return cams_Bc.mean(1) if pooling == "mean" else cams_Bc.logsumexp(1) - math.log(cams_Bc.shape[1])
 
 
 def load_imagenet_weights(model: XrayDenseNet, architecture: Architecture) -> None:

@@ -43,10 +43,10 @@ class Prediction:
     """What the network says about one radiograph.
 
     Attributes:
-        logit: before calibration; the mean of `cam_hw` plus the classifier's bias.
+        logit: before calibration; `cam_hw`, pooled, plus the classifier's bias.
         probability: of abnormality, calibrated.
         embedding_D: float32 of length 1.
-        cam_hw: float32, what each cell of the canvas adds to the logit.
+        cam_hw: float32, how much each cell of the canvas speaks for abnormality.
     """
 
     prepared: Prepared

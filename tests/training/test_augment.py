@@ -17,7 +17,7 @@ def canvas() -> PixelArray:
 
 
 def augmented(canvas: PixelArray, seed: int) -> PixelArray:
-    return augment(canvas, np.random.default_rng(seed))
+    return augment(canvas, np.zeros_like(canvas), np.random.default_rng(seed))[0]
 
 
 def test_a_canvas_comes_out_as_a_canvas(canvas: PixelArray) -> None:

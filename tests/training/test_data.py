@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from tests.phantoms import draw_phantom
-from training.data import Bag, Draw, StudyBags, collate, drawing_chances, loss_weights, plan_epoch
+from training.annotations import Annotation, Box
+from training.data import Bag, StudyBags, collate
 from training.options import TrainOptions
+from training.sampling import Draw, drawing_chances, loss_weights, plan_epoch
 from xray.mura import MuraRecord, Study
 
 OPTIONS = TrainOptions(Path("data"), Path("out"), size=32, batch_studies=4)
@@ -43,13 +45,17 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[Study]:
     return [study("XR_HAND", 0, 0, files[:1]), study("XR_HAND", 1, 1, files[1:])]
 
 
+FINDING = {"image3.png": Annotation(hardware=None, boxes=(Box(0.4, 0.4, 0.1, 0.1),))}
+"""In one of the six views of the abnormal study."""
+
+
 def bag(drawn: list[Study], draw: Draw, training: bool = True, options: TrainOptions = OPTIONS) -> Bag:
-    return StudyBags(drawn, [1.0, 2.0], options, training)[draw]
+    return StudyBags(drawn, [1.0, 2.0], FINDING, options, training)[draw]
 
 
 def shown(drawn: list[Study], draw: Draw, options: TrainOptions = OPTIONS) -> bytes:
     """The canvases of a training bag."""
-    return bag(drawn, draw, options=options)[0].numpy().tobytes()
+    return bag(drawn, draw, options=options).pixels_n1SS.numpy().tobytes()
 
 
 def test_balanced_sampling_draws_normal_and_abnormal_equally_often(lopsided: list[Study]) -> None:
@@ -112,7 +118,7 @@ def test_training_takes_at_most_max_views_of_a_study_and_none_twice(drawn: list[
     plain = replace(OPTIONS, augment=False, max_views=4)
     taken = set()
     for place in range(20):
-        canvases = bag(drawn, Draw(0, place, study=1), options=plain)[0]
+        canvases = bag(drawn, Draw(0, place, study=1), options=plain).pixels_n1SS
         different = {canvas.numpy().tobytes() for canvas in canvases}
         assert len(canvases) == len(different) == 4
         taken |= different
@@ -120,11 +126,12 @@ def test_training_takes_at_most_max_views_of_a_study_and_none_twice(drawn: list[
 
 
 def test_validation_takes_all_views_in_their_order_and_changes_none(drawn: list[Study]) -> None:
-    canvases, target, weight = bag(drawn, Draw(0, 0, study=1), training=False)
+    whole = bag(drawn, Draw(0, 0, study=1), training=False)
     plain = replace(OPTIONS, augment=False, max_views=1)
-    alone = [bag([study("XR_HAND", 1, 1, (each.file,))], Draw(0, 0, 0), options=plain)[0] for each in drawn[1].records]
-    assert (target, weight) == (1.0, 2.0)
-    torch.testing.assert_close(canvases, torch.cat(alone))
+    single = [study("XR_HAND", 1, 1, (each.file,)) for each in drawn[1].records]
+    alone = [bag([each], Draw(0, 0, 0), options=plain).pixels_n1SS for each in single]
+    assert (whole.target, whole.weight) == (1.0, 2.0)
+    torch.testing.assert_close(whole.pixels_n1SS, torch.cat(alone))
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_place(drawn: list[Study]) -> None:
@@ -139,12 +146,31 @@ def test_augmentation_is_a_function_of_seed_epoch_and_place(drawn: list[Study]) 
     assert shown(drawn, draw) == first
 
 
+def test_a_box_marks_the_cells_of_its_view_and_of_no_other(drawn: list[Study]) -> None:
+    fine = replace(OPTIONS, size=64, map_stride=16)
+    inside = bag(drawn, Draw(0, 0, study=1), training=False, options=fine).inside_nhw
+    assert inside.shape == (VIEWS, 4, 4)
+    marked = [record.path in FINDING for record in drawn[1].records]
+    assert inside.flatten(1).any(1).tolist() == marked
+    assert inside[marked.index(True), 1:3, 1:3].any()
+
+
+def test_a_window_of_an_abnormal_study_is_abnormal_where_it_shows_the_finding(drawn: list[Study]) -> None:
+    windows = replace(OPTIONS, size=128, window=32, map_stride=16)
+    bags = [bag(drawn, Draw(0, place, study=1), options=windows) for place in range(20)]
+    for each in bags:
+        assert each.pixels_n1SS.shape == (1, 1, 32, 32)
+        assert each.target == float(each.inside_nhw.any())
+    assert {each.target for each in bags} == {0.0, 1.0}
+    assert all(bag(drawn, Draw(0, place, study=0), options=windows).target == 0 for place in range(5))
+
+
 def test_a_batch_keeps_studies_apart(drawn: list[Study]) -> None:
     one, six = (bag(drawn, Draw(0, 0, number), training=False) for number in (0, 1))
     batch = collate([six, one])
     assert batch.views == (VIEWS, 1)
     assert batch.pixels_N1SS.dtype == torch.uint8
-    torch.testing.assert_close(batch.pixels_N1SS, torch.cat([six[0], one[0]]))
+    torch.testing.assert_close(batch.pixels_N1SS, torch.cat([six.pixels_n1SS, one.pixels_n1SS]))
     assert (batch.targets_B.tolist(), batch.weights_B.tolist()) == ([1.0, 0.0], [2.0, 1.0])
 
 

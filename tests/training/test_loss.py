@@ -1,4 +1,4 @@
-"""The loss is the cross-entropy of a study's mean probability, at any size of logit."""
+"""The losses are what their definitions say, at any size of logit."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from training.data import Bags
-from training.loss import log_probabilities, study_loss
+from training.loss import box_loss, log_probabilities, radiograph_loss, study_loss
 
 VIEWS = (1, 3, 2, 4)
 TARGETS = (1.0, 0.0, 1.0, 0.0)
@@ -15,7 +15,8 @@ WEIGHTS = (0.5, 1.5, 1.0, 2.0)
 
 def bags(views: tuple[int, ...], targets: tuple[float, ...], weights: tuple[float, ...]) -> Bags:
     """A batch of which the loss needs no pixels."""
-    return Bags(torch.zeros(sum(views), 1, 1, 1), views, torch.tensor(targets), torch.tensor(weights))
+    pixels, inside = torch.zeros(sum(views), 1, 1, 1), torch.zeros(sum(views), 1, 1, dtype=torch.bool)
+    return Bags(pixels, inside, views, torch.tensor(targets), torch.tensor(weights))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -61,3 +62,30 @@ def test_both_probabilities_of_a_study_add_up_to_one() -> None:
     logits = torch.linspace(-12, 12, sum(VIEWS))
     abnormal, normal = log_probabilities(logits, VIEWS)
     torch.testing.assert_close(abnormal.exp() + normal.exp(), torch.ones(len(VIEWS)))
+
+
+def test_each_radiograph_of_a_study_has_its_share_of_the_studys_weight() -> None:
+    logits = torch.tensor([-2.0, 0.3, 4.0])
+    batch = bags((2, 1), (1.0, 0.0), (1.0, 0.5))
+    each = F.binary_cross_entropy_with_logits(logits, torch.tensor([1.0, 1.0, 0.0]), reduction="none")
+    expected = ((each[0] + each[1]) / 2 + each[2] / 2) / 2
+    torch.testing.assert_close(radiograph_loss(logits, batch), expected)
+
+
+def test_a_map_costs_the_surprise_at_its_boxes_and_nothing_where_there_is_none() -> None:
+    cams = torch.randn((2, 3, 3), generator=torch.Generator().manual_seed(0))
+    inside = torch.zeros((2, 3, 3), dtype=torch.bool)
+    inside[0, 1, :2] = True
+    batch = Bags(torch.zeros(2, 1, 1, 1), inside, (2,), torch.ones(1), torch.ones(1))
+    share = cams[0].flatten().softmax(0)[3:5].sum()
+    torch.testing.assert_close(box_loss(cams, batch), -share.log() / 2)
+    assert float(box_loss(cams, bags((1, 1), (0.0, 0.0), (1.0, 1.0)))) == 0
+
+
+def test_boxes_pull_the_map_towards_them() -> None:
+    cams = torch.zeros((1, 3, 3), requires_grad=True)
+    inside = torch.zeros((1, 3, 3), dtype=torch.bool)
+    inside[0, 1, 1] = True
+    box_loss(cams, Bags(torch.zeros(1, 1, 1, 1), inside, (1,), torch.ones(1), torch.ones(1))).backward()
+    assert cams.grad is not None
+    assert (cams.grad < 0).tolist() == inside.tolist()

@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save
 
 from tests.conftest import ROOT
 from tests.phantoms import write_dataset
-from training.data import StudyBags, collate, loss_weights, plan_epoch
+from training.data import StudyBags, collate
 from training.gate import check_export
 from training.loss import study_loss
 from training.options import TrainOptions
 from training.run import initial_model
+from training.sampling import loss_weights, plan_epoch
 from training.state import STATE
 from training.train import train
 from xray.artifact import MANIFEST
@@ -62,6 +63,7 @@ def command(options: TrainOptions, *launcher: str) -> list[str]:
     flags = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in ("data", "out", "weights", "size")]
     flags += [f"--architecture={options.architecture}", f"--epochs={options.epochs}", "--device=cpu"]
     flags += [f"--batch-studies={options.batch_studies}", "--save-minutes=0", f"--precision={options.precision}"]
+    flags += [f"--ema={options.ema}"]
     return [sys.executable, *launcher, "-m", "training", "train", *flags]
 
 
@@ -80,7 +82,11 @@ def results(out: Path) -> dict[str, object]:
     return ids | {"history": json.loads((out / "history.json").read_bytes())}
 
 
-def test_killed_run_ends_as_the_unbroken_one_and_never_leaves_a_half_checkpoint(options: TrainOptions) -> None:
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_killed_run_ends_as_the_unbroken_one_and_never_leaves_a_half_checkpoint(
+    options: TrainOptions, ema: float
+) -> None:
+    options = replace(options, ema=ema)
     broken = replace(options, out=options.out.with_name("broken"))
     for _ in range(KILLS):
         start_and_kill_after_next_save(broken)
@@ -106,6 +112,21 @@ def test_training_learns_what_it_is_shown(options: TrainOptions) -> None:
     assert losses[-1] < losses[0] / 2
 
 
+def test_windows_and_boxes_need_a_box_for_each_abnormal_study(options: TrainOptions) -> None:
+    for without in (replace(options, window=32), replace(options, box_loss=1.0)):
+        with pytest.raises(DatasetError, match=r"6 abnormal studies have no box in annotations\.csv"):
+            train(without)
+
+
+def test_the_kept_network_is_the_moving_average_of_the_trained_one(options: TrainOptions) -> None:
+    train(replace(options, epochs=1, ema=0.9))
+    state = load_file(options.out / STATE)
+    saved = load_checkpoint(options.out / "last").model.state_dict()
+    for name in ("features.conv0.weight", "classifier.weight"):
+        assert torch.equal(saved[name], state[f"average.module.{name}"])
+        assert not torch.equal(saved[name], state[f"model.{name}"])
+
+
 def test_two_processes_step_with_the_mean_of_their_gradients(options: TrainOptions) -> None:
     one_step = replace(options, epochs=1, batch_studies=6, precision="float32", size=64)
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
@@ -114,7 +135,7 @@ def test_two_processes_step_with_the_mean_of_their_gradients(options: TrainOptio
     moments = load_file(one_step.out / STATE)
 
     studies = read_mura(one_step.data, "train")
-    bags = StudyBags(studies, loss_weights(studies, one_step), one_step, training=True)
+    bags = StudyBags(studies, loss_weights(studies, one_step), {}, one_step, training=True)
     (batch,) = plan_epoch(studies, one_step, epoch=0, processes=2)
     model = initial_model(one_step).train()
     for rank in range(2):

@@ -10,7 +10,7 @@ from tests.conftest import STARTER
 from xray.checkpoint import Checkpoint, load_checkpoint
 from xray.equality import difference, noise_canvases, require_equal
 from xray.fused_densenet import FusedDenseNet, fold_stem
-from xray.model import ModelOutput, XrayDenseNet
+from xray.model import MapSpec, ModelOutput, XrayDenseNet
 from xray.preprocess import PreprocessSpec
 
 
@@ -54,7 +54,7 @@ def test_restructured_network_equals_one_with_restless_statistics(restless: Xray
 
 
 def test_restructured_network_equals_one_with_a_finer_map(restless: XrayDenseNet) -> None:
-    fine = XrayDenseNet("densenet121", PreprocessSpec(size=64), map_stride=16).eval()
+    fine = XrayDenseNet("densenet121", PreprocessSpec(size=64), MapSpec(stride=16)).eval()
     fine.load_state_dict(restless.state_dict())
     expected, found = by_both(fine, torch.float32, 100)
     assert expected.cams_Bhw.shape == (2, 6, 6)

@@ -10,6 +10,7 @@ from tests.conftest import STARTER
 from tests.phantoms import draw_phantom
 from xray.checkpoint import load_checkpoint
 from xray.image import Radiograph, read_radiograph
+from xray.model import MapPooling, pool
 from xray.preprocess import preprocess
 from xray.torch_engine import TorchEngine
 
@@ -19,17 +20,17 @@ def assert_map_explains_the_logit(checkpoint: Path, radiographs: list[Radiograph
     batch = np.stack([preprocess(radiograph, loaded.manifest.preprocess)[0] for radiograph in radiographs])
     output = TorchEngine(loaded, torch.device("cpu")).forward(batch)
     bias = loaded.model.classifier.bias.detach()
-    assert torch.allclose(output.cams_Bhw.mean((1, 2)) + bias, output.logits_B, atol=1e-4)
+    assert torch.allclose(pool(output.cams_Bhw, loaded.manifest.map_spec.pooling) + bias, output.logits_B, atol=1e-4)
     assert torch.allclose(output.embeddings_BD.norm(dim=1), torch.ones(len(batch)), atol=1e-5)
 
 
-def test_mean_of_the_map_plus_bias_is_the_logit_of_the_starter() -> None:
+def test_pooled_map_plus_bias_is_the_logit_of_the_starter() -> None:
     assert_map_explains_the_logit(
         STARTER / "checkpoint", [Radiograph(draw_phantom(seed, fracture=seed > 1)) for seed in range(4)]
     )
 
 
-def test_mean_of_the_map_plus_bias_is_the_logit_on_real_radiographs(fracatlas: Path) -> None:
+def test_pooled_map_plus_bias_is_the_logit_on_real_radiographs(fracatlas: Path) -> None:
     files = sorted((fracatlas / "valid").rglob("*.jpg"))[::60]
     assert_map_explains_the_logit(STARTER / "checkpoint", [read_radiograph(file) for file in files])
 
@@ -40,3 +41,13 @@ def test_neighbours_in_the_batch_do_not_change_a_row(tiny_checkpoint: Path) -> N
     together, alone = engine.forward(batch), engine.forward(batch[3:4])
     assert float(together.logits_B[3]) == pytest.approx(float(alone.logits_B[0]), abs=1e-5)
     assert torch.allclose(together.cams_Bhw[3], alone.cams_Bhw[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "lse"])
+def test_an_even_map_pools_to_its_cells(pooling: MapPooling) -> None:
+    assert pool(torch.full((2, 3, 4), -1.5), pooling).tolist() == pytest.approx([-1.5, -1.5])
+
+
+def test_pooled_odds_are_the_mean_of_the_cells_odds() -> None:
+    cams = torch.tensor([[[0.0, 1.0], [-2.0, 90.0]]], dtype=torch.float64)
+    torch.testing.assert_close(pool(cams, "lse").exp(), cams.exp().mean((1, 2)))
