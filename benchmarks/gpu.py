@@ -52,8 +52,7 @@ class EagerEngine:
 
     @torch.inference_mode()
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
-        output = self._network(torch.from_numpy(pixels_B1SS).to(CUDA))
-        return ModelOutput(output.logits_B.cpu(), output.embeddings_BD.cpu(), output.cams_Bhw.cpu())
+        return self._network(torch.from_numpy(pixels_B1SS).to(CUDA)).cpu()
 
 
 Contender = TorchEngine | EagerEngine | CudaEngine

@@ -5,18 +5,21 @@ All is computed from logits, so that it never overflows.
 Legend: B studies, N radiographs, h, w cells of the map.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from training.data import Bags
 from training.options import TrainOptions
+from xray.judgement import StudyPooling
 from xray.model import ModelOutput
 
 
 def total_loss(output: ModelOutput, bags: Bags, options: TrainOptions) -> Tensor:
     """The terms that the options ask for, summed; a scalar."""
-    loss = study_loss(output.logits_B, bags)
+    loss = study_loss(study_logits(output, bags.views, options.study_pooling), bags)
     if options.radiograph_loss:
         loss = loss + options.radiograph_loss * radiograph_loss(output.logits_B, bags)
     if options.box_loss:
@@ -24,15 +27,9 @@ def total_loss(output: ModelOutput, bags: Bags, options: TrainOptions) -> Tensor
     return loss
 
 
-def study_loss(logits_N: Tensor, bags: Bags) -> Tensor:
-    """Binary cross-entropy of each study's probability, weighted; its mean over the studies.
-
-    The study's probability is the mean of its radiographs', as when serving; the logarithms of it and of its
-    complement are log-sum-exps over the radiographs.
-    """
-    log_abnormal_B, log_normal_B = log_probabilities(logits_N, bags.views)
-    losses_B = -torch.where(bags.targets_B > 0.5, log_abnormal_B, log_normal_B)
-    return (losses_B * bags.weights_B).mean()
+def study_loss(logits_B: Tensor, bags: Bags) -> Tensor:
+    """Binary cross-entropy of each study, weighted; its mean over the studies."""
+    return F.binary_cross_entropy_with_logits(logits_B, bags.targets_B, bags.weights_B)
 
 
 def radiograph_loss(logits_N: Tensor, bags: Bags) -> Tensor:
@@ -56,11 +53,16 @@ def box_loss(cams_Nhw: Tensor, bags: Bags) -> Tensor:
     return -log_shares_N.sum() / len(annotated_N)
 
 
-def log_probabilities(logits_N: Tensor, views: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Log of the mean probability of each study, and log of one minus it; (B,) each."""
-    return _log_mean(F.logsigmoid(logits_N), views), _log_mean(F.logsigmoid(-logits_N), views)
+def study_logits(output: ModelOutput, views: tuple[int, ...], pooling: StudyPooling) -> Tensor:
+    """The logit of each study (B,), as `xray.judgement.pool_views` has it when serving."""
+    columns = (torch.split(column_N, list(views)) for column_N in (output.logits_B, output.attentions_B))
+    studies = zip(*columns, strict=True)
+    return torch.stack([_pooled(logits_n, attentions_n, pooling) for logits_n, attentions_n in studies])
 
 
-def _log_mean(logs_N: Tensor, views: tuple[int, ...]) -> Tensor:
-    sums_B = torch.stack([logs.logsumexp(0) for logs in torch.split(logs_N, list(views))])
-    return sums_B - torch.tensor(views, device=logs_N.device).log()
+def _pooled(logits_n: Tensor, attentions_n: Tensor, pooling: StudyPooling) -> Tensor:
+    if pooling == "mean":
+        return F.logsigmoid(logits_n).logsumexp(0) - F.logsigmoid(-logits_n).logsumexp(0)
+    if pooling == "lse":
+        return logits_n.logsumexp(0) - math.log(len(logits_n))
+    return attentions_n.softmax(0) @ logits_n

@@ -9,6 +9,7 @@ from xray.checkpoint import StorageType
 from xray.densenet import Architecture, MapStride
 from xray.engine import DeviceChoice
 from xray.errors import InputError
+from xray.judgement import StudyPooling
 from xray.model import MapPooling, MapSpec
 from xray.preprocess import MAX_SIZE, MIN_SIZE, Framing, PreprocessSpec
 
@@ -40,6 +41,8 @@ class TrainOptions:
     """Pixels of the input per cell of the CAM; 16 costs about a third more."""
     map_pooling: MapPooling = "mean"
     """What makes the map the logit; `lse` lets few cells decide, as for a finding that covers few."""
+    study_pooling: StudyPooling = "mean"
+    """What makes the radiographs' logits the study's: the mean probability, log-mean-exp, or a learned attention."""
     framing: Framing = "letterbox"
     """Show the whole radiograph, or its window with the densest edges."""
 

@@ -77,7 +77,7 @@ def averaged(model: XrayDenseNet, decay: float) -> AveragedModel:
 def initial_model(options: TrainOptions) -> XrayDenseNet:
     """A network as `--weights` asks for it."""
     torch.manual_seed(options.seed)
-    model = XrayDenseNet(options.architecture, options.preprocess, options.map_spec)
+    model = XrayDenseNet(options.architecture, options.preprocess, options.map_spec, options.study_pooling)
     if options.weights == "imagenet":
         load_imagenet_weights(model, options.architecture)
     elif options.weights != "none":

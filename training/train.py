@@ -12,7 +12,7 @@ from tqdm import tqdm
 from training.data import Bag, Bags, StudyBags, collate
 from training.distributed import joined
 from training.gate import check_export
-from training.loss import log_probabilities, total_loss
+from training.loss import study_logits, total_loss
 from training.metrics import auroc, youden_threshold
 from training.options import TrainOptions
 from training.report import draw_history
@@ -113,7 +113,7 @@ def validate(run: Run) -> list[float]:
         with _autocast(run):
             output = run.kept(batch.pixels_N1SS)
         total += float(total_loss(output, batch, run.options)) * len(batch.views)
-        probabilities += log_probabilities(output.logits_B, batch.views)[0].exp().tolist()
+        probabilities += study_logits(output, batch.views, run.options.study_pooling).sigmoid().tolist()
     targets = [study.target for study in run.validation]
     return [total / len(targets), auroc(targets, probabilities), youden_threshold(targets, probabilities)]
 
@@ -126,6 +126,7 @@ def write(run: Run, progress: Progress) -> None:
         architecture=options.architecture,
         preprocess=options.preprocess,
         map_spec=options.map_spec,
+        study_pooling=options.study_pooling,
         training_data=TrainingData(options.data.resolve().name, len(run.training), len(records), fingerprint(records)),
         metrics={"epoch": result.epoch + 1, "valid_study_auroc": result.validation_auroc},
         thresholds={"default": result.threshold},

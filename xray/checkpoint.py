@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from xray.artifact import read_manifest, sha256, verify, write_manifest, written_whole
 from xray.densenet import Architecture
 from xray.errors import ArtifactError
+from xray.judgement import Calibration, StudyPooling, UncertaintyBand
 from xray.model import MapSpec, XrayDenseNet
 from xray.mura import LABELS
 from xray.preprocess import PreprocessSpec
@@ -22,16 +23,7 @@ ID_LENGTH = 12
 """Hex digits of the SHA-256 of the weights that name a checkpoint."""
 CODE_VERSION = "0.1.0"
 
-StudyPooling = Literal["mean"]
 StorageType = Literal["float32", "bfloat16", "float16"]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Platt scaling (Platt 1999): probability = sigmoid(slope * logit + intercept); identity until fitted."""
-
-    slope: float = 1.0
-    intercept: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -54,8 +46,9 @@ class CheckpointManifest:
 
     Attributes:
         id: first 12 hex digits of the SHA-256 of the weights file; set when the checkpoint is saved.
-        study_pooling: how the probabilities of a study's radiographs become one.
+        study_pooling: how the logits of a study's radiographs become one.
         thresholds: probability at or above which a study is abnormal, by name; `default` is always there.
+        uncertainty: where a study is neither; None until fitted.
         labels: names of the targets 0 and 1.
         metrics: figures on the validation split, as they stood when the checkpoint was chosen.
         checksums: SHA-256 of each file of the folder, by name.
@@ -67,7 +60,8 @@ class CheckpointManifest:
     map_spec: MapSpec = field(default_factory=MapSpec)
     metrics: dict[str, float] = field(default_factory=dict)
     thresholds: dict[str, float] = field(default_factory=lambda: {"default": 0.5})
-    calibration: Calibration = Calibration()
+    calibration: Calibration = field(default_factory=Calibration)
+    uncertainty: UncertaintyBand | None = None
     study_pooling: StudyPooling = "mean"
     labels: tuple[str, str] = LABELS
     id: str = ""
@@ -76,8 +70,8 @@ class CheckpointManifest:
     checksums: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.thresholds.get("default", -1) <= 1:
-            raise ValueError("thresholds need a 'default' from 0 to 1")
+        if "default" not in self.thresholds or not all(0 <= each <= 1 for each in self.thresholds.values()):
+            raise ValueError("thresholds need a 'default', and all must be from 0 to 1")
         if self.labels != LABELS:
             raise ValueError(f"labels must be {LABELS}")
 
@@ -119,7 +113,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     verify(folder, {WEIGHTS: "", **manifest.checksums})
     if manifest.id != manifest.checksums[WEIGHTS][:ID_LENGTH]:
         raise ArtifactError(f"{folder}: the id in the manifest is not that of {WEIGHTS}.")
-    model = XrayDenseNet(manifest.architecture, manifest.preprocess, manifest.map_spec)
+    model = XrayDenseNet(manifest.architecture, manifest.preprocess, manifest.map_spec, manifest.study_pooling)
     try:
         model.load_state_dict({name: _widen(tensor) for name, tensor in load_file(folder / WEIGHTS).items()})
     except (RuntimeError, SafetensorError) as error:

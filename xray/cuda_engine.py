@@ -95,17 +95,18 @@ def cuts(count: int) -> Iterator[tuple[slice, int]]:
 
 def pack(output: ModelOutput) -> Tensor:
     """An output as float32 (B, N), so that it leaves the GPU in one copy."""
-    return torch.cat([output.logits_B[:, None], output.embeddings_BD, output.cams_Bhw.flatten(1)], dim=1)
+    columns = output.logits_B[:, None], output.attentions_B[:, None]
+    return torch.cat([*columns, output.embeddings_BD, output.cams_Bhw.flatten(1)], dim=1)
 
 
 def unpack(packed_BN: Tensor, dimensions: int) -> ModelOutput:
     """What went into `pack`, in memory of its own; canvases are square, and so are the maps."""
-    logits_B1, embeddings_BD, cells_BN = (
-        part.clone(memory_format=torch.contiguous_format)
-        for part in torch.split(packed_BN, [1, dimensions, packed_BN.shape[1] - 1 - dimensions], dim=1)
+    widths = [1, 1, dimensions, packed_BN.shape[1] - 2 - dimensions]
+    logits_B1, attentions_B1, embeddings_BD, cells_BN = (
+        part.clone(memory_format=torch.contiguous_format) for part in torch.split(packed_BN, widths, dim=1)
     )
     side = math.isqrt(cells_BN.shape[1])
-    return ModelOutput(logits_B1[:, 0], embeddings_BD, cells_BN.view(-1, side, side))
+    return ModelOutput(logits_B1[:, 0], embeddings_BD, cells_BN.view(-1, side, side), attentions_B1[:, 0])
 
 
 def _engine(name: str, network: Network, checkpoint: Checkpoint, device: torch.device) -> CudaEngine:
@@ -125,4 +126,5 @@ def _joined(outputs: list[ModelOutput]) -> ModelOutput:
         torch.cat([output.logits_B for output in outputs]),
         torch.cat([output.embeddings_BD for output in outputs]),
         torch.cat([output.cams_Bhw for output in outputs]),
+        torch.cat([output.attentions_B for output in outputs]),
     )

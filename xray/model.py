@@ -13,9 +13,12 @@ from torch.nn import functional as F
 
 from xray.densenet import Architecture, MapStride, dense_features
 from xray.errors import ArtifactError
+from xray.judgement import StudyPooling
 from xray.preprocess import PreprocessSpec
 
 MapPooling = Literal["mean", "lse"]
+ATTENTION_WIDTH = 64
+"""Hidden units of the attention over views."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,17 @@ class ModelOutput:
         logits_B: float32, before the sigmoid; positive speaks for abnormal.
         embeddings_BD: float32, the pooled feature map, L2-normalised.
         cams_Bhw: float32, how much each cell speaks for abnormality: `pool(cams_Bhw) + bias == logits_B`.
+        attentions_B: float32, log weight of each radiograph within its study, up to a constant; 0 where the network
+            was not trained to weigh.
     """
 
     logits_B: Tensor
     embeddings_BD: Tensor
     cams_Bhw: Tensor
+    attentions_B: Tensor
+
+    def cpu(self) -> "ModelOutput":
+        return ModelOutput(self.logits_B.cpu(), self.embeddings_BD.cpu(), self.cams_Bhw.cpu(), self.attentions_B.cpu())
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,25 @@ class MapSpec:
     pooling: MapPooling = "mean"
 
 
+class GatedAttention(nn.Module):
+    """How much a radiograph weighs within its study (Ilse et al. 2018, arXiv 1802.04712); all alike until trained."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.value, self.gate = nn.Linear(channels, ATTENTION_WIDTH), nn.Linear(channels, ATTENTION_WIDTH)
+        self.score = nn.Linear(ATTENTION_WIDTH, 1, bias=False)
+        nn.init.zeros_(self.score.weight)
+        self.scale = math.sqrt(channels)
+
+    def forward(self, embeddings_BD: Tensor) -> Tensor:
+        """(B, D) of length 1 to (B,)."""
+        scaled_BD = self.scale * embeddings_BD  # so that a number of it has variance 1 and not 1 / D
+        scores_B: Tensor = self.score(torch.tanh(self.value(scaled_BD)) * torch.sigmoid(self.gate(scaled_BD))).squeeze(
+            1
+        )
+        return scores_B
+
+
 class XrayDenseNet(nn.Module):
     """DenseNet (Huang et al. 2017, arXiv 1608.06993) with one logit for abnormality.
 
@@ -57,12 +85,19 @@ class XrayDenseNet(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, architecture: Architecture, spec: PreprocessSpec, map_spec: MapSpec = MapSpec()) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        spec: PreprocessSpec,
+        map_spec: MapSpec = MapSpec(),
+        study_pooling: StudyPooling = "mean",
+    ) -> None:
         super().__init__()
         self.map_spec = map_spec
         features = dense_features(architecture, map_spec.stride)
         self.features = features.layers
         self.classifier = nn.Linear(features.channels, 1)
+        self.attention = GatedAttention(features.channels) if study_pooling == "attention" else None
         # Not persistent: the manifest owns them, the weights file does not.
         self.register_buffer("mean", torch.tensor(255 * spec.mean), persistent=False)
         self.register_buffer("std", torch.tensor(255 * spec.std), persistent=False)
@@ -85,11 +120,10 @@ class XrayDenseNet(nn.Module):
         with torch.autocast(features_BChw.device.type, enabled=False):
             features_BChw = features_BChw.float()
             cams_Bhw = torch.einsum("bchw,c->bhw", features_BChw, self.classifier.weight[0])
-            return ModelOutput(
-                logits_B=pool(cams_Bhw, self.map_spec.pooling) + self.classifier.bias,
-                embeddings_BD=F.normalize(features_BChw.mean((2, 3)), dim=1),
-                cams_Bhw=cams_Bhw,
-            )
+            embeddings_BD = F.normalize(features_BChw.mean((2, 3)), dim=1)
+            logits_B = pool(cams_Bhw, self.map_spec.pooling) + self.classifier.bias
+            attentions_B = torch.zeros_like(logits_B) if self.attention is None else self.attention(embeddings_BD)
+            return ModelOutput(logits_B, embeddings_BD, cams_Bhw, attentions_B)
 
 
 def pool(cams_Bhw: Tensor, pooling: MapPooling) -> Tensor:

@@ -7,7 +7,6 @@ The steps are separate so that a service can batch the forward pass of many call
 Legend: B batch, S canvas side, D embedding, h, w cells of the map.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from xray.cam import Cam, cam_on_radiograph
 from xray.checkpoint import CheckpointManifest
 from xray.engine import Engine
 from xray.image import PixelArray, Radiograph
+from xray.judgement import pool_views
 from xray.model import ModelOutput
 from xray.preprocess import MapArray, Placement, preprocess
 
@@ -44,6 +44,7 @@ class Prediction:
 
     Attributes:
         logit: before calibration; `cam_hw`, pooled, plus the classifier's bias.
+        attention: log weight within its study, up to a constant, where the study's pooling asks for it.
         probability: of abnormality, calibrated.
         embedding_D: float32 of length 1.
         cam_hw: float32, how much each cell of the canvas speaks for abnormality.
@@ -51,6 +52,7 @@ class Prediction:
 
     prepared: Prepared
     logit: float
+    attention: float
     probability: float
     embedding_D: EmbeddingArray
     cam_hw: MapArray
@@ -65,14 +67,18 @@ class StudyPrediction:
     """What the network says about a study.
 
     Attributes:
-        probability: of abnormality, pooled over the radiographs.
+        probability: of abnormality, pooled over the radiographs and calibrated.
         label: `abnormal` when the probability reaches the threshold.
+        decision: the label, or `uncertain` where the checkpoint's band says that either may be true.
+        weights: how much each radiograph weighed in the probability; they sum to 1.
         embedding_D: the radiographs' mean direction, float32 of length 1.
     """
 
     probability: float
     label: str
+    decision: str
     threshold: float
+    weights: tuple[float, ...]
     embedding_D: EmbeddingArray
     radiographs: tuple[Prediction, ...]
 
@@ -98,27 +104,28 @@ class Predictor:
         logit = float(output.logits_B[row])
         # Copies, lest a prediction that is kept keep its whole batch.
         embedding_D, cam_hw = output.embeddings_BD[row].numpy().copy(), output.cams_Bhw[row].numpy().copy()
-        return Prediction(prepared, logit, self.probability(logit), embedding_D, cam_hw)
+        attention, probability = float(output.attentions_B[row]), self.manifest.calibration.probability(logit)
+        return Prediction(prepared, logit, attention, probability, embedding_D, cam_hw)
 
-    def probability(self, logit: float) -> float:
-        """The calibrated probability of a radiograph's logit."""
-        calibration = self.manifest.calibration
-        return _sigmoid(calibration.slope * logit + calibration.intercept)
+    def judge(self, predictions: Sequence[Prediction], threshold: str = "default") -> StudyPrediction:
+        """Pool the radiographs of one study, calibrate and decide.
 
-    def judge(self, predictions: Sequence[Prediction]) -> StudyPrediction:
-        """Pool the radiographs of one study: the mean of their probabilities decides."""
-        probability = sum(prediction.probability for prediction in predictions) / len(predictions)
-        threshold = self.manifest.thresholds["default"]
+        Args:
+            threshold: the name of one of the manifest's.
+        """
+        manifest, least = self.manifest, self.manifest.thresholds[threshold]
+        logits_n = np.array([prediction.logit for prediction in predictions])
+        attentions_n = np.array([prediction.attention for prediction in predictions])
+        logit, weights_n = pool_views(logits_n, attentions_n, manifest.study_pooling)
+        probability = manifest.calibration.probability(logit)
+        label = manifest.labels[int(probability >= least)]
         direction_D = np.sum([prediction.embedding_D for prediction in predictions], axis=0)
         return StudyPrediction(
             probability,
-            self.manifest.labels[int(probability >= threshold)],
-            threshold,
+            label,
+            manifest.uncertainty.decide(probability) if manifest.uncertainty else label,
+            least,
+            tuple(weights_n.tolist()),
             direction_D / np.linalg.norm(direction_D),
             tuple(predictions),
         )
-
-
-def _sigmoid(value: float) -> float:
-    """Without overflow at either end."""
-    return 0.5 * (1 + math.tanh(value / 2))

@@ -28,5 +28,5 @@ class TorchEngine:
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
         # On a GPU cuDNN would round convolutions' operands to 10 bits of mantissa (TF32), which is no reference.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            output = self.model(torch.from_numpy(pixels_B1SS).to(self.device))
-        return ModelOutput(output.logits_B.cpu(), output.embeddings_BD.cpu(), output.cams_Bhw.cpu())
+            output: ModelOutput = self.model(torch.from_numpy(pixels_B1SS).to(self.device))
+        return output.cpu()

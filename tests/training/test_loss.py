@@ -6,7 +6,9 @@ import torch
 from torch.nn import functional as F
 
 from training.data import Bags
-from training.loss import box_loss, log_probabilities, radiograph_loss, study_loss
+from training.loss import box_loss, radiograph_loss, study_logits, study_loss
+from xray.judgement import StudyPooling, pool_views
+from xray.model import ModelOutput
 
 VIEWS = (1, 3, 2, 4)
 TARGETS = (1.0, 0.0, 1.0, 0.0)
@@ -19,6 +21,18 @@ def bags(views: tuple[int, ...], targets: tuple[float, ...], weights: tuple[floa
     return Bags(pixels, inside, views, torch.tensor(targets), torch.tensor(weights))
 
 
+def output(logits: torch.Tensor, attentions: torch.Tensor | None = None) -> ModelOutput:
+    """An output of which the study's logit needs neither embedding nor map."""
+    nothing = torch.zeros((len(logits), 1))
+    return ModelOutput(
+        logits, nothing, nothing[..., None], torch.zeros(len(logits)) if attentions is None else attentions
+    )
+
+
+def mean_loss(logits: torch.Tensor, batch: Bags) -> torch.Tensor:
+    return study_loss(study_logits(output(logits), batch.views, "mean"), batch)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_loss_equals_the_definition_in_float64(seed: int) -> None:
     logits = np.random.default_rng(seed).normal(0, 3, sum(VIEWS)).astype(np.float32)
@@ -28,20 +42,20 @@ def test_loss_equals_the_definition_in_float64(seed: int) -> None:
         start = sum(VIEWS[:study])
         mean = probabilities[start : start + VIEWS[study]].mean()
         expected -= WEIGHTS[study] * np.log(mean if TARGETS[study] else 1 - mean) / len(VIEWS)
-    assert float(study_loss(torch.from_numpy(logits), bags(VIEWS, TARGETS, WEIGHTS))) == pytest.approx(expected, 1e-5)
+    assert float(mean_loss(torch.from_numpy(logits), bags(VIEWS, TARGETS, WEIGHTS))) == pytest.approx(expected, 1e-5)
 
 
 def test_studies_of_one_view_have_the_cross_entropy_of_their_logits() -> None:
     logits, targets, weights = torch.tensor([-2.0, 0.3, 4.0]), (1.0, 0.0, 1.0), (1.0, 0.5, 1.5)
     expected = F.binary_cross_entropy_with_logits(logits, torch.tensor(targets), torch.tensor(weights))
-    torch.testing.assert_close(study_loss(logits, bags((1, 1, 1), targets, weights)), expected)
+    torch.testing.assert_close(mean_loss(logits, bags((1, 1, 1), targets, weights)), expected)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_certainty_in_the_wrong_costs_its_logit_and_keeps_a_finite_gradient(sign: float) -> None:
     logits = torch.full((5,), 100.0 * sign, requires_grad=True)
     wrong = 0.0 if sign > 0 else 1.0
-    loss = study_loss(logits, bags((2, 3), (wrong, wrong), (1.0, 1.0)))
+    loss = mean_loss(logits, bags((2, 3), (wrong, wrong), (1.0, 1.0)))
     loss.backward()
     assert loss.item() == pytest.approx(100)
     assert logits.grad is not None
@@ -51,17 +65,20 @@ def test_certainty_in_the_wrong_costs_its_logit_and_keeps_a_finite_gradient(sign
 
 def test_views_that_contradict_each_other_completely_come_to_one_half() -> None:
     logits = torch.tensor([100.0, -100.0], requires_grad=True)
-    loss = study_loss(logits, bags((2,), (1.0,), (1.0,)))
+    loss = mean_loss(logits, bags((2,), (1.0,), (1.0,)))
     loss.backward()
     assert loss.item() == pytest.approx(np.log(2))
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
 
 
-def test_both_probabilities_of_a_study_add_up_to_one() -> None:
-    logits = torch.linspace(-12, 12, sum(VIEWS))
-    abnormal, normal = log_probabilities(logits, VIEWS)
-    torch.testing.assert_close(abnormal.exp() + normal.exp(), torch.ones(len(VIEWS)))
+@pytest.mark.parametrize("pooling", ["mean", "lse", "attention"])
+def test_a_study_is_pooled_in_training_as_when_serving(pooling: StudyPooling) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, attentions = (3 * torch.randn(sum(VIEWS), generator=generator) for _ in range(2))
+    studies = zip(logits.split(list(VIEWS)), attentions.split(list(VIEWS)), strict=True)
+    served = [pool_views(study.double().numpy(), each.double().numpy(), pooling)[0] for study, each in studies]
+    assert study_logits(output(logits, attentions), VIEWS, pooling).tolist() == pytest.approx(served, abs=1e-5)
 
 
 def test_each_radiograph_of_a_study_has_its_share_of_the_studys_weight() -> None:

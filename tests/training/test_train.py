@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 from tests.phantoms import write_dataset
 from training.data import StudyBags, collate
 from training.gate import check_export
-from training.loss import study_loss
+from training.loss import total_loss
 from training.options import TrainOptions
 from training.run import initial_model
 from training.sampling import loss_weights, plan_epoch
@@ -141,7 +141,7 @@ def test_two_processes_step_with_the_mean_of_their_gradients(options: TrainOptio
     for rank in range(2):
         # Batch norms see the half of their own process, as under torchrun.
         half = collate([bags[draw] for draw in batch[rank::2]])
-        (study_loss(model(half.pixels_N1SS).logits_B, half) / 2).backward()  # type: ignore[no-untyped-call]
+        (total_loss(model(half.pixels_N1SS), half, one_step) / 2).backward()  # type: ignore[no-untyped-call]
     expected = torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
     # After one step of Adam the first moment is a tenth of the gradient.
     firsts = [moments[f"optimizer.{index}.exp_avg"].flatten() for index in range(len(list(model.parameters())))]

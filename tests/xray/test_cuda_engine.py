@@ -93,11 +93,12 @@ def test_output_of_a_pass_outlives_the_next_one(tiny_checkpoint: Path, count: in
 
 
 def test_packed_output_is_read_back_as_it_was() -> None:
-    output = ModelOutput(torch.randn(3), torch.randn(3, 7), torch.randn(3, 2, 2))
+    output = ModelOutput(torch.randn(3), torch.randn(3, 7), torch.randn(3, 2, 2), torch.randn(3))
     read = unpack(pack(output), dimensions=7)
     assert torch.equal(read.logits_B, output.logits_B)
     assert torch.equal(read.embeddings_BD, output.embeddings_BD)
     assert torch.equal(read.cams_Bhw, output.cams_Bhw)
+    assert torch.equal(read.attentions_B, output.attentions_B)
 
 
 def test_failure_of_the_device_reaches_the_caller() -> None:
@@ -128,7 +129,7 @@ def test_engine_on_the_gpu_equals_the_reference_in_every_graph_in_any_order(buil
     reference, pixels = TorchEngine(checkpoint, CUDA), noise_canvases(33, checkpoint.manifest.preprocess.size)
     engine, expected = build(checkpoint, CUDA), reference.forward(pixels)
     for count in (1, 33, 2, 7, 16, 1, 5, 33):
-        part = ModelOutput(expected.logits_B[:count], expected.embeddings_BD[:count], expected.cams_Bhw[:count])
+        part = ModelOutput(*(tensor[:count] for tensor in vars(expected).values()))
         require_equal(difference(part, engine.forward(pixels[:count])), "bfloat16")
 
 

@@ -121,7 +121,7 @@ def test_gate_refuses_an_engine_that_is_off_in_any_one_respect() -> None:
     generator = torch.Generator().manual_seed(0)
     cams = torch.randn((4, 3, 3), generator=generator)
     embeddings = torch.nn.functional.normalize(torch.randn((4, 8), generator=generator), dim=1)
-    sound = ModelOutput(torch.zeros(4), embeddings, cams)
+    sound = ModelOutput(torch.zeros(4), embeddings, cams, torch.zeros(4))
     require_equal(difference(sound, sound), "float32")
     off = (
         {"logits_B": torch.tensor([0, 0, 0, 0.03])},
@@ -207,7 +207,7 @@ def test_engines_need_neither_openvino_nor_faiss_nor_triton_to_be_imported() -> 
 
 def test_map_of_one_cell_is_its_logit_and_correlates() -> None:
     output = ModelOutput(
-        torch.zeros(2), torch.nn.functional.normalize(torch.ones((2, 8)), dim=1), torch.ones((2, 1, 1))
+        torch.zeros(2), torch.nn.functional.normalize(torch.ones((2, 8)), dim=1), torch.ones((2, 1, 1)), torch.zeros(2)
     )
     require_equal(difference(output, output), "float32")
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from tests.phantoms import draw_phantom
-from xray.checkpoint import Calibration, load_checkpoint
+from xray.checkpoint import load_checkpoint
 from xray.engine import load_engine
 from xray.image import Radiograph
+from xray.judgement import Calibration
 from xray.predictor import Predictor
 
 
@@ -62,5 +63,5 @@ def test_threshold_of_the_manifest_decides_and_belongs_to_abnormal(
     assert labels == ["abnormal", "abnormal", "normal"]
 
 
-def test_extreme_logits_keep_their_probability_finite(predictor: Predictor) -> None:
-    assert (predictor.probability(1e4), predictor.probability(-1e4)) == (1.0, 0.0)
+def test_extreme_logits_keep_their_probability_finite() -> None:
+    assert (Calibration().probability(1e4), Calibration().probability(-1e4)) == (1.0, 0.0)
