@@ -71,13 +71,14 @@ async def answering(
 
 @asynccontextmanager
 async def _answer(
-    request: Request, service: Service, seconds: float, max_files: int | None = None
+    request: Request, service: Service, seconds: float, max_files: int | None = None, threshold: str = "default"
 ) -> AsyncIterator[AnsweredStudy]:
     """Take a place, read the body, predict; the place is free again when the reply is made.
 
     Args:
         seconds: until the deadline.
         max_files: where an endpoint takes fewer than the settings allow.
+        threshold: name of the one that decides.
     """
     size, stages = announced_size(request, service.settings), request.state.stages
     with service.admission.admit(size, seconds) as place:
@@ -87,7 +88,19 @@ async def _answer(
             place.radiographs = len(uploads)
             body_is_read()
             generation = service.generation
-            yield AnsweredStudy(uploads, await service.predict(generation, uploads, stages), generation, stages)
+            predictions = await service.predict(generation, uploads, stages)
+            yield AnsweredStudy(uploads, generation.predictor.judge(predictions, threshold), generation, stages)
+
+
+async def threshold_name(
+    service: ServiceDep,
+    threshold: Annotated[
+        str, Query(description="A name of the checkpoint's thresholds; `/info` lists them.")
+    ] = "default",
+) -> str:
+    """The threshold that the query string asks for, known to the checkpoint that serves now."""
+    service.generation.predictor.threshold(threshold)
+    return threshold
 
 
 async def wanted(
@@ -133,4 +146,5 @@ async def administrator(
 
 
 AnswerDep = Annotated[Callable[..., AbstractAsyncContextManager[AnsweredStudy]], Depends(answering)]
+ThresholdDep = Annotated[str, Depends(threshold_name)]
 WantedDep = Annotated[Wanted, Depends(wanted)]

@@ -37,6 +37,8 @@ async def info(service: ServiceDep) -> InfoReply:
         input_size=manifest.preprocess.size,
         engine=predictor.engine.name,
         metrics=manifest.metrics,
+        thresholds=manifest.thresholds,
+        error_rate=manifest.uncertainty.error_rate if manifest.uncertainty else None,
         gallery=GalleryInfo(
             dataset=gallery.manifest.dataset,
             split=gallery.manifest.split,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.routing import APIRoute
 
-from app.dependencies import AnswerDep, AnsweredStudy, ServiceDep, WantedDep, service
+from app.dependencies import AnswerDep, AnsweredStudy, ServiceDep, ThresholdDep, WantedDep, service
 from app.schemas import REFUSALS, AnalyzeReply, ClassifyReply, NeighborReply, RadiographReply, RetrieveReply
 from app.service import Service
 from xray.cam import Style, render
@@ -54,9 +54,9 @@ router = APIRouter(responses=REFUSALS, route_class=StudyRoute)
 
 
 @router.post("/classify", openapi_extra=UPLOAD)
-async def classify(answer: AnswerDep, service: ServiceDep) -> ClassifyReply:
-    """The probability that the study is abnormal, and that of each radiograph."""
-    async with answer() as study:
+async def classify(threshold: ThresholdDep, answer: AnswerDep) -> ClassifyReply:
+    """The probability that the study is abnormal, what follows from it, and what each radiograph had in it."""
+    async with answer(threshold=threshold) as study:
         return ClassifyReply(**_classification(study))
 
 
@@ -83,13 +83,14 @@ async def retrieve(wanted: WantedDep, answer: AnswerDep, service: ServiceDep) ->
 @router.post("/analyze", openapi_extra=UPLOAD)
 async def analyze(
     wanted: WantedDep,
+    threshold: ThresholdDep,
     answer: AnswerDep,
     service: ServiceDep,
     cam: Annotated[Literal["overlay", "none"], Query(description="`none` leaves the pictures out.")] = "overlay",
     alpha: AlphaQuery = DEFAULT_ALPHA,
 ) -> AnalyzeReply:
     """All three answers from one pass."""
-    async with answer() as study:
+    async with answer(threshold=threshold) as study:
         shown = study.prediction.radiographs if cam == "overlay" else ()
         with study.stages.measure("encode"):
             pngs = [await service.off_loop(_draw, prediction, "overlay", alpha) for prediction in shown]
@@ -106,16 +107,18 @@ def _classification(study: AnsweredStudy) -> dict[str, Any]:
         "checkpoint": study.checkpoint,
         "probability": prediction.probability,
         "label": prediction.label,
+        "decision": prediction.decision,
         "threshold": prediction.threshold,
         "radiographs": [
             RadiographReply(
                 name=upload.name,
                 probability=each.probability,
                 logit=each.logit,
+                weight=weight,
                 width=each.prepared.radiograph.width,
                 height=each.prepared.radiograph.height,
             )
-            for upload, each in zip(study.uploads, prediction.radiographs, strict=True)
+            for upload, each, weight in zip(study.uploads, prediction.radiographs, prediction.weights, strict=True)
         ],
     }
 

@@ -5,26 +5,37 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.errors import PROBLEM_TYPE
+from xray.judgement import Decision
 
 NOTICE = "Research use only. Not for diagnosis."
 
 
 class RadiographReply(BaseModel):
-    """One radiograph of the study; width and height in pixels, as a viewer shows it."""
+    """One radiograph of the study.
+
+    `logit` is before calibration, `weight` its share in the study's probability; width and height are in pixels, as a
+    viewer shows it.
+    """
 
     name: str
     probability: float
     logit: float
+    weight: float
     width: int
     height: int
 
 
 class ClassifyReply(BaseModel):
-    """`label` is `abnormal` when the study's probability reaches the threshold."""
+    """`label` is `abnormal` when the study's probability reaches the threshold.
+
+    `decision` is the label too, but `uncertain` where the checkpoint was fitted to say so rather than to err more often
+    than at its stated rate.
+    """
 
     checkpoint: str
     probability: float
     label: str
+    decision: Decision
     threshold: float
     radiographs: list[RadiographReply]
     notice: str = NOTICE
@@ -70,7 +81,7 @@ class GalleryInfo(BaseModel):
 
 
 class InfoReply(BaseModel):
-    """What this replica runs."""
+    """What this replica runs; `error_rate` is that of the decision, where the checkpoint has one."""
 
     version: str
     checkpoint: str
@@ -78,6 +89,8 @@ class InfoReply(BaseModel):
     input_size: int
     engine: str
     metrics: dict[str, float]
+    thresholds: dict[str, float]
+    error_rate: float | None
     gallery: GalleryInfo
     limits: dict[str, int | float]
     notice: str = NOTICE

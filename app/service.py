@@ -23,7 +23,7 @@ from app.uploads import Upload
 from app.vitals import Vitals
 from xray.engine import choose_device
 from xray.errors import InputError, TooManyPixelsError, XrayError
-from xray.predictor import StudyPrediction
+from xray.predictor import Prediction
 
 GPU_BATCH = 64
 """Radiographs per forward pass on a GPU, which has its full rate only with many."""
@@ -51,7 +51,7 @@ class Service:
     metrics: Metrics
     reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def predict(self, generation: Generation, uploads: Sequence[Upload], stages: Stages) -> StudyPrediction:
+    async def predict(self, generation: Generation, uploads: Sequence[Upload], stages: Stages) -> list[Prediction]:
         """One pass for the radiographs of one study.
 
         They are decoded one after the other: a request occupies one worker at a time, and none once it has failed.
@@ -74,7 +74,7 @@ class Service:
         passes = [done for done, _ in answers]
         stages.add("wait", max(each.wait_seconds for each in passes))
         stages.add("forward", max(each.forward_seconds for each in passes))
-        return generation.predictor.judge([each.prediction for each in passes])
+        return [each.prediction for each in passes]
 
     async def off_loop(self, work: Callable[..., ResultT], *arguments: object) -> ResultT:
         """Run searching or drawing in the worker threads."""

@@ -1,10 +1,11 @@
-"""`python -m training train|evaluate|check-engine|quantize|import-checkpoint`."""
+"""`python -m training train|calibrate|evaluate|check-engine|quantize|import-checkpoint`."""
 
 import sys
 from typing import Annotated
 
 import tyro
 
+from training.calibrate import CalibrateOptions, calibrate
 from training.evaluate import EvaluateOptions, evaluate
 from training.gate import CheckOptions, check_engine
 from training.import_original import ImportOptions, import_original
@@ -14,9 +15,10 @@ from training.train import train
 from xray.errors import XrayError
 from xray.quantized import QUANTIZED
 
-Options = TrainOptions | EvaluateOptions | CheckOptions | QuantizeOptions | ImportOptions
+Options = TrainOptions | CalibrateOptions | EvaluateOptions | CheckOptions | QuantizeOptions | ImportOptions
 Command = (
     Annotated[TrainOptions, tyro.conf.subcommand("train")]
+    | Annotated[CalibrateOptions, tyro.conf.subcommand("calibrate")]
     | Annotated[EvaluateOptions, tyro.conf.subcommand("evaluate")]
     | Annotated[CheckOptions, tyro.conf.subcommand("check-engine")]
     | Annotated[QuantizeOptions, tyro.conf.subcommand("quantize")]
@@ -30,6 +32,9 @@ def main() -> None:
         match options:
             case TrainOptions():
                 train(options)
+            case CalibrateOptions():
+                manifest = calibrate(options)
+                print(f"{manifest.calibration}\n{manifest.thresholds}\n{manifest.uncertainty}")
             case EvaluateOptions():
                 evaluate(options)
                 print(f"page: {options.out / 'index.html'}")

@@ -4,7 +4,7 @@ Probabilities come from the same `Predictor` as the service's, so they are the s
 """
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from tqdm import tqdm
 from training.annotations import Annotation, read_annotations
 from training.data import require_readable
 from training.metrics import RESAMPLES, Interval, Sample, auroc, figures_with_intervals
+from training.predictions import predict_all, sample_of
 from training.report import write_page
 from xray.checkpoint import CheckpointManifest, load_checkpoint
 from xray.engine import DeviceChoice, PrecisionChoice, load_engine
-from xray.image import read_radiograph
 from xray.mura import Study, read_mura, records_of
 from xray.predictor import Predictor, StudyPrediction
 
@@ -94,20 +94,6 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     write_page(options.out / "index.html", as_table(evaluation), sample, evaluation_title(evaluation))
     print_table(evaluation)
     return evaluation
-
-
-def predict_all(predictor: Predictor, studies: Sequence[Study]) -> Iterator[StudyPrediction]:
-    """One pass for each study."""
-    for study in studies:
-        yield predictor.predict([read_radiograph(record.file) for record in study.records])
-
-
-def sample_of(studies: Sequence[Study], predictions: Sequence[StudyPrediction]) -> Sample:
-    return Sample(
-        np.array([study.target for study in studies]),
-        np.array([prediction.probability for prediction in predictions]),
-        np.array([study.patient for study in studies]),
-    )
 
 
 def studies_with_hardware(annotations: Mapping[str, Annotation]) -> set[str] | None:

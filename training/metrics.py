@@ -51,13 +51,6 @@ def auroc(targets: Sequence[int] | npt.NDArray[np.int64], probabilities: Sequenc
     return float(metrics.roc_auc_score(targets, probabilities)) if len(np.unique(targets)) == 2 else float("nan")
 
 
-def youden_threshold(targets: Sequence[int], probabilities: Sequence[float]) -> float:
-    """The probability at or above which sensitivity + specificity is largest (Youden 1950)."""
-    false_rates, true_rates, thresholds = metrics.roc_curve(targets, probabilities)
-    # The first of scikit-learn's thresholds is infinite: nothing is abnormal.
-    return float(thresholds[1:][np.argmax((true_rates - false_rates)[1:])])
-
-
 def figures(sample: Sample, threshold: float) -> dict[str, float]:
     """All of `FIGURES` on one sample; NaN where a class is missing."""
     targets, called = sample.targets, (sample.probabilities >= threshold).astype(np.int64)

@@ -4,24 +4,27 @@ import math
 import time
 
 import msgspec
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from training.calibrate import CalibrateOptions, calibrated
 from training.data import Bag, Bags, StudyBags, collate
+from training.decisions import youden_threshold
 from training.distributed import joined
 from training.gate import check_export
 from training.loss import study_logits, total_loss
-from training.metrics import auroc, youden_threshold
+from training.metrics import auroc
 from training.options import TrainOptions
 from training.report import draw_history
 from training.run import Run, parallel, start
 from training.sampling import Draw, drawing_chances, loss_weights, plan_epoch
 from training.schedule import learning_rate
 from training.state import EpochResult, Progress, load_state, save_state
-from xray.artifact import replaced_at_once
-from xray.checkpoint import Checkpoint, CheckpointManifest, TrainingData, save_checkpoint
+from xray.artifact import replaced_at_once, write_manifest
+from xray.checkpoint import Checkpoint, CheckpointManifest, TrainingData, load_checkpoint, save_checkpoint
 from xray.errors import InputError
 from xray.mura import fingerprint, records_of
 
@@ -49,7 +52,15 @@ def train(options: TrainOptions) -> None:
     if processes.leads:
         print(f"best of {options.epochs} epochs: validation AUROC {progress.best.validation_auroc:.3f}")
         print(f"checkpoint: {options.out / 'best'}")
-        check_export(options.out / "best", run.validation)
+        finish(run)
+
+
+def finish(run: Run) -> None:
+    """Give the best checkpoint its decisions, and see whether the CPU's engine can serve it."""
+    best = run.options.out / "best"
+    if load_checkpoint(best).manifest.uncertainty is None:
+        write_manifest(best, calibrated(CalibrateOptions(best, run.options.data), run.validation))
+    check_export(best, run.validation)
 
 
 def train_one_epoch(run: Run, network: nn.Module, progress: Progress) -> Progress:
@@ -115,7 +126,8 @@ def validate(run: Run) -> list[float]:
         total += float(total_loss(output, batch, run.options)) * len(batch.views)
         probabilities += study_logits(output, batch.views, run.options.study_pooling).sigmoid().tolist()
     targets = [study.target for study in run.validation]
-    return [total / len(targets), auroc(targets, probabilities), youden_threshold(targets, probabilities)]
+    threshold = youden_threshold(np.array(targets), np.array(probabilities))
+    return [total / len(targets), auroc(targets, probabilities), threshold]
 
 
 def write(run: Run, progress: Progress) -> None:

@@ -81,8 +81,9 @@ def sha256(file: Path) -> str:
 
 
 def write_manifest(folder: Path, manifest: Any) -> None:
-    """Write a manifest dataclass as readable JSON; call it last."""
-    (folder / MANIFEST).write_bytes(msgspec.json.format(_json(manifest), indent=2) + b"\n")
+    """Write a manifest dataclass as readable JSON, in one step; call it last."""
+    with replaced_at_once(folder / MANIFEST) as partial:
+        partial.write_bytes(msgspec.json.format(_json(manifest), indent=2) + b"\n")
 
 
 def read_manifest(folder: Path, manifest_type: type[ManifestT]) -> ManifestT:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from xray.artifact import read_manifest, sha256, verify, write_manifest, written_whole
 from xray.densenet import Architecture
 from xray.errors import ArtifactError
-from xray.judgement import Calibration, StudyPooling, UncertaintyBand
+from xray.judgement import Calibration, Label, StudyPooling, UncertaintyBand
 from xray.model import MapSpec, XrayDenseNet
 from xray.mura import LABELS
 from xray.preprocess import PreprocessSpec
@@ -63,7 +63,7 @@ class CheckpointManifest:
     calibration: Calibration = field(default_factory=Calibration)
     uncertainty: UncertaintyBand | None = None
     study_pooling: StudyPooling = "mean"
-    labels: tuple[str, str] = LABELS
+    labels: tuple[Label, Label] = LABELS
     id: str = ""
     code_version: str = CODE_VERSION
     schema_version: int = SCHEMA_VERSION

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 StudyPooling = Literal["mean", "lse", "attention"]
-Decision = Literal["normal", "abnormal", "uncertain"]
+Label = Literal["normal", "abnormal"]
+Decision = Label | Literal["uncertain"]
 FloatArray = npt.NDArray[np.float64]
 
 

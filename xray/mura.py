@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from xray.errors import DatasetError
+from xray.judgement import Label
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
-LABELS = ("normal", "abnormal")
+LABELS: tuple[Label, Label] = ("normal", "abnormal")
 """Names of the targets 0 and 1."""
 SHOWN = 5
 """How many offending paths an error message names."""

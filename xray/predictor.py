@@ -16,8 +16,9 @@ import numpy.typing as npt
 from xray.cam import Cam, cam_on_radiograph
 from xray.checkpoint import CheckpointManifest
 from xray.engine import Engine
+from xray.errors import InputError
 from xray.image import PixelArray, Radiograph
-from xray.judgement import pool_views
+from xray.judgement import Decision, Label, pool_views
 from xray.model import ModelOutput
 from xray.preprocess import MapArray, Placement, preprocess
 
@@ -67,16 +68,18 @@ class StudyPrediction:
     """What the network says about a study.
 
     Attributes:
-        probability: of abnormality, pooled over the radiographs and calibrated.
+        logit: pooled over the radiographs, before calibration.
+        probability: of abnormality, calibrated.
         label: `abnormal` when the probability reaches the threshold.
         decision: the label, or `uncertain` where the checkpoint's band says that either may be true.
         weights: how much each radiograph weighed in the probability; they sum to 1.
         embedding_D: the radiographs' mean direction, float32 of length 1.
     """
 
+    logit: float
     probability: float
-    label: str
-    decision: str
+    label: Label
+    decision: Decision
     threshold: float
     weights: tuple[float, ...]
     embedding_D: EmbeddingArray
@@ -112,15 +115,19 @@ class Predictor:
 
         Args:
             threshold: the name of one of the manifest's.
+
+        Raises:
+            InputError: the manifest has no threshold of that name.
         """
-        manifest, least = self.manifest, self.manifest.thresholds[threshold]
+        manifest, least = self.manifest, self.threshold(threshold)
         logits_n = np.array([prediction.logit for prediction in predictions])
         attentions_n = np.array([prediction.attention for prediction in predictions])
         logit, weights_n = pool_views(logits_n, attentions_n, manifest.study_pooling)
         probability = manifest.calibration.probability(logit)
-        label = manifest.labels[int(probability >= least)]
+        label: Label = manifest.labels[int(probability >= least)]
         direction_D = np.sum([prediction.embedding_D for prediction in predictions], axis=0)
         return StudyPrediction(
+            logit,
             probability,
             label,
             manifest.uncertainty.decide(probability) if manifest.uncertainty else label,
@@ -129,3 +136,10 @@ class Predictor:
             direction_D / np.linalg.norm(direction_D),
             tuple(predictions),
         )
+
+    def threshold(self, name: str) -> float:
+        """Raises: InputError: the manifest has no threshold of that name."""
+        thresholds = self.manifest.thresholds
+        if name not in thresholds:
+            raise InputError(f"This checkpoint has no threshold {name!r}; choose one of {', '.join(thresholds)}.")
+        return thresholds[name]

@@ -10,7 +10,6 @@ from training.metrics import (
     figures,
     figures_with_intervals,
     resampled_figures,
-    youden_threshold,
 )
 
 TARGETS = np.array([0, 0, 1, 0, 1, 1])
@@ -35,10 +34,6 @@ def test_figures_equal_those_by_hand() -> None:
     assert found["kappa"] == pytest.approx((4 / 6 - 1 / 2) / (1 - 1 / 2))
     for name in ("f1", "sensitivity", "specificity", "accuracy"):
         assert found[name] == pytest.approx(2 / 3)
-
-
-def test_youden_threshold_separates_where_it_can() -> None:
-    assert youden_threshold([0, 0, 1, 1], [0.1, 0.3, 0.7, 0.9]) == 0.7
 
 
 @pytest.mark.parametrize("seed", range(3))
