@@ -32,8 +32,8 @@ def main() -> None:
     except MemoryError:
         _write({"error": UnreadableImageError.__name__, "detail": "The image needs too much memory to decode."})
     else:
-        header = {"height": radiograph.height, "width": radiograph.width, "inverted": radiograph.inverted}
-        _write(header, radiograph.pixels.tobytes())
+        facts = {"inverted": radiograph.inverted, "coloured": radiograph.coloured}
+        _write({"shape": radiograph.pixels.shape, "facts": facts}, radiograph.pixels.tobytes())
 
 
 def _write(header: Mapping[str, object], pixels: bytes = b"") -> None:

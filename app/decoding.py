@@ -84,5 +84,5 @@ def _read_and_prepare(predictor: Predictor, written: bytes) -> Prepared:
     if "error" in header:
         kind: type[InputError] = getattr(errors, header["error"])
         raise kind(header["detail"])
-    shape = header["height"], header["width"]
-    return predictor.prepare(Radiograph(np.frombuffer(pixels, np.uint8).reshape(shape), header["inverted"]))
+    pixels_HW = np.frombuffer(pixels, np.uint8).reshape(header["shape"])
+    return predictor.prepare(Radiograph(pixels_HW, **header["facts"]))

@@ -42,7 +42,7 @@ def main() -> None:
     if missing:
         sys.exit(f"{missing[0]} is not there; give the file of a radiograph.")
     try:
-        app = create_app(load_service(read_settings(port=options.port)))
+        app = create_app(load_service(read_settings(port=options.port, scope="flag")))
     except XrayError as error:
         sys.exit(f"osteon refuses to start: {error}")
     server = uvicorn.Server(uvicorn.Config(app, port=options.port, log_level="warning"))
@@ -91,6 +91,8 @@ def show(images: list[Path], address: str) -> None:
             end="",
         )
         print(f": {probability['label']} (checkpoint {probability['checkpoint']})")
+        if not probability["in_scope"]:
+            print(f"            out of scope, so this means nothing: {probability['scope_reason']}")
         OVERLAY.parent.mkdir(exist_ok=True)
         OVERLAY.write_bytes(_post(client, "/cam", images[:1]).content)
         print(f"/cam        overlay written to {OVERLAY.relative_to(ROOT)}")

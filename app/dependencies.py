@@ -25,6 +25,7 @@ from app.uploads import Upload, announced_size, read_uploads
 from xray.gallery import Wanted
 from xray.mura import study_key
 from xray.predictor import StudyPrediction
+from xray.scope import Scope
 
 STUDY_FORM = re.compile(r"(?:.*/)?(?P<body_part>XR_\w+)/(?P<patient>patient\w+)/(?P<study>study[^\W_]+)(?:_\w+)?/?")
 """A study's key, or a path of the dataset that holds it, as replies write it."""
@@ -35,11 +36,13 @@ class AnsweredStudy:
     """The uploads of a request and what one pass says about them, in the same order.
 
     Attributes:
+        scopes: how far each is from what can be judged; empty where nobody asked.
         generation: the artifacts that said it.
     """
 
     uploads: list[Upload]
     prediction: StudyPrediction
+    scopes: tuple[Scope, ...]
     generation: Generation
     stages: Stages
 
@@ -89,7 +92,9 @@ async def _answer(
             body_is_read()
             generation = service.generation
             predictions = await service.predict(generation, uploads, stages)
-            yield AnsweredStudy(uploads, generation.predictor.judge(predictions, threshold), generation, stages)
+            scopes = await service.scopes(generation, predictions)
+            study = generation.predictor.judge(predictions, threshold)
+            yield AnsweredStudy(uploads, study, scopes, generation, stages)
 
 
 async def threshold_name(

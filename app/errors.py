@@ -26,6 +26,7 @@ from starlette.requests import ClientDisconnect
 from xray.errors import (
     InputError,
     NoContentError,
+    OutOfScopeError,
     TooManyPixelsError,
     UnreadableImageError,
     UnsupportedFormatError,
@@ -107,6 +108,7 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     OutOfRangeError: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnreadableImageError: HTTPStatus.UNPROCESSABLE_ENTITY,
     NoContentError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    OutOfScopeError: HTTPStatus.UNPROCESSABLE_ENTITY,
     InputError: HTTPStatus.UNPROCESSABLE_ENTITY,
     OverloadedError: HTTPStatus.TOO_MANY_REQUESTS,
     EngineError: HTTPStatus.INTERNAL_SERVER_ERROR,

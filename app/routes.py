@@ -103,12 +103,16 @@ async def analyze(
 
 def _classification(study: AnsweredStudy) -> dict[str, Any]:
     prediction = study.prediction
+    farthest = max(study.scopes, key=lambda scope: scope.distance, default=None)
     return {
         "checkpoint": study.checkpoint,
         "probability": prediction.probability,
         "label": prediction.label,
         "decision": prediction.decision,
         "threshold": prediction.threshold,
+        "in_scope": farthest and farthest.inside,
+        "scope_distance": farthest and farthest.distance,
+        "scope_reason": None if farthest is None or farthest.inside else farthest.reason,
         "radiographs": [
             RadiographReply(
                 name=upload.name,

@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from app.errors import PROBLEM_TYPE
 from xray.judgement import Decision
+from xray.scope import ScopeReason
 
 NOTICE = "Research use only. Not for diagnosis."
 
@@ -29,7 +30,8 @@ class ClassifyReply(BaseModel):
     """`label` is `abnormal` when the study's probability reaches the threshold.
 
     `decision` is the label too, but `uncertain` where the checkpoint was fitted to say so rather than to err more often
-    than at its stated rate.
+    than at its stated rate. `scope_distance` says how far the farthest radiograph is from what the network can judge,
+    as a share of the limit; beyond 1 it is not `in_scope`, for the reason given, and the probability means nothing.
     """
 
     checkpoint: str
@@ -37,6 +39,9 @@ class ClassifyReply(BaseModel):
     label: str
     decision: Decision
     threshold: float
+    in_scope: bool | None
+    scope_distance: float | None
+    scope_reason: ScopeReason | None
     radiographs: list[RadiographReply]
     notice: str = NOTICE
 

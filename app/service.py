@@ -22,8 +22,9 @@ from app.stages import Stages
 from app.uploads import Upload
 from app.vitals import Vitals
 from xray.engine import choose_device
-from xray.errors import InputError, TooManyPixelsError, XrayError
+from xray.errors import InputError, OutOfScopeError, TooManyPixelsError, XrayError
 from xray.predictor import Prediction
+from xray.scope import Scope
 
 GPU_BATCH = 64
 """Radiographs per forward pass on a GPU, which has its full rate only with many."""
@@ -75,6 +76,24 @@ class Service:
         stages.add("wait", max(each.wait_seconds for each in passes))
         stages.add("forward", max(each.forward_seconds for each in passes))
         return [each.prediction for each in passes]
+
+    async def scopes(self, generation: Generation, predictions: Sequence[Prediction]) -> tuple[Scope, ...]:
+        """How far each radiograph is from what can be judged; empty where the settings do not ask.
+
+        Raises:
+            OutOfScopeError: one of them is too far, and the settings refuse it.
+        """
+        if self.settings.scope == "off":
+            return ()
+        scopes: list[Scope] = await self.off_loop(lambda: [generation.scope(each) for each in predictions])
+        if self.settings.scope == "refuse":
+            for number, scope in enumerate(scopes, start=1):
+                if not scope.inside:
+                    raise OutOfScopeError(
+                        f"Radiograph {number} of {len(scopes)} is out of scope ({scope.reason}, {scope.distance:.2f} "
+                        "of the limit); send radiographs of the body parts that /info names."
+                    )
+        return tuple(scopes)
 
     async def off_loop(self, work: Callable[..., ResultT], *arguments: object) -> ResultT:
         """Run searching or drawing in the worker threads."""

@@ -28,6 +28,9 @@ class Settings(BaseSettings):
     )
     checkpoint: Path = Field(STARTER / "checkpoint", description="Checkpoint folder.")
     gallery: Path = Field(STARTER / "gallery", description="Gallery folder, built with that checkpoint.")
+    scope: Literal["refuse", "flag", "off"] = Field(
+        "refuse", description="What becomes of an image unlike the gallery's: 422, an answer that says so, or nothing."
+    )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
 

@@ -29,6 +29,8 @@ from xray.scan import DoubleArray, EmbeddingArray
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("XR_ELBOW", "XR_FINGER", "XR_FOREARM", "XR_HAND", "XR_HUMERUS", "XR_SHOULDER", "XR_WRIST")
 LABELS = ("normal", "abnormal")
+EMBEDDING = 1920
+"""Numbers of DenseNet-201's embedding, which a gallery without projection searches."""
 NEIGHBORS = 8
 """Of which one gives the other end of the line on which a realistic vector lies."""
 NOISE = 0.02
@@ -69,10 +71,10 @@ def vector_sets(options: BenchOptions) -> Iterator[tuple[str, EmbeddingArray, Em
     """Name, entries and queries; no query is an entry."""
     rng = np.random.default_rng(options.seed)
     manifest = read_manifest(options.gallery, GalleryManifest)
-    stored_ND = load_gallery(options.gallery, manifest.checkpoint).embeddings(rng.permutation(manifest.count))
+    stored_ND = load_gallery(options.gallery, manifest.checkpoint).vectors(rng.permutation(manifest.count))
     between_ND = between_neighbors(stored_ND[options.queries :], options.entries, rng)
     yield "realistic", between_ND, stored_ND[: options.queries]
-    random_ND = unit(rng.standard_normal((options.entries + options.queries, manifest.dimension), dtype=np.float32))
+    random_ND = unit(rng.standard_normal((options.entries + options.queries, EMBEDDING), dtype=np.float32))
     yield "random", random_ND[options.queries :], random_ND[: options.queries]
 
 

@@ -58,6 +58,7 @@ def serving(server: Server, checkpoint: Path) -> Iterator[subprocess.Popen[bytes
     environment = {
         "OSTEON_PORT": str(PORT),
         "OSTEON_DEVICE": "cpu",
+        "OSTEON_SCOPE": "flag",  # phantoms are drawings, and one in a hundred limbs is refused
         "OSTEON_CHECKPOINT": str(checkpoint),
         "OSTEON_RESULT_CACHE_MIB": "0",
         "PYTHONPATH": str(ROOT),

@@ -1,6 +1,6 @@
 """A checkpoint and a dataset in, a verified gallery folder out; `build` is the table of contents.
 
-Legend: B batch, N entries, D embedding.
+Legend: B batch, N entries, D embedding, K vector.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from index_builder.check import check_gallery, sampled_rows
+from index_builder.discriminant import fit_projection, largest_dimension, scope_limit
 from index_builder.shards import Plan, Shard, Workplace
 from xray.artifact import put_in_place, require_replaceable
 from xray.checkpoint import load_checkpoint
@@ -23,6 +24,7 @@ from xray.gallery_files import GalleryEntry, StorageChoice
 from xray.image import read_radiograph
 from xray.mura import MuraRecord, fingerprint, read_mura, records_of
 from xray.predictor import Predictor, Prepared
+from xray.scan import EmbeddingArray
 
 SHARD_SIZE = 128
 """Records per shard: what a kill can cost, and the most radiographs held in memory."""
@@ -47,11 +49,25 @@ class BuildOptions:
     batch: int = 16
     """Radiographs per forward pass."""
     storage: StorageChoice = "float32"
-    """Of the embeddings on disk. `float32` keeps them as they are; `float16` halves the file and reorders near ties."""
+    """Of the vectors on disk. `float32` keeps them as they are; `float16` halves the file and reorders near ties."""
+    dimension: int = 256
+    """Numbers of the vectors that are searched, projected so that like lies beside like; fewer where there are few
+    radiographs. 0 searches the embeddings themselves, and then nothing is known to be out of scope."""
 
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise InputError(f"--batch is {self.batch}; give at least 1.")
+        if self.dimension < 0:
+            raise InputError(f"--dimension is {self.dimension}; give at least 0.")
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The readable records as entries, their embeddings, and path and reason of each that could not be read."""
+
+    entries: Sequence[GalleryEntry]
+    embeddings_ND: EmbeddingArray
+    unreadable: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -107,7 +123,7 @@ def build(options: BuildOptions) -> GalleryManifest:
                 workplace.put(number, embedder.embed(shard_records, start))
             bar.update(len(shard_records))
     shards = [workplace.get(number) for number in range(len(starts))]
-    manifest = assemble(workplace.gallery, plan, records, shards, options.storage)
+    manifest = assemble(workplace.gallery, plan, records, shards, options)
     check_assembled(workplace.gallery, embedder, records)
     put_in_place(workplace.gallery, options.out)
     workplace.clear()
@@ -135,7 +151,7 @@ def plan_of(options: BuildOptions, checkpoint_id: str, records: Sequence[MuraRec
 
 
 def assemble(
-    folder: Path, plan: Plan, records: Sequence[MuraRecord], shards: Sequence[Shard], storage: StorageChoice
+    folder: Path, plan: Plan, records: Sequence[MuraRecord], shards: Sequence[Shard], options: BuildOptions
 ) -> GalleryManifest:
     """Join the shards into a gallery folder, and report what could not be read."""
     entries = [_entry(records[row]) for shard in shards for row in shard.rows]
@@ -146,16 +162,26 @@ def assemble(
     if not entries:
         raise DatasetError(f"None of the {len(records)} images could be read.")
     embeddings_ND = np.concatenate([shard.embeddings_nD for shard in shards if shard.rows])
+    return save(folder, plan, Embedded(entries, embeddings_ND, unreadable), options)
+
+
+def save(folder: Path, plan: Plan, embedded: Embedded, options: BuildOptions) -> GalleryManifest:
+    """Fit the projection, if one is wanted and there is enough to fit it on, and write the gallery."""
+    entries, embeddings_ND = embedded.entries, embedded.embeddings_ND
+    dimension = min(options.dimension, embeddings_ND.shape[1], largest_dimension(entries))
+    projection = fit_projection(embeddings_ND, entries, dimension) if dimension else None
+    vectors_NK = projection.vectors(embeddings_ND) if projection else embeddings_ND
     manifest = GalleryManifest(
         checkpoint=plan.checkpoint,
         dataset=plan.dataset,
         split=plan.split,
         only=plan.only,
-        dimension=embeddings_ND.shape[1],
+        dimension=vectors_NK.shape[1],
         count=len(entries),
-        unreadable=tuple(path for path, _ in unreadable),
+        unreadable=tuple(path for path, _ in embedded.unreadable),
+        scope_limit=scope_limit(embeddings_ND, entries, dimension) if projection else None,
     )
-    return save_gallery(folder, manifest, entries, embeddings_ND, storage)
+    return save_gallery(folder, manifest, entries, vectors_NK, options.storage, projection)
 
 
 def check_assembled(folder: Path, embedder: Embedder, records: Sequence[MuraRecord]) -> None:

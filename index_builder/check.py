@@ -1,6 +1,6 @@
 """A finished gallery in, proof that it answers rightly out.
 
-Legend: N entries, M sampled ones, C consecutive ones, K neighbors, D embedding.
+Legend: N entries, M sampled ones, C consecutive ones, J neighbors, D embedding, K vector.
 """
 
 from collections.abc import Mapping
@@ -39,26 +39,27 @@ def check_gallery(gallery: Gallery, embedded_again: Mapping[int, EmbeddingArray]
         ArtifactError: names the first entry that does not, or the query on which the two differ.
     """
     for row, entry in enumerate(tqdm(gallery.entries, desc="checking", unit="entry")):
-        embedding_D = gallery.embeddings(np.array([row]))[0]
-        nearest = gallery.search(embedding_D, Wanted(k=1))[0].similarity
+        vector_K = gallery.vectors(np.array([row]))[0]
+        nearest = gallery.nearest(vector_K, Wanted(k=1))[0].similarity
         # An exact copy elsewhere in the dataset may come first, but it is exactly as near.
-        if not abs(nearest - float(embedding_D @ embedding_D)) <= TOLERANCE:
+        if not abs(nearest - float(vector_K @ vector_K)) <= TOLERANCE:
             raise ArtifactError(f"{entry.path} does not find itself first; build the gallery again.")
-    for row, embedding_D in embedded_again.items():
-        if not float(gallery.embeddings(np.array([row]))[0] @ embedding_D) >= 1 - TOLERANCE:
+    again = {row: gallery.vector(embedding_D) for row, embedding_D in embedded_again.items()}
+    for row, vector_K in again.items():
+        if not float(gallery.vectors(np.array([row]))[0] @ vector_K) >= 1 - TOLERANCE:
             path = gallery.entries[row].path
             raise ArtifactError(f"{path} stands beside the embedding of another radiograph; build the gallery again.")
-    _check_neighbors(gallery, embedded_again)
+    _check_neighbors(gallery, again)
 
 
 def _check_neighbors(gallery: Gallery, queries: Mapping[int, EmbeddingArray]) -> None:
-    queries_MD = np.stack([*queries.values()]).astype(np.float64)
+    queries_MK = np.stack([*queries.values()]).astype(np.float64)
     rows_N = np.arange(len(gallery.entries))
     chunks = [rows_N[start : start + CHUNK] for start in range(0, len(rows_N), CHUNK)]
-    similarities_MN = np.concatenate([queries_MD @ gallery.embeddings(rows_C).T for rows_C in chunks], axis=1)
-    expected_MK = np.minimum(1.0, -np.sort(-similarities_MN, axis=1)[:, :NEIGHBORS])
-    for (row, embedding_D), expected_K in zip(queries.items(), expected_MK, strict=True):
-        found_K = [neighbor.similarity for neighbor in gallery.search(embedding_D, Wanted(k=NEIGHBORS))]
-        if not np.allclose(found_K, expected_K, rtol=0, atol=ROUNDING):
+    similarities_MN = np.concatenate([queries_MK @ gallery.vectors(rows_C).T for rows_C in chunks], axis=1)
+    expected_MJ = np.minimum(1.0, -np.sort(-similarities_MN, axis=1)[:, :NEIGHBORS])
+    for (row, vector_K), expected_J in zip(queries.items(), expected_MJ, strict=True):
+        found_J = [neighbor.similarity for neighbor in gallery.nearest(vector_K, Wanted(k=NEIGHBORS))]
+        if not np.allclose(found_J, expected_J, rtol=0, atol=ROUNDING):
             path = gallery.entries[row].path
             raise ArtifactError(f"Search and NumPy differ on the neighbors of {path}; build the gallery again.")

@@ -1,4 +1,4 @@
-"""A checkpoint and a split in, the same checkpoint with probabilities, thresholds and an error rate that hold there out."""
+"""A checkpoint and a split in, the same checkpoint with decisions that hold on studies like those out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -5,7 +5,8 @@ XrayError
 │   ├── UnsupportedFormatError   not an image format that we read
 │   ├── TooManyPixelsError       larger than we are willing to decode
 │   ├── UnreadableImageError     the right format, but truncated or corrupt
-│   └── NoContentError           decodes, but shows nothing: constant or tiny
+│   ├── NoContentError           decodes, but shows nothing: constant or tiny
+│   └── OutOfScopeError          decodes, but is no radiograph of a limb
 ├── DatasetError                 a folder in MURA layout; the researcher can mend it
 └── ArtifactError                a checkpoint or gallery on disk is missing, damaged or of another kind
 
@@ -35,6 +36,10 @@ class UnreadableImageError(InputError):
 
 class NoContentError(InputError):
     """The image decodes but shows nothing: constant, or only a few pixels."""
+
+
+class OutOfScopeError(InputError):
+    """The image is not of the kind that the network was trained on."""
 
 
 class DatasetError(XrayError):

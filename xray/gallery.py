@@ -1,9 +1,10 @@
 """Embeddings of a dataset in, nearest neighbors of a query out.
 
-A gallery folder holds `index.faiss`, `entries.parquet` and `manifest.json`. The neighbors are those of a float64 search
-over the stored vectors, whose inner products are cosines because embeddings have length 1.
+A gallery folder holds `index.faiss`, `entries.parquet`, `manifest.json` and, where the vectors that are searched are
+not the embeddings themselves, `projection.safetensors`. The neighbors are those of a float64 search over the stored
+vectors, whose inner products are cosines because they have length 1.
 
-Legend: N entries, D embedding.
+Legend: N entries, D embedding, K vector.
 """
 
 from collections.abc import Sequence
@@ -19,9 +20,12 @@ from xray.accelerator import Accelerator
 from xray.artifact import read_manifest, sha256, verify, write_manifest, written_whole
 from xray.errors import ArtifactError, InputError
 from xray.gallery_files import ENTRIES, GPU_SCRATCH_BYTES, INDEX, GalleryEntry, StorageChoice
+from xray.projection import Projection, read_projection, write_projection
 from xray.scan import BoolArray, DoubleArray, EmbeddingArray, RowArray, Scan
+from xray.scope import Scope
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+PROJECTION = "projection.safetensors"
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class GalleryManifest:
         dataset, split: what was indexed.
         only: `abnormal` when normal radiographs were left out, else `all`.
         unreadable: dataset paths that could not be decoded and are missing.
+        dimension: of the vectors that are searched.
+        scope_limit: residual of the projection beyond which an embedding is unlike all entries; None without one.
         checksums: SHA-256 of each file of the folder, by name.
     """
 
@@ -43,6 +49,7 @@ class GalleryManifest:
     dimension: int
     count: int
     unreadable: tuple[str, ...] = ()
+    scope_limit: float | None = None
     schema_version: int = SCHEMA_VERSION
     checksums: dict[str, str] = field(default_factory=dict)
 
@@ -76,14 +83,16 @@ class Gallery:
     """Entries and what finds them; many threads may search at once.
 
     Attributes:
-        scan: over the entries' embeddings, in their order.
-        accelerator: the same embeddings on a GPU, if any.
+        scan: over the entries' vectors, in their order.
+        accelerator: the same vectors on a GPU, if any.
+        projection: from an embedding to such a vector; without one, embeddings themselves are searched.
     """
 
     manifest: GalleryManifest
     entries: tuple[GalleryEntry, ...]
     scan: Scan
     accelerator: Accelerator | None = None
+    projection: Projection | None = None
 
     @property
     def memory_bytes(self) -> int:
@@ -100,9 +109,25 @@ class Gallery:
         return tuple(sorted({entry.body_part for entry in self.entries}))
 
     def search(self, embedding_D: EmbeddingArray, wanted: Wanted) -> list[Neighbor]:
+        """The entries nearest to an embedding; see `nearest`."""
+        return self.nearest(self.vector(embedding_D), wanted)
+
+    def vector(self, embedding_D: EmbeddingArray) -> EmbeddingArray:
+        """What of an embedding is compared with the entries', (K,) float32 of length 1."""
+        embedding_D = np.asarray(embedding_D, np.float32)
+        return embedding_D if self.projection is None else self.projection.vectors(embedding_D[np.newaxis])[0]
+
+    def scope(self, embedding_D: EmbeddingArray) -> Scope:
+        """How unlike the entries an embedding is; at the distance 0 where the gallery has no projection to tell it."""
+        if self.projection is None or self.manifest.scope_limit is None:
+            return Scope(0.0, "unlike the gallery")
+        residual = float(self.projection.residuals(np.asarray(embedding_D, np.float32)[np.newaxis])[0])
+        return Scope(residual / self.manifest.scope_limit, "unlike the gallery")
+
+    def nearest(self, vector_K: EmbeddingArray, wanted: Wanted) -> list[Neighbor]:
         """The nearest entries, nearest first; fewer than k when the restrictions leave fewer.
 
-        They are those of a float64 search over all embeddings. Copies tie, and the first entry of equals comes first.
+        They are those of a float64 search over all vectors. Copies tie, and the first entry of equals comes first.
 
         Raises:
             InputError: the gallery has no such body part.
@@ -113,7 +138,7 @@ class Gallery:
         k = min(wanted.k, int(allowed_N.sum()))
         if k == 0:
             return []
-        similarities, rows = self._nearest(np.asarray(embedding_D, np.float32), k, allowed_N)
+        similarities, rows = self._nearest(vector_K, k, allowed_N)
         return [
             Neighbor(rank, self.entries[row], min(1.0, similarity))
             for rank, (similarity, row) in enumerate(zip(similarities.tolist(), rows.tolist(), strict=True), start=1)
@@ -124,8 +149,8 @@ class Gallery:
         if body_part not in self.body_parts:
             raise InputError(f"No entry shows {body_part!r}; the gallery has {', '.join(self.body_parts)}.")
 
-    def embeddings(self, rows: RowArray) -> EmbeddingArray:
-        """The stored vectors of some entries, (len(rows), D)."""
+    def vectors(self, rows: RowArray) -> EmbeddingArray:
+        """The stored vectors of some entries, (len(rows), K)."""
         return self.scan.vectors_ND[rows]
 
     def _nearest(self, query_D: EmbeddingArray, k: int, allowed_N: BoolArray) -> tuple[DoubleArray, RowArray]:
@@ -163,20 +188,24 @@ def save_gallery(
     folder: Path,
     manifest: GalleryManifest,
     entries: Sequence[GalleryEntry],
-    embeddings_ND: EmbeddingArray,
+    vectors_NK: EmbeddingArray,
     storage: StorageChoice = "float32",
+    projection: Projection | None = None,
 ) -> GalleryManifest:
     """Write the folder whole or not at all, and return the manifest with its checksums.
 
     Args:
-        embeddings_ND: finite, of length 1.
-        storage: `float32` keeps the embeddings as they are. `float16` halves the file; it moves a similarity by less
+        vectors_NK: finite, of length 1.
+        storage: `float32` keeps the vectors as they are. `float16` halves the file; it moves a similarity by less
             than 1e-4, which reorders near ties, and the lengths are mended when the gallery is read.
+        projection: what made the vectors of the embeddings, if they are not the embeddings themselves.
     """
     with written_whole(folder) as partial:
         gallery_files.write_entries(partial / ENTRIES, entries)
-        gallery_files.write_vectors(partial / INDEX, embeddings_ND, storage)
-        checksums = {name: sha256(partial / name) for name in (INDEX, ENTRIES)}
+        gallery_files.write_vectors(partial / INDEX, vectors_NK, storage)
+        if projection is not None:
+            write_projection(partial / PROJECTION, projection)
+        checksums = {file.name: sha256(file) for file in sorted(partial.iterdir())}
         finished = GalleryManifest(**{**asdict(manifest), "checksums": checksums})
         write_manifest(partial, finished)
     return finished
@@ -202,9 +231,10 @@ def load_gallery(folder: Path, checkpoint_id: str, on_gpu: bool = False) -> Gall
             f"{folder} has {len(entries)} entries and {len(vectors_ND)} vectors of {vectors_ND.shape[1]} numbers, but "
             f"its manifest says {expected[0]} of {expected[1]}; build it again, and not empty."
         )
+    projection = read_projection(folder / PROJECTION) if PROJECTION in manifest.checksums else None
     scan = Scan.over(vectors_ND)
     accelerator = Accelerator(lambda: gallery_files.gpu_index(vectors_ND), scan) if on_gpu else None
-    gallery = Gallery(manifest, entries, scan, accelerator)
+    gallery = Gallery(manifest, entries, scan, accelerator, projection)
     # The first search of a process costs ten times a later one's: nobody shall wait for it.
-    gallery.search(vectors_ND[0], Wanted(exclude_study=entries[0].study_key))
+    gallery.nearest(vectors_ND[0], Wanted(exclude_study=entries[0].study_key))
     return gallery

@@ -31,6 +31,11 @@ MIN_SIDE = 16
 MIN_CONTRAST = 8
 """Gray levels between the darkest and the brightest pixel, below which there is nothing to read."""
 
+CHROMA = 40
+"""Gray levels between a pixel's brightest and darkest channel, above which it has a colour; a tinted film has less."""
+SKETCH_SIDE = 64
+"""Pixels of the copy on which colours are looked for."""
+
 SIGNATURES = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
 DICOM_SIGNATURE = (128, b"DICM")
 SCAN_MARKER = b"\xff\xda"
@@ -57,10 +62,12 @@ class Radiograph:
     Attributes:
         pixels: (H, W) uint8, 0 = air, 255 = densest bone.
         inverted: whether the file showed bone dark and was turned round.
+        coloured: share of the file's pixels that are plainly no gray.
     """
 
     pixels: PixelArray
     inverted: bool = False
+    coloured: float = 0.0
 
     @property
     def height(self) -> int:
@@ -102,7 +109,7 @@ def decode_radiograph(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
         NoContentError: constant, a side below `MIN_SIDE` pixels, or longer than `MAX_ASPECT` times its width.
     """
     format_name = _sniff(data)
-    pixels = _gray_pixels(data, format_name, max_pixels)
+    pixels, coloured = _gray_pixels(data, format_name, max_pixels)
     if min(pixels.shape) < MIN_SIDE:
         raise NoContentError(
             f"The image is {pixels.shape[1]}x{pixels.shape[0]} pixels; each side must have at least {MIN_SIDE}."
@@ -112,7 +119,7 @@ def decode_radiograph(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
     if int(pixels.max()) - int(pixels.min()) < MIN_CONTRAST:
         raise NoContentError("The image is constant; send a radiograph that shows anatomy.")
     inverted = is_negative(pixels)
-    return Radiograph(255 - pixels if inverted else pixels, inverted)
+    return Radiograph(255 - pixels if inverted else pixels, inverted, coloured)
 
 
 def _sniff(data: bytes) -> str:
@@ -130,7 +137,8 @@ def _scans(data: bytes, format_name: str) -> int:
     return data.count(SCAN_MARKER) if format_name == "JPEG" else 1
 
 
-def _gray_pixels(data: bytes, format_name: str, max_pixels: int) -> PixelArray:
+def _gray_pixels(data: bytes, format_name: str, max_pixels: int) -> tuple[PixelArray, float]:
+    """The gray levels as a viewer shows them, and the share of coloured pixels."""
     if _scans(data, format_name) > MAX_SCANS:
         raise UnreadableImageError(f"The JPEG has more than {MAX_SCANS} scans; save it as an ordinary JPEG.")
     try:
@@ -139,7 +147,7 @@ def _gray_pixels(data: bytes, format_name: str, max_pixels: int) -> PixelArray:
                 raise TooManyPixelsError(_too_many(f"{image.width}x{image.height} pixels", max_pixels))
             image.load()
             turn = UPRIGHT.get(_orientation(image))
-            return _to_gray(image if turn is None else image.transpose(turn))
+            return _to_gray(image if turn is None else image.transpose(turn)), _coloured(image)
     except InputError:
         raise
     except Image.DecompressionBombError as error:
@@ -171,3 +179,12 @@ def _to_gray(image: Image.Image) -> PixelArray:
         upright = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", upright.size, "black"), upright)
     return np.asarray(image.convert(LUMINANCE)).copy()
+
+
+def _coloured(image: Image.Image) -> float:
+    """Share of pixels whose channels differ by more than `CHROMA`, on a small copy."""
+    if image.mode in (LUMINANCE, "LA", "1", *DEEP_GRAY_MODES):
+        return 0.0
+    sketch = image.resize((SKETCH_SIDE, SKETCH_SIDE), Image.Resampling.NEAREST).convert("RGB")
+    channels_HW3 = np.asarray(sketch).astype(np.int16)
+    return float((channels_HW3.max(2) - channels_HW3.min(2) > CHROMA).mean())

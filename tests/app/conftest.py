@@ -82,7 +82,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path, dataset: Path) -> Settings:
     gallery = tmp_path_factory.mktemp("artifacts") / "gallery"
     build(BuildOptions(tiny_checkpoint, dataset, gallery, device="cpu"))
-    return Settings(device="cpu", checkpoint=tiny_checkpoint, gallery=gallery, canary_seconds=600)
+    return Settings(device="cpu", checkpoint=tiny_checkpoint, gallery=gallery, canary_seconds=600, scope="off")
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from xray.artifact import read_manifest, sha256
 from xray.checkpoint import load_checkpoint, save_checkpoint
 from xray.engine import load_engine
 from xray.errors import ArtifactError, DatasetError, InputError
-from xray.gallery import Gallery, GalleryManifest, Wanted, load_gallery
+from xray.gallery import PROJECTION, Gallery, GalleryManifest, Wanted, load_gallery
 from xray.gallery_files import ENTRIES, INDEX
 from xray.image import read_radiograph
 from xray.mura import read_mura, records_of
@@ -79,7 +79,7 @@ def test_killed_builder_ends_with_the_unbroken_ones_files(options: BuildOptions,
         start_and_kill_after(shards, options)
         assert not options.out.exists()
     build(options)
-    for name in (INDEX, ENTRIES):
+    for name in (INDEX, ENTRIES, PROJECTION):
         assert sha256(options.out / name) == sha256(unbroken / name)
     assert not workplace_of(options).exists()
 
@@ -95,7 +95,7 @@ def test_entries_are_the_datasets_radiographs_with_the_networks_embeddings(
     assert [entry.label for entry in gallery.entries] == [record.label for record in records]
     for row in (0, SHARD_SIZE, RADIOGRAPHS - 1):
         embedding_D = predictor.predict([read_radiograph(records[row].file)]).embedding_D
-        assert gallery.embeddings(np.array([row]))[0] == pytest.approx(embedding_D, abs=2e-4)
+        assert gallery.vectors(np.array([row]))[0] @ gallery.vector(embedding_D) == pytest.approx(1, abs=1e-4)
         assert gallery.search(embedding_D, Wanted(k=1))[0].entry == gallery.entries[row]
 
 
@@ -167,8 +167,8 @@ class Shifted:
 def test_self_check_catches_an_index_that_answers_wrongly_and_entries_that_slipped(
     unbroken: Path, tiny_checkpoint: Path
 ) -> None:
-    gallery = load_gallery(unbroken, load_checkpoint(tiny_checkpoint).manifest.id)
-    vectors = gallery.embeddings(np.arange(RADIOGRAPHS))
+    gallery = dataclasses.replace(load_gallery(unbroken, load_checkpoint(tiny_checkpoint).manifest.id), projection=None)
+    vectors = gallery.vectors(np.arange(RADIOGRAPHS))
     sound = {row: vectors[row] for row in sampled_rows(gallery)}
     check_gallery(gallery, sound)
     with pytest.raises(ArtifactError, match="does not find itself first"):

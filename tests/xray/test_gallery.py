@@ -112,9 +112,9 @@ def test_stored_vectors_are_those_given_or_their_float16_rounding_of_length_1(
     folder: Path, gallery: Gallery, vectors: np.ndarray, tmp_path: Path
 ) -> None:
     everything = np.arange(COUNT)
-    assert np.array_equal(gallery.embeddings(everything), vectors)
+    assert np.array_equal(gallery.vectors(everything), vectors)
     save_gallery(tmp_path / "half", gallery.manifest, gallery.entries, vectors, storage="float16")
-    half = load_gallery(tmp_path / "half", "0123456789ab").embeddings(everything)
+    half = load_gallery(tmp_path / "half", "0123456789ab").vectors(everything)
     rounded = vectors.astype(np.float16).astype(np.float32)
     assert half == pytest.approx(rounded / np.linalg.norm(rounded, axis=1, keepdims=True), abs=5e-7)
     assert not np.array_equal(half, vectors)
@@ -124,18 +124,18 @@ def test_stored_vectors_are_those_given_or_their_float16_rounding_of_length_1(
 def test_starter_gallery_is_read_as_float16_and_every_entry_or_its_first_copy_finds_itself() -> None:
     manifest = read_manifest(STARTER / "gallery", GalleryManifest)
     starter = load_gallery(STARTER / "gallery", manifest.checkpoint)
-    vectors = starter.embeddings(np.arange(manifest.count))
+    vectors = starter.vectors(np.arange(manifest.count))
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-6)
     first_of_copies = {vector.tobytes(): row for row, vector in reversed([*enumerate(vectors)])}
     for row in range(0, manifest.count, 29):
-        nearest = starter.search(vectors[row], Wanted(k=1))[0]
+        nearest = starter.nearest(vectors[row], Wanted(k=1))[0]
         assert nearest.entry == starter.entries[first_of_copies[vectors[row].tobytes()]]
         assert nearest.similarity > 0.9999
     assert starter.memory_bytes > 5 * vectors.size
 
 
 def test_every_entry_finds_itself_first(gallery: Gallery) -> None:
-    for row, vector in enumerate(gallery.embeddings(np.arange(COUNT))):
+    for row, vector in enumerate(gallery.vectors(np.arange(COUNT))):
         nearest = gallery.search(vector, Wanted(k=1))[0]
         assert nearest.entry == gallery.entries[row]
         assert nearest.similarity == pytest.approx(1, abs=1e-6)
@@ -158,7 +158,7 @@ def test_radiograph_itself_outdoes_its_near_copies_and_the_first_of_equals_comes
 
 
 def test_excluded_study_is_left_out_with_all_its_views(gallery: Gallery) -> None:
-    vector, entry = gallery.embeddings(np.array([8]))[0], gallery.entries[8]
+    vector, entry = gallery.vectors(np.array([8]))[0], gallery.entries[8]
     found = gallery.search(vector, Wanted(k=COUNT, exclude_study=entry.study_key))
     left_out = {other.path for other in gallery.entries if other.study_key == entry.study_key}
     assert entry.path in left_out

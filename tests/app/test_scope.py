@@ -1,0 +1,46 @@
+"""What is no radiograph of a limb gets no probability as if it were one, unless the operator wants it."""
+
+from http import HTTPStatus
+
+import httpx
+import numpy as np
+import pytest
+
+from app.service import Service, load_service
+from tests.app.conftest import png, serving
+from tests.phantoms import draw_phantom
+
+VIVID = np.repeat(draw_phantom(0)[..., np.newaxis], 3, axis=2)
+VIVID[..., 0] = 255 - VIVID[..., 0]
+COLOURED = png(VIVID)
+
+
+def post(client: httpx.Client, path: str, *images: bytes) -> httpx.Response:
+    return client.post(path, files=[("file", (f"image{number}.png", image)) for number, image in enumerate(images)])
+
+
+@pytest.mark.parametrize("path", ["/classify", "/cam", "/retrieve", "/analyze"])
+def test_image_out_of_scope_is_refused_everywhere_and_the_next_request_is_fine(
+    service: Service, path: str, radiograph: bytes
+) -> None:
+    settings = service.settings.model_copy(update={"scope": "refuse"})
+    with serving(load_service(settings)) as client:
+        refused = post(client, path, COLOURED)
+        assert refused.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+        assert refused.json()["type"] == "urn:osteon:error:OutOfScopeError"
+        assert "Radiograph 1 of 1 is out of scope (in colour" in refused.json()["detail"]
+        assert client.get("/health/ready").status_code == HTTPStatus.OK
+
+
+def test_flagged_image_is_answered_with_its_reason_and_one_view_is_enough(service: Service, radiograph: bytes) -> None:
+    settings = service.settings.model_copy(update={"scope": "flag"})
+    with serving(load_service(settings)) as client:
+        reply = post(client, "/classify", radiograph, COLOURED).json()
+        assert (reply["in_scope"], reply["scope_reason"]) == (False, "in colour")
+        assert reply["scope_distance"] > 1
+        assert 0 <= reply["probability"] <= 1
+
+
+def test_nobody_asks_where_the_scope_is_off(client: httpx.Client) -> None:
+    reply = post(client, "/classify", COLOURED).json()
+    assert (reply["in_scope"], reply["scope_distance"], reply["scope_reason"]) == (None, None, None)

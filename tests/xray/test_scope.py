@@ -1,0 +1,55 @@
+"""Limbs are in scope; drawings, photographs and blanks are not."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.phantoms import draw_phantom
+from xray.image import Radiograph, decode_radiograph, read_radiograph
+from xray.scope import appearance
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def gray_as_colour(seed: int) -> np.ndarray:
+    return np.repeat(draw_phantom(seed)[..., np.newaxis], 3, axis=2)
+
+
+def test_colour_is_out_of_scope_and_says_so() -> None:
+    vivid = gray_as_colour(0)
+    vivid[..., 0] = 255 - vivid[..., 0]
+    scope = appearance(decode_radiograph(png(vivid)))
+    assert (scope.inside, scope.reason) == (False, "in colour")
+
+
+def test_gray_in_three_channels_a_tint_and_a_coloured_mark_are_no_colour() -> None:
+    tinted, marked = gray_as_colour(0), gray_as_colour(0)
+    tinted[..., 2] = np.minimum(255, tinted[..., 2].astype(int) + 25)
+    marked[:20, :60] = (255, 0, 0)
+    for pixels in (gray_as_colour(0), tinted):
+        assert decode_radiograph(png(pixels)).coloured == 0
+    assert 0 < decode_radiograph(png(marked)).coloured < 0.1
+
+
+def test_a_drawing_of_two_grays_is_out_of_scope() -> None:
+    board = np.kron(np.indices((8, 8)).sum(0) % 2, np.ones((32, 32))) * 200
+    scope = appearance(Radiograph(board.astype(np.uint8)))
+    assert (scope.inside, scope.reason) == (False, "few gray levels")
+
+
+def test_size_hardly_changes_what_pixels_tell() -> None:
+    small = draw_phantom(3, height=256, width=205)
+    large = np.kron(small, np.ones((8, 8), np.uint8))
+    assert appearance(Radiograph(large)).distance == pytest.approx(appearance(Radiograph(small)).distance, rel=0.02)
+
+
+def test_real_limbs_look_like_radiographs(fracatlas: Path, knee_oa: Path) -> None:
+    files = [*sorted(fracatlas.rglob("*.jpg"))[::20], *sorted(knee_oa.rglob("*.jpg"))[::60]]
+    assert all(appearance(read_radiograph(file)).inside for file in files)
