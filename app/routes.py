@@ -2,15 +2,24 @@
 
 import base64
 from collections.abc import Callable, Coroutine
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.routing import APIRoute
 
 from app.dependencies import AnswerDep, AnsweredStudy, ServiceDep, ThresholdDep, WantedDep, service
-from app.schemas import REFUSALS, AnalyzeReply, ClassifyReply, NeighborReply, RadiographReply, RetrieveReply
+from app.schemas import (
+    REFUSALS,
+    AnalyzeReply,
+    ClassifyReply,
+    NeighborReply,
+    RadiographReply,
+    RegionReply,
+    RetrieveReply,
+)
 from app.service import Service
-from xray.cam import Style, render
+from xray.cam import Style, regions, render
 from xray.gallery import Neighbor, Wanted
 from xray.png import encode_png
 from xray.predictor import Prediction
@@ -33,7 +42,7 @@ UPLOAD: dict[str, Any] = {
 DEFAULT_ALPHA = 0.5
 
 AlphaQuery = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False, description="Opacity of the heat at its peak.")]
-StyleQuery = Annotated[Style, Query(description="`map` is gray, 255 at the peak.")]
+StyleQuery = Annotated[Style, Query(description="`map` is gray, 255 at the peak; `boxes` frames where it is hottest.")]
 
 
 class StudyRoute(APIRoute):
@@ -94,9 +103,11 @@ async def analyze(
         shown = study.prediction.radiographs if cam == "overlay" else ()
         with study.stages.measure("encode"):
             pngs = [await service.off_loop(_draw, prediction, "overlay", alpha) for prediction in shown]
+            boxes = [await service.off_loop(_regions, prediction) for prediction in study.prediction.radiographs]
         return AnalyzeReply(
             **_classification(study),
             cams=[f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in pngs],
+            regions=boxes,
             neighbors=await _neighbors(study, wanted, service),
         )
 
@@ -147,3 +158,7 @@ async def _neighbors(study: AnsweredStudy, wanted: Wanted, service: Service) -> 
 
 def _draw(prediction: Prediction, style: Style, alpha: float) -> bytes:
     return encode_png(render(prediction.cam(), prediction.prepared.radiograph, style, alpha))
+
+
+def _regions(prediction: Prediction) -> list[RegionReply]:
+    return [RegionReply(**asdict(region)) for region in regions(prediction.cam())]

@@ -66,10 +66,25 @@ class RetrieveReply(BaseModel):
     notice: str = NOTICE
 
 
+class RegionReply(BaseModel):
+    """A box where the map is hottest, in pixels as a viewer shows them; `evidence` is 1 at the map's peak."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    evidence: float
+
+
 class AnalyzeReply(ClassifyReply):
-    """The three answers in one; `cams` holds a PNG data URL for each radiograph unless `cam=none`."""
+    """The three answers in one, for each radiograph in order.
+
+    `cams` holds PNG data URLs unless `cam=none`. `regions` are where to look if the study is abnormal; a normal one has
+    a hottest place too.
+    """
 
     cams: list[str]
+    regions: list[list[RegionReply]]
     neighbors: list[NeighborReply]
 
 

@@ -14,11 +14,23 @@ from tqdm import tqdm
 
 from training.annotations import Annotation, read_annotations
 from training.data import require_readable
-from training.metrics import RESAMPLES, Interval, Sample, auroc, figures_with_intervals
+from training.metrics import (
+    RESAMPLES,
+    Interval,
+    Sample,
+    auroc,
+    brier_score,
+    calibration_error,
+    figures_with_intervals,
+)
+from training.mistakes import worst_mistakes
+from training.neighbors import Retrieval, retrieval
+from training.pointing import NEAR, Pointing, pointing
 from training.predictions import predict_all, sample_of
-from training.report import write_page
+from training.report import Page, write_page
 from xray.checkpoint import CheckpointManifest, load_checkpoint
 from xray.engine import DeviceChoice, PrecisionChoice, load_engine
+from xray.gallery import load_gallery
 from xray.mura import Study, read_mura, records_of
 from xray.predictor import Predictor, StudyPrediction
 
@@ -36,6 +48,8 @@ class EvaluateOptions:
     split: str = "valid"
     out: Path = Path("artifacts/evaluation")
     """Folder for index.html, metrics.json, studies.csv and radiographs.csv."""
+    gallery: Path | None = None
+    """Gallery folder of that checkpoint, to see how alike its neighbors are."""
     device: DeviceChoice = "auto"
     precision: PrecisionChoice = "auto"
     """The network's arithmetic on a CPU; `auto` is what the service takes on this machine."""
@@ -60,12 +74,22 @@ class Row:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that `evaluate` reports."""
+    """Everything that `evaluate` reports.
+
+    Attributes:
+        calibration_error, brier: of the studies' probabilities.
+        pointing: where the dataset has boxes.
+        retrieval: where a gallery was given.
+    """
 
     checkpoint: CheckpointManifest
     dataset: str
     split: str
     rows: tuple[Row, ...]
+    calibration_error: float
+    brier: float
+    pointing: Pointing | None
+    retrieval: Retrieval | None
 
 
 def evaluate(options: EvaluateOptions) -> Evaluation:
@@ -81,17 +105,35 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     predictor = Predictor(checkpoint.manifest, load_engine(checkpoint, options.device, options.precision))
     predictions = list(tqdm(predict_all(predictor, studies), total=len(studies), desc="predicting", unit="study"))
     sample = sample_of(studies, predictions)
-    groups = groups_of(studies, studies_with_hardware(read_annotations(options.data)))
+    annotations = read_annotations(options.data)
+    groups = groups_of(studies, studies_with_hardware(annotations))
     threshold, floors = checkpoint.manifest.thresholds["default"], floors_of(studies)
     rows = tuple(
         row_of(name, sample.rows(chosen), floors[chosen], threshold, options.resamples)
         for name, chosen in tqdm(groups.items(), desc="resampling", unit="group")
     )
-    evaluation = Evaluation(checkpoint.manifest, options.data.resolve().name, options.split, rows)
+    gallery = load_gallery(options.gallery, checkpoint.manifest.id) if options.gallery else None
+    evaluation = Evaluation(
+        checkpoint.manifest,
+        options.data.resolve().name,
+        options.split,
+        rows,
+        calibration_error(sample.targets, sample.probabilities),
+        brier_score(sample.targets, sample.probabilities),
+        pointing(studies, predictions, annotations, options.resamples),
+        retrieval(studies, predictions, gallery, options.resamples) if gallery else None,
+    )
     options.out.mkdir(parents=True, exist_ok=True)
     write_tables(options.out, studies, predictions)
     (options.out / "metrics.json").write_bytes(msgspec.json.format(msgspec.json.encode(evaluation)))
-    write_page(options.out / "index.html", as_table(evaluation), sample, evaluation_title(evaluation))
+    page = Page(
+        evaluation_title(evaluation),
+        as_table(evaluation),
+        as_sentences(evaluation),
+        sample,
+        worst_mistakes(studies, predictions, annotations),
+    )
+    write_page(options.out / "index.html", page)
     print_table(evaluation)
     return evaluation
 
@@ -155,9 +197,30 @@ def as_table(evaluation: Evaluation) -> list[list[str]]:
     return lines
 
 
+def as_sentences(evaluation: Evaluation) -> list[str]:
+    """What was measured beside the groups, one line each."""
+    lines = [f"calibration: expected error {evaluation.calibration_error:.3f}, Brier score {evaluation.brier:.3f}"]
+    if (game := evaluation.pointing) is not None:
+        lines.append(
+            f"map on {game.radiographs} radiographs with boxes: peak within {NEAR} px of a box {game.near} (by chance "
+            f"{game.near_by_chance:.3f}, the centre {game.near_at_centre:.3f}), inside one {game.hit}, evidence inside "
+            f"{game.energy}"
+        )
+    if (found := evaluation.retrieval) is not None:
+        for name, group in found.groups.items():
+            for depth, precision in group.at.items():
+                figures = ", ".join(f"{what} {precision[what]} (chance {group.chance[what]:.3f})" for what in precision)
+                lines.append(f"neighbors of {group.queries} {name} queries, P@{depth}: {figures}")
+        lines.append(
+            f"neighbors' labels as a second opinion: AUROC {found.second_opinion:.3f}, agreement {found.agreement:.3f}"
+        )
+    return lines
+
+
 def print_table(evaluation: Evaluation) -> None:
     lines = as_table(evaluation)
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     print(f"{evaluation_title(evaluation)}; 95 % intervals over patients; floor: AUROC of the body part alone")
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    print("\n".join(as_sentences(evaluation)))

@@ -13,6 +13,7 @@ from sklearn import metrics
 RESAMPLES = 2000
 COVERAGE = 0.95
 """Share of bootstrap resamples between the ends of an interval."""
+CALIBRATION_BINS = 15
 FIGURES = ("auroc", "ap", "kappa", "f1", "sensitivity", "specificity", "accuracy")
 
 FloatArray = npt.NDArray[np.float64]
@@ -67,17 +68,42 @@ def figures(sample: Sample, threshold: float) -> dict[str, float]:
     }
 
 
+def calibration_error(targets: npt.NDArray[np.int64], probabilities: FloatArray) -> float:
+    """Expected calibration error: mean gap between probability and frequency, over `CALIBRATION_BINS` of equal mass
+    (Nixon et al. 2019, arXiv 1904.01685).
+    """
+    order = np.argsort(probabilities, kind="stable")
+    bins = [chosen for chosen in np.array_split(order, CALIBRATION_BINS) if len(chosen)]
+    gaps = [abs(float(targets[chosen].mean() - probabilities[chosen].mean())) * len(chosen) for chosen in bins]
+    return sum(gaps) / len(targets)
+
+
+def brier_score(targets: npt.NDArray[np.int64], probabilities: FloatArray) -> float:
+    """Mean squared difference between probability and target (Brier 1950)."""
+    return float(((probabilities - targets) ** 2).mean())
+
+
+def mean_with_interval(values: FloatArray, patients: npt.NDArray[np.str_], resamples: int = RESAMPLES) -> Interval:
+    """The mean of some values with the percentile interval of the bootstrap over the patients whose they are."""
+    _, owner = np.unique(patients, return_inverse=True)
+    counts_RP = _draws(owner.max() + 1, resamples)
+    sums_P, sizes_P = np.bincount(owner, values), np.bincount(owner)
+    return _interval(float(values.mean()), (counts_RP @ sums_P) / (counts_RP @ sizes_P))
+
+
 def figures_with_intervals(sample: Sample, threshold: float, resamples: int = RESAMPLES) -> dict[str, Interval]:
     """Every figure with the percentile interval of a bootstrap over patients (Efron 1979).
 
     Patients are drawn, not studies: studies of one patient are not independent. The draws are seeded.
     """
     patients, owner = np.unique(sample.patients, return_inverse=True)
-    draws_RP = np.random.default_rng(0).multinomial(
-        len(patients), np.full(len(patients), 1 / len(patients)), size=resamples
-    )
-    drawn = resampled_figures(sample, threshold, draws_RP[:, owner].astype(np.float64))
+    drawn = resampled_figures(sample, threshold, _draws(len(patients), resamples)[:, owner].astype(np.float64))
     return {name: _interval(value, drawn[name]) for name, value in figures(sample, threshold).items()}
+
+
+def _draws(patients: int, resamples: int) -> npt.NDArray[np.int64]:
+    """How often each patient is drawn in each resample, (R, P); seeded."""
+    return np.random.default_rng(0).multinomial(patients, np.full(patients, 1 / patients), size=resamples)
 
 
 def resampled_figures(sample: Sample, threshold: float, counts_RN: FloatArray) -> dict[str, FloatArray]:

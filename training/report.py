@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
 from training.metrics import Sample
+from training.mistakes import Mistake
 from training.state import EpochResult
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -36,20 +38,38 @@ def draw_history(history: Sequence[EpochResult], file: Path) -> None:
     figure.savefig(file)
 
 
-def write_page(file: Path, table: Sequence[Sequence[str]], sample: Sample, title: str) -> None:
-    """An evaluation as one HTML page that needs no other file.
+@dataclass(frozen=True)
+class Page:
+    """What the page of an evaluation shows.
 
-    Args:
+    Attributes:
         table: header, then one line for each group, the first of all studies; intervals as `0.812 (0.741 to 0.871)`.
+        sentences: what else was measured.
         sample: all studies, for the curves.
     """
+
+    title: str
+    table: Sequence[Sequence[str]]
+    sentences: Sequence[str]
+    sample: Sample
+    mistakes: Sequence[Mistake]
+
+
+def write_page(file: Path, page: Page) -> None:
+    """An evaluation as one HTML page that needs no other file."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    page = environment.get_template("evaluation.html.jinja").render(
-        title=title, header=table[0], lines=table[1:], curves=curves(sample)
+    template = environment.get_template("evaluation.html.jinja")
+    html = template.render(
+        title=page.title,
+        header=page.table[0],
+        lines=page.table[1:],
+        sentences=page.sentences,
+        curves=curves(page.sample),
+        mistakes=page.mistakes,
     )
-    file.write_text(page, encoding="utf-8")
+    file.write_text(html, encoding="utf-8")
 
 
 def curves(sample: Sample) -> dict[str, str]:

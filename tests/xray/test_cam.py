@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.phantoms import draw_phantom
-from xray.cam import cam_on_radiograph, render
+from xray.cam import Cam, cam_on_radiograph, regions, render
 from xray.image import Radiograph
 from xray.preprocess import PreprocessSpec, locate
 
@@ -50,3 +50,33 @@ def test_flat_map_leaves_the_radiograph_untouched() -> None:
     cam = cam_on_radiograph(np.full((6, 6), 0.3, np.float32), PLACEMENT)
     overlay = render(cam, RADIOGRAPH, "overlay", alpha=1)
     assert (overlay == RADIOGRAPH.pixels[..., np.newaxis]).all()
+
+
+def test_regions_frame_what_is_hot_strongest_first_and_only_a_few() -> None:
+    evidence = np.zeros((60, 80), np.float32)
+    for number, (top, left, value) in enumerate([(5, 10, 0.7), (40, 50, 1.0), (20, 70, 0.6), (50, 5, 0.55)]):
+        evidence[top : top + 4 + number, left : left + 6] = value
+    evidence[30, 30] = 0.4
+    found = regions(Cam(evidence))
+    assert [(each.left, each.top, each.width, each.height) for each in found] == [
+        (50, 40, 6, 5),
+        (10, 5, 6, 4),
+        (70, 20, 6, 6),
+    ]
+    assert [each.evidence for each in found] == pytest.approx([1.0, 0.7, 0.6])
+
+
+def test_flat_map_has_no_region() -> None:
+    assert regions(Cam(np.zeros((60, 80), np.float32))) == []
+
+
+def test_boxes_are_drawn_around_the_peak_and_leave_the_rest_as_it_was() -> None:
+    evidence = np.zeros((60, 80), np.float32)
+    evidence[20:30, 40:60] = 1
+    radiograph = Radiograph(np.full((60, 80), 90, np.uint8))
+    framed = render(Cam(evidence), radiograph, "boxes", alpha=0.5)
+    assert framed.shape == (60, 80)
+    changed = np.argwhere(framed != 90)
+    assert (changed.min(0).tolist(), changed.max(0).tolist()) == ([20, 40], [29, 59])
+    assert (framed[21:29, 41:59] == 90).all()
+    assert (radiograph.pixels == 90).all()

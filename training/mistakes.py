@@ -1,0 +1,57 @@
+"""Predictions in, pictures of those that are most wrong out: what to look at first."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from training.annotations import Annotation
+from xray.cam import render
+from xray.mura import Study
+from xray.png import encode_png
+from xray.predictor import Prediction, StudyPrediction
+
+SHOWN = 8
+ALPHA = 0.5
+BOX_COLOUR = (255, 255, 255)
+LONGEST_SIDE = 360
+"""Pixels of a picture."""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A study, what its dataset and the network say of it, and its heaviest radiograph with overlay and boxes."""
+
+    study: str
+    label: str
+    probability: float
+    picture: str
+
+
+def worst_mistakes(
+    studies: Sequence[Study], predictions: Sequence[StudyPrediction], annotations: Mapping[str, Annotation]
+) -> list[Mistake]:
+    """The studies whose probability is farthest from their target, the worst first."""
+    wrong = np.array([abs(p.probability - s.target) for s, p in zip(studies, predictions, strict=True)])
+    mistakes = []
+    for number in np.argsort(-wrong, kind="stable")[:SHOWN]:
+        study, prediction = studies[number], predictions[number]
+        view = int(np.argmax(prediction.weights))
+        picture = _picture(prediction.radiographs[view], annotations.get(study.records[view].path))
+        mistakes.append(Mistake(study.key, study.records[0].label, prediction.probability, picture))
+    return mistakes
+
+
+def _picture(prediction: Prediction, annotation: Annotation | None) -> str:
+    """PNG data URL."""
+    pixels = render(prediction.cam(), prediction.prepared.radiograph, "overlay", ALPHA)
+    height, width = pixels.shape[:2]
+    for box in (annotation.boxes or ()) if annotation else ():
+        first = round(box.left * width), round(box.top * height)
+        last = round((box.left + box.width) * width), round((box.top + box.height) * height)
+        cv2.rectangle(pixels, first, last, BOX_COLOUR, thickness=max(1, max(height, width) // 256))
+    scale = min(1.0, LONGEST_SIDE / max(height, width))
+    small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return f"data:image/png;base64,{base64.b64encode(encode_png(np.asarray(small, np.uint8))).decode()}"
