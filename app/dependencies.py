@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 from secrets import compare_digest
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import Depends, Header, Query, Request
+from pydantic import BaseModel, Field
 
 from app.errors import NotAllowedError, OutOfRangeError
 from app.generation import Generation
@@ -23,6 +24,7 @@ from app.service import Service
 from app.stages import Stages
 from app.uploads import Upload, announced_size, read_uploads
 from xray.gallery import Wanted
+from xray.judgement import Label
 from xray.mura import study_key
 from xray.predictor import StudyPrediction
 from xray.scope import Scope
@@ -108,21 +110,27 @@ async def threshold_name(
     return threshold
 
 
-async def wanted(
-    service: ServiceDep,
-    k: Annotated[int, Query(ge=1, description="How many neighbors at most.")] = 5,
-    body_part: Annotated[str | None, Query(description="Only this one, e.g. XR_ELBOW.")] = None,
-    label: Annotated[Literal["normal", "abnormal"] | None, Query(description="Only these.")] = None,
-    exclude_study: Annotated[
-        str | None, Query(description="Leave this out, e.g. XR_ELBOW/patient04989/study1.")
-    ] = None,
-) -> Wanted:
+class WantedQuery(BaseModel):
+    """What a query string may ask of the neighbors."""
+
+    k: int = Field(5, ge=1, description="How many neighbors at most.")
+    body_part: str | None = Field(None, description="Only this one, e.g. XR_ELBOW.")
+    label: Label | None = Field(None, description="Only these.")
+    exclude_study: str | None = Field(None, description="Leave this out, e.g. XR_ELBOW/patient04989/study1.")
+    per_study: int | None = Field(None, ge=1, description="At most so many of one study.")
+    below: float | None = Field(
+        None, gt=-1, le=1, allow_inf_nan=False, description="Leave out what is at least so similar: near-duplicates."
+    )
+
+
+async def wanted(service: ServiceDep, asked: Annotated[WantedQuery, Query()]) -> Wanted:
     """The neighbors that the query string asks for."""
-    if k > service.settings.max_neighbors:
-        raise OutOfRangeError(f"k is {k}; ask for at most {service.settings.max_neighbors} neighbors.")
-    if body_part is not None:
-        service.generation.gallery.require_body_part(body_part)
-    return Wanted(k, body_part, label, _study_key(exclude_study))
+    if asked.k > service.settings.max_neighbors:
+        raise OutOfRangeError(f"k is {asked.k}; ask for at most {service.settings.max_neighbors} neighbors.")
+    if asked.body_part is not None:
+        service.generation.gallery.require_body_part(asked.body_part)
+    study = _study_key(asked.exclude_study)
+    return Wanted(asked.k, asked.body_part, asked.label, study, asked.per_study, asked.below)
 
 
 def _study_key(written: str | None) -> str | None:

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict
+from statistics import fmean
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -86,7 +87,8 @@ async def retrieve(wanted: WantedDep, answer: AnswerDep, service: ServiceDep) ->
     """The gallery's radiographs nearest to the study."""
     async with answer() as study:
         neighbors = await _neighbors(study, wanted, service)
-        return RetrieveReply(checkpoint=study.checkpoint, neighbors=neighbors)
+        share = _abnormal_share(neighbors)
+        return RetrieveReply(checkpoint=study.checkpoint, abnormal_share=share, neighbors=neighbors)
 
 
 @router.post("/analyze", openapi_extra=UPLOAD)
@@ -104,11 +106,13 @@ async def analyze(
         with study.stages.measure("encode"):
             pngs = [await service.off_loop(_draw, prediction, "overlay", alpha) for prediction in shown]
             boxes = [await service.off_loop(_regions, prediction) for prediction in study.prediction.radiographs]
+        neighbors = await _neighbors(study, wanted, service)
         return AnalyzeReply(
             **_classification(study),
             cams=[f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in pngs],
             regions=boxes,
-            neighbors=await _neighbors(study, wanted, service),
+            abnormal_share=_abnormal_share(neighbors),
+            neighbors=neighbors,
         )
 
 
@@ -154,6 +158,10 @@ async def _neighbors(study: AnsweredStudy, wanted: Wanted, service: Service) -> 
         )
         for neighbor in found
     ]
+
+
+def _abnormal_share(neighbors: list[NeighborReply]) -> float | None:
+    return fmean(neighbor.label == "abnormal" for neighbor in neighbors) if neighbors else None
 
 
 def _draw(prediction: Prediction, style: Style, alpha: float) -> bytes:

@@ -59,9 +59,13 @@ class NeighborReply(BaseModel):
 
 
 class RetrieveReply(BaseModel):
-    """Nearest first; fewer than k when the filters leave fewer."""
+    """Nearest first; fewer than k when the filters leave fewer.
+
+    `abnormal_share` of them is a second opinion beside the probability; None without neighbors.
+    """
 
     checkpoint: str
+    abnormal_share: float | None
     neighbors: list[NeighborReply]
     notice: str = NOTICE
 
@@ -85,6 +89,7 @@ class AnalyzeReply(ClassifyReply):
 
     cams: list[str]
     regions: list[list[RegionReply]]
+    abnormal_share: float | None
     neighbors: list[NeighborReply]
 
 

@@ -7,8 +7,9 @@ vectors, whose inner products are cosines because they have length 1.
 Legend: N entries, D embedding, K vector.
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -70,12 +71,16 @@ class Wanted:
     Attributes:
         k: how many at most.
         exclude_study: key of a study whose radiographs are left out, e.g. the query's own.
+        per_study: how many of one study at most, the nearest of them.
+        below: similarity that a neighbor must not reach; what is too similar is the query over again.
     """
 
     k: int = 5
     body_part: str | None = None
     label: str | None = None
     exclude_study: str | None = None
+    per_study: int | None = None
+    below: float | None = None
 
 
 @dataclass(frozen=True)
@@ -135,14 +140,14 @@ class Gallery:
         if wanted.body_part is not None:
             self.require_body_part(wanted.body_part)
         allowed_N = self._allowed(wanted)
-        k = min(wanted.k, int(allowed_N.sum()))
-        if k == 0:
-            return []
-        similarities, rows = self._nearest(vector_K, k, allowed_N)
-        return [
-            Neighbor(rank, self.entries[row], min(1.0, similarity))
-            for rank, (similarity, row) in enumerate(zip(similarities.tolist(), rows.tolist(), strict=True), start=1)
-        ]
+        most = int(allowed_N.sum())
+        reach = wanted.k
+        while True:
+            reach = min(reach, most)
+            kept = self._kept(*self._nearest(vector_K, reach, allowed_N), wanted) if reach else []
+            if len(kept) >= wanted.k or reach == most:
+                return [replace(neighbor, rank=rank) for rank, neighbor in enumerate(kept[: wanted.k], start=1)]
+            reach *= 2
 
     def require_body_part(self, body_part: str) -> None:
         """Raises: InputError: no entry shows it."""
@@ -159,6 +164,19 @@ class Gallery:
             if candidates is not None:
                 return self.scan.best(query_D, k, candidates)
         return self.scan.search(query_D, k, allowed_N)
+
+    def _kept(self, similarities: DoubleArray, rows: RowArray, wanted: Wanted) -> list[Neighbor]:
+        """Those of the nearest that come neither too close nor too often."""
+        seen: Counter[str] = Counter()
+        kept = []
+        for similarity, row in zip(similarities.tolist(), rows.tolist(), strict=True):
+            entry = self.entries[row]
+            if wanted.below is not None and similarity >= wanted.below:
+                continue
+            seen[entry.study_key] += 1
+            if wanted.per_study is None or seen[entry.study_key] <= wanted.per_study:
+                kept.append(Neighbor(0, entry, min(1.0, similarity)))
+        return kept
 
     def _allowed(self, wanted: Wanted) -> BoolArray:
         allowed_N = np.ones(len(self.entries), bool)

@@ -53,7 +53,8 @@ def gallery(folder: Path) -> Gallery:
 def brute_force(gallery: Gallery, vectors: np.ndarray, query_D: np.ndarray, wanted: Wanted) -> list[str]:
     """The same answer in float64, over the vectors that the gallery was given."""
     similarities_N = vectors.astype(np.float64) @ query_D.astype(np.float64)
-    ranked = [gallery.entries[row] for row in np.argsort(-similarities_N, kind="stable")]
+    rows = [row for row in np.argsort(-similarities_N, kind="stable") if similarities_N[row] < (wanted.below or 2)]
+    ranked = [gallery.entries[row] for row in rows]
     kept = [
         entry.path
         for entry in ranked
@@ -61,6 +62,9 @@ def brute_force(gallery: Gallery, vectors: np.ndarray, query_D: np.ndarray, want
         and wanted.label in (None, entry.label)
         and wanted.exclude_study != entry.study_key
     ]
+    if wanted.per_study:
+        studies = [path.rsplit("/", 1)[0] for path in kept]
+        kept = [path for n, path in enumerate(kept) if studies[:n].count(studies[n]) < wanted.per_study]
     return kept[: wanted.k]
 
 
@@ -73,6 +77,10 @@ def brute_force(gallery: Gallery, vectors: np.ndarray, query_D: np.ndarray, want
         Wanted(k=10, body_part="XR_WRIST", label="normal", exclude_study="XR_WRIST/patient00003/study1"),
         Wanted(k=COUNT * 2),
         Wanted(k=COUNT, body_part="XR_ELBOW"),
+        Wanted(k=10, per_study=1),
+        Wanted(k=COUNT, label="normal", per_study=1),
+        Wanted(k=10, below=0.3),
+        Wanted(k=7, body_part="XR_HAND", per_study=1, below=0.25),
     ],
 )
 def test_neighbors_equal_a_brute_force_search(gallery: Gallery, vectors: np.ndarray, wanted: Wanted) -> None:
