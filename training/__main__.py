@@ -1,4 +1,4 @@
-"""`python -m training train|calibrate|evaluate|check-engine|quantize|import-checkpoint`."""
+"""`python -m training train|calibrate|evaluate|compare|check-engine|quantize|import-checkpoint`."""
 
 import sys
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from training.calibrate import CalibrateOptions, calibrate
+from training.compare import CompareOptions, compare
 from training.evaluate import EvaluateOptions, evaluate
 from training.gate import CheckOptions, check_engine
 from training.import_original import ImportOptions, import_original
@@ -15,11 +16,14 @@ from training.train import train
 from xray.errors import XrayError
 from xray.quantized import QUANTIZED
 
-Options = TrainOptions | CalibrateOptions | EvaluateOptions | CheckOptions | QuantizeOptions | ImportOptions
+Options = (
+    TrainOptions | CalibrateOptions | EvaluateOptions | CompareOptions | CheckOptions | QuantizeOptions | ImportOptions
+)
 Command = (
     Annotated[TrainOptions, tyro.conf.subcommand("train")]
     | Annotated[CalibrateOptions, tyro.conf.subcommand("calibrate")]
     | Annotated[EvaluateOptions, tyro.conf.subcommand("evaluate")]
+    | Annotated[CompareOptions, tyro.conf.subcommand("compare")]
     | Annotated[CheckOptions, tyro.conf.subcommand("check-engine")]
     | Annotated[QuantizeOptions, tyro.conf.subcommand("quantize")]
     | Annotated[ImportOptions, tyro.conf.subcommand("import-checkpoint")]
@@ -38,6 +42,8 @@ def main() -> None:
             case EvaluateOptions():
                 evaluate(options)
                 print(f"page: {options.out / 'index.html'}")
+            case CompareOptions():
+                compare(options)
             case CheckOptions():
                 check_engine(options)
             case QuantizeOptions():

@@ -15,13 +15,13 @@ from tqdm import tqdm
 
 from training.annotations import Annotation, Box
 from training.augment import augment, cut_window
+from training.canvases import Canvases, unreadable
 from training.options import TrainOptions
 from training.regions import cells_inside, draw_boxes
 from training.sampling import Draw
 from xray.errors import DatasetError, InputError
 from xray.image import PixelArray, read_radiograph
-from xray.mura import SHOWN, MuraRecord, Study
-from xray.preprocess import preprocess
+from xray.mura import MuraRecord, Study
 
 
 @dataclass(frozen=True)
@@ -65,56 +65,57 @@ class Bags:
         return Bags(pixels, inside, self.views, targets, weights)
 
 
+@dataclass(frozen=True)
+class Views:
+    """Radiographs as canvases, with what is known of their findings."""
+
+    canvases: Canvases
+    annotations: Mapping[str, Annotation]
+
+    def boxes(self, record: MuraRecord) -> Sequence[Box]:
+        annotation = self.annotations.get(record.path)
+        return (annotation.boxes or ()) if annotation else ()
+
+    def view(self, record: MuraRecord) -> tuple[PixelArray, PixelArray]:
+        """A radiograph's canvas, and where on it the findings lie; (1, S, S) uint8 each."""
+        canvas, placement = self.canvases[record.path]
+        return canvas, draw_boxes(self.boxes(record), placement)
+
+
 class StudyBags(Dataset[Bag]):
     """Looked up by `Draw`.
 
     Args:
         weights: what each study counts in the loss.
-        annotations: by the path of the image.
         training: whether to draw views, to augment and to cut windows.
     """
 
     def __init__(
-        self,
-        studies: Sequence[Study],
-        weights: Sequence[float],
-        annotations: Mapping[str, Annotation],
-        options: TrainOptions,
-        training: bool,
+        self, studies: Sequence[Study], weights: Sequence[float], views: Views, options: TrainOptions, training: bool
     ) -> None:
-        self.studies, self.weights, self.annotations = studies, weights, annotations
-        self.options, self.training = options, training
+        self.studies, self.weights, self.views, self.options, self.training = studies, weights, views, options, training
 
     def __getitem__(self, draw: Draw) -> Bag:
         study, weight = self.studies[draw.study], self.weights[draw.study]
         if not self.training:
-            return self._bag([self._view(record) for record in study.records], study.target, weight)
+            return self._bag([self.views.view(record) for record in study.records], study.target, weight)
         random = np.random.default_rng([self.options.seed, draw.epoch, draw.place])
         records = [study.records[index] for index in random.permutation(len(study.records))]
         if self.options.window:
             return self._window(records, weight, random)
-        views = [self._view(record) for record in records[: self.options.max_views]]
+        views = [self.views.view(record) for record in records[: self.options.max_views]]
         return self._bag([self._augmented(*view, random) for view in views], study.target, weight)
 
     def _window(self, records: Sequence[MuraRecord], weight: float, random: np.random.Generator) -> Bag:
         """A window of one radiograph, one with a finding if the study has one; abnormal if it shows the finding."""
-        record = max(records, key=lambda record: bool(self._boxes(record)))
-        pixels, region = cut_window(*self._augmented(*self._view(record), random), self.options.window, random)
+        record = max(records, key=lambda record: bool(self.views.boxes(record)))
+        pixels, region = cut_window(*self._augmented(*self.views.view(record), random), self.options.window, random)
         return self._bag([(pixels, region)], int(region.any()), weight)
-
-    def _view(self, record: MuraRecord) -> tuple[PixelArray, PixelArray]:
-        """A radiograph's canvas, and where on it the findings lie."""
-        canvas, placement = preprocess(read_radiograph(record.file), self.options.preprocess)
-        return canvas, draw_boxes(self._boxes(record), placement)
 
     def _augmented(
         self, canvas: PixelArray, region: PixelArray, random: np.random.Generator
     ) -> tuple[PixelArray, PixelArray]:
         return augment(canvas, region, random) if self.options.augment else (canvas, region)
-
-    def _boxes(self, record: MuraRecord) -> Sequence[Box]:
-        annotation = self.annotations.get(record.path)
-        return (annotation.boxes or ()) if annotation else ()
 
     def _bag(self, views: Sequence[tuple[PixelArray, PixelArray]], target: int, weight: float) -> Bag:
         pixels, regions = zip(*views, strict=True)
@@ -142,11 +143,9 @@ def require_readable(records: Sequence[MuraRecord]) -> None:
     """
     with ThreadPoolExecutor() as pool:
         faults = list(tqdm(pool.map(_fault, records), total=len(records), desc="checking images", unit="img"))
-    unreadable = [fault for fault in faults if fault]
-    if unreadable:
-        raise DatasetError(
-            f"{len(unreadable)} of {len(records)} images cannot be read:\n  " + "\n  ".join(unreadable[:SHOWN])
-        )
+    found = [fault for fault in faults if fault]
+    if found:
+        raise DatasetError(unreadable(found, len(records)))
 
 
 def _fault(record: MuraRecord) -> str | None:

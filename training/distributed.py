@@ -3,11 +3,15 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import distributed
 
 from xray.engine import DeviceChoice, choose_device
+
+PATIENCE = timedelta(hours=2)
+"""For which processes wait for one of them, which may be decoding a whole dataset."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ def joined(choice: DeviceChoice) -> Iterator[Processes]:
     if device.type == "cuda":
         device = torch.device("cuda", distributed.get_node_local_rank())
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size(), device)
     finally:

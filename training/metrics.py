@@ -32,6 +32,19 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class CalibrationFigures:
+    """How far probabilities are from frequencies.
+
+    Attributes:
+        error: see `calibration_error`.
+        brier: see `brier_score`.
+    """
+
+    error: float
+    brier: float
+
+
+@dataclass(frozen=True)
 class Sample:
     """What figures are computed on; rows are studies.
 
@@ -83,12 +96,27 @@ def brier_score(targets: npt.NDArray[np.int64], probabilities: FloatArray) -> fl
     return float(((probabilities - targets) ** 2).mean())
 
 
+def calibration_of(sample: Sample) -> CalibrationFigures:
+    return CalibrationFigures(
+        calibration_error(sample.targets, sample.probabilities), brier_score(sample.targets, sample.probabilities)
+    )
+
+
 def mean_with_interval(values: FloatArray, patients: npt.NDArray[np.str_], resamples: int = RESAMPLES) -> Interval:
     """The mean of some values with the percentile interval of the bootstrap over the patients whose they are."""
     _, owner = np.unique(patients, return_inverse=True)
     counts_RP = _draws(owner.max() + 1, resamples)
     sums_P, sizes_P = np.bincount(owner, values), np.bincount(owner)
     return _interval(float(values.mean()), (counts_RP @ sums_P) / (counts_RP @ sizes_P))
+
+
+def auroc_gain(first: Sample, second: Sample, resamples: int = RESAMPLES) -> Interval:
+    """How much greater the AUROC of the second is, on the same studies, with a paired bootstrap over patients."""
+    patients, owner = np.unique(first.patients, return_inverse=True)
+    counts_RN = _draws(len(patients), resamples)[:, owner].astype(np.float64)
+    drawn = [resampled_figures(sample, 0.5, counts_RN)["auroc"] for sample in (first, second)]
+    areas = [auroc(sample.targets, sample.probabilities) for sample in (first, second)]
+    return _interval(areas[1] - areas[0], drawn[1] - drawn[0])
 
 
 def figures_with_intervals(sample: Sample, threshold: float, resamples: int = RESAMPLES) -> dict[str, Interval]:

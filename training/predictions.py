@@ -4,11 +4,14 @@ Legend: N studies.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from statistics import fmean
 
 import numpy as np
 
 from training.metrics import Sample
 from xray.image import read_radiograph
+from xray.judgement import Label
 from xray.mura import Study
 from xray.predictor import Predictor, StudyPrediction
 
@@ -17,6 +20,19 @@ def predict_all(predictor: Predictor, studies: Sequence[Study]) -> Iterator[Stud
     """One pass for each study."""
     for study in studies:
         yield predictor.predict([read_radiograph(record.file) for record in study.records])
+
+
+def ensembled(members: Sequence[Sequence[StudyPrediction]]) -> list[StudyPrediction]:
+    """Each study with the mean of the members' probabilities and thresholds; all else is the first member's."""
+    return [_mean(predictions) for predictions in zip(*members, strict=True)]
+
+
+def _mean(predictions: Sequence[StudyPrediction]) -> StudyPrediction:
+    probability, threshold = (
+        fmean(getattr(prediction, name) for prediction in predictions) for name in ("probability", "threshold")
+    )
+    label: Label = "abnormal" if probability >= threshold else "normal"
+    return replace(predictions[0], probability=probability, threshold=threshold, label=label, decision=label)
 
 
 def sample_of(studies: Sequence[Study], predictions: Sequence[StudyPrediction]) -> Sample:

@@ -10,7 +10,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training.annotations import FILE, Annotation, read_annotations
-from training.data import require_readable
+from training.canvases import Canvases, decode_once
+from training.data import Views
 from training.distributed import Processes
 from training.options import TrainOptions
 from xray.checkpoint import load_checkpoint
@@ -29,7 +30,7 @@ class Run:
     processes: Processes
     training: list[Study]
     validation: list[Study]
-    annotations: Mapping[str, Annotation]
+    views: Views
     model: XrayDenseNet
     optimizer: torch.optim.Optimizer
     average: AveragedModel | None
@@ -54,18 +55,25 @@ class Run:
 def start(options: TrainOptions, processes: Processes) -> Run:
     """Read the dataset, check every image and build the network."""
     training, validation = (_split(options.data, name) for name in ("train", "valid"))
-    if processes.leads:
-        options.out.mkdir(parents=True, exist_ok=True)
-        require_readable(records_of([*training, *validation]))
     annotations = read_annotations(options.data)
     if options.window or options.box_loss:
         _require_boxes(training, annotations)
+    views = Views(canvases_for(options, processes, [*training, *validation]), annotations)
     model = initial_model(options).to(processes.device).to(memory_format=torch.channels_last)
     optimizer = OPTIMIZERS[options.optimizer](
         model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
     average = averaged(model, options.ema) if options.ema else None
-    return Run(options, processes, training, validation, annotations, model, optimizer, average)
+    return Run(options, processes, training, validation, views, model, optimizer, average)
+
+
+def canvases_for(options: TrainOptions, processes: Processes, studies: Sequence[Study]) -> Canvases:
+    """Every radiograph, decoded by the leading process while the others wait."""
+    folder = options.out / "canvases"
+    if processes.leads:
+        decode_once(records_of(studies), options.preprocess, folder)
+    processes.share([0.0])
+    return Canvases(folder)
 
 
 def averaged(model: XrayDenseNet, decay: float) -> AveragedModel:

@@ -67,7 +67,7 @@ def train_one_epoch(run: Run, network: nn.Module, progress: Progress) -> Progres
     """The steps of the epoch that are still to do; saves the run's state every few minutes."""
     options, processes = run.options, run.processes
     plan = plan_epoch(run.training, options, progress.epoch, processes.count)
-    bags = StudyBags(run.training, loss_weights(run.training, options), run.annotations, options, training=True)
+    bags = StudyBags(run.training, loss_weights(run.training, options), run.views, options, training=True)
     own = [batch[processes.rank :: processes.count] for batch in plan[progress.step :]]
     network.train()
     saved = time.monotonic()
@@ -111,7 +111,7 @@ def validate(run: Run) -> list[float]:
     """Loss, AUROC and Youden's threshold over the validation studies."""
     chances = drawing_chances(run.validation, run.options) * len(run.validation)
     weights = [float(c * w) for c, w in zip(chances, loss_weights(run.validation, run.options), strict=True)]
-    bags = StudyBags(run.validation, weights, run.annotations, run.options, training=False)
+    bags = StudyBags(run.validation, weights, run.views, run.options, training=False)
     size = run.options.batch_studies
     draws = [Draw(0, place, place) for place in range(len(run.validation))]
     batches = [draws[start : start + size] for start in range(0, len(draws), size)]

@@ -2,7 +2,9 @@
 
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
@@ -11,10 +13,12 @@ import torch
 
 from tests.phantoms import draw_phantom
 from training.annotations import Annotation, Box
-from training.data import Bag, StudyBags, collate
+from training.canvases import Canvases, decode_once
+from training.data import Bag, StudyBags, Views, collate
 from training.options import TrainOptions
 from training.sampling import Draw, drawing_chances, loss_weights, plan_epoch
-from xray.mura import MuraRecord, Study
+from xray.mura import MuraRecord, Study, records_of
+from xray.preprocess import PreprocessSpec
 
 OPTIONS = TrainOptions(Path("data"), Path("out"), size=32, batch_studies=4)
 LOPSIDED = {("XR_HAND", 0): 30, ("XR_HAND", 1): 5, ("XR_LEG", 0): 4, ("XR_LEG", 1): 12, ("XR_HIP", 0): 7}
@@ -50,7 +54,15 @@ FINDING = {"image3.png": Annotation(hardware=None, boxes=(Box(0.4, 0.4, 0.1, 0.1
 
 
 def bag(drawn: list[Study], draw: Draw, training: bool = True, options: TrainOptions = OPTIONS) -> Bag:
-    return StudyBags(drawn, [1.0, 2.0], FINDING, options, training)[draw]
+    views = Views(canvases_of(tuple(drawn), options.preprocess), FINDING)
+    return StudyBags(drawn, [1.0, 2.0], views, options, training)[draw]
+
+
+@cache
+def canvases_of(studies: tuple[Study, ...], spec: PreprocessSpec) -> Canvases:
+    """Decoded into a folder that is gone at once; the open file stays."""
+    with TemporaryDirectory() as folder:
+        return decode_once(records_of(studies), spec, Path(folder) / "canvases")
 
 
 def shown(drawn: list[Study], draw: Draw, options: TrainOptions = OPTIONS) -> bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from index_builder.build import BuildOptions, build
 from tests.phantoms import write_dataset
 from training.evaluate import EvaluateOptions, Evaluation, evaluate
 from xray.checkpoint import load_checkpoint
@@ -114,3 +115,38 @@ def test_unreadable_images_are_counted_and_named(tiny_checkpoint: Path, tmp_path
         evaluate(EvaluateOptions(tiny_checkpoint, root, out=tmp_path / "out", device="cpu"))
     assert all(record.path in str(caught.value) for record in broken)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_ensemble_of_one_network_twice_is_that_network(
+    evaluation: Evaluation, tiny_checkpoint: Path, dataset: Path, tmp_path: Path
+) -> None:
+    twice = EvaluateOptions(tiny_checkpoint, dataset, also=(tiny_checkpoint,), out=tmp_path, device="cpu", resamples=50)
+    assert evaluate(twice).rows == evaluation.rows
+
+
+def test_page_shows_the_worst_mistakes_and_metrics_hold_what_was_measured(
+    tiny_checkpoint: Path, dataset: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "Boxed"
+    shutil.copytree(dataset, root)
+    (root / "train_image_paths.csv").unlink()
+    (root / "train_labeled_studies.csv").unlink()
+    (root / "valid_image_paths.csv").unlink()
+    (root / "valid_labeled_studies.csv").unlink()
+    records = [record for study in read_mura(root, "valid") for record in study.records]
+    lines = [f'{record.path},"[[0.4, 0.4, 0.2, 0.2]]"' for record in records if record.target]
+    (root / "annotations.csv").write_text("\n".join(["image,boxes", *lines]))
+    gallery = tmp_path / "gallery"
+    build(BuildOptions(tiny_checkpoint, root, gallery, device="cpu"))
+    out = tmp_path / "out"
+    options = EvaluateOptions(tiny_checkpoint, root, gallery=gallery, out=out, device="cpu", resamples=50)
+    measured = evaluate(options)
+    assert measured.pointing is not None
+    assert measured.pointing.radiographs == len(lines)
+    assert measured.retrieval is not None
+    assert measured.retrieval.groups["all"].queries == len(records)
+    stored = json.loads((out / "metrics.json").read_bytes())
+    assert stored["calibration"]["brier"] == pytest.approx(measured.calibration.brier)
+    page = (out / "index.html").read_text()
+    assert page.count('class="card"><figcaption>normal, called') + page.count("<figcaption>abnormal, called") == 8
+    assert "P@10" in page

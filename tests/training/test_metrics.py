@@ -7,8 +7,12 @@ from training.metrics import (
     FIGURES,
     Interval,
     Sample,
+    auroc_gain,
+    brier_score,
+    calibration_error,
     figures,
     figures_with_intervals,
+    mean_with_interval,
     resampled_figures,
 )
 
@@ -85,3 +89,39 @@ def test_one_class_alone_leaves_auroc_and_its_interval_undefined() -> None:
 
 def test_an_interval_below_zero_reads_unambiguously() -> None:
     assert str(Interval(0.161, -0.187, 0.486)) == "0.161 (-0.187 to 0.486)"
+
+
+def reader(seed: int, strength: float) -> Sample:
+    random = np.random.default_rng(seed)
+    targets = (np.arange(300) % 3 == 0).astype(np.int64)
+    noise = np.random.default_rng(99).normal(size=300)  # the same for all: readers find the same studies hard
+    logits = strength * targets + noise + 0.2 * random.normal(size=300)
+    return Sample(targets, 1 / (1 + np.exp(-logits)), np.array([f"patient{number // 2}" for number in range(300)]))
+
+
+def test_paired_gain_is_surer_than_two_intervals_apart() -> None:
+    weak, strong = reader(0, 1.0), reader(1, 1.5)
+    gain = auroc_gain(weak, strong, resamples=500)
+    areas = [figures_with_intervals(sample, 0.5, 500)["auroc"] for sample in (weak, strong)]
+    assert gain.value == pytest.approx(areas[1].value - areas[0].value)
+    assert gain.low > 0
+    assert areas[1].low < areas[0].high
+    assert auroc_gain(weak, weak, resamples=50) == Interval(0.0, 0.0, 0.0)
+
+
+def test_probabilities_equal_to_the_frequencies_have_no_calibration_error() -> None:
+    random = np.random.default_rng(0)
+    probabilities = random.random(60_000)
+    targets = (random.random(60_000) < probabilities).astype(np.int64)
+    assert calibration_error(targets, probabilities) < 0.01
+    assert brier_score(targets, probabilities) == pytest.approx(1 / 6, abs=0.01)
+    halved = probabilities / 2
+    assert calibration_error(targets, halved) == pytest.approx(0.25, abs=0.01)
+
+
+def test_interval_of_a_mean_widens_where_values_are_of_few_patients() -> None:
+    values = np.random.default_rng(0).normal(size=200)
+    own, few = np.array([str(n) for n in range(200)]), np.array([str(n // 40) for n in range(200)])
+    means = [mean_with_interval(values + (np.arange(200) // 40), patients, 500) for patients in (own, few)]
+    assert means[0].value == means[1].value
+    assert means[1].high - means[1].low > 2 * (means[0].high - means[0].low)

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save
 
 from tests.conftest import ROOT
 from tests.phantoms import write_dataset
-from training.data import StudyBags, collate
+from training.canvases import Canvases
+from training.data import StudyBags, Views, collate
 from training.gate import check_export
 from training.loss import total_loss
 from training.options import TrainOptions
@@ -135,7 +136,8 @@ def test_two_processes_step_with_the_mean_of_their_gradients(options: TrainOptio
     moments = load_file(one_step.out / STATE)
 
     studies = read_mura(one_step.data, "train")
-    bags = StudyBags(studies, loss_weights(studies, one_step), {}, one_step, training=True)
+    views = Views(Canvases(one_step.out / "canvases"), {})
+    bags = StudyBags(studies, loss_weights(studies, one_step), views, one_step, training=True)
     (batch,) = plan_epoch(studies, one_step, epoch=0, processes=2)
     model = initial_model(one_step).train()
     for rank in range(2):

@@ -51,3 +51,22 @@ def test_an_even_map_pools_to_its_cells(pooling: MapPooling) -> None:
 def test_pooled_odds_are_the_mean_of_the_cells_odds() -> None:
     cams = torch.tensor([[[0.0, 1.0], [-2.0, 90.0]]], dtype=torch.float64)
     torch.testing.assert_close(pool(cams, "lse").exp(), cams.exp().mean((1, 2)))
+
+
+def test_map_changes_when_the_weights_are_random(fracatlas: Path) -> None:
+    """A map that survives would show the radiograph and not what the network sees in it (Adebayo et al. 2018)."""
+    trained = load_checkpoint(STARTER / "checkpoint")
+    files = sorted((fracatlas / "valid").rglob("*_positive/*.jpg"))[::20]
+    spec = trained.manifest.preprocess
+    batch = np.stack([preprocess(read_radiograph(file), spec)[0] for file in files])
+    maps = TorchEngine(trained, torch.device("cpu")).forward(batch).cams_Bhw.flatten(1).numpy()
+    torch.manual_seed(0)
+    untrained = load_checkpoint(STARTER / "checkpoint")
+    for name in ("denseblock4", "norm5"):
+        for module in untrained.model.features.get_submodule(name).modules():
+            if isinstance(module, torch.nn.Conv2d | torch.nn.BatchNorm2d):
+                module.reset_parameters()
+    untrained.model.classifier.reset_parameters()
+    random_maps = TorchEngine(untrained, torch.device("cpu")).forward(batch).cams_Bhw.flatten(1).numpy()
+    correlations = [np.corrcoef(*pair)[0, 1] for pair in zip(maps, random_maps, strict=True)]
+    assert abs(float(np.mean(correlations))) < 0.5

@@ -1,0 +1,74 @@
+"""Two checkpoints and a split in, whether the second is better out, and by how much for sure."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from training.annotations import read_annotations
+from training.data import require_readable
+from training.metrics import RESAMPLES, Interval, Sample, auroc, auroc_gain
+from training.pointing import Pointing, pointing
+from training.predictions import predict_all, sample_of
+from xray.checkpoint import load_checkpoint
+from xray.engine import DeviceChoice, load_engine
+from xray.mura import read_mura, records_of
+from xray.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Measure two checkpoints on the same studies."""
+
+    first: Path
+    """Checkpoint folder."""
+    second: Path
+    """Checkpoint folder of what may be better."""
+    data: Path
+    """Dataset folder in MURA layout."""
+    split: str = "valid"
+    device: DeviceChoice = "auto"
+    resamples: int = RESAMPLES
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What the second checkpoint has over the first.
+
+    Attributes:
+        auroc: of the first and of the second, over studies.
+        gain: the difference, with the interval of a bootstrap that draws the same patients for both.
+        pointing: of the first and of the second; None where the dataset has no boxes.
+    """
+
+    auroc: tuple[float, float]
+    gain: Interval
+    pointing: tuple[Pointing | None, Pointing | None]
+
+
+def compare(options: CompareOptions) -> Gain:
+    """Predict with both, and print the difference.
+
+    Raises:
+        ArtifactError: a checkpoint is damaged.
+        DatasetError: the split is empty, or images cannot be read.
+    """
+    require_readable(records_of(read_mura(options.data, options.split)))
+    (first, first_game), (second, second_game) = (
+        _measured(folder, options) for folder in (options.first, options.second)
+    )
+    areas = auroc(first.targets, first.probabilities), auroc(second.targets, second.probabilities)
+    found = Gain(areas, auroc_gain(first, second, options.resamples), (first_game, second_game))
+    print(f"AUROC {areas[0]:.3f} and {areas[1]:.3f}: {found.gain}")
+    if first_game and second_game:
+        print(f"peak near a box {first_game.near} and {second_game.near}")
+    return found
+
+
+def _measured(folder: Path, options: CompareOptions) -> tuple[Sample, Pointing | None]:
+    checkpoint = load_checkpoint(folder)
+    studies = read_mura(options.data, options.split)
+    predictor = Predictor(checkpoint.manifest, load_engine(checkpoint, options.device))
+    predictions = list(tqdm(predict_all(predictor, studies), total=len(studies), desc=folder.name, unit="study"))
+    game = pointing(studies, predictions, read_annotations(options.data), options.resamples)
+    return sample_of(studies, predictions), game

@@ -1,0 +1,112 @@
+"""What was measured of a checkpoint in, tables, sentences and a page out."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.metrics import CalibrationFigures, Interval, Sample
+from training.mistakes import Mistake
+from training.neighbors import Retrieval
+from training.pointing import NEAR, Pointing
+from training.report import Page
+from xray.checkpoint import CheckpointManifest
+from xray.mura import Study
+from xray.predictor import StudyPrediction
+
+
+@dataclass(frozen=True)
+class Row:
+    """The figures of one group of studies.
+
+    Attributes:
+        floor: AUROC of a predictor that knows the body part and nothing else.
+    """
+
+    group: str
+    studies: int
+    abnormal: int
+    figures: dict[str, Interval]
+    floor: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that `evaluate` reports.
+
+    Attributes:
+        pointing: where the dataset has boxes.
+        retrieval: where a gallery was given.
+    """
+
+    checkpoint: CheckpointManifest
+    dataset: str
+    split: str
+    rows: tuple[Row, ...]
+    calibration: CalibrationFigures
+    pointing: Pointing | None
+    retrieval: Retrieval | None
+
+
+def write_tables(out: Path, studies: Sequence[Study], predictions: Sequence[StudyPrediction]) -> None:
+    """studies.csv and radiographs.csv: every probability that went into the figures."""
+    pairs = list(zip(studies, predictions, strict=True))
+    with (out / "studies.csv").open("w", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["study", "body_part", "patient", "target", "probability"])
+        table.writerows([s.key, s.body_part, s.patient, s.target, p.probability] for s, p in pairs)
+    with (out / "radiographs.csv").open("w", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["path", "study", "target", "logit", "probability"])
+        for study, prediction in pairs:
+            for record, each in zip(study.records, prediction.radiographs, strict=True):
+                table.writerow([record.path, study.key, study.target, each.logit, each.probability])
+
+
+def evaluation_title(evaluation: Evaluation) -> str:
+    return f"Checkpoint {evaluation.checkpoint.id} on {evaluation.dataset} {evaluation.split}"
+
+
+def as_table(evaluation: Evaluation) -> list[list[str]]:
+    """Header and one line for each group."""
+    names = [name for name in evaluation.rows[0].figures if name != "accuracy"]
+    lines = [["group", "studies", "abnormal", *names, "floor"]]
+    for row in evaluation.rows:
+        figures = [str(row.figures[name]) for name in names]
+        lines.append([row.group, str(row.studies), str(row.abnormal), *figures, f"{row.floor:.3f}"])
+    return lines
+
+
+def as_sentences(evaluation: Evaluation) -> list[str]:
+    """What was measured beside the groups, one line each."""
+    calibration = evaluation.calibration
+    lines = [f"calibration: expected error {calibration.error:.3f}, Brier score {calibration.brier:.3f}"]
+    if (game := evaluation.pointing) is not None:
+        lines.append(
+            f"map on {game.radiographs} radiographs with boxes: peak within {NEAR} px of a box {game.near} (by chance "
+            f"{game.near_by_chance:.3f}, the centre {game.near_at_centre:.3f}), inside one {game.hit}, evidence inside "
+            f"{game.energy}"
+        )
+    if (found := evaluation.retrieval) is not None:
+        for name, group in found.groups.items():
+            for depth, precision in group.at.items():
+                figures = ", ".join(f"{what} {precision[what]} (chance {group.chance[what]:.3f})" for what in precision)
+                lines.append(f"neighbors of {group.queries} {name} queries, P@{depth}: {figures}")
+        lines.append(
+            f"neighbors' labels as a second opinion: AUROC {found.second_opinion:.3f}, agreement {found.agreement:.3f}"
+        )
+    return lines
+
+
+def page_of(evaluation: Evaluation, sample: Sample, mistakes: Sequence[Mistake]) -> Page:
+    title, sentences = evaluation_title(evaluation), as_sentences(evaluation)
+    return Page(title, as_table(evaluation), sentences, sample, mistakes)
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    lines = as_table(evaluation)
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    print(f"{evaluation_title(evaluation)}; 95 % intervals over patients; floor: AUROC of the body part alone")
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    print("\n".join(as_sentences(evaluation)))
