@@ -13,8 +13,9 @@ from app.demo import PHANTOM, show
 from app.service import load_service
 from app.settings import Settings
 from tests.app.conftest import serving
-from tests.conftest import ROOT, STARTER
-from training.evaluate import EvaluateOptions, Evaluation, evaluate
+from tests.conftest import ROOT, STARTER, beside_the_checkout
+from training.evaluate import EvaluateOptions, evaluate
+from training.evaluation import Evaluation, as_sentences
 from xray.image import decode_radiograph
 
 README, MODEL_CARD = ROOT / "README.md", ROOT / "docs" / "model-card.md"
@@ -80,7 +81,17 @@ def test_readme_shows_what_the_demo_prints(client: httpx.Client, capsys: pytest.
 @pytest.fixture(scope="module")
 def evaluation(fracatlas: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     out = tmp_path_factory.mktemp("evaluation")
-    return evaluate(EvaluateOptions(STARTER / "checkpoint", fracatlas, out=out, device="cpu", precision="float32"))
+    return evaluate(
+        EvaluateOptions(
+            STARTER / "checkpoint",
+            fracatlas,
+            gallery=STARTER / "gallery",
+            strangers=beside_the_checkout("out-of-scope"),
+            out=out,
+            device="cpu",
+            precision="float32",
+        )
+    )
 
 
 def table(document: Path) -> dict[str, list[str]]:
@@ -100,3 +111,9 @@ def test_figures_of_readme_and_model_card_are_those_evaluate_prints(evaluation: 
         row = rows[group]
         figures = [str(row.figures["auroc"]), str(row.figures["ap"])]
         assert readme[name] == [f"{row.abnormal} of {row.studies}", *figures, f"{row.floor:.3f}"]
+
+
+def test_model_card_quotes_what_else_evaluate_prints(evaluation: Evaluation) -> None:
+    card = MODEL_CARD.read_text()
+    quoted = [line for line in as_sentences(evaluation) if "P@1:" not in line and "P@5:" not in line]
+    assert [line for line in quoted if line not in card] == []

@@ -20,6 +20,7 @@ from training.neighbors import retrieval
 from training.pointing import pointing
 from training.predictions import ensembled, predict_all, sample_of
 from training.report import write_page
+from training.scoping import scoping
 from xray.checkpoint import Checkpoint, load_checkpoint
 from xray.engine import DeviceChoice, PrecisionChoice, load_engine
 from xray.gallery import load_gallery
@@ -44,6 +45,8 @@ class EvaluateOptions:
     """Folder for index.html, metrics.json, studies.csv and radiographs.csv."""
     gallery: Path | None = None
     """Gallery folder of that checkpoint, to see how alike its neighbors are."""
+    strangers: Path | None = None
+    """Folder of images that are no radiographs of limbs, to see whether the gallery's scope tells them."""
     device: DeviceChoice = "auto"
     precision: PrecisionChoice = "auto"
     """The network's arithmetic on a CPU; `auto` is what the service takes on this machine."""
@@ -62,7 +65,8 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     require_readable(records_of(studies))
     checkpoints = [load_checkpoint(folder) for folder in (options.checkpoint, *options.also)]
     gallery = load_gallery(options.gallery, checkpoints[0].manifest.id) if options.gallery else None
-    predictions = ensembled([_predictions(each, studies, options) for each in checkpoints])
+    predictors = [predictor_of(each, options) for each in checkpoints]
+    predictions = ensembled([_predictions(each, studies) for each in predictors])
     annotations = read_annotations(options.data)
     evaluation = Evaluation(
         checkpoints[0].manifest,
@@ -72,6 +76,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         calibration_of(sample_of(studies, predictions)),
         pointing(studies, predictions, annotations, options.resamples),
         retrieval(studies, predictions, gallery, options.resamples) if gallery else None,
+        scoping(predictions, predictors[0], gallery, options.strangers) if gallery and options.strangers else None,
     )
     options.out.mkdir(parents=True, exist_ok=True)
     write_tables(options.out, studies, predictions)
@@ -82,8 +87,11 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     return evaluation
 
 
-def _predictions(checkpoint: Checkpoint, studies: Sequence[Study], options: EvaluateOptions) -> list[StudyPrediction]:
-    predictor = Predictor(checkpoint.manifest, load_engine(checkpoint, options.device, options.precision))
+def predictor_of(checkpoint: Checkpoint, options: EvaluateOptions) -> Predictor:
+    return Predictor(checkpoint.manifest, load_engine(checkpoint, options.device, options.precision))
+
+
+def _predictions(predictor: Predictor, studies: Sequence[Study]) -> list[StudyPrediction]:
     return list(tqdm(predict_all(predictor, studies), total=len(studies), desc="predicting", unit="study"))
 
 

@@ -10,6 +10,7 @@ from training.mistakes import Mistake
 from training.neighbors import Retrieval
 from training.pointing import NEAR, Pointing
 from training.report import Page
+from training.scoping import Scoping
 from xray.checkpoint import CheckpointManifest
 from xray.mura import Study
 from xray.predictor import StudyPrediction
@@ -37,6 +38,7 @@ class Evaluation:
     Attributes:
         pointing: where the dataset has boxes.
         retrieval: where a gallery was given.
+        scoping: where images out of scope were given too.
     """
 
     checkpoint: CheckpointManifest
@@ -46,6 +48,7 @@ class Evaluation:
     calibration: CalibrationFigures
     pointing: Pointing | None
     retrieval: Retrieval | None
+    scoping: Scoping | None
 
 
 def write_tables(out: Path, studies: Sequence[Study], predictions: Sequence[StudyPrediction]) -> None:
@@ -94,6 +97,11 @@ def as_sentences(evaluation: Evaluation) -> list[str]:
                 lines.append(f"neighbors of {group.queries} {name} queries, P@{depth}: {figures}")
         lines.append(
             f"neighbors' labels as a second opinion: AUROC {found.second_opinion:.3f}, agreement {found.agreement:.3f}"
+        )
+    if (scope := evaluation.scoping) is not None:
+        lines.append(
+            f"scope: {scope.refused:.3f} of the radiographs refused, {scope.strangers_refused:.3f} of "
+            f"{scope.strangers} strangers; AUROC of the distance {scope.auroc:.3f}"
         )
     return lines
 

@@ -5,12 +5,14 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from index_builder.build import BuildOptions, build
 from tests.phantoms import write_dataset
-from training.evaluate import EvaluateOptions, Evaluation, evaluate
+from training.evaluate import EvaluateOptions, evaluate
+from training.evaluation import Evaluation
 from xray.checkpoint import load_checkpoint
 from xray.engine import load_engine
 from xray.errors import DatasetError
@@ -139,10 +141,18 @@ def test_page_shows_the_worst_mistakes_and_metrics_hold_what_was_measured(
     gallery = tmp_path / "gallery"
     build(BuildOptions(tiny_checkpoint, root, gallery, device="cpu"))
     out = tmp_path / "out"
-    options = EvaluateOptions(tiny_checkpoint, root, gallery=gallery, out=out, device="cpu", resamples=50)
+    strangers = tmp_path / "strangers"
+    strangers.mkdir()
+    cv2.imwrite(str(strangers / "colours.png"), np.random.default_rng(0).integers(0, 256, (64, 64, 3)))
+    (strangers / "broken.png").write_bytes(b"nothing")
+    options = EvaluateOptions(
+        tiny_checkpoint, root, gallery=gallery, strangers=strangers, out=out, device="cpu", resamples=50
+    )
     measured = evaluate(options)
     assert measured.pointing is not None
     assert measured.pointing.radiographs == len(lines)
+    assert measured.scoping is not None
+    assert (measured.scoping.strangers, measured.scoping.strangers_refused) == (1, 1.0)
     assert measured.retrieval is not None
     assert measured.retrieval.groups["all"].queries == len(records)
     stored = json.loads((out / "metrics.json").read_bytes())

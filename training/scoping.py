@@ -1,0 +1,57 @@
+"""Limbs, and images of anything else, in; how well the scope tells them apart out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from training.metrics import auroc
+from xray.errors import InputError
+from xray.gallery import Gallery
+from xray.image import read_radiograph
+from xray.mura import IMAGE_SUFFIXES
+from xray.predictor import Prediction, Predictor, StudyPrediction
+from xray.scope import appearance, farther
+
+
+@dataclass(frozen=True)
+class Scoping:
+    """What becomes of images in and out of scope.
+
+    Attributes:
+        refused: share of the dataset's radiographs that are called out of scope.
+        strangers: how many other images were read; what cannot be read is refused anyway and does not count.
+        strangers_refused: share of them that are called out of scope.
+        auroc: of the scope's distance, strangers against the dataset's radiographs.
+    """
+
+    refused: float
+    strangers: int
+    strangers_refused: float
+    auroc: float
+
+
+def scoping(
+    predictions: Sequence[StudyPrediction], predictor: Predictor, gallery: Gallery, folder: Path
+) -> Scoping | None:
+    """Measure on every image below a folder; None where there is none that can be read."""
+    own = np.array([distance(each, gallery) for study in predictions for each in study.radiographs])
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    strangers = np.array([found for file in files if (found := _stranger(file, predictor, gallery)) is not None])
+    if not len(strangers):
+        return None
+    targets = np.repeat([0, 1], [len(own), len(strangers)])
+    area = auroc(targets, np.concatenate([own, strangers]))
+    return Scoping(float((own > 1).mean()), len(strangers), float((strangers > 1).mean()), area)
+
+
+def distance(prediction: Prediction, gallery: Gallery) -> float:
+    return farther(appearance(prediction.prepared.radiograph), gallery.scope(prediction.embedding_D)).distance
+
+
+def _stranger(file: Path, predictor: Predictor, gallery: Gallery) -> float | None:
+    try:
+        return distance(predictor.predict([read_radiograph(file)]).radiographs[0], gallery)
+    except InputError:
+        return None
