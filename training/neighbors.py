@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.metrics import Interval, auroc, mean_with_interval
+from xray.errors import InputError
 from xray.gallery import Gallery, Wanted
 from xray.gallery_files import GalleryEntry
 from xray.mura import MuraRecord, Study, records_of
@@ -52,7 +53,11 @@ class Retrieval:
 def retrieval(
     studies: Sequence[Study], predictions: Sequence[StudyPrediction], gallery: Gallery, resamples: int
 ) -> Retrieval:
-    """Ask for the neighbors of each radiograph; those of its own study do not count."""
+    """Ask for the neighbors of each radiograph; those of its own study do not count.
+
+    Raises:
+        InputError: the gallery is too small for that.
+    """
     records = records_of(studies)
     radiographs = [each for prediction in predictions for each in prediction.radiographs]
     found = [
@@ -94,7 +99,10 @@ def abnormal_share(entries: Sequence[GalleryEntry]) -> float:
 
 def _neighbors(gallery: Gallery, embedding_D: npt.NDArray[np.float32], study: str) -> list[GalleryEntry]:
     wanted = Wanted(k=max(DEPTHS), exclude_study=study)
-    return [neighbor.entry for neighbor in gallery.search(embedding_D, wanted)]
+    found = [neighbor.entry for neighbor in gallery.search(embedding_D, wanted)]
+    if len(found) < wanted.k:
+        raise InputError(f"The gallery has {len(found)} entries beside those of {study}; measure one of more.")
+    return found
 
 
 def _precision(

@@ -94,8 +94,14 @@ def initial_model(options: TrainOptions) -> XrayDenseNet:
         given = load_checkpoint(Path(options.weights))
         if given.manifest.architecture != options.architecture:
             raise ArtifactError(f"{options.weights} is a {given.manifest.architecture}, not a {options.architecture}.")
-        model.load_state_dict(given.model.state_dict())
+        # What weighs the views may be new, or no longer wanted; all else is the same network.
+        weights = {name: tensor for name, tensor in given.model.state_dict().items() if _is_kept(name, model)}
+        model.load_state_dict(model.state_dict() | weights)
     return model
+
+
+def _is_kept(name: str, model: XrayDenseNet) -> bool:
+    return model.attention is not None or not name.startswith("attention.")
 
 
 def parallel(run: Run) -> nn.Module:

@@ -69,9 +69,8 @@ class GatedAttention(nn.Module):
     def forward(self, embeddings_BD: Tensor) -> Tensor:
         """(B, D) of length 1 to (B,)."""
         scaled_BD = self.scale * embeddings_BD  # so that a number of it has variance 1 and not 1 / D
-        scores_B: Tensor = self.score(torch.tanh(self.value(scaled_BD)) * torch.sigmoid(self.gate(scaled_BD))).squeeze(
-            1
-        )
+        gated_BW = torch.tanh(self.value(scaled_BD)) * torch.sigmoid(self.gate(scaled_BD))
+        scores_B: Tensor = self.score(gated_BW).squeeze(1)
         return scores_B
 
 

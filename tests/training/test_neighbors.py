@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from training.neighbors import retrieval
+from xray.errors import InputError
 from xray.gallery import Gallery, GalleryManifest
 from xray.gallery_files import GalleryEntry
 from xray.image import Radiograph
@@ -72,3 +73,9 @@ def test_a_querys_own_study_does_not_count() -> None:
     with_own, without = (retrieval([each], [prediction], gallery, 20).groups["all"] for each in (study, own))
     assert with_own.at[10]["both"].value == 1
     assert without.at[10]["both"].value == pytest.approx(0.9)
+
+
+def test_gallery_too_small_to_measure_is_refused() -> None:
+    study, prediction = query(0, "XR_HAND", 0, axis=0)
+    with pytest.raises(InputError, match="The gallery has 3 entries beside"):
+        retrieval([study], [prediction], gallery_of(KINDS, [0, 1, 2]), resamples=20)
