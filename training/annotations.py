@@ -48,6 +48,12 @@ def read_annotations(data: Path) -> Mapping[str, Annotation]:
         return {row["image"]: _annotation(row) for row in csv.DictReader(lines) if "image" in row}
 
 
+def boxes_of(path: str, annotations: Mapping[str, Annotation]) -> tuple[Box, ...]:
+    """The boxes of an image; none where none is known."""
+    annotation = annotations.get(path)
+    return (annotation.boxes or ()) if annotation else ()
+
+
 def _annotation(row: Mapping[str, str]) -> Annotation:
     hardware, boxes = row.get("hardware"), row.get("boxes")
     return Annotation(

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from training.annotations import Annotation, Box
+from training.annotations import Annotation, Box, boxes_of
 from training.augment import augment, cut_window
 from training.canvases import Canvases, unreadable
 from training.options import TrainOptions
@@ -73,8 +73,7 @@ class Views:
     annotations: Mapping[str, Annotation]
 
     def boxes(self, record: MuraRecord) -> Sequence[Box]:
-        annotation = self.annotations.get(record.path)
-        return (annotation.boxes or ()) if annotation else ()
+        return boxes_of(record.path, self.annotations)
 
     def view(self, record: MuraRecord) -> tuple[PixelArray, PixelArray]:
         """A radiograph's canvas, and where on it the findings lie; (1, S, S) uint8 each."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from training.annotations import Annotation
+from training.annotations import Annotation, Box, boxes_of
 from xray.cam import render
 from xray.mura import Study
 from xray.png import encode_png
@@ -39,16 +39,16 @@ def worst_mistakes(
     for number in np.argsort(-wrong, kind="stable")[:SHOWN]:
         study, prediction = studies[number], predictions[number]
         view = int(np.argmax(prediction.weights))
-        picture = _picture(prediction.radiographs[view], annotations.get(study.records[view].path))
+        picture = _picture(prediction.radiographs[view], boxes_of(study.records[view].path, annotations))
         mistakes.append(Mistake(study.key, study.records[0].label, prediction.probability, picture))
     return mistakes
 
 
-def _picture(prediction: Prediction, annotation: Annotation | None) -> str:
+def _picture(prediction: Prediction, boxes: Sequence[Box]) -> str:
     """PNG data URL."""
     pixels = render(prediction.cam(), prediction.prepared.radiograph, "overlay", ALPHA)
     height, width = pixels.shape[:2]
-    for box in (annotation.boxes or ()) if annotation else ():
+    for box in boxes:
         first = round(box.left * width), round(box.top * height)
         last = round((box.left + box.width) * width), round((box.top + box.height) * height)
         cv2.rectangle(pixels, first, last, BOX_COLOUR, thickness=max(1, max(height, width) // 256))

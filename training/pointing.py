@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from training.annotations import Annotation, Box
+from training.annotations import Annotation, Box, boxes_of
 from training.metrics import FloatArray, Interval, mean_with_interval
 from xray.mura import Study
 from xray.predictor import StudyPrediction
@@ -51,9 +51,8 @@ def pointing(
     rounds, patients = [], []
     for study, prediction in zip(studies, predictions, strict=True):
         for record, each in zip(study.records, prediction.radiographs, strict=True):
-            annotation = annotations.get(record.path)
-            if annotation and annotation.boxes:
-                rounds.append(play(each.cam().evidence_HW, annotation.boxes))
+            if boxes := boxes_of(record.path, annotations):
+                rounds.append(play(each.cam().evidence_HW, boxes))
                 patients.append(record.patient)
     if not rounds:
         return None
