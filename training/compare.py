@@ -1,5 +1,6 @@
 """Two checkpoints and a split in, whether the second is better out, and by how much for sure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from training.pointing import Pointing, pointing
 from training.predictions import predict_all, sample_of
 from xray.checkpoint import load_checkpoint
 from xray.engine import DeviceChoice, load_engine
-from xray.mura import read_mura, records_of
+from xray.mura import Study, read_mura, records_of
 from xray.predictor import Predictor
 
 
@@ -53,9 +54,10 @@ def compare(options: CompareOptions) -> Gain:
         ArtifactError: a checkpoint is damaged.
         DatasetError: the split is empty, or images cannot be read.
     """
-    require_readable(records_of(read_mura(options.data, options.split)))
+    studies = read_mura(options.data, options.split)
+    require_readable(records_of(studies))
     (first, first_game), (second, second_game) = (
-        _measured(folder, options) for folder in (options.first, options.second)
+        _measured(folder, studies, options) for folder in (options.first, options.second)
     )
     areas = auroc(first.targets, first.probabilities), auroc(second.targets, second.probabilities)
     found = Gain(areas, auroc_gain(first, second, options.resamples), (first_game, second_game))
@@ -65,9 +67,8 @@ def compare(options: CompareOptions) -> Gain:
     return found
 
 
-def _measured(folder: Path, options: CompareOptions) -> tuple[Sample, Pointing | None]:
+def _measured(folder: Path, studies: Sequence[Study], options: CompareOptions) -> tuple[Sample, Pointing | None]:
     checkpoint = load_checkpoint(folder)
-    studies = read_mura(options.data, options.split)
     predictor = Predictor(checkpoint.manifest, load_engine(checkpoint, options.device))
     predictions = list(tqdm(predict_all(predictor, studies), total=len(studies), desc=folder.name, unit="study"))
     game = pointing(studies, predictions, read_annotations(options.data), options.resamples)
