@@ -12,11 +12,11 @@ from app.settings import Settings
 from xray.checkpoint import load_checkpoint
 from xray.engine import choose_device, load_engine
 from xray.errors import ArtifactError
-from xray.gallery import Gallery, Neighbor, Wanted, load_gallery
+from xray.gallery import Gallery, Neighbor, Wanted
+from xray.gallery_folder import load_gallery
 from xray.image import decode_radiograph
-from xray.predictor import Prediction, Predictor, StudyPrediction
+from xray.predictor import Predictor, StudyPrediction
 from xray.quantized import QUANTIZED
-from xray.scope import Scope, appearance, farther
 
 CANARY = Path(__file__).resolve().parent / "canary.png"
 """A drawn radiograph, sent through a replica to see whether it still says what it said at first."""
@@ -54,10 +54,6 @@ class Generation:
     known: CanaryAnswer
     batch_seconds: Mapping[int, float] = field(default_factory=dict)
     number: int = field(default_factory=lambda: next(_numbers))
-
-    def scope(self, prediction: Prediction) -> Scope:
-        """How far a radiograph is from what this pair can judge."""
-        return farther(appearance(prediction.prepared.radiograph), self.gallery.scope(prediction.embedding_D))
 
     def __str__(self) -> str:
         name, engine = self.predictor.manifest.id, self.predictor.engine.name

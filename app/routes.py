@@ -1,9 +1,8 @@
 """The endpoints that read radiographs; each turns one `StudyPrediction` into its reply."""
 
 import base64
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict
-from statistics import fmean
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -21,7 +20,7 @@ from app.schemas import (
 )
 from app.service import Service
 from xray.cam import Style, regions, render
-from xray.gallery import Neighbor, Wanted
+from xray.gallery import Neighbor, Wanted, abnormal_share
 from xray.png import encode_png
 from xray.predictor import Prediction
 
@@ -87,8 +86,9 @@ async def retrieve(wanted: WantedDep, answer: AnswerDep, service: ServiceDep) ->
     """The gallery's radiographs nearest to the study."""
     async with answer() as study:
         neighbors = await _neighbors(study, wanted, service)
-        share = _abnormal_share(neighbors)
-        return RetrieveReply(checkpoint=study.checkpoint, abnormal_share=share, neighbors=neighbors)
+        return RetrieveReply(
+            checkpoint=study.checkpoint, abnormal_share=abnormal_share(neighbors), neighbors=_described(neighbors)
+        )
 
 
 @router.post("/analyze", openapi_extra=UPLOAD)
@@ -111,8 +111,8 @@ async def analyze(
             **_classification(study),
             cams=[f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in pngs],
             regions=boxes,
-            abnormal_share=_abnormal_share(neighbors),
-            neighbors=neighbors,
+            abnormal_share=abnormal_share(neighbors),
+            neighbors=_described(neighbors),
         )
 
 
@@ -142,10 +142,14 @@ def _classification(study: AnsweredStudy) -> dict[str, Any]:
     }
 
 
-async def _neighbors(study: AnsweredStudy, wanted: Wanted, service: Service) -> list[NeighborReply]:
+async def _neighbors(study: AnsweredStudy, wanted: Wanted, service: Service) -> list[Neighbor]:
     search = study.generation.gallery.search
     with study.stages.measure("search"):
         found: list[Neighbor] = await service.off_loop(search, study.prediction.embedding_D, wanted)
+    return found
+
+
+def _described(neighbors: Sequence[Neighbor]) -> list[NeighborReply]:
     return [
         NeighborReply(
             rank=neighbor.rank,
@@ -156,12 +160,8 @@ async def _neighbors(study: AnsweredStudy, wanted: Wanted, service: Service) -> 
             patient=neighbor.entry.patient,
             study=neighbor.entry.study,
         )
-        for neighbor in found
+        for neighbor in neighbors
     ]
-
-
-def _abnormal_share(neighbors: list[NeighborReply]) -> float | None:
-    return fmean(neighbor.label == "abnormal" for neighbor in neighbors) if neighbors else None
 
 
 def _draw(prediction: Prediction, style: Style, alpha: float) -> bytes:

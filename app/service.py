@@ -85,12 +85,15 @@ class Service:
         """
         if self.settings.scope == "off":
             return ()
-        scopes: list[Scope] = await self.off_loop(lambda: [generation.scope(each) for each in predictions])
+        scope = generation.gallery.scope
+        scopes: list[Scope] = await self.off_loop(
+            lambda: [scope(each.prepared.radiograph, each.embedding_D) for each in predictions]
+        )
         if self.settings.scope == "refuse":
-            for number, scope in enumerate(scopes, start=1):
-                if not scope.inside:
+            for number, found in enumerate(scopes, start=1):
+                if not found.inside:
                     raise OutOfScopeError(
-                        f"Radiograph {number} of {len(scopes)} is out of scope ({scope.reason}, {scope.distance:.2f} "
+                        f"Radiograph {number} of {len(scopes)} is out of scope ({found.reason}, {found.distance:.2f} "
                         "of the limit); send radiographs of the body parts that /info names."
                     )
         return tuple(scopes)

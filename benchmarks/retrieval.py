@@ -22,8 +22,9 @@ import tyro
 
 from benchmarks.markdown import table
 from xray.artifact import read_manifest
-from xray.gallery import Gallery, GalleryManifest, Wanted, load_gallery, save_gallery
-from xray.gallery_files import GalleryEntry
+from xray.gallery import Gallery, Wanted
+from xray.gallery_files import GalleryEntry, GalleryManifest
+from xray.gallery_folder import load_gallery, save_gallery
 from xray.scan import DoubleArray, EmbeddingArray
 
 ROOT = Path(__file__).resolve().parent.parent

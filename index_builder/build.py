@@ -19,8 +19,8 @@ from xray.artifact import put_in_place, require_replaceable
 from xray.checkpoint import load_checkpoint
 from xray.engine import DeviceChoice, load_engine
 from xray.errors import DatasetError, InputError
-from xray.gallery import GalleryManifest, load_gallery, save_gallery
-from xray.gallery_files import GalleryEntry, StorageChoice
+from xray.gallery_files import GalleryEntry, GalleryManifest, StorageChoice
+from xray.gallery_folder import load_gallery, save_gallery
 from xray.image import read_radiograph
 from xray.mura import MuraRecord, fingerprint, read_mura, records_of
 from xray.predictor import Predictor, Prepared

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from training.data import require_readable
 from training.decisions import fit_calibration, fit_uncertainty, sensitive_threshold, youden_threshold
@@ -62,8 +61,7 @@ def calibrated(options: CalibrateOptions, studies: Sequence[Study]) -> Checkpoin
         raise DatasetError("The studies to calibrate on are of one class; normal and abnormal ones are needed.")
     checkpoint = load_checkpoint(options.checkpoint)
     predictor = Predictor(checkpoint.manifest, load_engine(checkpoint, options.device, options.precision))
-    predictions = tqdm(predict_all(predictor, studies), total=len(studies), desc="calibrating", unit="study")
-    logits_N = np.array([prediction.logit for prediction in predictions])
+    logits_N = np.array([prediction.logit for prediction in predict_all(predictor, studies)])
     calibration = fit_calibration(logits_N, targets_N)
     probabilities_N = np.array([calibration.probability(logit) for logit in logits_N])
     youden, sensitive = (fit(targets_N, probabilities_N) for fit in (youden_threshold, sensitive_threshold))

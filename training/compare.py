@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from training.annotations import read_annotations
 from training.data import require_readable
 from training.metrics import RESAMPLES, Interval, Sample, auroc, auroc_gain
@@ -70,6 +68,6 @@ def compare(options: CompareOptions) -> Gain:
 def _measured(folder: Path, studies: Sequence[Study], options: CompareOptions) -> tuple[Sample, Pointing | None]:
     checkpoint = load_checkpoint(folder)
     predictor = Predictor(checkpoint.manifest, load_engine(checkpoint, options.device))
-    predictions = list(tqdm(predict_all(predictor, studies), total=len(studies), desc=folder.name, unit="study"))
+    predictions = predict_all(predictor, studies)
     game = pointing(studies, predictions, read_annotations(options.data), options.resamples)
     return sample_of(studies, predictions), game

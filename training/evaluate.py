@@ -23,7 +23,7 @@ from training.report import write_page
 from training.scoping import scoping
 from xray.checkpoint import Checkpoint, load_checkpoint
 from xray.engine import DeviceChoice, PrecisionChoice, load_engine
-from xray.gallery import load_gallery
+from xray.gallery_folder import load_gallery
 from xray.mura import Study, read_mura, records_of
 from xray.predictor import Predictor, StudyPrediction
 
@@ -66,7 +66,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     checkpoints = [load_checkpoint(folder) for folder in (options.checkpoint, *options.also)]
     gallery = load_gallery(options.gallery, checkpoints[0].manifest.id) if options.gallery else None
     predictors = [predictor_of(each, options) for each in checkpoints]
-    predictions = ensembled([_predictions(each, studies) for each in predictors])
+    predictions = ensembled([predict_all(each, studies) for each in predictors])
     annotations = read_annotations(options.data)
     evaluation = Evaluation(
         checkpoints[0].manifest,
@@ -89,10 +89,6 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
 
 def predictor_of(checkpoint: Checkpoint, options: EvaluateOptions) -> Predictor:
     return Predictor(checkpoint.manifest, load_engine(checkpoint, options.device, options.precision))
-
-
-def _predictions(predictor: Predictor, studies: Sequence[Study]) -> list[StudyPrediction]:
-    return list(tqdm(predict_all(predictor, studies), total=len(studies), desc="predicting", unit="study"))
 
 
 def studies_with_hardware(annotations: Mapping[str, Annotation]) -> set[str] | None:

@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from training.metrics import Interval, auroc, mean_with_interval
 from xray.errors import InputError
-from xray.gallery import Gallery, Wanted
+from xray.gallery import Gallery, Neighbor, Wanted, abnormal_share
 from xray.gallery_files import GalleryEntry
 from xray.mura import MuraRecord, Study, records_of
 from xray.predictor import StudyPrediction
+from xray.scan import EmbeddingArray
 
 DEPTHS = (1, 5, 10)
 BoolArray = npt.NDArray[np.bool_]
@@ -59,50 +60,58 @@ def retrieval(
         InputError: the gallery is too small for that.
     """
     records = records_of(studies)
-    radiographs = [each for prediction in predictions for each in prediction.radiographs]
     found = [
-        _neighbors(gallery, each.embedding_D, study.key)
+        _neighbors(gallery, each.embedding_D, study)
         for study, prediction in zip(studies, predictions, strict=True)
         for each in prediction.radiographs
     ]
-    assert len(found) == len(records) == len(radiographs)
-    parts_QK, labels_QK = (
-        np.array(
-            [
-                [getattr(entry, name) == getattr(record, name) for entry in entries]
-                for record, entries in zip(records, found, strict=True)
-            ]
-        )
-        for name in ("body_part", "label")
-    )
-    alike = dict(zip(ALIKE, (parts_QK, labels_QK, parts_QK & labels_QK), strict=True))
-    abnormal_Q = np.array([record.target == 1 for record in records])
+    alike, abnormal_Q = _alike(records, found), np.array([record.target == 1 for record in records])
     groups = {"all": np.ones(len(records), bool), "abnormal": abnormal_Q}
-    shares = np.array(
-        [abnormal_share(_neighbors(gallery, p.embedding_D, s.key)) for s, p in zip(studies, predictions, strict=True)]
-    )
-    labels = np.array([prediction.label == "abnormal" for prediction in predictions])
     return Retrieval(
         {
             name: _precision(alike, chosen_Q, records, gallery.entries, resamples)
             for name, chosen_Q in groups.items()
             if chosen_Q.any()
         },
-        auroc(np.array([study.target for study in studies]), shares),
-        float(((shares >= 0.5) == labels).mean()),
+        *_second_opinion(studies, predictions, gallery),
     )
 
 
-def abnormal_share(entries: Sequence[GalleryEntry]) -> float:
-    return sum(entry.label == "abnormal" for entry in entries) / len(entries)
-
-
-def _neighbors(gallery: Gallery, embedding_D: npt.NDArray[np.float32], study: str) -> list[GalleryEntry]:
-    wanted = Wanted(k=max(DEPTHS), exclude_study=study)
-    found = [neighbor.entry for neighbor in gallery.search(embedding_D, wanted)]
+def _neighbors(gallery: Gallery, embedding_D: EmbeddingArray, study: Study) -> list[Neighbor]:
+    wanted = Wanted(k=max(DEPTHS), exclude_study=study.key)
+    found = gallery.search(embedding_D, wanted)
     if len(found) < wanted.k:
-        raise InputError(f"The gallery has {len(found)} entries beside those of {study}; measure one of more.")
+        raise InputError(f"The gallery has {len(found)} entries beside those of {study.key}; measure one of more.")
     return found
+
+
+def _alike(records: Sequence[MuraRecord], found: Sequence[Sequence[Neighbor]]) -> dict[str, BoolArray]:
+    """In what (Q, K) neighbors are like their queries."""
+    parts_QK, labels_QK = (
+        np.array(
+            [
+                [getattr(neighbor.entry, name) == getattr(record, name) for neighbor in neighbors]
+                for record, neighbors in zip(records, found, strict=True)
+            ]
+        )
+        for name in ("body_part", "label")
+    )
+    return dict(zip(ALIKE, (parts_QK, labels_QK, parts_QK & labels_QK), strict=True))
+
+
+def _second_opinion(
+    studies: Sequence[Study], predictions: Sequence[StudyPrediction], gallery: Gallery
+) -> tuple[float, float]:
+    """AUROC of the share of abnormal neighbors, and how often it agrees with the network."""
+    shares = np.array(
+        [
+            abnormal_share(_neighbors(gallery, prediction.embedding_D, study))
+            for study, prediction in zip(studies, predictions, strict=True)
+        ]
+    )
+    labels = np.array([prediction.label == "abnormal" for prediction in predictions])
+    targets = np.array([study.target for study in studies])
+    return auroc(targets, shares), float(((shares >= 0.5) == labels).mean())
 
 
 def _precision(

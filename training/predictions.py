@@ -3,11 +3,12 @@
 Legend: N studies.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
 
 import numpy as np
+from tqdm import tqdm
 
 from training.metrics import Sample
 from xray.image import read_radiograph
@@ -16,10 +17,13 @@ from xray.mura import Study
 from xray.predictor import Predictor, StudyPrediction
 
 
-def predict_all(predictor: Predictor, studies: Sequence[Study]) -> Iterator[StudyPrediction]:
-    """One pass for each study."""
-    for study in studies:
-        yield predictor.predict([read_radiograph(record.file) for record in study.records])
+def predict_all(predictor: Predictor, studies: Sequence[Study]) -> list[StudyPrediction]:
+    """One pass for each study, below a progress bar."""
+    name = f"checkpoint {predictor.manifest.id}"
+    return [
+        predictor.predict([read_radiograph(record.file) for record in study.records])
+        for study in tqdm(studies, desc=name, unit="study")
+    ]
 
 
 def ensembled(members: Sequence[Sequence[StudyPrediction]]) -> list[StudyPrediction]:

@@ -12,7 +12,6 @@ from xray.gallery import Gallery
 from xray.image import read_radiograph
 from xray.mura import IMAGE_SUFFIXES
 from xray.predictor import Prediction, Predictor, StudyPrediction
-from xray.scope import appearance, farther
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def scoping(
 
 
 def distance(prediction: Prediction, gallery: Gallery) -> float:
-    return farther(appearance(prediction.prepared.radiograph), gallery.scope(prediction.embedding_D)).distance
+    return gallery.scope(prediction.prepared.radiograph, prediction.embedding_D).distance
 
 
 def _stranger(file: Path, predictor: Predictor, gallery: Gallery) -> float | None:

@@ -1,58 +1,26 @@
-"""Embeddings of a dataset in, nearest neighbors of a query out.
+"""A query's embedding in, its nearest neighbors among those of a dataset out.
 
-A gallery folder holds `index.faiss`, `entries.parquet`, `manifest.json` and, where the vectors that are searched are
-not the embeddings themselves, `projection.safetensors`. The neighbors are those of a float64 search over the stored
-vectors, whose inner products are cosines because they have length 1.
+They are those of a float64 search over the stored vectors, whose inner products are cosines because they have length 1.
 
 Legend: N entries, D embedding, K vector.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
 
-from xray import gallery_files
 from xray.accelerator import Accelerator
-from xray.artifact import read_manifest, sha256, verify, write_manifest, written_whole
-from xray.errors import ArtifactError, InputError
-from xray.gallery_files import ENTRIES, GPU_SCRATCH_BYTES, INDEX, GalleryEntry, StorageChoice
-from xray.projection import Projection, read_projection, write_projection
+from xray.errors import InputError
+from xray.gallery_files import GPU_SCRATCH_BYTES, GalleryEntry, GalleryManifest
+from xray.image import Radiograph
+from xray.projection import Projection
 from xray.scan import BoolArray, DoubleArray, EmbeddingArray, RowArray, Scan
-from xray.scope import Scope
-
-SCHEMA_VERSION = 2
-PROJECTION = "projection.safetensors"
-
-
-@dataclass(frozen=True)
-class GalleryManifest:
-    """How a gallery was built.
-
-    Attributes:
-        checkpoint: id of the checkpoint that made the embeddings; no other can query it.
-        dataset, split: what was indexed.
-        only: `abnormal` when normal radiographs were left out, else `all`.
-        unreadable: dataset paths that could not be decoded and are missing.
-        dimension: of the vectors that are searched.
-        scope_limit: residual of the projection beyond which an embedding is unlike all entries; None without one.
-        checksums: SHA-256 of each file of the folder, by name.
-    """
-
-    checkpoint: str
-    dataset: str
-    split: str
-    only: str
-    dimension: int
-    count: int
-    unreadable: tuple[str, ...] = ()
-    scope_limit: float | None = None
-    schema_version: int = SCHEMA_VERSION
-    checksums: dict[str, str] = field(default_factory=dict)
+from xray.scope import Scope, appearance, farther
 
 
 @dataclass(frozen=True)
@@ -122,12 +90,13 @@ class Gallery:
         embedding_D = np.asarray(embedding_D, np.float32)
         return embedding_D if self.projection is None else self.projection.vectors(embedding_D[np.newaxis])[0]
 
-    def scope(self, embedding_D: EmbeddingArray) -> Scope:
-        """How unlike the entries an embedding is; at the distance 0 where the gallery has no projection to tell it."""
+    def scope(self, radiograph: Radiograph, embedding_D: EmbeddingArray) -> Scope:
+        """How far a radiograph is from what can be judged; a gallery without a projection knows but its appearance."""
+        seen = appearance(radiograph)
         if self.projection is None or self.manifest.scope_limit is None:
-            return Scope(0.0, "unlike the gallery")
+            return seen
         residual = float(self.projection.residuals(np.asarray(embedding_D, np.float32)[np.newaxis])[0])
-        return Scope(residual / self.manifest.scope_limit, "unlike the gallery")
+        return farther(seen, Scope(residual / self.manifest.scope_limit, "unlike the gallery"))
 
     def nearest(self, vector_K: EmbeddingArray, wanted: Wanted) -> list[Neighbor]:
         """The nearest entries, nearest first; fewer than k when the restrictions leave fewer.
@@ -202,57 +171,6 @@ class Gallery:
         return columns
 
 
-def save_gallery(
-    folder: Path,
-    manifest: GalleryManifest,
-    entries: Sequence[GalleryEntry],
-    vectors_NK: EmbeddingArray,
-    storage: StorageChoice = "float32",
-    projection: Projection | None = None,
-) -> GalleryManifest:
-    """Write the folder whole or not at all, and return the manifest with its checksums.
-
-    Args:
-        vectors_NK: finite, of length 1.
-        storage: `float32` keeps the vectors as they are. `float16` halves the file; it moves a similarity by less
-            than 1e-4, which reorders near ties, and the lengths are mended when the gallery is read.
-        projection: what made the vectors of the embeddings, if they are not the embeddings themselves.
-    """
-    with written_whole(folder) as partial:
-        gallery_files.write_entries(partial / ENTRIES, entries)
-        gallery_files.write_vectors(partial / INDEX, vectors_NK, storage)
-        if projection is not None:
-            write_projection(partial / PROJECTION, projection)
-        checksums = {file.name: sha256(file) for file in sorted(partial.iterdir())}
-        finished = GalleryManifest(**{**asdict(manifest), "checksums": checksums})
-        write_manifest(partial, finished)
-    return finished
-
-
-def load_gallery(folder: Path, checkpoint_id: str, on_gpu: bool = False) -> Gallery:
-    """Read and verify a folder; needs 5 x N x D bytes of memory, and 4 x N x D on the GPU.
-
-    Raises:
-        ArtifactError: a file is missing or damaged, or the gallery is empty or belongs to another checkpoint.
-    """
-    manifest = read_manifest(folder, GalleryManifest)
-    verify(folder, {INDEX: "", ENTRIES: "", **manifest.checksums})
-    if manifest.checkpoint != checkpoint_id:
-        raise ArtifactError(
-            f"{folder} was built with checkpoint {manifest.checkpoint}, not {checkpoint_id}; build it again."
-        )
-    entries = gallery_files.read_entries(folder / ENTRIES)
-    vectors_ND = gallery_files.read_vectors(folder / INDEX)
-    expected = manifest.count, manifest.dimension
-    if not entries or len(entries) != manifest.count or vectors_ND.shape != expected:
-        raise ArtifactError(
-            f"{folder} has {len(entries)} entries and {len(vectors_ND)} vectors of {vectors_ND.shape[1]} numbers, but "
-            f"its manifest says {expected[0]} of {expected[1]}; build it again, and not empty."
-        )
-    projection = read_projection(folder / PROJECTION) if PROJECTION in manifest.checksums else None
-    scan = Scan.over(vectors_ND)
-    accelerator = Accelerator(lambda: gallery_files.gpu_index(vectors_ND), scan) if on_gpu else None
-    gallery = Gallery(manifest, entries, scan, accelerator, projection)
-    # The first search of a process costs ten times a later one's: nobody shall wait for it.
-    gallery.nearest(vectors_ND[0], Wanted(exclude_study=entries[0].study_key))
-    return gallery
+def abnormal_share(neighbors: Sequence[Neighbor]) -> float | None:
+    """A second opinion beside the network's probability; None without neighbors."""
+    return fmean(neighbor.entry.label == "abnormal" for neighbor in neighbors) if neighbors else None

@@ -1,10 +1,10 @@
-"""A gallery's entries and vectors to and from files, and the vectors onto a GPU; the one place that knows FAISS.
+"""What a gallery's folder is made of: entries, vectors, manifest; the one place that knows FAISS.
 
 Legend: N entries, D embedding.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ except ImportError as error:
 
 ENTRIES = "entries.parquet"
 INDEX = "index.faiss"
+SCHEMA_VERSION = 2
 GPU_SCRATCH_BYTES = 64 * 2**20
 """What FAISS may take on a GPU beside the vectors; its default is 1.5 GB."""
 
@@ -43,6 +44,32 @@ class GalleryEntry:
     @property
     def study_key(self) -> str:
         return study_key(self.body_part, self.patient, self.study)
+
+
+@dataclass(frozen=True)
+class GalleryManifest:
+    """How a gallery was built.
+
+    Attributes:
+        checkpoint: id of the checkpoint that made the embeddings; no other can query it.
+        dataset, split: what was indexed.
+        only: `abnormal` when normal radiographs were left out, else `all`.
+        unreadable: dataset paths that could not be decoded and are missing.
+        dimension: of the vectors that are searched.
+        scope_limit: residual of the projection beyond which an embedding is unlike all entries; None without one.
+        checksums: SHA-256 of each file of the folder, by name.
+    """
+
+    checkpoint: str
+    dataset: str
+    split: str
+    only: str
+    dimension: int
+    count: int
+    unreadable: tuple[str, ...] = ()
+    scope_limit: float | None = None
+    schema_version: int = SCHEMA_VERSION
+    checksums: dict[str, str] = field(default_factory=dict)
 
 
 def write_entries(file: Path, entries: Sequence[GalleryEntry]) -> None:

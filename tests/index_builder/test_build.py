@@ -21,8 +21,9 @@ from xray.artifact import read_manifest, sha256
 from xray.checkpoint import load_checkpoint, save_checkpoint
 from xray.engine import load_engine
 from xray.errors import ArtifactError, DatasetError, InputError
-from xray.gallery import PROJECTION, Gallery, GalleryManifest, Wanted, load_gallery
-from xray.gallery_files import ENTRIES, INDEX
+from xray.gallery import Gallery, Wanted
+from xray.gallery_files import ENTRIES, INDEX, GalleryManifest
+from xray.gallery_folder import PROJECTION, load_gallery
 from xray.image import read_radiograph
 from xray.mura import read_mura, records_of
 from xray.predictor import Predictor

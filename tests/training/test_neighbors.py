@@ -8,8 +8,8 @@ import pytest
 
 from training.neighbors import retrieval
 from xray.errors import InputError
-from xray.gallery import Gallery, GalleryManifest
-from xray.gallery_files import GalleryEntry
+from xray.gallery import Gallery
+from xray.gallery_files import GalleryEntry, GalleryManifest
 from xray.image import Radiograph
 from xray.mura import MuraRecord, Study
 from xray.predictor import Prediction, Prepared, StudyPrediction

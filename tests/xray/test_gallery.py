@@ -15,8 +15,9 @@ from tests.conftest import STARTER
 from xray.accelerator import Accelerator
 from xray.artifact import MANIFEST, read_manifest, sha256
 from xray.errors import ArtifactError, InputError
-from xray.gallery import Gallery, GalleryManifest, Wanted, load_gallery, save_gallery
-from xray.gallery_files import ENTRIES, INDEX, GalleryEntry, StorageChoice
+from xray.gallery import Gallery, Wanted
+from xray.gallery_files import ENTRIES, INDEX, GalleryEntry, GalleryManifest, StorageChoice
+from xray.gallery_folder import load_gallery, save_gallery
 
 COUNT, DIMENSION = 300, 24
 PARTS = ("XR_ELBOW", "XR_HAND", "XR_WRIST")
