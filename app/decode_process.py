@@ -1,20 +1,24 @@
-"""`python -m app.decode_process MAX_PIXELS`: image bytes on stdin in, a header line and raw pixels on stdout out.
+"""`python -m app.decode_process MAX_PIXELS`: files on stdin in, a header line and raw pixels for each on stdout out.
 
-What a decoder does to this process, it does to nobody else: memory is bounded, and whoever started it can end it.
+A file comes as its length in 8 bytes, then its bytes; the process ends with its input. What a decoder does to this
+process, it does to nobody else: memory is bounded, and whoever started it can end it.
 """
 
 import json
+import logging
 import os
 import resource
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 
-BASE_BYTES = 1 << 29
-"""Address space of Python and its libraries."""
+BASE_BYTES = 1 << 30
+"""Address space of Python and its libraries, those of DICOM's codecs included."""
 BYTES_A_PIXEL = 32
 """Of what Pillow and NumPy hold at once for the costliest kind of image: 16-bit colour with transparency."""
 NICENESS = 10
 """Below the engine, which callers with ordinary images wait for."""
+LENGTH_BYTES = 8
 
 
 def main() -> None:
@@ -22,22 +26,32 @@ def main() -> None:
     os.nice(NICENESS)
     limit = BASE_BYTES + BYTES_A_PIXEL * max_pixels
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    logging.disable()  # what a decoder has to say of a file may repeat a patient's name
+    # What decoders print is nobody's to read either.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    while length := sys.stdin.buffer.read(LENGTH_BYTES):
+        _answer(sys.stdin.buffer.read(int.from_bytes(length)), max_pixels)
+
+
+def _answer(data: bytes, max_pixels: int) -> None:
     from xray.errors import InputError, UnreadableImageError
-    from xray.image import decode_radiograph
+    from xray.reading import decode_radiograph
 
     try:
-        radiograph = decode_radiograph(sys.stdin.buffer.read(), max_pixels)
+        radiograph = decode_radiograph(data, max_pixels)
     except InputError as error:
         _write({"error": type(error).__name__, "detail": str(error)})
     except MemoryError:
         _write({"error": UnreadableImageError.__name__, "detail": "The image needs too much memory to decode."})
     else:
-        facts = {"inverted": radiograph.inverted, "coloured": radiograph.coloured}
-        _write({"shape": radiograph.pixels.shape, "facts": facts}, radiograph.pixels.tobytes())
+        facts = asdict(radiograph)
+        pixels = facts.pop("pixels")
+        _write({"shape": pixels.shape, "facts": facts}, pixels.tobytes())
 
 
 def _write(header: Mapping[str, object], pixels: bytes = b"") -> None:
-    sys.stdout.buffer.write(json.dumps(header).encode() + b"\n" + pixels)
+    sys.stdout.buffer.write(json.dumps({**header, "bytes": len(pixels)}).encode() + b"\n" + pixels)
+    sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from xray.engine import choose_device, load_engine
 from xray.errors import ArtifactError
 from xray.gallery import Gallery, Neighbor, Wanted
 from xray.gallery_folder import load_gallery
-from xray.image import decode_radiograph
 from xray.predictor import Predictor, StudyPrediction
 from xray.quantized import QUANTIZED
+from xray.reading import decode_radiograph
 
 CANARY = Path(__file__).resolve().parent / "canary.png"
 """A drawn radiograph, sent through a replica to see whether it still says what it said at first."""

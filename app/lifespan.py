@@ -30,6 +30,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     for task in tasks:
         task.cancel()
     await asyncio.to_thread(service.batcher.stop, service.settings.deadline_seconds)
+    await service.passes.close()
     service.workers.shutdown(cancel_futures=True)
 
 

@@ -89,6 +89,10 @@ class Passes:
         """Let go of the answers of an earlier generation."""
         self._kept.clear()
 
+    async def close(self) -> None:
+        """Let the decoders go, once nobody asks any more."""
+        await self._decoder.close()
+
     @property
     def kept_bytes(self) -> int:
         return int(self._kept.currsize)

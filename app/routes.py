@@ -13,6 +13,7 @@ from app.schemas import (
     REFUSALS,
     AnalyzeReply,
     ClassifyReply,
+    DicomReply,
     NeighborReply,
     RadiographReply,
     RegionReply,
@@ -23,6 +24,7 @@ from xray.cam import Style, regions, render
 from xray.gallery import Neighbor, Wanted, abnormal_share
 from xray.png import encode_png
 from xray.predictor import Prediction
+from xray.radiograph import DicomFacts
 
 IMAGE: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 FORM: dict[str, Any] = {
@@ -36,7 +38,7 @@ UPLOAD: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "description": "Parts named `file`, one for each view of the study, or the image itself.",
-        "content": {"multipart/form-data": FORM, "image/png": IMAGE, "image/jpeg": IMAGE},
+        "content": {"multipart/form-data": FORM, "image/png": IMAGE, "image/jpeg": IMAGE, "application/dicom": IMAGE},
     }
 }
 DEFAULT_ALPHA = 0.5
@@ -136,10 +138,15 @@ def _classification(study: AnsweredStudy) -> dict[str, Any]:
                 weight=weight,
                 width=each.prepared.radiograph.width,
                 height=each.prepared.radiograph.height,
+                dicom=_dicom(each.prepared.radiograph.dicom),
             )
             for upload, each, weight in zip(study.uploads, prediction.radiographs, prediction.weights, strict=True)
         ],
     }
+
+
+def _dicom(facts: DicomFacts | None) -> DicomReply | None:
+    return None if facts is None else DicomReply.model_validate(facts)
 
 
 async def _neighbors(study: AnsweredStudy, wanted: Wanted, service: Service) -> list[Neighbor]:

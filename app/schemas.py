@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from app.errors import PROBLEM_TYPE
 from xray.judgement import Decision
@@ -11,11 +11,25 @@ from xray.scope import ScopeReason
 NOTICE = "Research use only. Not for diagnosis."
 
 
+class DicomReply(BaseModel):
+    """What a DICOM file says of its radiograph; `spacing` is millimetres between rows and between columns."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    study_uid: str | None
+    series_uid: str | None
+    instance_uid: str | None
+    body_part: str | None
+    laterality: str | None
+    view: str | None
+    spacing: tuple[float, float] | None
+
+
 class RadiographReply(BaseModel):
     """One radiograph of the study.
 
     `logit` is before calibration, `weight` its share in the study's probability; width and height are in pixels, as a
-    viewer shows it.
+    viewer shows it. `dicom` is null for other files.
     """
 
     name: str
@@ -24,6 +38,7 @@ class RadiographReply(BaseModel):
     weight: float
     width: int
     height: int
+    dicom: DicomReply | None
 
 
 class ClassifyReply(BaseModel):

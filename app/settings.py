@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from xray.errors import InputError
-from xray.image import MAX_PIXELS
+from xray.radiograph import MAX_PIXELS
 
 STARTER = Path(__file__).resolve().parent.parent / "artifacts" / "starter"
 MEBIBYTE = 1 << 20

@@ -47,12 +47,12 @@ async def read_uploads(request: Request, settings: Settings, max_files: int) -> 
     else:
         raise UnsupportedContentTypeError(
             f"Content-Type {content_type} cannot hold a radiograph; send multipart/form-data with parts named "
-            f"'{PART}', or the image itself as image/png or image/jpeg."
+            f"'{PART}', or the image itself as image/png, image/jpeg or application/dicom."
         )
     for number, upload in enumerate(uploads, start=1):
         if not upload.data:
             raise MalformedRequestError(
-                f"Radiograph {number} of {len(uploads)} is empty; send the bytes of a PNG or JPEG."
+                f"Radiograph {number} of {len(uploads)} is empty; send the bytes of a PNG, JPEG or DICOM file."
             )
     return uploads
 

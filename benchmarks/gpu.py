@@ -19,8 +19,8 @@ from benchmarks.markdown import table
 from xray.checkpoint import Checkpoint, load_checkpoint
 from xray.cuda_engine import BATCH_SIZES, Bf16DenseNet, CudaEngine, Network, fused_engine, graphs_engine
 from xray.equality import Difference, difference, noise_canvases
-from xray.image import PixelArray
 from xray.model import ModelOutput
+from xray.radiograph import PixelArray
 from xray.torch_engine import TorchEngine
 
 ROOT = Path(__file__).resolve().parent.parent

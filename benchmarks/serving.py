@@ -22,8 +22,8 @@ from benchmarks.servers import LITSERVE, OSTEON, PLAIN, ROOT, Server, resident, 
 from tests.phantoms import draw_phantom
 from xray.checkpoint import Checkpoint, load_checkpoint
 from xray.engine import Engine, load_engine
-from xray.image import decode_radiograph
 from xray.preprocess import preprocess
+from xray.reading import decode_radiograph
 
 REAL = "../shared/FracAtlas/valid"
 IMAGES = 64

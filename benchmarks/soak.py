@@ -27,8 +27,8 @@ from benchmarks.servers import ADDRESS, OSTEON, ROOT, resident, serving
 from benchmarks.serving import pngs
 from xray.checkpoint import load_checkpoint
 from xray.engine import load_engine
-from xray.image import decode_radiograph
 from xray.predictor import Predictor
+from xray.reading import decode_radiograph
 
 CHECKPOINT = ROOT / "artifacts" / "starter" / "checkpoint"
 GROWTH = 0.05

@@ -21,9 +21,9 @@ from xray.engine import DeviceChoice, load_engine
 from xray.errors import DatasetError, InputError
 from xray.gallery_files import GalleryEntry, GalleryManifest, StorageChoice
 from xray.gallery_folder import load_gallery, save_gallery
-from xray.image import read_radiograph
 from xray.mura import MuraRecord, fingerprint, read_mura, records_of
 from xray.predictor import Predictor, Prepared
+from xray.reading import read_radiograph
 from xray.scan import EmbeddingArray
 
 SHARD_SIZE = 128

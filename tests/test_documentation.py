@@ -16,7 +16,7 @@ from tests.app.conftest import serving
 from tests.conftest import ROOT, STARTER, beside_the_checkout
 from training.evaluate import EvaluateOptions, evaluate
 from training.evaluation import Evaluation, as_sentences
-from xray.image import decode_radiograph
+from xray.reading import decode_radiograph
 
 README, MODEL_CARD = ROOT / "README.md", ROOT / "docs" / "model-card.md"
 COMMANDS = re.findall(r"^\$ (curl .+)\n((?:(?!\$ |```).*\n)*)", README.read_text(), re.MULTILINE)

@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from xray.artifact import read_manifest, write_manifest, written_whole
 from xray.errors import ArtifactError, DatasetError, InputError
-from xray.image import PixelArray, read_radiograph
 from xray.mura import SHOWN, MuraRecord, fingerprint
 from xray.preprocess import Placement, PreprocessSpec, preprocess
+from xray.radiograph import PixelArray
+from xray.reading import read_radiograph
 
 PIXELS = "pixels.u8"
 SCHEMA_VERSION = 1

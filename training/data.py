@@ -20,8 +20,9 @@ from training.options import TrainOptions
 from training.regions import cells_inside, draw_boxes
 from training.sampling import Draw
 from xray.errors import DatasetError, InputError
-from xray.image import PixelArray, read_radiograph
 from xray.mura import MuraRecord, Study
+from xray.radiograph import PixelArray
+from xray.reading import read_radiograph
 
 
 @dataclass(frozen=True)

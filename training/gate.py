@@ -18,11 +18,12 @@ from xray.checkpoint import Checkpoint, load_checkpoint
 from xray.engine import DeviceChoice, Engine, PrecisionChoice, load_engine
 from xray.equality import LIMITS, Comparison, differences, mean, precision_of, require_fit, worst
 from xray.errors import DatasetError
-from xray.image import PixelArray, read_radiograph
 from xray.model import ModelOutput
 from xray.mura import MuraRecord, Study, read_mura, records_of
 from xray.preprocess import PreprocessSpec, preprocess
 from xray.quantized import QUANTIZED
+from xray.radiograph import PixelArray
+from xray.reading import read_radiograph
 from xray.torch_engine import TorchEngine
 
 BATCH = 16

@@ -20,8 +20,8 @@ from openvino._offline_transformations import apply_moc_transformations
 
 from xray.checkpoint import Checkpoint
 from xray.errors import InputError
-from xray.image import PixelArray
 from xray.openvino_engine import to_graph
+from xray.radiograph import PixelArray
 
 # After the CPU engine, which keeps OpenVINO's telemetry, and with it NNCF's, from being imported.
 try:

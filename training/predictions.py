@@ -11,10 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from training.metrics import Sample
-from xray.image import read_radiograph
 from xray.judgement import Label
 from xray.mura import Study
 from xray.predictor import Predictor, StudyPrediction
+from xray.reading import read_radiograph
 
 
 def predict_all(predictor: Predictor, studies: Sequence[Study]) -> list[StudyPrediction]:

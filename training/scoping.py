@@ -9,9 +9,9 @@ import numpy as np
 from training.metrics import auroc
 from xray.errors import InputError
 from xray.gallery import Gallery
-from xray.image import read_radiograph
 from xray.mura import IMAGE_SUFFIXES
 from xray.predictor import Prediction, Predictor, StudyPrediction
+from xray.reading import read_radiograph
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from xray.image import PixelArray, Radiograph
 from xray.preprocess import MapArray, Placement, restore
+from xray.radiograph import PixelArray, Radiograph
 
 Style = Literal["overlay", "heatmap", "map", "boxes"]
 

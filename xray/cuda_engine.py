@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from xray.checkpoint import Checkpoint
 from xray.cuda_graphs import GraphRunner
 from xray.fused_densenet import STEM_TYPES, FusedDenseNet
-from xray.image import PixelArray
 from xray.model import ModelOutput, XrayDenseNet
+from xray.radiograph import PixelArray
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Of the graphs, ascending: a batch is padded to the next one, and cut where it is larger than the last."""

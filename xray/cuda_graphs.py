@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xray.image import PixelArray
+from xray.radiograph import PixelArray
 
 WARM_UPS = 3
 """Passes before a capture, in which cuDNN chooses its algorithms and Triton compiles: neither can be captured."""

@@ -20,9 +20,9 @@ from xray.checkpoint import Checkpoint
 from xray.cuda_engine import fused_engine, graphs_engine
 from xray.equality import difference, noise_canvases, require_equal
 from xray.errors import InputError
-from xray.image import PixelArray
 from xray.model import ModelOutput
 from xray.quantized import verified_graph
+from xray.radiograph import PixelArray
 from xray.torch_engine import TorchEngine
 
 DeviceChoice = Literal["auto", "cuda", "cpu"]

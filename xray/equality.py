@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 
 from xray.errors import ArtifactError
-from xray.image import PixelArray
 from xray.model import ModelOutput
+from xray.radiograph import PixelArray
 
 FloatArray = npt.NDArray[np.float64]
 

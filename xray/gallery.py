@@ -17,8 +17,8 @@ import numpy.typing as npt
 from xray.accelerator import Accelerator
 from xray.errors import InputError
 from xray.gallery_files import GPU_SCRATCH_BYTES, GalleryEntry, GalleryManifest
-from xray.image import Radiograph
 from xray.projection import Projection
+from xray.radiograph import Radiograph
 from xray.scan import BoolArray, DoubleArray, EmbeddingArray, RowArray, Scan
 from xray.scope import Scope, appearance, farther
 

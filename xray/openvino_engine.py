@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from xray.artifact import read_manifest, sha256, verify, write_manifest, written_whole
 from xray.checkpoint import Checkpoint
 from xray.errors import ArtifactError
-from xray.image import PixelArray
 from xray.model import ModelOutput, XrayDenseNet
 from xray.quantized import GRAPH, WEIGHTS
+from xray.radiograph import PixelArray
 
 try:
     # Importing OpenVINO reports to its makers over the network, under an id that it leaves in the home folder, unless

@@ -9,7 +9,7 @@ import struct
 import numpy as np
 from isal import isal_zlib
 
-from xray.image import PixelArray
+from xray.radiograph import PixelArray
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 BIT_DEPTH = 8

@@ -17,10 +17,10 @@ from xray.cam import Cam, cam_on_radiograph
 from xray.checkpoint import CheckpointManifest
 from xray.engine import Engine
 from xray.errors import InputError
-from xray.image import PixelArray, Radiograph
 from xray.judgement import Decision, Label, pool_views
 from xray.model import ModelOutput
 from xray.preprocess import MapArray, Placement, preprocess
+from xray.radiograph import PixelArray, Radiograph
 
 EmbeddingArray = npt.NDArray[np.float32]
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from xray.image import PixelArray, Radiograph
+from xray.radiograph import PixelArray, Radiograph
 
 IMAGENET_MEAN = 0.449
 IMAGENET_STD = 0.226

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from xray.image import Radiograph
+from xray.radiograph import Radiograph
 
 ScopeReason = Literal["in colour", "few gray levels", "unlike the gallery"]
 

@@ -6,8 +6,8 @@ Legend: B batch, S canvas side.
 import torch
 
 from xray.checkpoint import Checkpoint
-from xray.image import PixelArray
 from xray.model import ModelOutput
+from xray.radiograph import PixelArray
 
 
 class TorchEngine:

@@ -10,9 +10,10 @@ import numpy as np
 
 from xray.checkpoint import load_checkpoint
 from xray.engine import load_engine
-from xray.image import PixelArray, decode_radiograph
 from xray.model import ModelOutput
 from xray.preprocess import preprocess
+from xray.radiograph import PixelArray
+from xray.reading import decode_radiograph
 
 MAX_BATCH = 16
 BATCH_TIMEOUT_SECONDS = 0.01

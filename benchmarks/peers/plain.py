@@ -8,8 +8,8 @@ import uvicorn
 from fastapi import FastAPI, UploadFile
 
 from xray.checkpoint import load_checkpoint
-from xray.image import decode_radiograph
 from xray.preprocess import preprocess
+from xray.reading import decode_radiograph
 
 
 def create_app(checkpoint: Path) -> FastAPI:

@@ -14,7 +14,7 @@ from PIL import Image
 from app.service import Service
 from tests.app.conftest import metric, png
 from tests.phantoms import draw_phantom
-from xray.image import decode_radiograph
+from xray.reading import decode_radiograph
 
 
 def files(*images: bytes) -> list[tuple[str, tuple[str, bytes]]]:

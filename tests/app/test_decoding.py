@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app import decoding
+from app import apart, decoding
 from app.service import Service, assemble
 from tests.app.conftest import png, serving
 from tests.phantoms import draw_phantom
-from xray.image import decode_radiograph, decoding_effort
+from xray.reading import decode_radiograph, decoding_effort
 
 
 def large(width: int, height: int) -> np.ndarray:
@@ -53,7 +53,7 @@ def test_large_radiograph_is_answered_as_a_thread_would_have(service: Service, m
 def test_file_that_takes_too_long_is_refused_and_meanwhile_others_are_answered(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "ONE_THREAD", ("sh", "-c", "exec sleep 60"))
+    monkeypatch.setattr(apart, "ONE_THREAD", ("sh", "-c", "exec sleep 60"))
     settings = service.settings.model_copy(update={"decode_seconds": 1.0, "decode_threads": 1})
     with serving(assemble(settings, service.generation)) as client:
         replies: list[httpx.Response] = []
@@ -78,7 +78,7 @@ def test_decoder_that_needs_too_much_memory_or_dies_is_told_of_and_the_next_is_f
     with serving(assemble(service.settings, service.generation)) as client:
         for command in (("env", "prlimit", "--as=150000000"), ("env", "false")):
             with monkeypatch.context() as patch:
-                patch.setattr(decoding, "ONE_THREAD", command)
+                patch.setattr(apart, "ONE_THREAD", command)
                 reply = client.post("/classify", files={"file": body}, timeout=60)
             assert reply.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
             assert reply.json()["type"].endswith("UnreadableImageError")
@@ -96,7 +96,7 @@ def test_decoder_that_ends_before_it_is_given_the_image_is_told_of(
         await asyncio.sleep(0.1)
         return process
 
-    monkeypatch.setattr(decoding, "ONE_THREAD", ("env", "false"))
+    monkeypatch.setattr(apart, "ONE_THREAD", ("env", "false"))
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start_and_see_it_end)
     with serving(assemble(service.settings, service.generation)) as client:
         reply = client.post("/classify", files={"file": png(large(4000, 3500))}, timeout=60)

@@ -24,9 +24,9 @@ from xray.errors import ArtifactError, DatasetError, InputError
 from xray.gallery import Gallery, Wanted
 from xray.gallery_files import ENTRIES, INDEX, GalleryManifest
 from xray.gallery_folder import PROJECTION, load_gallery
-from xray.image import read_radiograph
 from xray.mura import read_mura, records_of
 from xray.predictor import Predictor
+from xray.reading import read_radiograph
 from xray.scan import Scan
 
 RADIOGRAPHS = 2 * SHARD_SIZE + 20

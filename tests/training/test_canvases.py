@@ -9,9 +9,9 @@ import pytest
 from tests.phantoms import write_dataset
 from training.canvases import PIXELS, Canvases, decode_once
 from xray.errors import ArtifactError, DatasetError
-from xray.image import read_radiograph
 from xray.mura import MuraRecord, read_mura, records_of
 from xray.preprocess import PreprocessSpec, preprocess
+from xray.reading import read_radiograph
 
 SPEC = PreprocessSpec(size=64)
 

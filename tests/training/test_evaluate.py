@@ -16,9 +16,9 @@ from training.evaluation import Evaluation
 from xray.checkpoint import load_checkpoint
 from xray.engine import load_engine
 from xray.errors import DatasetError
-from xray.image import read_radiograph
 from xray.mura import read_mura
 from xray.predictor import Predictor
+from xray.reading import read_radiograph
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from xray.checkpoint import Checkpoint, load_checkpoint
 from xray.engine import Engine
 from xray.equality import LIMITS, difference
 from xray.errors import ArtifactError, DatasetError
-from xray.image import PixelArray
 from xray.model import ModelOutput
 from xray.mura import read_mura, records_of
+from xray.radiograph import PixelArray
 from xray.torch_engine import TorchEngine
 
 CPU = torch.device("cpu")

@@ -10,10 +10,10 @@ from training.neighbors import retrieval
 from xray.errors import InputError
 from xray.gallery import Gallery
 from xray.gallery_files import GalleryEntry, GalleryManifest
-from xray.image import Radiograph
 from xray.mura import MuraRecord, Study
 from xray.predictor import Prediction, Prepared, StudyPrediction
 from xray.preprocess import Placement
+from xray.radiograph import Radiograph
 from xray.scan import Scan
 
 D = 16

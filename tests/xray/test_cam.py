@@ -5,8 +5,8 @@ import pytest
 
 from tests.phantoms import draw_phantom
 from xray.cam import Cam, cam_on_radiograph, regions, render
-from xray.image import Radiograph
 from xray.preprocess import PreprocessSpec, locate
+from xray.radiograph import Radiograph
 
 RADIOGRAPH = Radiograph(draw_phantom(seed=4, height=256, width=205))
 PLACEMENT = locate(RADIOGRAPH, PreprocessSpec(size=192))

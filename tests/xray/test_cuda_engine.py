@@ -25,8 +25,8 @@ from xray.cuda_engine import (
 from xray.engine import load_engine
 from xray.equality import difference, noise_canvases, require_equal
 from xray.fused_densenet import FusedDenseNet
-from xray.image import PixelArray
 from xray.model import ModelOutput
+from xray.radiograph import PixelArray
 from xray.torch_engine import TorchEngine
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

@@ -18,12 +18,12 @@ from xray.checkpoint import Checkpoint, load_checkpoint
 from xray.engine import BuildEngine, Engine, first_equal, load_engine
 from xray.equality import Comparison, Difference, difference, require_equal, require_fit
 from xray.errors import ArtifactError
-from xray.image import Radiograph
 from xray.model import ModelOutput, pool
 from xray.mura import read_mura, records_of
 from xray.openvino_engine import CpuPrecision, OpenVinoEngine
 from xray.preprocess import preprocess
 from xray.quantized import GRAPH, WEIGHTS
+from xray.radiograph import Radiograph
 from xray.torch_engine import TorchEngine
 
 CPU = torch.device("cpu")

@@ -9,9 +9,10 @@ import torch
 from tests.conftest import STARTER
 from tests.phantoms import draw_phantom
 from xray.checkpoint import load_checkpoint
-from xray.image import Radiograph, read_radiograph
 from xray.model import MapPooling, pool
 from xray.preprocess import preprocess
+from xray.radiograph import Radiograph
+from xray.reading import read_radiograph
 from xray.torch_engine import TorchEngine
 
 

@@ -10,9 +10,9 @@ import pytest
 from tests.phantoms import draw_phantom
 from xray.checkpoint import load_checkpoint
 from xray.engine import load_engine
-from xray.image import Radiograph
 from xray.judgement import Calibration
 from xray.predictor import Predictor
+from xray.radiograph import Radiograph
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from tests.phantoms import draw_phantom
-from xray.image import Radiograph
 from xray.preprocess import Framing, PreprocessSpec, locate, place, preprocess, restore
+from xray.radiograph import Radiograph
 
 SHAPES = [(512, 410), (410, 512), (97, 203), (64, 64), (31, 900), (2000, 40)]
 

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from tests.phantoms import draw_phantom
-from xray.image import Radiograph, decode_radiograph, read_radiograph
+from xray.radiograph import Radiograph
+from xray.reading import decode_radiograph, read_radiograph
 from xray.scope import appearance
 
 

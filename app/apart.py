@@ -1,0 +1,128 @@
+"""Image bytes in, a radiograph out, by processes in which a decoder can do no harm.
+
+A process is kept warm for the next file, for its imports cost more than most files; after some files, and after any
+trouble, another one takes its place.
+"""
+
+import asyncio
+import contextlib
+import json
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from app.decode_process import LENGTH_BYTES
+from app.settings import Settings
+from xray import errors
+from xray.errors import InputError, UnreadableImageError
+from xray.radiograph import DicomFacts, Radiograph
+
+ROOT = Path(__file__).resolve().parent.parent
+ONE_THREAD = ("env", "OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1")
+"""Each thread of a pool that decoding never uses would take address space from the image."""
+PIPE_BYTES = 1 << 20
+"""That are read of a process' answer before it has to wait."""
+FILES_A_PROCESS = 50
+"""What a decoder leaks goes with its process."""
+BROUGHT_DOWN = "The image brings its decoder down; export it again as an ordinary file."
+
+
+@dataclass
+class _Worker:
+    """A process and the files that it has answered."""
+
+    process: Process
+    files: int = 0
+
+
+class DecoderProcesses:
+    """As many processes as decode at once; touched on the event loop only."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._max_pixels, self._seconds = settings.max_pixels, settings.decode_seconds
+        self._turns = asyncio.Semaphore(settings.decode_threads)
+        self._idle: list[_Worker] = []
+
+    async def decode(self, data: bytes) -> Radiograph:
+        """See `xray.reading.decode_radiograph`.
+
+        Raises:
+            UnreadableImageError: also where decoding took too long or too much memory, or brought the decoder down.
+            InputError: any other that decoding raises.
+        """
+        try:
+            async with self._turns, asyncio.timeout(self._seconds), self._process() as process:
+                header, pixels = await _asked(process, data)
+        except TimeoutError as error:
+            raise UnreadableImageError(
+                f"The image takes more than {self._seconds:g} s to decode; save it as an ordinary file."
+            ) from error
+        except (OSError, asyncio.IncompleteReadError, RuntimeError, ValueError) as error:
+            # RuntimeError is uvloop's, where the process has ended before it was given the image.
+            raise UnreadableImageError(BROUGHT_DOWN) from error
+        if "error" in header:
+            kind: type[InputError] = getattr(errors, header["error"])
+            raise kind(header["detail"])
+        return _radiograph(header, pixels)
+
+    async def close(self) -> None:
+        """Let the idle processes go; they end with their input."""
+        for worker in self._idle:
+            _close_input(worker.process)
+        await asyncio.gather(*(worker.process.wait() for worker in self._idle))
+        self._idle.clear()
+
+    @contextlib.asynccontextmanager
+    async def _process(self) -> AsyncIterator[Process]:
+        """An idle process or a new one, which is kept only if the block succeeds: else it may still be at its file."""
+        worker = self._take() or _Worker(await self._start())
+        try:
+            yield worker.process
+        except BaseException:  # a caller that hung up, too
+            if worker.process.returncode is None:
+                worker.process.kill()
+            raise
+        worker.files += 1
+        if worker.files < FILES_A_PROCESS:
+            self._idle.append(worker)
+        else:
+            _close_input(worker.process)
+
+    def _take(self) -> _Worker | None:
+        while self._idle:
+            if (worker := self._idle.pop()).process.returncode is None:
+                return worker
+        return None
+
+    async def _start(self) -> Process:
+        command = [*ONE_THREAD, sys.executable, "-m", "app.decode_process", str(self._max_pixels)]
+        return await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=PIPE, stdout=PIPE, limit=PIPE_BYTES)
+
+
+async def _asked(process: Process, data: bytes) -> tuple[dict[str, Any], bytes]:
+    """What the process writes of a file: a header and pixels."""
+    assert process.stdin is not None
+    assert process.stdout is not None, "both are pipes"
+    process.stdin.write(len(data).to_bytes(LENGTH_BYTES) + data)
+    await process.stdin.drain()
+    header = json.loads(await process.stdout.readline())
+    return header, await process.stdout.readexactly(header["bytes"])
+
+
+def _close_input(process: Process) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
+
+
+def _radiograph(header: dict[str, Any], pixels: bytes) -> Radiograph:
+    pixels_HW = np.frombuffer(pixels, np.uint8).reshape(header["shape"])
+    facts = header["facts"]
+    return Radiograph(
+        pixels_HW, facts["inverted"], facts["coloured"], msgspec.convert(facts["dicom"], DicomFacts | None)
+    )

@@ -1,0 +1,128 @@
+"""A DICOM file may be posted wherever a PNG may, gives the same answer, and can do no harm."""
+
+import asyncio
+import logging
+from functools import cache
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
+
+from app import apart
+from app.service import Service, assemble
+from tests.app.conftest import png, serving
+from tests.dicom_files import ENCODERS, NATIVE, dicom, encapsulated, header_of, inflating
+from tests.phantoms import draw_phantom
+
+PHANTOM = draw_phantom(seed=7, fracture=True)
+
+
+def posted(client: httpx.Client, body: bytes, path: str = "/classify") -> httpx.Response:
+    return client.post(path, content=body, headers={"Content-Type": "application/dicom"})
+
+
+@pytest.mark.parametrize("syntax", [*NATIVE, *ENCODERS], ids=lambda syntax: syntax.name)
+def test_same_radiograph_as_png_and_as_dicom_has_the_same_probability(client: httpx.Client, syntax: UID) -> None:
+    expected = client.post("/classify", files={"file": png(PHANTOM)}).json()
+    answered = posted(client, dicom(PHANTOM, 8, syntax)).json()
+    assert answered["probability"] == expected["probability"]
+    assert answered["radiographs"][0]["logit"] == expected["radiographs"][0]["logit"]
+
+
+def test_either_photometric_interpretation_has_the_same_probability(client: httpx.Client) -> None:
+    inverse = dicom(255 - PHANTOM, PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="INVERSE")
+    answers = [posted(client, body).json()["probability"] for body in (dicom(PHANTOM), inverse)]
+    assert answers[0] == answers[1]
+
+
+def test_reply_tells_the_facts_of_the_file_and_none_of_another_image(client: httpx.Client) -> None:
+    study = [("file", ("1.dcm", dicom(PHANTOM))), ("file", ("2.png", png(PHANTOM)))]
+    radiographs = client.post("/classify", files=study).json()["radiographs"]
+    assert radiographs[0]["dicom"] == {
+        "study_uid": "1.2.826.0.1.3680043.10.1338.1",
+        "series_uid": "1.2.826.0.1.3680043.10.1338.2",
+        "instance_uid": "1.2.826.0.1.3680043.10.1338.3",
+        "body_part": "XR_HAND",
+        "laterality": "L",
+        "view": "PA",
+        "spacing": [0.15, 0.15],
+    }
+    assert radiographs[1]["dicom"] is None
+
+
+@pytest.mark.parametrize("path", ["/cam", "/retrieve", "/analyze"])
+def test_every_endpoint_takes_it(client: httpx.Client, path: str) -> None:
+    reply = posted(client, dicom(PHANTOM), path)
+    assert reply.status_code == HTTPStatus.OK
+    same = client.post(path, files={"file": ("radiograph", png(PHANTOM))})
+    if path != "/analyze":
+        assert reply.content == same.content
+
+
+@cache
+def bombs() -> dict[str, bytes]:
+    large = {"Rows": 30000, "Columns": 30000}
+    return {
+        "deflated": inflating(dicom(PHANTOM, 8, DeflatedExplicitVRLittleEndian), 400 << 20),
+        "run-length": encapsulated(header_of(PHANTOM, syntax=RLELossless, **large), bytes(4000)),
+        "jpeg 2000": encapsulated(
+            header_of(PHANTOM, syntax=JPEG2000Lossless, Rows=160, Columns=128), bytes(range(200)) * 20
+        ),
+        "jpeg 2000 of other size": dicom(np.tile(PHANTOM, (30, 30)), 8, JPEG2000Lossless).replace(
+            (30 * 160).to_bytes(2, "little"), (160).to_bytes(2, "little"), 1
+        ),
+        "cut": dicom(PHANTOM)[:-5000],
+        "nothing but a preamble": bytes(128) + b"DICM",
+        "CT": dicom(PHANTOM, Modality="CT"),
+        "constant": dicom(np.full((160, 128), 9, np.uint8)),
+    }
+
+
+@pytest.mark.parametrize("name", bombs())
+def test_hostile_file_is_refused_and_the_next_is_fine(client: httpx.Client, name: str) -> None:
+    refused = posted(client, bombs()[name])
+    assert refused.status_code in (
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+    )
+    assert refused.json()["detail"]
+    assert posted(client, dicom(PHANTOM)).status_code == HTTPStatus.OK
+
+
+def test_process_is_kept_for_the_next_file_and_given_up_after_some(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[asyncio.subprocess.Process] = []
+    start = asyncio.create_subprocess_exec
+
+    async def counted(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        started.append(await start(*command, **options))
+        return started[-1]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", counted)
+    monkeypatch.setattr(apart, "FILES_A_PROCESS", 3)
+    with serving(assemble(service.settings, service.generation)) as client:
+        for number in range(4):
+            assert posted(client, dicom(draw_phantom(seed=number))).status_code == HTTPStatus.OK
+    assert len(started) == 2
+    assert all(process.returncode == 0 for process in started)
+
+
+def test_patient_is_in_no_reply_and_no_log(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.warns(UserWarning, match="Canary"):
+        odd = dicom(PHANTOM, Modality="Canary^Bird", BodyPartExamined="Canary^Bird")
+    bodies = [dicom(PHANTOM), *bombs().values(), odd]
+    caplog.clear()
+    capfd.readouterr()
+    caplog.set_level(logging.DEBUG)
+    told = "".join(posted(client, body, path).text for body in bodies for path in ("/classify", "/analyze?cam=none"))
+    said = capfd.readouterr()
+    written = told + caplog.text + said.out + said.err + client.get("/metrics").text
+    assert "canary^" not in written.lower()
+    assert not {"CANARY-4711", "CANARY-0815", "19010203"} & set(written.replace('"', " ").split())

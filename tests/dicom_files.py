@@ -1,0 +1,145 @@
+"""DX files of drawn or real radiographs, in every transfer syntax, and what dcmtk shows of them."""
+
+import io
+import subprocess
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from PIL import Image
+from pydicom import Dataset, FileDataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
+ENCODERS: dict[UID, Callable[[np.ndarray], bytes]] = {
+    JPEGLossless: lambda pixels: imagecodecs.ljpeg_encode(pixels),
+    JPEGLosslessSV1: lambda pixels: imagecodecs.ljpeg_encode(pixels),
+    JPEGLSLossless: lambda pixels: imagecodecs.jpegls_encode(pixels),
+    JPEG2000Lossless: lambda pixels: imagecodecs.jpeg2k_encode(pixels, codecformat="j2k", reversible=True, level=0),
+    HTJ2KLossless: lambda pixels: imagecodecs.htj2k_encode(pixels),
+}
+LOSSY: dict[UID, Callable[[np.ndarray], bytes]] = {
+    JPEGBaseline8Bit: lambda pixels: imagecodecs.jpeg8_encode(pixels, level=95),
+    JPEGLSNearLossless: lambda pixels: imagecodecs.jpegls_encode(pixels, level=2),
+    JPEG2000: lambda pixels: imagecodecs.jpeg2k_encode(pixels, codecformat="j2k", reversible=False, level=60),
+}
+META_LENGTH = 140
+"""Where a file says how long its meta header is behind that."""
+CANARY = "Canary^Bird"
+"""The patient's name in every file, to be found nowhere else."""
+
+
+def header_of(pixels: np.ndarray, bits: int = 8, syntax: UID = ExplicitVRLittleEndian, **tags: object) -> FileDataset:
+    """A DX of one hand, its pixels not in it yet; `tags` are set beside or instead of the usual ones."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = syntax
+    meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    meta.MediaStorageSOPInstanceUID = "1.2.826.0.1.3680043.10.1338.3"
+    header = FileDataset(
+        "",
+        {},
+        file_meta=meta,
+        preamble=bytes(128),
+        is_implicit_VR=syntax == ImplicitVRLittleEndian,
+        is_little_endian=syntax != ExplicitVRBigEndian,
+    )
+    header.SOPClassUID, header.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    header.StudyInstanceUID, header.SeriesInstanceUID = "1.2.826.0.1.3680043.10.1338.1", "1.2.826.0.1.3680043.10.1338.2"
+    header.PatientName, header.PatientID, header.PatientBirthDate = CANARY, "CANARY-4711", "19010203"
+    header.AccessionNumber = "CANARY-0815"
+    header.Modality, header.BodyPartExamined, header.ImageLaterality = "DX", "HAND", "L"
+    header.ViewPosition, header.ImagerPixelSpacing = "PA", [0.15, 0.15]
+    header.PresentationIntentType = "FOR PRESENTATION"
+    header.Rows, header.Columns = pixels.shape
+    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
+    header.BitsAllocated, header.BitsStored, header.HighBit = 8 if bits <= 8 else 16, bits, bits - 1
+    header.PixelRepresentation = 0
+    for name, value in tags.items():
+        if value is None:
+            delattr(header, name)
+        else:
+            setattr(header, name, value)
+    return header
+
+
+def dicom(pixels: np.ndarray, bits: int = 8, syntax: UID = ExplicitVRLittleEndian, **tags: object) -> bytes:
+    """A file's bytes. `pixels` are the stored values as words, (H, W) of 8 or 16 bits."""
+    header = header_of(pixels, bits, syntax, **tags)
+    word = np.dtype(np.uint8 if bits <= 8 else np.uint16)
+    words = pixels.astype(word) if pixels.dtype.kind == "u" else pixels.astype(f"i{word.itemsize}").view(word)
+    if syntax in NATIVE:
+        stored = words.astype(word.newbyteorder(">" if syntax == ExplicitVRBigEndian else "<")).tobytes()
+        header.PixelData = stored + bytes(len(stored) % 2)
+        header["PixelData"].VR = "OB" if bits <= 8 else "OW"
+        return saved(header)
+    return encapsulated(header, ({**ENCODERS, **LOSSY}[syntax])(words))
+
+
+def encapsulated(header: Dataset, stream: bytes) -> bytes:
+    header.PixelData = encapsulate([stream])
+    header["PixelData"].VR = "OB"
+    header["PixelData"].is_undefined_length = True
+    return saved(header)
+
+
+def saved(header: Dataset) -> bytes:
+    buffer = io.BytesIO()
+    header.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def inflating(data: bytes, size: int) -> bytes:
+    """The meta header of a deflated file, and behind it what inflates to `size` zeros."""
+    start = META_LENGTH + 4 + int.from_bytes(data[META_LENGTH : META_LENGTH + 4], "little")
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    zeros = bytes(1 << 20)
+    body = b"".join(deflater.compress(zeros) for _ in range(size >> 20)) + deflater.flush()
+    return data[:start] + body
+
+
+def shown_by_dcmtk(data: bytes, folder: Path, *options: str) -> np.ndarray:
+    """(H, W) uint8 of `dcmj2pnm` with the file's first window or look-up table."""
+    source, target = folder / "shown.dcm", folder / "shown.png"
+    source.write_bytes(data)
+    run("dcmj2pnm", "+on", *(options or ("+Wi", "1")), source, target)
+    return np.asarray(Image.open(target).convert("L"))
+
+
+def recoded(tool: str, data: bytes, folder: Path, *options: str) -> bytes:
+    """The file as one of dcmtk's encoders writes it."""
+    source, target = folder / "plain.dcm", folder / "coded.dcm"
+    source.write_bytes(data)
+    run(tool, *options, source, target)
+    return target.read_bytes()
+
+
+def run(*command: Any) -> str:
+    done = subprocess.run([str(each) for each in command], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, f"{command[0]}: {done.stderr}"
+    return done.stdout + done.stderr
+
+
+EXTENDED = JPEGExtended12Bit
+LOSSLESS = (*NATIVE, *ENCODERS, RLELossless)
