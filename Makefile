@@ -19,6 +19,7 @@ serve: .venv/runtime  ## set up and serve (PORT=, OSTEON_*=)
 	OSTEON_PORT=$(PORT) exec $(BIN)/python -m app
 
 test: .venv/dev  ## set up and run all tests
+	@tests/install-tools || echo "the tests that need other projects' programs are skipped"
 	$(BIN)/python -m pytest
 
 check: .venv/dev  ## format, lint, types, import contracts, Dockerfile, compose file
