@@ -31,15 +31,15 @@ def fit_calibration(logits_N: FloatArray, targets_N: TargetArray) -> Calibration
 
 
 def youden_threshold(targets_N: TargetArray, probabilities_N: FloatArray) -> float:
-    """The probability at or above which sensitivity + specificity is largest (Youden 1950)."""
+    """The probability above which sensitivity + specificity is largest (Youden 1950)."""
     false_rates, true_rates, thresholds = roc_curve(targets_N, probabilities_N)
     # The first of scikit-learn's thresholds is infinite: nothing is abnormal.
-    return float(thresholds[1:][np.argmax((true_rates - false_rates)[1:])])
+    return _below(float(thresholds[1:][np.argmax((true_rates - false_rates)[1:])]), probabilities_N)
 
 
 def sensitive_threshold(targets_N: TargetArray, probabilities_N: FloatArray) -> float:
-    """The greatest probability at or above which lie `SENSITIVE` of the abnormal studies."""
-    return _kept_from_below(probabilities_N[targets_N == 1], 1 - SENSITIVE)
+    """The greatest probability above which lie `SENSITIVE` of the abnormal studies."""
+    return _below(_kept_from_below(probabilities_N[targets_N == 1], 1 - SENSITIVE), probabilities_N)
 
 
 def fit_uncertainty(targets_N: TargetArray, probabilities_N: FloatArray, error_rate: float) -> UncertaintyBand:
@@ -53,9 +53,17 @@ def fit_uncertainty(targets_N: TargetArray, probabilities_N: FloatArray, error_r
     left_out = [int(error_rate * (len(group) + 1)) for group in (abnormal, normal)]
     return UncertaintyBand(
         error_rate,
-        abnormal_from=float(abnormal[left_out[0] - 1]) if left_out[0] else 0.0,
-        normal_to=float(normal[-left_out[1]]) if left_out[1] else 1.0,
+        abnormal_from=_below(float(abnormal[left_out[0] - 1]), probabilities_N) if left_out[0] else 0.0,
+        normal_to=1 - _below(1 - float(normal[-left_out[1]]), 1 - probabilities_N) if left_out[1] else 1.0,
     )
+
+
+def _below(value: float, probabilities_N: FloatArray) -> float:
+    """Halfway from one of the probabilities to the next smaller one, or to 0.
+
+    A study that lay on a threshold would be called otherwise by the next processor, whose last bits differ.
+    """
+    return (value + float(probabilities_N[probabilities_N < value].max(initial=0.0))) / 2
 
 
 def _kept_from_below(values: FloatArray, share: float) -> float:

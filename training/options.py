@@ -13,7 +13,7 @@ from xray.judgement import StudyPooling
 from xray.model import MapPooling, MapSpec
 from xray.preprocess import MAX_SIZE, MIN_SIZE, Framing, PreprocessSpec
 
-Precision = Literal["bfloat16", "float32"]
+Precision = Literal["auto", "bfloat16", "float32"]
 
 MACHINE_ONLY = frozenset({"data", "out", "device", "workers", "save_minutes"})
 """Options that say where a run happens, not what it computes: they may change when it is resumed."""
@@ -73,8 +73,9 @@ class TrainOptions:
     ema: float = 0.0
     """Validate and keep a moving average of the weights that forgets so slowly (0.99: a hundred steps); 0 keeps the
     weights themselves."""
-    precision: Precision = "bfloat16"
-    """Arithmetic of the features in training; validation during training uses the same."""
+    precision: Precision = "auto"
+    """Arithmetic of the features in training; validation during training uses the same. `auto` is bfloat16 where the
+    device has it: a CPU that has to imitate it takes a hundred times as long."""
 
     storage: StorageType = "float32"
     """How the weights of OUT/best and OUT/last are stored."""

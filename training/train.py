@@ -161,7 +161,16 @@ def _loader(bags: StudyBags, batches: list[list[Draw]], options: TrainOptions) -
 
 
 def _autocast(run: Run) -> torch.autocast:
-    return torch.autocast(run.processes.device.type, torch.bfloat16, enabled=run.options.precision == "bfloat16")
+    device = run.processes.device.type
+    chosen = run.options.precision
+    in_bfloat16 = multiplies_in_bfloat16(device) if chosen == "auto" else chosen == "bfloat16"
+    return torch.autocast(device, torch.bfloat16, enabled=in_bfloat16)
+
+
+def multiplies_in_bfloat16(device: str) -> bool:
+    """Whether a device of that type has the arithmetic in hardware."""
+    capabilities = torch.cpu.get_capabilities()
+    return device == "cuda" or any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
 
 
 def _finite(loss: float, progress: Progress) -> float:

@@ -155,7 +155,8 @@ def test_given_weights_are_where_a_run_starts(options: TrainOptions, tiny_checkp
     given = load_checkpoint(tiny_checkpoint).model.state_dict()
     assert all(torch.equal(started[name], tensor) for name, tensor in given.items())
     weighing = replace(options, weights=str(tiny_checkpoint), study_pooling="attention", map_stride=16)
-    assert all(torch.equal(initial_model(weighing).state_dict()[name], tensor) for name, tensor in given.items())
+    extended = initial_model(weighing).state_dict()
+    assert all(torch.equal(extended[name], tensor) for name, tensor in given.items())
     with pytest.raises(ArtifactError, match="is a densenet121, not a densenet169"):
         initial_model(replace(options, weights=str(tiny_checkpoint), architecture="densenet169"))
 
