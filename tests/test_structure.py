@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import ROOT
 from xray.checkpoint import CODE_VERSION
 
-PACKAGES = ("app", "training", "index_builder", "xray")
+PACKAGES = ("app", "training", "index_builder", "pacs", "xray")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 40
 
@@ -49,7 +49,7 @@ def test_version_is_one_and_the_same_everywhere() -> None:
 
 
 def test_service_starts_without_what_it_does_not_use() -> None:
-    unused = "{'torchvision', 'torch._dynamo', 'matplotlib', 'sklearn'}"
+    unused = "{'torchvision', 'torch._dynamo', 'matplotlib', 'sklearn', 'highdicom', 'sqlalchemy'}"
     program = f"import sys, app.main; sys.exit(str({unused} & {{*sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stderr.strip() == "set()"

@@ -1,0 +1,1 @@
+"""What a hospital's archive is given and asked for; the programs stand on it, and it stands on xray."""

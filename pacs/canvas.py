@@ -1,0 +1,147 @@
+"""What was found in a study in, one picture of it out: its overlays side by side under a banner.
+
+    +-- notice --------------------+
+    |   what was found, by whom    |
+    +-- caption --+-- caption -----+
+    |   overlay   |    overlay     |
+    +-------------+----------------+
+    |   what the colours mean      |
+    +------------------------------+
+
+The size of the letters follows that of the picture: a viewer fits the picture into its window, and shrinks both.
+Nothing of the patient is drawn.
+"""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw
+
+from pacs.finding import ALGORITHM, NOTICE, RadiographFinding, StudyFinding
+from pacs.lettering import BOUND, Colour, paragraph
+from xray.dicom_tags import facts_of
+from xray.radiograph import PixelArray
+
+MAX_IN_ROW = 4
+MIN_HEIGHT, MAX_HEIGHT = 512, 1024
+"""Of an overlay, in pixels; all have the same."""
+MAX_WIDTH, MAX_SUM = 4096, 3072
+"""Of a row of overlays, and of the heights of all rows, in pixels; more than these shrinks the overlays."""
+MIN_WIDTH, MIN_CELL = 720, 240
+"""Of the picture and of the place of an overlay, in pixels: less has no room for words."""
+MAX_STEEPNESS = 2
+"""Height of all overlays by the width of the picture, beyond which the notice would not fit into a line."""
+GAP = 8
+"""Between overlays, in pixels."""
+LETTERS_ACROSS, MAX_LETTERS_ACROSS = 36, 64
+"""The side of a square as large as all overlays, and the longest side they may have, by the size of a letter."""
+NOTICE_SIZE, DETAIL_SIZE = 1.6, 0.8
+"""By the size of the other letters."""
+FRAME_SHARE = 300
+"""Height of an overlay by the thickness of a frame."""
+
+KEY = "Red: where the evidence is greatest in each radiograph. White frames: its regions."
+BLACK, WHITE, GRAY, AMBER = (0, 0, 0), (255, 255, 255), (190, 190, 190), (255, 191, 0)
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One radiograph's place in its row."""
+
+    picture_HW3: PixelArray
+    caption: str
+
+    @property
+    def width(self) -> int:
+        return max(MIN_CELL, int(self.picture_HW3.shape[1]))
+
+
+def draw(finding: StudyFinding) -> PixelArray:
+    """(H, W, 3) uint8 RGB."""
+    rows = _rows(finding.radiographs)
+    height = sum(row[0].picture_HW3.shape[0] for row in rows)
+    width = max(MIN_WIDTH, height // MAX_STEEPNESS, *(_row_width(row) for row in rows))
+    size = max(math.isqrt(width * height) // LETTERS_ACROSS, max(width, height) // MAX_LETTERS_ACROSS)
+    strips = [_words(NOTICE, round(NOTICE_SIZE * size), width, (BLACK, AMBER))]
+    strips += [_words(sentence, size, width, (WHITE, BLACK)) for sentence in _statements(finding)]
+    strips += [_words(detail, round(DETAIL_SIZE * size), width, (GRAY, BLACK)) for detail in _details(finding)]
+    strips += [_row_picture(row, size, width) for row in rows]
+    strips.append(_words(KEY, round(DETAIL_SIZE * size), width, (GRAY, BLACK)))
+    return np.concatenate(strips)
+
+
+def _rows(radiographs: tuple[RadiographFinding, ...]) -> list[list[_Cell]]:
+    """All overlays in one height, so many of them beside each other as can be seen."""
+    numbered = list(enumerate(radiographs, 1))
+    rows = [numbered[start : start + MAX_IN_ROW] for start in range(0, len(numbered), MAX_IN_ROW)]
+    aspects = [sum(each.overlay_HW3.shape[1] / each.overlay_HW3.shape[0] for _, each in row) for row in rows]
+    tallest = max(each.overlay_HW3.shape[0] for each in radiographs)
+    height = int(min(max(MIN_HEIGHT, tallest), MAX_HEIGHT, MAX_WIDTH / max(aspects), MAX_SUM / len(rows)))
+    return [
+        [_Cell(_scaled(each, height), _caption(each, number, len(radiographs))) for number, each in row] for row in rows
+    ]
+
+
+def _scaled(radiograph: RadiographFinding, height: int) -> PixelArray:
+    """The overlay in that height, with frames around its regions: white between black, to be seen on any colour."""
+    old_height, old_width = radiograph.overlay_HW3.shape[:2]
+    scale = height / old_height
+    size = max(1, round(scale * old_width)), height
+    smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    picture_HW3 = np.asarray(cv2.resize(radiograph.overlay_HW3, size, interpolation=smooth), np.uint8)
+    thickness = max(2, height // FRAME_SHARE)
+    for box in radiograph.regions:
+        first = round(scale * box.left) - thickness, round(scale * box.top) - thickness
+        last = round(scale * (box.left + box.width)) + thickness, round(scale * (box.top + box.height)) + thickness
+        cv2.rectangle(picture_HW3, first, last, BLACK, 3 * thickness)
+        cv2.rectangle(picture_HW3, first, last, WHITE, thickness)
+    return picture_HW3
+
+
+def _caption(radiograph: RadiographFinding, number: int, count: int) -> str:
+    facts = facts_of(radiograph.header)
+    tags = " ".join(tag for tag in (facts.laterality, facts.view) if tag)
+    which = ", ".join(part for part in (f"{number} of {count}" if count > 1 else "", tags) if part)
+    return f"{which}{': ' if which else ''}probability{BOUND}{radiograph.probability:.3f}"
+
+
+def _row_width(row: list[_Cell]) -> int:
+    return sum(cell.width for cell in row) + GAP * (len(row) - 1)
+
+
+def _statements(finding: StudyFinding) -> list[str]:
+    found = [
+        f"Probability of abnormality {finding.probability:.3f}, threshold {finding.threshold:.3f}",
+        f"Label: {finding.label}. Decision: {finding.decision}.",
+    ]
+    if finding.left_out:
+        found.append(f"Radiographs that could not be judged: {len(finding.left_out)}. The report says why.")
+    return found
+
+
+def _details(finding: StudyFinding) -> list[str]:
+    return [f"{ALGORITHM} {finding.version}, checkpoint {finding.checkpoint}"]
+
+
+def _words(text: str, size: int, width: int, colours: tuple[Colour, Colour]) -> PixelArray:
+    """(h, width, 3): the text in the first colour on the second."""
+    words = paragraph(text, size, width)
+    strip = Image.new("RGB", (width, words.height), colours[1])
+    words.draw(ImageDraw.Draw(strip), colours[0])
+    return np.asarray(strip)
+
+
+def _row_picture(row: list[_Cell], size: int, width: int) -> PixelArray:
+    """(h, width, 3): captions, and under each its overlay; the row in the middle of the width."""
+    captions = [_words(cell.caption, size, cell.width, (WHITE, BLACK)) for cell in row]
+    above, height = max(caption.shape[0] for caption in captions), row[0].picture_HW3.shape[0]
+    picture_HW3 = np.zeros((above + height + GAP, width, 3), np.uint8)
+    left = (width - _row_width(row)) // 2
+    for cell, caption in zip(row, captions, strict=True):
+        picture_HW3[: caption.shape[0], left : left + cell.width] = caption
+        start = left + (cell.width - cell.picture_HW3.shape[1]) // 2
+        picture_HW3[above : above + height, start : start + cell.picture_HW3.shape[1]] = cell.picture_HW3
+        left += cell.width + GAP
+    return picture_HW3

@@ -1,0 +1,77 @@
+"""What was found in a study in, a Secondary Capture Image of it out, which every viewer shows at once."""
+
+from highdicom.sc import SCImage
+from pydicom import Dataset
+
+from pacs.canvas import draw
+from pacs.codes import SOURCE_IMAGE
+from pacs.finding import ALGORITHM, MANUFACTURER, NOTICE, StudyFinding
+from pacs.patient import add_patient_and_study, copy_attributes
+from pacs.uids import instance_uid, series_uid
+from xray.dicom_tags import facts_of, text
+
+SERIES_NUMBER = 9101
+"""Behind those of the detector's own series."""
+SIDES = ("L", "R")
+LOSSY = "01"
+"""Lossy Image Compression: what has once lost something remains so, whatever is made of it."""
+
+
+def secondary_capture(finding: StudyFinding) -> Dataset:
+    """One RGB image in the study of its radiographs: their overlays, the probabilities and the notice, burned in.
+
+    It has no pixel spacing: the radiographs are scaled, each by a factor of its own.
+    """
+    capture = SCImage(
+        pixel_array=draw(finding),
+        photometric_interpretation="RGB",
+        bits_allocated=8,
+        coordinate_system="PATIENT",
+        study_instance_uid=finding.study_uid,
+        series_instance_uid=series_uid("capture", finding.study_uid, finding.checkpoint),
+        series_number=SERIES_NUMBER,
+        series_description=f"{ALGORITHM}: {NOTICE}",
+        sop_instance_uid=instance_uid("capture", finding.study_uid, finding.checkpoint),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=ALGORITHM,
+        patient_orientation=("L", "F"),
+    )
+    capture.PatientOrientation = []  # highdicom asks for one, but several radiographs have none in common
+    add_patient_and_study(capture, finding.radiographs[0].header)
+    _describe(capture, finding)
+    _reference(capture, finding)
+    return capture
+
+
+def _describe(capture: Dataset, finding: StudyFinding) -> None:
+    """How it came about, and what all radiographs have in common."""
+    headers = [radiograph.header for radiograph in finding.radiographs]
+    capture.SoftwareVersions = [finding.version, finding.checkpoint]
+    capture.ImageType = ["DERIVED", "SECONDARY"]
+    capture.BurnedInAnnotation = "YES"
+    capture.DerivationDescription = "Heatmaps laid over the radiographs, scaled, side by side. " + NOTICE
+    capture.ImageComments = NOTICE
+    sides = {facts_of(header).laterality for header in headers}
+    side = sides.pop() if len(sides) == 1 else None
+    capture.Laterality = side if side in SIDES else None
+    parts = {text(header, "BodyPartExamined") for header in headers}
+    if len(parts) == 1 and None not in parts:
+        capture.BodyPartExamined = parts.pop()
+    lossy = [header for header in headers if text(header, "LossyImageCompression") == LOSSY]
+    capture.LossyImageCompression = LOSSY if lossy else "00"
+    if lossy:
+        copy_attributes(capture, lossy[0], ("LossyImageCompressionRatio", "LossyImageCompressionMethod"))
+
+
+def _reference(capture: Dataset, finding: StudyFinding) -> None:
+    """Which images it was made of."""
+    purpose = Dataset()
+    purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = SOURCE_IMAGE[:3]
+    capture.SourceImageSequence = []
+    for radiograph in finding.radiographs:
+        source = Dataset()
+        source.ReferencedSOPClassUID = radiograph.header.SOPClassUID
+        source.ReferencedSOPInstanceUID = radiograph.header.SOPInstanceUID
+        source.PurposeOfReferenceCodeSequence = [purpose]
+        capture.SourceImageSequence.append(source)

@@ -1,0 +1,111 @@
+"""A hospital's archives: one TOML file with a table for each goes in, checked settings by name come out."""
+
+import re
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from pacs.errors import ConfigurationError
+
+DEFAULT_TIMEOUT_SECONDS = 30.0
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""Names appear in messages and logs, so they are plain words."""
+
+
+@dataclass(frozen=True)
+class ArchiveConfig:
+    """How to reach one archive. Secrets stay in their files, which are read at each use: rewrite them at any time.
+
+    Attributes:
+        url: DICOMweb root, such as `https://pacs.example.org/dicom-web`.
+        user: for HTTP Basic, with the password in `password_file`.
+        bearer_file: holds a token, in place of user and password.
+        certificate: of this client, as PEM, with its private `key`; for mutual TLS.
+        ca: PEM bundle of the only authorities trusted to vouch for the archive; without it, those of `certifi`.
+        timeout_seconds: for the connection, and for each wait for more of an answer.
+    """
+
+    url: str
+    user: str | None = None
+    password_file: Path | None = None
+    bearer_file: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    ca: Path | None = None
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, which msgspec and `read_archives` give the name of the table."""
+        _require_plain_url(self.url)
+        if (self.user is None) != (self.password_file is None):
+            raise ValueError("`user` and `password_file` go together")
+        if self.user is not None and (":" in self.user or not self.user.isprintable()):
+            raise ValueError("`user` may not hold a colon or control characters, by the rules of HTTP Basic")
+        if self.user is not None and self.bearer_file is not None:
+            raise ValueError("give `user` and `password_file`, or `bearer_file`, not both")
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("`certificate` and `key` go together")
+        if self.certificate is not None and not self.url.startswith("https:"):
+            raise ValueError("`certificate` needs a `url` of https")
+        if not 0 < self.timeout_seconds <= 3600:
+            raise ValueError("`timeout_seconds` must be more than 0 and at most 3600")
+
+
+def read_archives(path: Path) -> dict[str, ArchiveConfig]:
+    """The archives of a TOML file, by name, in its order; relative paths in it are relative to its folder.
+
+    Raises:
+        ConfigurationError: names the file, the table and the key that is unknown, missing or wrong.
+    """
+    try:
+        tables = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}.") from None
+    return {name: _archive(path, name, table) for name, table in tables.items()}
+
+
+def _archive(path: Path, name: str, table: object) -> ArchiveConfig:
+    if NAME.fullmatch(name) is None:
+        raise ConfigurationError(f"{path}: {name!r} is no name of an archive: use letters, digits, - and _.")
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"{path}: {name!r} stands outside of a table; begin with a line [NAME].")
+    known = [field.name for field in fields(ArchiveConfig)]
+    unknown = [key for key in table if key not in known]  # which msgspec refuses for its own structs only
+    if unknown:
+        raise ConfigurationError(f"{path}: [{name}] has an unknown key {unknown[0]!r}; known are {', '.join(known)}.")
+
+    def decoded(kind: type, value: Any) -> Path:
+        if kind is not Path or not isinstance(value, str) or not value:
+            raise ValueError("Expected a path")
+        return path.parent / value
+
+    try:
+        config = msgspec.convert(table, ArchiveConfig, dec_hook=decoded)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{path}: [{name}]: {error}.") from None
+    for key in known:
+        file = getattr(config, key)
+        if isinstance(file, Path) and not file.is_file():
+            raise ConfigurationError(f"{path}: [{name}]: `{key}` names {file}, which is not a file.")
+    return config
+
+
+def _require_plain_url(url: str) -> None:
+    """The messages leave the URL itself out: it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError("`url` must be the DICOMweb root, http:// or https://")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("`url` may not hold user or password: use `user` and `password_file`")
+    if parts.query or parts.fragment:
+        raise ValueError("`url` may not hold a query or fragment")

@@ -1,0 +1,36 @@
+"""Rows of the table of jobs in, jobs out, and back; within the transaction that is given."""
+
+from dataclasses import asdict
+
+from sqlalchemy import Connection, select, update
+
+from pacs import tables
+from pacs.job import Job, JobState
+from pacs.job_errors import LeaseLostError
+
+
+def locked(connection: Connection, job_id: str) -> Job | None:
+    """The job, which nobody else changes until this transaction ends."""
+    row = connection.execute(select(tables.jobs).where(tables.jobs.c.id == job_id).with_for_update()).first()
+    return None if row is None else Job(**row._mapping)
+
+
+def owned(connection: Connection, job: Job) -> Job:
+    """The job as it is now, locked. Raises LeaseLostError if the lease that `job` was got by is not the latest."""
+    current = locked(connection, job.id)
+    if current is None or current.state != JobState.RUNNING or current.lease_number != job.lease_number:
+        raise LeaseLostError(f"Job {job.id} is no longer this worker's.")
+    return current
+
+
+def saved(connection: Connection, job: Job) -> Job:
+    connection.execute(update(tables.jobs).where(tables.jobs.c.id == job.id).values(asdict(job)))
+    return job
+
+
+def found(connection: Connection, limit: int | None = None, **wanted: object) -> list[Job]:
+    """Those whose columns have the wanted values; None wants nothing."""
+    table = tables.jobs
+    fits = [table.c[name] == value for name, value in wanted.items() if value is not None]
+    query = select(table).where(*fits).order_by(table.c.created.desc(), table.c.id).limit(limit)
+    return [Job(**row._mapping) for row in connection.execute(query)]

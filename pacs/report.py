@@ -1,0 +1,110 @@
+"""What was found in a study in, a structured report of it out: Comprehensive 3D SR, TID 1500, verified by nobody."""
+
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from highdicom.sr import (
+    CodedConcept,
+    Comprehensive3DSR,
+    DeviceObserverIdentifyingAttributes,
+    ImageContentItem,
+    MeasurementReport,
+    ObservationContext,
+    ObserverContext,
+    RelationshipTypeValues,
+    TextContentItem,
+)
+from pydicom import Dataset
+from pydicom.sr.coding import Code
+
+from pacs.codes import COMMENT, ILLUSTRATION, OSTEON, PLAIN_RADIOGRAPHY
+from pacs.finding import ALGORITHM, MANUFACTURER, NOTICE, StudyFinding
+from pacs.measurements import measurement_groups
+from pacs.patient import REQUIRED, add_patient_and_study
+from pacs.uids import coding_scheme_uid, device_uid, instance_uid, series_uid
+
+SERIES_NUMBER = 9102
+"""Behind that of the capture."""
+DEVICE = Code("121007", "DCM", "Device")
+
+
+def structured_report(finding: StudyFinding, capture: Dataset) -> Dataset:
+    """The numbers and regions of the finding, with references to the radiographs and to the capture.
+
+    It is preliminary and unverified, and complete unless radiographs were left out.
+    """
+    sources = [radiograph.header for radiograph in finding.radiographs]
+    report: Dataset = Comprehensive3DSR(
+        evidence=[_evidence(each) for each in (capture, *sources)],
+        content=_content(finding, capture)[0],
+        series_instance_uid=series_uid("report", finding.study_uid, finding.checkpoint),
+        series_number=SERIES_NUMBER,
+        series_description=f"{ALGORITHM}: {NOTICE}",
+        sop_instance_uid=instance_uid("report", finding.study_uid, finding.checkpoint),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=ALGORITHM,
+        is_complete=not finding.left_out,
+        is_final=False,
+        is_verified=False,
+        coding_schemes=[
+            CodingSchemeIdentificationItem(
+                OSTEON, name="Osteon codes", uid=coding_scheme_uid(), responsible_organization=MANUFACTURER
+            )
+        ],
+    )
+    report.SoftwareVersions = [finding.version, finding.checkpoint]
+    add_patient_and_study(report, sources[0])
+    return report
+
+
+def _evidence(instance: Dataset) -> Dataset:
+    """The instance without its patient, whose attributes highdicom would refuse where they are not valid."""
+    evidence = Dataset()
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID"):
+        setattr(evidence, keyword, instance[keyword].value)
+    for keyword in REQUIRED:
+        setattr(evidence, keyword, None)
+    return evidence
+
+
+def _content(finding: StudyFinding, capture: Dataset) -> MeasurementReport:
+    """The tree of TID 1500, which may be extended: by the notice before the measurements, and by the capture and what
+    was left out behind them.
+    """
+    tree = MeasurementReport(
+        observation_context=ObservationContext(observer_device_context=_observer(finding)),
+        procedure_reported=PLAIN_RADIOGRAPHY,
+        imaging_measurements=measurement_groups(finding),
+    )
+    items = tree[0].ContentSequence
+    items.insert(len(items) - 1, _comment(NOTICE))
+    items.append(
+        ImageContentItem(
+            name=CodedConcept.from_code(ILLUSTRATION),
+            referenced_sop_class_uid=capture.SOPClassUID,
+            referenced_sop_instance_uid=capture.SOPInstanceUID,
+            relationship_type=RelationshipTypeValues.CONTAINS,
+        )
+    )
+    items.extend(_comment(f"Not judged: {uid}. {reason}") for uid, reason in finding.left_out)
+    return tree
+
+
+def _observer(finding: StudyFinding) -> ObserverContext:
+    return ObserverContext(
+        observer_type=CodedConcept.from_code(DEVICE),
+        observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
+            uid=device_uid(finding.version, finding.checkpoint),
+            name=ALGORITHM,
+            manufacturer_name=MANUFACTURER,
+            model_name=f"{ALGORITHM} {finding.version}",
+            serial_number=finding.checkpoint,
+        ),
+    )
+
+
+def _comment(text: str) -> TextContentItem:
+    return TextContentItem(
+        name=CodedConcept.from_code(COMMENT),
+        value=text.encode("ascii", "replace").decode(),  # all that the radiograph's character set surely has
+        relationship_type=RelationshipTypeValues.CONTAINS,
+    )

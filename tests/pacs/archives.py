@@ -1,0 +1,62 @@
+"""What the tests of archives share: radiographs to store, and errors and logs that tell nothing of the patient."""
+
+import io
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from pacs.errors import PacsError
+from tests.dicom_files import CANARY, dicom
+
+UIDS = "1.2.826.0.1.3680043.10.1338"
+PIXELS = np.random.default_rng(1).integers(0, 4096, (64, 48)).astype(np.uint16)
+TALKATIVE = (None, "dicomweb_client", "dicomweb_client.web", "urllib3", "urllib3.connectionpool", "retrying")
+WAIT_SECONDS = 10
+
+
+def instance(study: int, number: int, syntax: UID = ExplicitVRLittleEndian, **tags: object) -> Dataset:
+    """One radiograph in a series of its own."""
+    own = {
+        "StudyInstanceUID": f"{UIDS}.{study}",
+        "SeriesInstanceUID": f"{UIDS}.{study}.{number}",
+        "SOPInstanceUID": f"{UIDS}.{study}.{number}.1",
+    }
+    dataset = dcmread(io.BytesIO(dicom(PIXELS, 12, syntax, **{**own, **tags})))
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    return dataset
+
+
+@contextmanager
+def raises(kind: type[PacsError], *words: str) -> Iterator[None]:
+    """Of that very kind, holding the words, and nothing of the patient in all that a log would print of it."""
+    with pytest.raises(kind) as caught:
+        yield
+    assert type(caught.value) is kind
+    assert CANARY not in "".join(traceback.format_exception(caught.value))
+    for word in words:
+        assert word in str(caught.value)
+
+
+@contextmanager
+def clean_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Whatever the block logs at any level, the patient is not in it."""
+    for name in TALKATIVE:
+        caplog.set_level(logging.DEBUG, name)
+    yield
+    written = [record.getMessage() for phase in ("setup", "call") for record in caplog.get_records(phase)]
+    assert [line for line in written if CANARY.split("^")[0] in line] == []
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.05)

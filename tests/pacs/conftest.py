@@ -1,0 +1,59 @@
+"""What tests of jobs share: a database of each kind, and a clock that is set by hand."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from pacs.jobs import Jobs
+from pacs.sealing import Seal
+from tests.pacs.studies import Clock
+from tests.postgres import INITDB, Postgres, running_postgres
+from tests.tools import needs
+
+LIMIT = 1 << 20
+"""Bytes of the spool, in these tests."""
+
+
+@dataclass
+class Place:
+    """A database and a key that several processes share."""
+
+    address: str
+    key: Path
+    clock: Clock = field(default_factory=Clock)
+    opened: list[Jobs] = field(default_factory=list)
+
+    def jobs(self, max_bytes: int = LIMIT) -> Jobs:
+        """As a replica opens them."""
+        self.opened.append(Jobs(self.address, Seal.of_file(self.key), max_bytes, self.clock))
+        return self.opened[-1]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=needs(INITDB))])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    if request.param == "sqlite":
+        address = f"sqlite:///{tmp_path / 'jobs.sqlite'}"
+    else:
+        address = request.getfixturevalue("postgres").emptied()
+    place = Place(address, tmp_path / "jobs.key")
+    yield place
+    for jobs in place.opened:
+        jobs.close()
+
+
+@pytest.fixture
+def jobs(place: Place) -> Jobs:
+    return place.jobs()
+
+
+@pytest.fixture
+def clock(place: Place) -> Clock:
+    return place.clock

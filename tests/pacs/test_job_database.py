@@ -1,0 +1,138 @@
+"""What is at rest tells nothing of the patient, and a database that does not fit is refused with what to change."""
+
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from pacs.errors import ConfigurationError
+from pacs.job_errors import JobsUnavailableError, SealError
+from pacs.jobs import Jobs, JobState
+from pacs.sealing import Seal
+from tests.dicom_files import CANARY
+from tests.pacs.conftest import LIMIT, Place
+from tests.pacs.studies import STUDY, Clock, file, pair, send, taken
+from tests.postgres import INITDB, Postgres, running_postgres
+from tests.tools import needs
+
+SECRETS = (CANARY.encode(), b"CANARY-4711", b"CANARY-0815", b"19010203")
+
+
+def at_rest(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("jobs.sqlite*")}
+
+
+@pytest.mark.parametrize("end", [None, JobState.KEPT, JobState.DELIVERED])
+def test_no_byte_of_the_patient_is_in_the_files_of_sqlite(tmp_path: Path, end: JobState | None) -> None:
+    place = Place(f"sqlite:///{tmp_path / 'jobs.sqlite'}", tmp_path / "key")
+    jobs = place.jobs()
+    job = send(jobs)
+    assert all(secret in next(jobs.instances(job.id)).data for secret in SECRETS)
+    place.clock.pass_by(2)
+    running = taken(jobs)
+    jobs.keep_results(running, pair(), f"answer about {CANARY}")
+    if end is not None:
+        jobs.finish(running, end)
+    files = at_rest(tmp_path)
+    assert sorted(files) == ["jobs.sqlite", "jobs.sqlite-shm", "jobs.sqlite-wal"]
+    assert STUDY.encode() in b"".join(files.values())
+    assert [name for name, data in files.items() for secret in SECRETS if secret in data] == []
+    assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in files} == {0o600}
+
+
+def test_sqlite_is_set_to_outlive_a_power_cut_and_to_overwrite_what_is_deleted(tmp_path: Path) -> None:
+    jobs = Place(f"sqlite:///{tmp_path / 'jobs.sqlite'}", tmp_path / "key").jobs()
+    names = ("journal_mode", "synchronous", "foreign_keys", "secure_delete", "busy_timeout")
+    with jobs._database.reading() as connection:
+        set_to = [connection.execute(text(f"PRAGMA {name}")).scalar() for name in names]
+    assert set_to == ["wal", 2, 1, 1, 20_000]
+
+
+def test_another_key_is_refused_at_the_start(place: Place, tmp_path: Path) -> None:
+    send(place.jobs())
+    with pytest.raises(SealError, match="another key"):
+        Jobs(place.address, Seal.of_file(tmp_path / "other"), LIMIT)
+
+
+def test_bytes_that_were_damaged_or_exchanged_are_refused(place: Place) -> None:
+    jobs = place.jobs()
+    job, other = send(jobs), send(jobs, study="1.7")
+    with create_engine(place.address).begin() as connection:
+        query = text("UPDATE incoming SET sealed = (SELECT sealed FROM incoming WHERE job_id = :a) WHERE job_id = :b")
+        connection.execute(query, {"a": job.id, "b": other.id})
+    assert next(jobs.instances(job.id)) == file()
+    with pytest.raises(SealError, match="damaged"):
+        next(jobs.instances(other.id))
+
+
+def test_database_of_a_newer_version_is_refused(place: Place) -> None:
+    place.jobs()
+    with create_engine(place.address).begin() as connection:
+        connection.execute(text("UPDATE layout SET version = 2"))
+    with pytest.raises(ConfigurationError, match="layout 2, and this program knows 1"):
+        place.jobs()
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "jobs.sqlite", "sqlite://", "sqlite:///:memory:", "mysql://u:s3cret@host/x", "postgresql://u:s3cret@h/x"],
+)
+def test_address_that_is_no_database_of_ours_is_refused_without_its_password(tmp_path: Path, address: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"postgresql\+pg8000") as caught:
+        Jobs(address, Seal.of_file(tmp_path / "key"), LIMIT)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_sqlite_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        Jobs(f"sqlite:///{tmp_path / 'no' / 'jobs.sqlite'}", Seal.of_file(tmp_path / "key"), LIMIT)
+
+
+def test_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "jobs.sqlite").write_bytes(b"hello" * 1000)
+    with pytest.raises(JobsUnavailableError):
+        Jobs(f"sqlite:///{tmp_path / 'jobs.sqlite'}", Seal.of_file(tmp_path / "key"), LIMIT)
+
+
+def test_reading_waits_for_no_writer(tmp_path: Path) -> None:
+    jobs = Place(f"sqlite:///{tmp_path / 'jobs.sqlite'}", tmp_path / "key").jobs()
+    job = send(jobs)
+    writer = sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    assert jobs.find(job.id) == job
+    writer.close()
+
+
+@needs(INITDB)
+def test_postgresql_that_goes_and_comes_back_is_unavailable_and_then_as_before(tmp_path: Path) -> None:
+    with running_postgres() as server:
+        place = Place(server.emptied(), tmp_path / "key", Clock())
+        jobs = place.jobs()
+        job = send(jobs)
+        with pytest.raises(JobsUnavailableError), jobs._database.writing():
+            server.stop()  # in the middle of a transaction
+        with pytest.raises(JobsUnavailableError):
+            jobs.lease("a", place.clock.now - place.clock.now)
+        server.start()
+        assert jobs.find(job.id) == job
+        assert list(jobs.instances(job.id)) == [file()]
+        jobs.close()
+
+
+@needs(INITDB)
+def test_postgresql_that_falls_silent_is_unavailable_and_its_late_answers_are_no_others(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pacs.database.WAIT_SECONDS", 0.5)
+    monkeypatch.setattr("pacs.database.LIMITS", ())
+    jobs = Place(postgres.emptied(), tmp_path / "key").jobs()
+    job = send(jobs)
+    with pytest.raises(JobsUnavailableError), jobs._database.reading() as connection, postgres.frozen():
+        connection.execute(text("SELECT 'late'"))
+    assert jobs.find(job.id) == job
+    with postgres.frozen(), pytest.raises(JobsUnavailableError):
+        jobs.find(job.id)
+    assert jobs.find(job.id) == job
+    jobs.close()

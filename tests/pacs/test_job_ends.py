@@ -1,0 +1,122 @@
+"""How jobs end, what is left of them then, and what begins them anew; on both databases."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from pacs.jobs import Job, Jobs, JobState, RetryPolicy
+from tests.pacs.studies import ANSWER, ARCHIVE, CHECKPOINT, LEASE, SETTLE, STUDY, Clock, begun, file, pair, send, taken
+
+TWO_ATTEMPTS = RetryPolicy(attempts=2)
+
+
+def ended(jobs: Jobs, clock: Clock, state: JobState) -> Job:
+    job = begun(jobs, clock, None if state == JobState.KEPT else ARCHIVE)
+    if state == JobState.DEAD:
+        return jobs.postpone(job, "It failed.", RetryPolicy(attempts=1))
+    if state != JobState.REFUSED:
+        jobs.keep_results(job, pair(), ANSWER)
+    return jobs.finish(job, state, "No radiograph." if state == JobState.REFUSED else None)
+
+
+@pytest.mark.parametrize("state", [JobState.DELIVERED, JobState.KEPT])
+def test_study_that_is_done_is_not_done_again(jobs: Jobs, clock: Clock, state: JobState) -> None:
+    job = ended(jobs, clock, state)
+    clock.pass_by(5)
+    assert send(jobs, 1) == send(jobs, 2) == job
+    assert (list(jobs.instances(job.id)), jobs.stored_bytes()) == ([], 0)
+    clock.pass_by(3600)
+    assert jobs.lease("a", LEASE) is None
+    assert jobs.answer(job.id) == ANSWER
+
+
+def test_delivered_results_leave_their_uids_and_kept_ones_stay(jobs: Jobs, clock: Clock) -> None:
+    delivered = ended(jobs, clock, JobState.DELIVERED)
+    assert jobs.results(delivered.id) == [replace(each, data=b"") for each in pair()]
+    assert jobs.kept_results(STUDY) == []
+    other = jobs.receive("1.7", CHECKPOINT, None, "store", file(), timedelta(0))
+    job = taken(jobs)
+    jobs.keep_results(job, pair())
+    assert jobs.kept_results("1.7") == []
+    assert jobs.finish(job, JobState.KEPT).id == other.id
+    assert jobs.kept_results("1.7") == jobs.results(other.id) == pair()
+
+
+def test_refused_study_is_deleted_and_begins_anew_when_it_is_sent_again(jobs: Jobs, clock: Clock) -> None:
+    job = ended(jobs, clock, JobState.REFUSED)
+    assert (job.reason, jobs.stored_bytes()) == ("No radiograph.", 0)
+    after = jobs.receive(STUDY, CHECKPOINT, None, "store", file(2), SETTLE)
+    assert (after.state, after.attempts, after.reason, after.instances) == (JobState.WAITING, 0, None, 1)
+    assert (after.archive, after.source, after.due) == (None, "store", clock.now + SETTLE)
+    assert list(jobs.instances(job.id)) == [file(2)]
+
+
+def test_dead_study_that_is_sent_again_begins_anew_with_what_was_there(jobs: Jobs, clock: Clock) -> None:
+    dead = ended(jobs, clock, JobState.DEAD)
+    clock.pass_by(3600)
+    assert jobs.lease("a", LEASE) is None
+    after = send(jobs, 1)
+    assert (after.state, after.attempts, after.due) == (JobState.WAITING, 0, clock.now + SETTLE)
+    assert send(jobs, 2).instances == 2
+    assert list(jobs.instances(dead.id)) == [file(1), file(2)]
+
+
+def test_pauses_grow_and_end_in_a_dead_job_that_an_operator_retries(jobs: Jobs, clock: Clock) -> None:
+    policy = RetryPolicy(attempts=5, first_pause=timedelta(seconds=5), longest_pause=timedelta(seconds=30))
+    job, pauses = begun(jobs, clock), []
+    while (job := jobs.postpone(job, "No answer.", policy)).state == JobState.WAITING:
+        pauses.append((job.due - clock.now).total_seconds())
+        clock.pass_by(pauses[-1] - 0.001)
+        assert jobs.lease("a", LEASE, policy) is None
+        clock.pass_by(0.001)
+        job = taken(jobs)
+    assert all(0.8 * full <= pause <= full for pause, full in zip(pauses, (5, 10, 20, 30), strict=True))
+    assert (job.state, job.attempts, job.reason) == (JobState.DEAD, 5, "No answer.")
+    again = jobs.retry(job.id)
+    assert again is not None
+    assert (again.state, again.attempts, again.due, again.reason) == (JobState.WAITING, 0, clock.now, None)
+    assert jobs.retry(job.id) == again
+    assert jobs.retry("nobody") is None
+    assert list(jobs.instances(taken(jobs).id)) == [file()]
+
+
+def test_study_that_kills_its_workers_is_dead_in_the_end(jobs: Jobs, clock: Clock) -> None:
+    job = begun(jobs, clock)
+    clock.pass_by(31)
+    assert jobs.lease("b", LEASE, TWO_ATTEMPTS) is not None
+    clock.pass_by(31)
+    assert jobs.lease("c", LEASE, TWO_ATTEMPTS) is None
+    dead = jobs.find(job.id)
+    assert dead is not None
+    assert (dead.state, dead.attempts) == (JobState.DEAD, 2)
+    assert "stopped" in (dead.reason or "")
+
+
+def test_request_delivers_what_was_kept_and_does_not_analyse_again(jobs: Jobs, clock: Clock) -> None:
+    kept = ended(jobs, clock, JobState.KEPT)
+    asked = jobs.request(STUDY, CHECKPOINT, "far")
+    assert (asked.id, asked.state, asked.archive) == (kept.id, JobState.WAITING, "far")
+    assert jobs.results(taken(jobs).id) == pair()
+
+
+def test_job_does_not_finish_in_a_state_that_is_not_final(jobs: Jobs, clock: Clock) -> None:
+    job = begun(jobs, clock)
+    with pytest.raises(ValueError, match="finish"):
+        jobs.finish(job, JobState.WAITING)
+    assert jobs.find(job.id) == job
+
+
+def test_lists_and_counts_tell_how_things_are(jobs: Jobs, clock: Clock) -> None:
+    assert jobs.oldest_due() is None
+    kept = ended(jobs, clock, JobState.KEPT)
+    clock.pass_by(1)
+    other = jobs.receive(STUDY, "another", ARCHIVE, "store", file(), SETTLE)
+    waiting = send(jobs, study="1.7")
+    assert jobs.of_study(STUDY) == jobs.latest(9, study_uid=STUDY) == [other, kept]
+    assert jobs.latest(9, JobState.KEPT) == [kept]
+    assert len(jobs.latest(2)) == 2
+    assert jobs.counts() == dict.fromkeys(JobState, 0) | {JobState.KEPT: 1, JobState.WAITING: 2}
+    assert jobs.oldest_due() == waiting.due
+    assert 2 * len(file().data) < jobs.stored_bytes() < 2 * len(file().data) + 100
+    assert jobs.find("nobody") is None

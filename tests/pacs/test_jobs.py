@@ -1,0 +1,152 @@
+"""Whatever comes in which order, a study and checkpoint have one job and one result pair; on both databases."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from pacs.job_errors import LeaseLostError, SpoolFullError
+from pacs.jobs import Instance, Job, Jobs, JobState, RetryPolicy
+from tests.pacs.conftest import Place
+from tests.pacs.studies import ANSWER, ARCHIVE, CHECKPOINT, LEASE, SETTLE, STUDY, Clock, begun, file, pair, send, taken
+
+
+def test_instances_of_several_requests_are_one_job_and_come_back_byte_for_byte(jobs: Jobs, place: Place) -> None:
+    first, second, again = send(jobs, 1), send(jobs, 2), send(jobs, 1)
+    assert first.id == second.id == again.id
+    assert (first.instances, again.instances) == (1, 2)
+    assert list(place.jobs().instances(first.id)) == [file(1), file(2)]
+    assert place.jobs().find(first.id) == again
+    assert (again.archive, again.source, again.state) == (ARCHIVE, "stow", JobState.WAITING)
+
+
+def test_study_begins_when_it_has_settled(jobs: Jobs, clock: Clock) -> None:
+    send(jobs, 1)
+    clock.pass_by(1.5)
+    send(jobs, 2)
+    clock.pass_by(1.5)
+    send(jobs, 2)
+    assert jobs.lease("a", LEASE) is None
+    clock.pass_by(0.5)
+    job = taken(jobs)
+    assert (job.state, job.attempts, job.owner, job.due) == (JobState.RUNNING, 1, "a", clock.now + LEASE)
+
+
+def test_jobs_are_leased_in_the_order_in_which_they_fall_due(jobs: Jobs, clock: Clock) -> None:
+    studies = ["1.9", "1.5", "1.7"]
+    for study in studies:
+        send(jobs, study=study)
+        clock.pass_by(1)
+    clock.pass_by(2)
+    assert [taken(jobs).study_uid for _ in studies] == studies
+    assert jobs.lease("a", LEASE) is None
+
+
+def test_lease_that_is_renewed_stays_and_one_that_is_not_goes_to_another(jobs: Jobs, clock: Clock) -> None:
+    job = begun(jobs, clock)
+    clock.pass_by(20)
+    jobs.renew(job, LEASE)
+    clock.pass_by(20)
+    assert jobs.lease("b", LEASE) is None
+    clock.pass_by(10)
+    after = taken(jobs, "b")
+    assert (after.id, after.attempts, after.owner) == (job.id, 2, "b")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda jobs, job: jobs.renew(job, LEASE),
+        lambda jobs, job: jobs.add(job, file(9)),
+        lambda jobs, job: jobs.keep_results(job, pair()),
+        lambda jobs, job: jobs.postpone(job, "It failed."),
+        lambda jobs, job: jobs.finish(job, JobState.DELIVERED),
+    ],
+    ids=["renew", "add", "keep_results", "postpone", "finish"],
+)
+def test_worker_that_lost_its_lease_writes_nothing(
+    jobs: Jobs, clock: Clock, write: Callable[[Jobs, Job], object]
+) -> None:
+    stale = begun(jobs, clock)
+    clock.pass_by(31)
+    job = taken(jobs, stale.owner or "")
+    with pytest.raises(LeaseLostError):
+        write(jobs, stale)
+    assert jobs.find(job.id) == job
+    assert list(jobs.instances(job.id)) == [file()]
+    assert jobs.results(job.id) == []
+    write(jobs, job)
+
+
+def test_instance_during_an_attempt_begins_the_whole_study_again(jobs: Jobs, clock: Clock) -> None:
+    stale = begun(jobs, clock)
+    again = send(jobs, 1)
+    assert (again.state, again.lease_number) == (JobState.RUNNING, stale.lease_number)
+    grown = send(jobs, 2)
+    assert (grown.state, grown.attempts, grown.due) == (JobState.WAITING, 0, clock.now + SETTLE)
+    with pytest.raises(LeaseLostError):
+        jobs.keep_results(stale, pair())
+    clock.pass_by(2)
+    job = taken(jobs)
+    assert list(jobs.instances(job.id)) == [file(1), file(2)]
+    assert jobs.keep_results(job, pair()) == pair()
+
+
+def test_instance_after_the_results_leaves_them_as_they_are(jobs: Jobs, clock: Clock) -> None:
+    job = begun(jobs, clock)
+    jobs.keep_results(job, pair())
+    assert send(jobs, 2).state == JobState.RUNNING
+    assert list(jobs.instances(job.id)) == [file(1)]
+    assert jobs.finish(job, JobState.DELIVERED).instances == 1
+
+
+def test_results_once_kept_stand_whatever_a_later_attempt_finds(jobs: Jobs, clock: Clock) -> None:
+    jobs.keep_results(begun(jobs, clock), pair(1), ANSWER)
+    clock.pass_by(31)
+    job = taken(jobs)
+    assert jobs.results(job.id) == pair(1)
+    assert jobs.keep_results(job, pair(2), "another") == pair(1)
+    assert (jobs.results(job.id), jobs.answer(job.id)) == (pair(1), ANSWER)
+
+
+def test_instance_for_a_job_between_attempts_keeps_its_pause(jobs: Jobs, clock: Clock) -> None:
+    waiting = jobs.postpone(begun(jobs, clock), "No answer.", RetryPolicy(first_pause=timedelta(minutes=5)))
+    grown = send(jobs, 2)
+    assert (grown.due, grown.attempts, grown.instances) == (waiting.due, 1, 2)
+
+
+def test_requested_study_is_filled_by_its_worker(jobs: Jobs, clock: Clock) -> None:
+    asked = jobs.request(STUDY, CHECKPOINT, "far")
+    assert jobs.request(STUDY, CHECKPOINT, "near") == asked
+    assert (asked.source, asked.archive, asked.due) == ("pull", "far", clock.now)
+    job = taken(jobs)
+    for number in (1, 2, 1):
+        jobs.add(job, file(number))
+    assert list(jobs.instances(job.id)) == [file(1), file(2)]
+    jobs.keep_results(job, pair())
+    assert jobs.finish(job, JobState.DELIVERED).instances == 2
+
+
+def test_full_spool_takes_no_more_and_keeps_what_it_has(place: Place, clock: Clock) -> None:
+    jobs = place.jobs(max_bytes=2 * len(file().data))
+    job = send(jobs, 1)
+    for study in (STUDY, "1.7"):
+        with pytest.raises(SpoolFullError):
+            send(jobs, 2, study)
+    assert jobs.of_study("1.7") == []
+    assert send(jobs, 1) == jobs.find(job.id) == job
+    assert list(jobs.instances(job.id)) == [file(1)]
+    clock.pass_by(2)
+    running = taken(jobs)
+    with pytest.raises(SpoolFullError):
+        jobs.add(running, file(2))
+    jobs.keep_results(running, pair())
+    jobs.finish(running, JobState.DELIVERED)
+    assert send(jobs, 2, "1.7").instances == 1
+
+
+def test_large_instance_comes_back(place: Place) -> None:
+    jobs = place.jobs(max_bytes=1 << 30)
+    large = Instance("1", "2", "3", bytes(range(256)) * (1 << 13))
+    job = jobs.receive(STUDY, CHECKPOINT, None, "stow", large, SETTLE)
+    assert next(jobs.instances(job.id)) == large

@@ -1,0 +1,283 @@
+"""What goes back to the archive is valid, speaks of the right patient, and says what the finding says."""
+
+import json
+import subprocess
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from highdicom.sr import Comprehensive3DSR
+from pydicom import Dataset, dcmread
+from pydicom.uid import UID
+
+from pacs.canvas import AMBER, MIN_HEIGHT, draw
+from pacs.capture import secondary_capture
+from pacs.codes import PROBABILITY, THRESHOLD
+from pacs.fhir import diagnostic_report
+from pacs.finding import NOTICE, RadiographFinding, StudyFinding
+from pacs.patient import REQUIRED
+from pacs.report import structured_report
+from pacs.uids import device_uid, instance_uid, series_uid, tracking_uid
+from tests.dicom_files import CANARY, dicom
+from tests.phantoms import draw_phantom
+from tests.tools import needs
+from xray.cam import Cam, Region, colour, overlay
+from xray.dicom import decode_dicom, header_of
+from xray.radiograph import PixelArray
+
+STUDY = "1.2.826.0.1.3680043.10.1338.1"
+ABSENT = dict.fromkeys(("PatientName", "PatientID", "PatientBirthDate", "AccessionNumber"))
+HOT = Region(left=30, top=80, width=45, height=31, evidence=1.0)
+WARM = Region(left=0, top=0, width=20, height=10, evidence=0.625)
+LEFT_OUT = (("1.2.826.0.1.3680043.10.1338.99", "The image is constant; send a radiograph that shows anatomy."),)
+
+
+def radiograph(
+    number: int = 1, shape: tuple[int, int] = (160, 128), regions: tuple[Region, ...] = (HOT, WARM), **tags: Any
+) -> RadiographFinding:
+    """As the service makes it of a file."""
+    stored = draw_phantom(number, fracture=True, height=shape[0], width=shape[1])
+    if tags.get("PhotometricInterpretation") == "MONOCHROME1":
+        stored = 255 - stored
+    data = dicom(stored, SOPInstanceUID=f"1.2.826.0.1.3680043.10.1338.3.{number}", InstanceNumber=number, **tags)
+    decoded = decode_dicom(data)
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]]
+    distances = ((y / shape[0] - 0.6) ** 2 + (x / shape[1] - 0.41) ** 2) / 0.02
+    cam = Cam(np.exp(-distances).astype(np.float32))
+    return RadiographFinding(header_of(data), overlay(cam, colour(cam), decoded, 0.5), regions, 0.75, 1 / 3)
+
+
+def finding(*radiographs: RadiographFinding, **changes: Any) -> StudyFinding:
+    usual = StudyFinding(
+        STUDY, 0.8125, "abnormal", "abnormal", 0.218, "bab1e6de5b03", "0.1.0", radiographs or (radiograph(),)
+    )
+    return replace(usual, **changes)
+
+
+def results(of: StudyFinding) -> tuple[Dataset, Dataset]:
+    capture = secondary_capture(of)
+    return capture, structured_report(of, capture)
+
+
+def stored(result: Dataset, folder: Path) -> Path:
+    file = folder / f"{result.Modality}.dcm"
+    result.save_as(file, enforce_file_format=True)
+    return file
+
+
+THREE = (radiograph(1), radiograph(2, (90, 150), (), ViewPosition="LL"), radiograph(3, (256, 100), (WARM,)))
+CASES = {
+    "one radiograph": finding(),
+    "three radiographs": finding(*THREE, decision="uncertain", left_out=LEFT_OUT),
+    "no regions": finding(radiograph(regions=()), label="normal", decision="normal", probability=0.01),
+    "no patient": finding(radiograph(**ABSENT)),
+    "Latin name": finding(radiograph(PatientName="Müller^Jörg", SpecificCharacterSet="ISO_IR 100")),
+    "UTF-8 name": finding(radiograph(PatientName="Łukasz^山田", SpecificCharacterSet="ISO_IR 192")),
+    "MONOCHROME1": finding(radiograph(PhotometricInterpretation="MONOCHROME1")),
+    "both sides": finding(radiograph(1), radiograph(2, ImageLaterality="R", BodyPartExamined="WRIST")),
+    "lossy": finding(
+        radiograph(
+            LossyImageCompression="01", LossyImageCompressionRatio="10.5", LossyImageCompressionMethod="ISO_10918_1"
+        )
+    ),
+    "whole study data": finding(
+        radiograph(StudyDate="20260102", StudyTime="030405", StudyID="7", PatientSex="F", PatientAge="040Y")
+    ),
+}
+each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+
+
+@needs("dciodvfy")
+@each_case
+def test_results_are_valid_dicom(case: StudyFinding, tmp_path: Path) -> None:
+    for result in results(case):
+        said = subprocess.run(["dciodvfy", stored(result, tmp_path)], capture_output=True, text=True, check=False)
+        assert [line for line in said.stderr.splitlines() if line.startswith("Error")] == []
+        assert ("SCImage" if result.Modality == "OT" else "Comprehensive3DSR") in said.stderr
+
+
+@needs("dsrdump")
+def test_report_shows_probability_notice_and_what_was_left_out(tmp_path: Path) -> None:
+    _, report = results(CASES["three radiographs"])
+    command = ["dsrdump", "+Pl", stored(report, tmp_path)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert f'"{PROBABILITY.meaning}")="0.8125"' in shown
+    assert f'"{THRESHOLD.meaning}")="0.218"' in shown
+    assert f'="{NOTICE}"' in shown
+    assert all(f"Not judged: {uid}. {reason}" in shown for uid, reason in LEFT_OUT)
+    assert all(each in shown for each in ("UNVERIFIED", "PRELIMINARY", "PARTIAL", "checkpoint=bab1e6de5b03"))
+
+
+def test_repeated_result_has_the_same_uids_and_pixels() -> None:
+    (capture, report), (again, report_again) = results(CASES["three radiographs"]), results(CASES["three radiographs"])
+    assert capture.PixelData == again.PixelData
+    assert report.ContentSequence == report_again.ContentSequence
+    for first, second in ((capture, again), (report, report_again)):
+        assert first.SOPInstanceUID == second.SOPInstanceUID
+        assert first.SeriesInstanceUID == second.SeriesInstanceUID
+
+
+def test_uids_are_valid_and_differ_by_kind_study_and_checkpoint() -> None:
+    uids = [
+        make(kind, study, checkpoint)
+        for make in (series_uid, instance_uid)
+        for kind in ("capture", "report")
+        for study in (STUDY, f"{STUDY}.1")
+        for checkpoint in ("a", "b")
+    ]
+    uids += [tracking_uid(STUDY, "a", "study"), tracking_uid(STUDY, "a", "other"), device_uid("0.1.0", "a")]
+    assert len(set(uids)) == len(uids)
+    assert all(UID(uid).is_valid and len(uid) <= 64 for uid in uids)
+
+
+@each_case
+def test_results_belong_to_the_patient_and_study_of_the_radiograph(case: StudyFinding, tmp_path: Path) -> None:
+    source = case.radiographs[0].header
+    for result in results(case):
+        back = dcmread(stored(result, tmp_path))
+        for keyword in REQUIRED:
+            assert (back[keyword].value or None) == (source.get(keyword) or None), keyword
+        assert back.StudyInstanceUID == STUDY
+        assert back.SeriesInstanceUID not in {each.header.SeriesInstanceUID for each in case.radiographs}
+
+
+def test_odd_patient_attributes_go_back_unchanged_and_unsaid(tmp_path: Path) -> None:
+    """None is refused, repaired or repeated in a warning."""
+    odd = {"PatientSex": "CANARY?", "StudyDate": "CANARY", "PatientName": "A=B=C=D=" + CANARY}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        case = finding(radiograph(**odd))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = results(case)
+        files = [stored(result, tmp_path) for result in made]
+    assert all(value.encode() in file.read_bytes() for value in odd.values() for file in files)
+
+
+def test_capture_refers_to_its_radiographs() -> None:
+    capture, _ = results(CASES["three radiographs"])
+    sources = [item.ReferencedSOPInstanceUID for item in capture.SourceImageSequence]
+    assert sources == [each.header.SOPInstanceUID for each in THREE]
+    assert (capture.BurnedInAnnotation, list(capture.ImageType)) == ("YES", ["DERIVED", "SECONDARY"])
+    assert "PixelSpacing" not in capture
+
+
+def test_side_is_said_only_where_all_radiographs_have_it() -> None:
+    assert results(CASES["three radiographs"])[0].Laterality == "L"
+    assert not results(CASES["both sides"])[0].Laterality
+
+
+SHAPES = [(160, 128), (1600, 60), (60, 1600), (1500, 1200), (700, 700)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_notice_is_whole_and_large_at_every_size(shape: tuple[int, int], count: int) -> None:
+    picture = draw(finding(*[radiograph(1, shape, ())] * count))
+    amber_HW = (picture == AMBER).all(axis=2)
+    rows, columns = np.nonzero(~amber_HW[: int(np.argmin(amber_HW[:, 0]))])
+    height, width = picture.shape[:2]
+    assert 0 < columns.min() < columns.max() < width - 1
+    assert rows.min() > 0
+    assert np.ptp(rows) * 60 > max(height, width), "the letters shrink with the picture in a viewer's window"
+    assert np.ptp(columns) > 10 * np.ptp(rows), "it is one line"
+
+
+def test_words_change_with_the_finding_and_overlay_does_not() -> None:
+    pictures = [draw(finding(probability=p, decision=d)) for p, d in ((0.8125, "abnormal"), (0.3, "uncertain"))]
+    changed = np.nonzero((pictures[0] != pictures[1]).any(axis=(1, 2)))[0]
+    assert len(changed) > 0
+    assert changed.max() < pictures[0].shape[0] - MIN_HEIGHT
+
+
+def test_overlays_are_shown_whole_with_nothing_over_them() -> None:
+    sources = [radiograph(number, (600, 480), ()) for number in range(2)]
+    picture = draw(finding(*sources))
+    assert all(is_within(source.overlay_HW3, picture) for source in sources)
+
+
+def is_within(part_HW3: PixelArray, whole_HW3: PixelArray) -> bool:
+    height, width = part_HW3.shape[:2]
+    starts = np.argwhere((whole_HW3 == part_HW3[0, 0]).all(axis=2))
+    return any(np.array_equal(whole_HW3[y : y + height, x : x + width], part_HW3) for y, x in starts)
+
+
+def test_frame_runs_round_its_region_and_leaves_the_inside_free() -> None:
+    box = Region(left=100, top=300, width=200, height=150, evidence=1.0)
+    with_frame, without = (draw(finding(radiograph(1, (600, 480), regions))) for regions in ((box,), ()))
+    rows, columns = np.nonzero((with_frame != without).any(axis=2))
+    top, left = rows.min(), columns.min()
+    assert abs(np.ptp(rows) - box.height) < 12
+    assert abs(np.ptp(columns) - box.width) < 12
+    inside = np.s_[top + 12 : top + box.height - 12, left + 12 : left + box.width - 12]
+    assert np.array_equal(with_frame[inside], without[inside])
+
+
+@each_case
+def test_report_has_the_regions_and_numbers_of_the_finding(case: StudyFinding, tmp_path: Path) -> None:
+    """Read back as any other program would."""
+    capture, report = results(case)
+    content = Comprehensive3DSR.from_dataset(dcmread(stored(report, tmp_path))).content
+    found = []
+    for group in content.get_planar_roi_measurement_groups():
+        corners = group.roi.value
+        assert np.array_equal(corners[0], corners[-1])
+        source = next(item for item in group.roi.ContentSequence if item.ValueType == "IMAGE")
+        (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
+        evidence = group.get_measurements()[0].value
+        found.append((source.referenced_sop_instance_uid, Region(left, top, right - left, bottom - top, evidence)))
+    assert found == [(each.header.SOPInstanceUID, region) for each in case.radiographs for region in each.regions]
+    of_study, *of_radiographs = content.get_image_measurement_groups()
+    assert [each.value for each in of_study.get_measurements()] == [case.probability, case.threshold]
+    numbers = [[each.value for each in group.get_measurements()] for group in of_radiographs]
+    assert np.allclose(numbers, [(each.probability, each.weight) for each in case.radiographs], atol=1e-6)
+    evidence_uids = {sop for _, _, sop, _ in report.get_evidence()}
+    assert evidence_uids == {capture.SOPInstanceUID, *(each.header.SOPInstanceUID for each in case.radiographs)}
+
+
+def nodes(value: Any) -> Iterator[dict[str, Any]]:
+    """All objects within a JSON value."""
+    if isinstance(value, dict):
+        yield value
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from nodes(each)
+
+
+@each_case
+def test_fhir_report_keeps_the_rules_of_r4(case: StudyFinding) -> None:
+    report = json.loads(json.dumps(diagnostic_report(case)))
+    assert (report["resourceType"], report["status"]) == ("DiagnosticReport", "preliminary")
+    assert report["imagingStudy"][0]["identifier"] == {"system": "urn:dicom:uid", "value": f"urn:oid:{STUDY}"}
+    assert NOTICE in report["conclusion"]
+    ids = [resource["id"] for resource in report["contained"]]
+    referred = {node["reference"] for node in nodes(report) if "reference" in node}
+    assert referred == {f"#{each}" for each in ids}, "dom-3: what is contained is referred to"
+    assert len(set(ids)) == len(ids)
+    assert not any("contained" in each or "meta" in each for each in report["contained"]), "dom-2, dom-4"
+    assert all(value not in ("", [], {}, None) for node in nodes(report) for value in node.values())
+    for observation in report["contained"][1:]:
+        assert {"status", "code"} <= observation.keys()
+        assert len([key for key in observation if key.startswith("value")]) == 1
+
+
+@each_case
+def test_fhir_report_says_the_finding_and_nothing_of_the_patient(case: StudyFinding) -> None:
+    report = diagnostic_report(case)
+    probability, label = report["contained"][1:3]
+    assert probability["valueQuantity"]["value"] == case.probability
+    assert label["valueCodeableConcept"]["text"].lower() == case.label
+    assert {"value": case.checkpoint, "type": {"text": "checkpoint"}} in report["contained"][0]["version"]
+    assert "subject" not in report
+    written, header = json.dumps(report, ensure_ascii=False), case.radiographs[0].header
+    assert not any(str(header[keyword].value) in written for keyword in ABSENT if header.get(keyword))
+
+
+def test_fhir_report_passes_the_models_of_fhir_resources() -> None:
+    model = pytest.importorskip("fhir.resources.R4B.diagnosticreport").DiagnosticReport
+    report = diagnostic_report(CASES["three radiographs"])
+    read = model.model_validate(report)
+    assert json.loads(read.model_dump_json()) == report
