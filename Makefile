@@ -7,16 +7,19 @@ BIN := .venv/bin
 LOCK := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help demo serve test check bench lock
+.PHONY: help demo serve dicom-node test check bench lock
 
 help:  ## what there is to make
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 14
 
 demo: .venv/runtime  ## set up, serve the starter, send a radiograph, print the answers (IMAGE=, PORT=, DEMO_EXIT=1)
 	$(BIN)/python -m app.demo --port $(PORT) $(if $(IMAGE),--image "$(IMAGE)") $(if $(filter-out 0,$(DEMO_EXIT)),--exit)
 
 serve: .venv/runtime  ## set up and serve (PORT=, OSTEON_*=)
 	OSTEON_PORT=$(PORT) exec $(BIN)/python -m app
+
+dicom-node: .venv/runtime  ## set up and take studies by C-STORE (OSTEON_JOBS=, OSTEON_DICOM_PORT=)
+	exec $(BIN)/python -m app.dicom_node
 
 test: .venv/dev  ## set up and run all tests
 	@tests/install-tools || echo "the tests that need other projects' programs are skipped"

@@ -17,9 +17,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from app.decode_process import LENGTH_BYTES
+from app.decode_process import DECODE, IDENTIFY, LENGTH_BYTES
 from app.settings import Settings
 from xray import errors
+from xray.dicom_tags import Identity
 from xray.errors import InputError, UnreadableImageError
 from xray.radiograph import DicomFacts, Radiograph
 
@@ -56,9 +57,25 @@ class DecoderProcesses:
             UnreadableImageError: also where decoding took too long or too much memory, or brought the decoder down.
             InputError: any other that decoding raises.
         """
+        header, pixels = await self._answer(DECODE, data)
+        facts = header["facts"]
+        return Radiograph(
+            np.frombuffer(pixels, np.uint8).reshape(header["shape"]),
+            facts["inverted"],
+            facts["coloured"],
+            msgspec.convert(facts["dicom"], DicomFacts | None),
+        )
+
+    async def identify(self, data: bytes) -> Identity:
+        """See `xray.dicom.identify`; raises as `decode` does."""
+        header, _ = await self._answer(IDENTIFY, data)
+        return msgspec.convert(header["facts"], Identity)
+
+    async def _answer(self, question: bytes, data: bytes) -> tuple[dict[str, Any], bytes]:
+        """What a process writes of a file: a header and pixels."""
         try:
             async with self._turns, asyncio.timeout(self._seconds), self._process() as process:
-                header, pixels = await _asked(process, data)
+                header, pixels = await _asked(process, question, data)
         except TimeoutError as error:
             raise UnreadableImageError(
                 f"The image takes more than {self._seconds:g} s to decode; save it as an ordinary file."
@@ -69,7 +86,7 @@ class DecoderProcesses:
         if "error" in header:
             kind: type[InputError] = getattr(errors, header["error"])
             raise kind(header["detail"])
-        return _radiograph(header, pixels)
+        return header, pixels
 
     async def close(self) -> None:
         """Let the idle processes go; they end with their input."""
@@ -105,11 +122,10 @@ class DecoderProcesses:
         return await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=PIPE, stdout=PIPE, limit=PIPE_BYTES)
 
 
-async def _asked(process: Process, data: bytes) -> tuple[dict[str, Any], bytes]:
-    """What the process writes of a file: a header and pixels."""
+async def _asked(process: Process, question: bytes, data: bytes) -> tuple[dict[str, Any], bytes]:
     assert process.stdin is not None
     assert process.stdout is not None, "both are pipes"
-    process.stdin.write(len(data).to_bytes(LENGTH_BYTES) + data)
+    process.stdin.write(question + len(data).to_bytes(LENGTH_BYTES) + data)
     await process.stdin.drain()
     header = json.loads(await process.stdout.readline())
     return header, await process.stdout.readexactly(header["bytes"])
@@ -118,11 +134,3 @@ async def _asked(process: Process, data: bytes) -> tuple[dict[str, Any], bytes]:
 def _close_input(process: Process) -> None:
     if process.stdin is not None:
         process.stdin.close()
-
-
-def _radiograph(header: dict[str, Any], pixels: bytes) -> Radiograph:
-    pixels_HW = np.frombuffer(pixels, np.uint8).reshape(header["shape"])
-    facts = header["facts"]
-    return Radiograph(
-        pixels_HW, facts["inverted"], facts["coloured"], msgspec.convert(facts["dicom"], DicomFacts | None)
-    )

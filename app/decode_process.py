@@ -1,7 +1,7 @@
 """`python -m app.decode_process MAX_PIXELS`: files on stdin in, a header line and raw pixels for each on stdout out.
 
-A file comes as its length in 8 bytes, then its bytes; the process ends with its input. What a decoder does to this
-process, it does to nobody else: memory is bounded, and whoever started it can end it.
+A file comes as a byte that says what is asked of it, its length in 8, then its bytes; the process ends with its input.
+What a decoder does to this process, it does to nobody else: memory is bounded, and whoever started it can end it.
 """
 
 import json
@@ -18,6 +18,7 @@ BYTES_A_PIXEL = 32
 """Of what Pillow and NumPy hold at once for the costliest kind of image: 16-bit colour with transparency."""
 NICENESS = 10
 """Below the engine, which callers with ordinary images wait for."""
+DECODE, IDENTIFY = b"D", b"I"
 LENGTH_BYTES = 8
 
 
@@ -29,15 +30,20 @@ def main() -> None:
     logging.disable()  # what a decoder has to say of a file may repeat a patient's name
     # What decoders print is nobody's to read either.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-    while length := sys.stdin.buffer.read(LENGTH_BYTES):
-        _answer(sys.stdin.buffer.read(int.from_bytes(length)), max_pixels)
+    while asked := sys.stdin.buffer.read(1):
+        length = int.from_bytes(sys.stdin.buffer.read(LENGTH_BYTES))
+        _answer(asked, sys.stdin.buffer.read(length), max_pixels)
 
 
-def _answer(data: bytes, max_pixels: int) -> None:
+def _answer(asked: bytes, data: bytes, max_pixels: int) -> None:
+    from xray.dicom import identify
     from xray.errors import InputError, UnreadableImageError
     from xray.reading import decode_radiograph
 
     try:
+        if asked == IDENTIFY:
+            _write({"facts": asdict(identify(data))})
+            return
         radiograph = decode_radiograph(data, max_pixels)
     except InputError as error:
         _write({"error": type(error).__name__, "detail": str(error)})

@@ -10,6 +10,7 @@ from concurrent.futures import Executor
 
 from app.apart import DecoderProcesses
 from app.settings import Settings
+from xray.dicom_tags import Identity
 from xray.predictor import Predictor, Prepared
 from xray.reading import decode_radiograph, decoding_effort
 
@@ -37,6 +38,10 @@ class Decoder:
             return prepared
         radiograph = await self._apart.decode(data)
         return await loop.run_in_executor(self._workers, predictor.prepare, radiograph)
+
+    async def identify(self, data: bytes) -> Identity:
+        """See `xray.dicom.identify`; its process apart raises as `prepare` does."""
+        return await self._apart.identify(data)
 
     async def close(self) -> None:
         await self._apart.close()

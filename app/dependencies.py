@@ -15,10 +15,12 @@ from secrets import compare_digest
 from typing import Annotated
 
 from fastapi import Depends, Header, Query, Request
+from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from pydantic import BaseModel, Field
 
-from app.errors import NotAllowedError, OutOfRangeError
+from app.errors import NotAllowedError, OutOfRangeError, UnknownCallerError
 from app.generation import Generation
+from app.hospital import Hospital, required
 from app.patience import answered_within, for_a_caller_who_stays
 from app.service import Service
 from app.stages import Stages
@@ -158,6 +160,30 @@ async def administrator(
         raise NotAllowedError("Send the token of the administrator as 'Authorization: Bearer TOKEN'.")
 
 
+async def hospital(service: ServiceDep) -> Hospital:
+    """What connects this replica to archives; raises NotConfiguredError where nothing does."""
+    return required(service.hospital)
+
+
+async def caller(
+    service: ServiceDep, given: Annotated[HTTPBasicCredentials | None, Depends(HTTPBasic(auto_error=False))]
+) -> str:
+    """The name of a caller who knows the password; anybody where the settings name none.
+
+    Raises:
+        UnknownCallerError: name or password are missing or wrong.
+    """
+    user, password = service.settings.dicomweb_user, service.settings.dicomweb_password
+    if user is None or password is None:
+        return "anybody"
+    known = f"{user}:{password.get_secret_value()}".encode()
+    if given is None or not compare_digest(f"{given.username}:{given.password}".encode(), known):
+        raise UnknownCallerError("Send the name and password that the operator has set, by HTTP Basic.")
+    return user
+
+
+HospitalDep = Annotated[Hospital, Depends(hospital)]
+CallerDep = Annotated[str, Depends(caller)]
 AnswerDep = Annotated[Callable[..., AbstractAsyncContextManager[AnsweredStudy]], Depends(answering)]
 ThresholdDep = Annotated[str, Depends(threshold_name)]
 WantedDep = Annotated[Wanted, Depends(wanted)]

@@ -2,16 +2,19 @@
 
 RequestError                    what only a service can have to say
 ├── MalformedRequestError       400
+├── UnknownCallerError          401
 ├── NotAllowedError             403
 ├── UnknownPathError            404
 ├── WrongMethodError            405
-├── ReloadRefusedError          409
+├── ConflictError               409
+│   └── ReloadRefusedError
 ├── PayloadTooLargeError        413
 ├── UnsupportedContentTypeError 415
 ├── OutOfRangeError             422
 ├── OverloadedError             429, with Retry-After
 ├── EngineError                 500
 ├── NotReadyError               503
+│   └── NotConfiguredError
 └── DeadlineError               504
 """
 
@@ -44,6 +47,10 @@ class MalformedRequestError(RequestError):
     """The request cannot be parsed, or lacks its image."""
 
 
+class UnknownCallerError(RequestError):
+    """The caller has to say who they are."""
+
+
 class NotAllowedError(RequestError):
     """The caller may not do that."""
 
@@ -56,7 +63,11 @@ class WrongMethodError(RequestError):
     """The path is served, but not for this method."""
 
 
-class ReloadRefusedError(RequestError):
+class ConflictError(RequestError):
+    """What is asked for does not fit the state of things."""
+
+
+class ReloadRefusedError(ConflictError):
     """The artifacts were not exchanged, and the old ones go on."""
 
 
@@ -91,16 +102,21 @@ class NotReadyError(RequestError):
     """The engine does not run."""
 
 
+class NotConfiguredError(NotReadyError):
+    """The operator has not set what this needs."""
+
+
 class DeadlineError(RequestError):
     """The answer would come too late."""
 
 
 STATUS: dict[type[Exception], HTTPStatus] = {
     MalformedRequestError: HTTPStatus.BAD_REQUEST,
+    UnknownCallerError: HTTPStatus.UNAUTHORIZED,
     NotAllowedError: HTTPStatus.FORBIDDEN,
     UnknownPathError: HTTPStatus.NOT_FOUND,
     WrongMethodError: HTTPStatus.METHOD_NOT_ALLOWED,
-    ReloadRefusedError: HTTPStatus.CONFLICT,
+    ConflictError: HTTPStatus.CONFLICT,
     PayloadTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     TooManyPixelsError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnsupportedContentTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -145,6 +161,8 @@ async def _own_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, OverloadedError):
         request.state.reason = error.limit
         reply.headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, UnknownCallerError):
+        reply.headers["WWW-Authenticate"] = 'Basic realm="osteon"'
     return reply
 
 

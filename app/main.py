@@ -5,7 +5,7 @@ from collections.abc import Callable
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from app import operations, routes
+from app import jobs, operations, results, routes, stow
 from app.errors import install_error_handlers
 from app.lifespan import lifespan
 from app.metrics import MeasuredRequests
@@ -26,5 +26,8 @@ def create_app(service: Service, give_up: Callable[[], None] = end_process) -> F
     app.add_middleware(MeasuredRequests, metrics=service.metrics, draining=lambda: service.vitals.draining)
     app.include_router(routes.router)
     app.include_router(operations.router)
+    app.include_router(stow.router)
+    app.include_router(jobs.router)
+    app.include_router(results.router)
     install_error_handlers(app)
     return app

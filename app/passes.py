@@ -17,6 +17,7 @@ from app.decoding import Decoder
 from app.generation import Generation
 from app.settings import Settings
 from app.sharing import Shared
+from xray.dicom_tags import Identity
 from xray.predictor import Prediction, Predictor, Prepared
 
 Key = tuple[int, bytes]
@@ -63,6 +64,10 @@ class Passes:
         if kept is not None:
             return Reading(key, predictor, kept.prepared, kept)
         return Reading(key, predictor, await self._preparing.once(key, lambda: self._decoder.prepare(predictor, data)))
+
+    async def identify(self, data: bytes) -> Identity:
+        """Which DICOM object a file holds; raises InputError where it tells of none."""
+        return await self._decoder.identify(data)
 
     async def predict(self, reading: Reading) -> tuple[Pass, Source]:
         """Run the network, unless the answer is at hand or on its way.

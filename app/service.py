@@ -15,6 +15,7 @@ from app.admission import Admission
 from app.batcher import Batcher
 from app.errors import ReloadRefusedError
 from app.generation import Generation, load_generation
+from app.hospital import Hospital, load_hospital
 from app.metrics import Metrics
 from app.passes import Passes, Reading
 from app.settings import Settings
@@ -40,6 +41,7 @@ class Service:
 
     Attributes:
         generation: the artifacts that answer; a request takes them once and keeps them to its end.
+        hospital: None where the settings name no jobs.
     """
 
     settings: Settings
@@ -50,6 +52,7 @@ class Service:
     admission: Admission
     vitals: Vitals
     metrics: Metrics
+    hospital: Hospital | None = None
     reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def predict(self, generation: Generation, uploads: Sequence[Upload], stages: Stages) -> list[Prediction]:
@@ -151,15 +154,16 @@ def load_service(settings: Settings) -> Service:
     Raises:
         ArtifactError: a file is missing or damaged, or gallery and checkpoint do not belong together.
         InputError: the device is not there.
+        PacsError: the jobs or archives that the settings name are not to be had.
     """
     if choose_device(settings.device).type == "cuda" and "max_batch" not in settings.model_fields_set:
         settings = settings.model_copy(update={"max_batch": GPU_BATCH})
     # NumPy's BLAS keeps its threads spinning for 25 ms after a product, on the cores that the engine wants.
     threadpool_limits(limits=1, user_api="blas")
-    return assemble(settings, load_generation(settings))
+    return assemble(settings, load_generation(settings), load_hospital(settings))
 
 
-def assemble(settings: Settings, generation: Generation) -> Service:
+def assemble(settings: Settings, generation: Generation, hospital: Hospital | None = None) -> Service:
     """Give a generation its batcher, workers, door and metrics; nothing runs yet."""
     admission = Admission(settings)
     metrics = Metrics()
@@ -179,6 +183,6 @@ def assemble(settings: Settings, generation: Generation) -> Service:
     metrics.watch("osteon_queue_age_seconds", "How long the first in the queue waits.", lambda: batcher.oldest_seconds)
     metrics.watch("osteon_canary_age_seconds", "Since the canary had its known answer.", lambda: vitals.canary_age)
     metrics.watch("osteon_kept_bytes", "Of answers that are kept.", lambda: passes.kept_bytes)
-    service = Service(settings, generation, batcher, workers, passes, admission, vitals, metrics)
+    service = Service(settings, generation, batcher, workers, passes, admission, vitals, metrics, hospital)
     service.take(generation)
     return service

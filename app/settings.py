@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from platformdirs import user_cache_path
+from platformdirs import user_cache_path, user_data_path
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -50,6 +50,29 @@ class Settings(BaseSettings):
     result_cache_mib: int = Field(64, ge=0, description="Memory that keeps the latest answers, in MiB; 0 keeps none.")
     canary_seconds: float = Field(5.0, gt=0, description="Pause between two checks with a known radiograph.")
     drain_seconds: float = Field(1.0, ge=0, description="Time between SIGTERM and the end of listening.")
+    jobs: str | None = Field(
+        None,
+        description="Database of the studies on their way, such as sqlite:////var/lib/osteon/jobs.sqlite or "
+        "postgresql+pg8000://user@host/osteon; without one, /dicom-web takes no studies.",
+    )
+    jobs_key: Path = Field(
+        default_factory=lambda: user_data_path("osteon") / "jobs.key",
+        description="File of the key that seals studies in that database; made when missing.",
+    )
+    archives: Path | None = Field(None, description="TOML file of the hospital's archives.")
+    results_to: str | None = Field(None, description="Name of the archive that results go to; without, they stay here.")
+    settle_seconds: float = Field(
+        2.0, ge=0, description="Pause after a study's latest radiograph before it is analysed."
+    )
+    max_spool_mib: int = Field(4096, ge=1, description="Bytes of all studies on their way, in MiB.")
+    lease_seconds: float = Field(
+        30.0, ge=1, description="Time after which a study is another replica's, if its own is not heard of."
+    )
+    job_attempts: int = Field(12, ge=1, description="Attempts at a study before it waits for an operator.")
+    dicom_title: str = Field("OSTEON", description="Title of `make dicom-node`, which takes studies by C-STORE.")
+    dicom_port: int = Field(11112, ge=0, le=65535, description="Port that it listens on.")
+    dicomweb_user: str | None = Field(None, description="Name that callers of /dicom-web and /jobs have to give.")
+    dicomweb_password: SecretStr | None = Field(None, description="Their password (HTTP Basic).")
     admin_token: SecretStr | None = Field(None, description="Bearer token of /admin; without it, only local callers.")
 
     @property
@@ -59,6 +82,10 @@ class Settings(BaseSettings):
     @property
     def result_cache_bytes(self) -> int:
         return self.result_cache_mib * MEBIBYTE
+
+    @property
+    def max_spool_bytes(self) -> int:
+        return self.max_spool_mib * MEBIBYTE
 
     @property
     def max_inflight_bytes(self) -> int:

@@ -8,6 +8,8 @@ import io
 import logging
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from pydicom.filereader import read_dataset
 from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGExtended12Bit
 
-from xray.dicom_tags import bits_of, facts_of, named, require_radiograph, shape_of
+from xray.dicom_tags import Identity, bits_of, facts_of, identity_of, named, require_radiograph, shape_of
 from xray.errors import InputError, NoContentError, TooManyPixelsError, UnreadableImageError, UnsupportedFormatError
 from xray.grayscale import StoredBits, to_gray
 from xray.radiograph import MAX_PIXELS, Radiograph, radiograph_of, too_many
@@ -27,6 +29,8 @@ SIGNATURE = b"DICM"
 PREAMBLE = 128
 """Bytes before it."""
 META_GROUP = 0x0002
+LAST_UID = 0x0020000E
+"""Series Instance UID: the last tag of those that identify an object."""
 MAX_HEADER = 16 << 20
 """Bytes of tags beside the pixels that a deflated file may inflate to."""
 MAX_COMPRESSION = 200
@@ -51,11 +55,56 @@ def decode_dicom(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
         UnreadableImageError: truncated or corrupt, or tags that contradict each other or the pixels.
         NoContentError: constant or tiny, or compressed so far that it is.
     """
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its warnings repeat the values of tags
+    with _quietly():
+        return _decoded(_parsed(data, max_pixels), max_pixels)
+
+
+def identify(data: bytes) -> Identity:
+    """Which object a file holds, be it a radiograph or not; tags beyond the UIDs are not looked at.
+
+    Raises:
+        UnreadableImageError: damaged, or a UID is missing.
+    """
+    with _quietly():
+        meta, stream = _meta(data)
+        syntax = meta.TransferSyntaxUID
+        if syntax == DeflatedExplicitVRLittleEndian:
+            stream = io.BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(stream.read(), MAX_HEADER))
+        return identity_of(
+            read_dataset(
+                stream, syntax.is_implicit_VR, syntax.is_little_endian, stop_when=lambda tag, *_: tag > LAST_UID
+            )
+        )
+
+
+def header_of(data: bytes, max_pixels: int = MAX_PIXELS) -> Dataset:
+    """All tags of a file that has been decoded before, without its pixels; raises what `decode_dicom` raises."""
+    with _quietly():
+        header = _parsed(data, max_pixels)
+        del header.PixelData
+        return header
+
+
+def dataset_of(data: bytes) -> Dataset:
+    """A file of our own, as it was written by `file_of`."""
+    return dcmread(io.BytesIO(data))
+
+
+def file_of(dataset: Dataset) -> bytes:
+    """A data set with its meta header as the bytes of a file."""
+    stream = io.BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Raise but our own errors, and say nothing: warnings of pydicom repeat the values of tags."""
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     with warnings.catch_warnings(), config.disable_value_validation():
         warnings.simplefilter("ignore")
         try:
-            return _decoded(_parsed(data, max_pixels), max_pixels)
+            yield
         except (InputError, MemoryError):
             raise
         except Exception as error:  # pydicom and its decoders report damage as almost any type
@@ -72,15 +121,11 @@ def _decoded(header: Dataset, max_pixels: int) -> Radiograph:
 
 def _parsed(data: bytes, max_pixels: int) -> Dataset:
     """All tags, the pixels still encoded; a deflated file is inflated within limits, which pydicom has none for."""
-    stream = io.BytesIO(data)
-    stream.seek(PREAMBLE + len(SIGNATURE))
-    meta = FileMetaDataset(read_dataset(stream, False, True, stop_when=lambda tag, _, __: tag.group != META_GROUP))
-    if "TransferSyntaxUID" not in meta:
-        raise UnreadableImageError(f"{named(meta, 'TransferSyntaxUID')}; export the file again.")
+    meta, stream = _meta(data)
     if meta.TransferSyntaxUID != DeflatedExplicitVRLittleEndian:
         return dcmread(io.BytesIO(data))
     inflater, limit = zlib.decompressobj(-zlib.MAX_WBITS), MAX_HEADER + 2 * max_pixels
-    inflated = inflater.decompress(data[stream.tell() :], limit)
+    inflated = inflater.decompress(stream.read(), limit)
     if not inflater.eof:
         if len(inflated) < limit:
             raise UnreadableImageError(DAMAGED)
@@ -89,6 +134,16 @@ def _parsed(data: bytes, max_pixels: int) -> Dataset:
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     header.file_meta = meta
     return header
+
+
+def _meta(data: bytes) -> tuple[FileMetaDataset, io.BytesIO]:
+    """How the tags are written, and the stream where they begin."""
+    stream = io.BytesIO(data)
+    stream.seek(PREAMBLE + len(SIGNATURE))
+    meta = FileMetaDataset(read_dataset(stream, False, True, stop_when=lambda tag, *_: tag.group != META_GROUP))
+    if "TransferSyntaxUID" not in meta:
+        raise UnreadableImageError(f"{named(meta, 'TransferSyntaxUID')}; export the file again.")
+    return meta, stream
 
 
 def _require_length(header: Dataset, expected: int) -> None:

@@ -4,6 +4,7 @@ A tag's value is repeated in a message only where it is a code string: anything 
 """
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from pydicom import Dataset
@@ -20,6 +21,43 @@ GRAY = ("MONOCHROME1", "MONOCHROME2")
 CODE_STRING = re.compile(r"[A-Z0-9_ ]{1,16}")
 UID = re.compile(r"[0-9.]{1,64}")
 MAX_BITS = 16
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which object a file holds.
+
+    Attributes:
+        modality: None where the tag is missing or odd.
+    """
+
+    study_uid: str
+    series_uid: str
+    instance_uid: str
+    sop_class_uid: str
+    modality: str | None
+
+    @property
+    def is_radiograph(self) -> bool:
+        return self.modality in MODALITIES
+
+
+def identity_of(header: Dataset) -> Identity:
+    """Raises UnreadableImageError where a UID is missing."""
+
+    def required(keyword: str) -> str:
+        found = uid(header, keyword)
+        if found is None:
+            raise UnreadableImageError(f"{named(header, keyword)}; export the file again.")
+        return found
+
+    return Identity(
+        required("StudyInstanceUID"),
+        required("SeriesInstanceUID"),
+        required("SOPInstanceUID"),
+        required("SOPClassUID"),
+        text(header, "Modality"),
+    )
 
 
 def require_radiograph(header: Dataset) -> None:

@@ -23,16 +23,16 @@ from xray.predictor import Predictor
 
 
 @contextmanager
-def serving(service: Service, give_up: Callable[[], None] = lambda: None) -> Iterator[httpx.Client]:
+def serving(service: Service, give_up: Callable[[], None] = lambda: None, port: int = 0) -> Iterator[httpx.Client]:
     """Run a service on a free port for the length of the block; `give_up` stands for the end of the process."""
-    server = uvicorn.Server(uvicorn.Config(create_app(service, give_up), port=0, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(create_app(service, give_up), port=port, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         while not server.started:
             time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        chosen = server.servers[0].sockets[0].getsockname()[1]
+        with httpx.Client(base_url=f"http://127.0.0.1:{chosen}", timeout=60) as client:
             yield client
     finally:
         server.should_exit = True

@@ -1,0 +1,91 @@
+"""What connects a replica to a hospital's archives: the jobs on their way, and where their results go."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from app.errors import NotConfiguredError, OutOfRangeError
+from app.settings import Settings
+from pacs.configuration import ArchiveConfig, read_archives
+from pacs.errors import ConfigurationError
+from pacs.job import Instance, Job, Source
+from xray.dicom_tags import Identity
+
+if TYPE_CHECKING:
+    from pacs.archive import Archive
+    from pacs.jobs import Jobs
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """The jobs of this replica, or of several that share a database.
+
+    Attributes:
+        archives: by the name that the configuration gives them.
+        destination: name of the archive that results go to; None keeps them here.
+        settle: pause after a study's latest radiograph, in which more of it may come.
+        arrived: set when there may be something to do.
+    """
+
+    jobs: "Jobs"
+    archives: Mapping[str, ArchiveConfig]
+    destination: str | None
+    settle: timedelta
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def receive(self, checkpoint: str, identity: Identity, data: bytes, source: Source) -> Job:
+        """Put a radiograph into its study's job; it is safe when this returns.
+
+        Raises:
+            SpoolFullError: as much is on its way as may be.
+        """
+        instance = Instance(identity.series_uid, identity.instance_uid, identity.sop_class_uid, data)
+        job = await asyncio.to_thread(
+            self.jobs.receive,
+            identity.study_uid,
+            checkpoint,
+            self.destination,
+            source,
+            instance,
+            self.settle,
+        )
+        self.arrived.set()
+        return job
+
+    def archive(self, name: str) -> "Archive":
+        """A connection to an archive, for one thread. Raises OutOfRangeError if none has that name."""
+        if name not in self.archives:
+            known = ", ".join(sorted(self.archives)) or "none"
+            raise OutOfRangeError(f"There is no archive of that name; the configuration has: {known}.")
+        from pacs.archive import Archive  # it takes a second, and most replicas never need it
+
+        return Archive(name, self.archives[name])
+
+
+def load_hospital(settings: Settings) -> Hospital | None:
+    """Open the jobs and read the archives that the settings name; None where they name no jobs.
+
+    Raises:
+        PacsError: the jobs cannot be opened, or the archives' file is wrong.
+    """
+    if settings.jobs is None:
+        return None
+    from pacs.jobs import Jobs
+    from pacs.sealing import Seal
+
+    archives = read_archives(settings.archives) if settings.archives else {}
+    if settings.results_to is not None and settings.results_to not in archives:
+        raise ConfigurationError(
+            f"OSTEON_RESULTS_TO is {settings.results_to}, and OSTEON_ARCHIVES names no such archive."
+        )
+    jobs = Jobs(settings.jobs, Seal.of_file(settings.jobs_key), settings.max_spool_bytes)
+    return Hospital(jobs, archives, settings.results_to, timedelta(seconds=settings.settle_seconds))
+
+
+def required(hospital: Hospital | None) -> Hospital:
+    """Raises NotConfiguredError where there is none."""
+    if hospital is None:
+        raise NotConfiguredError("This replica takes no studies: set OSTEON_JOBS to a database, and start it again.")
+    return hospital

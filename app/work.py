@@ -1,0 +1,145 @@
+"""Jobs in, results in the archive out; whatever happens in between, the job is either done or comes again."""
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from uuid import uuid4
+
+from app.analysis import NothingToJudgeError, analyse
+from app.errors import RequestError
+from app.hospital import Hospital
+from app.service import Service
+from pacs.archive import Archive
+from pacs.capture import secondary_capture
+from pacs.errors import ArchiveUnavailableError, PacsError
+from pacs.fhir import diagnostic_report
+from pacs.finding import StudyFinding
+from pacs.job_errors import LeaseLostError
+from pacs.jobs import Instance, Job, JobState, RetryPolicy
+from pacs.report import structured_report
+from xray.dicom import dataset_of, file_of
+
+logger = logging.getLogger(__name__)
+
+IDLE_SECONDS = 1.0
+"""Between two looks for a job that nobody has told of: one that was postponed, or another replica's."""
+
+
+async def work(service: Service, hospital: Hospital) -> None:
+    """Take jobs as they fall due, for as long as the service runs."""
+    lease = timedelta(seconds=service.settings.lease_seconds)
+    policy = RetryPolicy(service.settings.job_attempts)
+    owner = f"{socket.gethostname()}-{uuid4().hex[:8]}"
+    while True:
+        hospital.arrived.clear()
+        try:
+            job = await asyncio.to_thread(hospital.jobs.lease, owner, lease, policy)
+        except PacsError as error:
+            logger.error("The jobs cannot be read: %s", error)
+            job = None
+        if job is not None:
+            await attempt(service, hospital, job)
+        else:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(hospital.arrived.wait(), IDLE_SECONDS)
+
+
+async def attempt(service: Service, hospital: Hospital, job: Job) -> None:
+    """One attempt at a job; what goes wrong is written into it, and said in the log without the study's contents."""
+    policy = RetryPolicy(service.settings.job_attempts)
+    try:
+        async with _kept_alive(hospital, job, timedelta(seconds=service.settings.lease_seconds)):
+            state = await _run(service, hospital, job)
+        logger.info("Job %s is %s.", job.id, state)
+    except LeaseLostError:
+        logger.warning("Job %s took too long and is another worker's now.", job.id)
+    except NothingToJudgeError as error:
+        await asyncio.to_thread(hospital.jobs.finish, job, JobState.REFUSED, str(error))
+        logger.info("Job %s is refused: %s", job.id, error)
+    except (PacsError, RequestError) as error:
+        await _postpone(hospital, job, str(error), policy)
+    except Exception as error:
+        # Ours, and it may repeat what the study holds: only its type is told.
+        await _postpone(hospital, job, f"The analysis failed with {type(error).__name__}.", policy)
+
+
+async def _run(service: Service, hospital: Hospital, job: Job) -> JobState:
+    results = await asyncio.to_thread(hospital.jobs.results, job.id)
+    if not results:
+        finding = await analyse(service, job, _instances(service, hospital, job))
+        made = await service.off_loop(results_of, finding)
+        answer = json.dumps(diagnostic_report(finding))
+        results = await asyncio.to_thread(hospital.jobs.keep_results, job, made, answer)
+    if job.archive is None:
+        await asyncio.to_thread(hospital.jobs.finish, job, JobState.KEPT)
+        return JobState.KEPT
+    await asyncio.to_thread(deliver, hospital.archive(job.archive), job.study_uid, results)
+    await asyncio.to_thread(hospital.jobs.finish, job, JobState.DELIVERED)
+    return JobState.DELIVERED
+
+
+def results_of(finding: StudyFinding) -> list[Instance]:
+    """The picture and the report, as files."""
+    capture = secondary_capture(finding)
+    return [
+        Instance(each.SeriesInstanceUID, each.SOPInstanceUID, each.SOPClassUID, file_of(each))
+        for each in (capture, structured_report(finding, capture))
+    ]
+
+
+def deliver(archive: Archive, study_uid: str, results: list[Instance]) -> None:
+    """Send what the archive does not have, and believe that it has it only once it says so.
+
+    Raises:
+        PacsError: it does not take them, or does not find them yet.
+    """
+    uids = [result.instance_uid for result in results]
+    with archive:
+        if archive.has(study_uid, uids):
+            return
+        archive.store([dataset_of(result.data) for result in results])
+        if not archive.has(study_uid, uids):
+            raise ArchiveUnavailableError(f"Archive {archive.name} took the results and does not find them yet.")
+
+
+async def _instances(service: Service, hospital: Hospital, job: Job) -> AsyncIterator[Instance]:
+    """The radiographs of the study: those that were sent, or those that the archive has, one in memory at a time."""
+    if job.source != "pull" or job.archive is None:
+        sent = hospital.jobs.instances(job.id)
+        while (instance := await asyncio.to_thread(next, sent, None)) is not None:
+            yield instance
+        return
+    archive = hospital.archive(job.archive)
+    try:
+        files = archive.retrieve(job.study_uid, max_bytes=service.settings.max_upload_bytes)
+        while (data := await asyncio.to_thread(next, files, None)) is not None:
+            identity = await service.passes.identify(data)
+            yield Instance(identity.series_uid, identity.instance_uid, identity.sop_class_uid, data)
+    finally:
+        archive.close()
+
+
+@asynccontextmanager
+async def _kept_alive(hospital: Hospital, job: Job, lease: timedelta) -> AsyncIterator[None]:
+    """Renew the lease for as long as the block runs."""
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(lease.total_seconds() / 3)
+            await asyncio.to_thread(hospital.jobs.renew, job, lease)
+
+    task = asyncio.create_task(renew())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def _postpone(hospital: Hospital, job: Job, reason: str, policy: RetryPolicy) -> None:
+    with suppress(LeaseLostError):
+        after = await asyncio.to_thread(hospital.jobs.postpone, job, reason, policy)
+        logger.warning("Job %s, attempt %d: %s It is %s.", job.id, job.attempts, reason, after.state)

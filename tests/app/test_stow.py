@@ -1,0 +1,206 @@
+"""What senders of studies may rely on: every form of the same body is read, and each instance is answered for."""
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from http import HTTPStatus
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from pydantic import SecretStr
+
+from app.hospital import Hospital
+from app.service import Service, assemble
+from pacs.jobs import Jobs
+from pacs.sealing import Seal
+from tests.app.conftest import serving
+from tests.dicom_files import dicom
+from tests.phantoms import draw_phantom
+
+STUDY = "1.2.826.0.1.3680043.10.1338.1"
+TYPE = 'multipart/related; type="application/dicom"; boundary=b-1'
+CANNOT_UNDERSTAND, OUT_OF_RESOURCES, OTHER_STUDY = 0xC000, 0xA700, 0xA900
+
+
+def hand(number: int, study: str = STUDY, **tags: object) -> bytes:
+    """A drawn radiograph, the n-th of its study."""
+    return dicom(
+        draw_phantom(seed=number),
+        StudyInstanceUID=study,
+        SeriesInstanceUID=f"{study}.1",
+        SOPInstanceUID=f"{study}.1.{number}",
+        **tags,
+    )
+
+
+def related(*files: bytes, boundary: str = "b-1", begin: bytes = b"") -> bytes:
+    head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+    return begin + b"".join(head + each + b"\r\n" for each in files) + f"--{boundary}--\r\n".encode()
+
+
+def chunks(body: bytes, size: int) -> Iterator[bytes]:
+    yield from (body[start : start + size] for start in range(0, len(body), size))
+
+
+def hospital_at(folder: Path, max_bytes: int = 1 << 30, settle: float = 60) -> Hospital:
+    jobs = Jobs(f"sqlite:///{folder / 'jobs.sqlite'}", Seal.of_file(folder / "key"), max_bytes)
+    return Hospital(jobs, {}, None, timedelta(seconds=settle))
+
+
+@pytest.fixture
+def hospital(tmp_path: Path) -> Hospital:
+    return hospital_at(tmp_path)
+
+
+@pytest.fixture
+def client(service: Service, hospital: Hospital) -> Iterator[httpx.Client]:
+    with serving(assemble(service.settings, service.generation, hospital)) as client:
+        yield client
+
+
+def stow(client: httpx.Client, body: bytes | Iterator[bytes], path: str = "", media: str = TYPE) -> httpx.Response:
+    return client.post(f"/dicom-web/studies{path}", content=body, headers={"Content-Type": media})
+
+
+def uids(reply: httpx.Response, sequence: str = "00081199") -> list[str]:
+    """SOP Instance UIDs that a reply refers to."""
+    items = reply.json().get(sequence, {}).get("Value", [])
+    return [item["00081155"]["Value"][0] for item in items if "00081155" in item]
+
+
+def reasons(reply: httpx.Response) -> list[int]:
+    return [item["00081197"]["Value"][0] for item in reply.json()["00081198"]["Value"]]
+
+
+@pytest.mark.parametrize(
+    "media",
+    [
+        TYPE,
+        'multipart/related; type=application/dicom; boundary="b-1"',
+        'Multipart/Related;boundary=b-1;type="application/dicom"',
+        'multipart/related; boundary=b-1; type="application/dicom"; transfer-syntax=*',
+    ],
+)
+@pytest.mark.parametrize("begin", [b"", b"\r\n"])
+@pytest.mark.parametrize("size", [1000, 1 << 20])
+def test_every_form_of_a_body_is_the_same_study(client: httpx.Client, media: str, begin: bytes, size: int) -> None:
+    reply = stow(client, chunks(related(hand(1), hand(2), begin=begin), size), media=media)
+    assert reply.status_code == HTTPStatus.OK
+    assert reply.headers["content-type"] == "application/dicom+json"
+    assert uids(reply) == [f"{STUDY}.1.1", f"{STUDY}.1.2"]
+    assert "00081198" not in reply.json()
+
+
+def test_study_in_several_requests_is_one_job_with_each_instance_once(client: httpx.Client, hospital: Hospital) -> None:
+    replies = [stow(client, related(hand(1))), stow(client, related(hand(2), hand(1)))]
+    assert replies[0].headers["x-jobs"] == replies[1].headers["x-jobs"]
+    kept = list(hospital.jobs.instances(replies[0].headers["x-jobs"]))
+    assert sorted(each.instance_uid for each in kept) == [f"{STUDY}.1.1", f"{STUDY}.1.2"]
+    assert {each.data for each in kept} == {hand(1), hand(2)}
+
+
+def test_studies_of_one_request_are_a_job_each(client: httpx.Client) -> None:
+    reply = stow(client, related(hand(1), hand(1, study="1.2.3"), hand(2, study="1.2.3")))
+    assert len(reply.headers["x-jobs"].split(", ")) == 2
+    states = {job["study_uid"]: job["state"] for job in client.get("/jobs").json()}
+    assert states == {STUDY: "waiting", "1.2.3": "waiting"}
+
+
+def test_what_is_no_radiograph_is_accepted_and_left_alone(client: httpx.Client) -> None:
+    capture = hand(1, Modality="OT", SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
+    reply = stow(client, related(capture))
+    assert (reply.status_code, uids(reply)) == (HTTPStatus.OK, [f"{STUDY}.1.1"])
+    assert "x-jobs" not in reply.headers
+    assert client.get("/jobs").json() == []
+
+
+def test_instance_of_another_study_fails_and_the_others_do_not(client: httpx.Client) -> None:
+    reply = stow(client, related(hand(1), hand(1, study="1.2.3")), path=f"/{STUDY}")
+    assert reply.status_code == HTTPStatus.ACCEPTED
+    assert (uids(reply), uids(reply, "00081198"), reasons(reply)) == ([f"{STUDY}.1.1"], ["1.2.3.1.1"], [OTHER_STUDY])
+
+
+def test_what_is_no_dicom_fails(client: httpx.Client) -> None:
+    reply = stow(client, related(b"hello", hand(1)[:400]))
+    assert (reply.status_code, reasons(reply)) == (HTTPStatus.CONFLICT, [CANNOT_UNDERSTAND] * 2)
+
+
+def test_full_spool_fails_and_what_is_in_it_stays(service: Service, tmp_path: Path) -> None:
+    hospital = hospital_at(tmp_path, max_bytes=len(hand(1)) + 1000)
+    with serving(assemble(service.settings, service.generation, hospital)) as client:
+        reply = stow(client, related(hand(1), hand(2)))
+        assert (reply.status_code, reasons(reply)) == (HTTPStatus.ACCEPTED, [OUT_OF_RESOURCES])
+        assert [each.data for each in hospital.jobs.instances(reply.headers["x-jobs"])] == [hand(1)]
+
+
+@pytest.mark.parametrize(
+    ("body", "media", "path", "status"),
+    [
+        (related(hand(1)), "application/dicom", "", HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
+        (related(hand(1)), 'multipart/related; type="application/dicom+json"; boundary=b-1', "", 415),
+        (related(hand(1)), 'multipart/related; type="application/dicom"', "", HTTPStatus.BAD_REQUEST),
+        (related(hand(1))[:-30], TYPE, "", HTTPStatus.BAD_REQUEST),
+        (related(), TYPE, "", HTTPStatus.BAD_REQUEST),
+        (b"", TYPE, "", HTTPStatus.BAD_REQUEST),
+        (related(hand(1)), TYPE, "/Canary^Bird", HTTPStatus.UNPROCESSABLE_ENTITY),
+    ],
+)
+def test_bad_request_is_told_what_to_change(
+    client: httpx.Client, body: bytes, media: str, path: str, status: int
+) -> None:
+    reply = stow(client, body, path, media)
+    assert reply.status_code == status
+    assert reply.json()["detail"]
+    assert stow(client, related(hand(1))).status_code == HTTPStatus.OK
+
+
+def test_instance_beyond_the_limit_is_too_large(service: Service, hospital: Hospital) -> None:
+    settings = service.settings.model_copy(update={"max_upload_mib": 1})
+    with serving(assemble(settings, service.generation, hospital)) as client:
+        large = dicom(np.tile(draw_phantom(seed=1), (10, 10)))
+        assert stow(client, related(large)).status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+def test_callers_give_the_password_where_there_is_one(service: Service, hospital: Hospital) -> None:
+    settings = service.settings.model_copy(
+        update={"dicomweb_user": "orthanc", "dicomweb_password": SecretStr("s3cret")}
+    )
+    with serving(assemble(settings, service.generation, hospital)) as client:
+        refused = stow(client, related(hand(1)))
+        assert refused.status_code == HTTPStatus.UNAUTHORIZED
+        assert refused.headers["www-authenticate"].startswith("Basic")
+        client.auth = ("orthanc", "s3cret")
+        assert stow(client, related(hand(1))).status_code == HTTPStatus.OK
+        assert client.get("/jobs", auth=("orthanc", "wrong")).status_code == HTTPStatus.UNAUTHORIZED
+
+
+def test_replica_without_jobs_says_what_to_set(service: Service) -> None:
+    with serving(assemble(service.settings, service.generation)) as client:
+        reply = stow(client, related(hand(1)))
+        assert reply.status_code == HTTPStatus.SERVICE_UNAVAILABLE
+        assert "OSTEON_JOBS" in reply.json()["detail"]
+
+
+def test_study_without_an_archive_keeps_its_results_here(service: Service, tmp_path: Path) -> None:
+    hospital = hospital_at(tmp_path, settle=0)
+    with serving(assemble(service.settings, service.generation, hospital)) as client:
+        job = stow(client, related(hand(1), hand(2))).headers["x-jobs"]
+        done = finished(client, job)
+        assert (done["state"], done["reason"]) == ("kept", None)
+        found = client.get(f"/dicom-web/studies/{STUDY}/instances").json()
+        assert sorted(each["00080060"]["Value"][0] for each in found) == ["OT", "SR"]
+        whole = client.get(f"/dicom-web/studies/{STUDY}")
+        assert whole.headers["content-type"].startswith("multipart/related")
+        report = client.get(f"/jobs/{job}/report").json()
+        assert report["resourceType"] == "DiagnosticReport"
+
+
+def finished(client: httpx.Client, job: str, seconds: float = 60) -> dict[str, object]:
+    """The job once it is final."""
+    deadline = time.monotonic() + seconds
+    while (told := client.get(f"/jobs/{job}").json())["state"] in ("waiting", "running"):
+        assert time.monotonic() < deadline, told
+        time.sleep(0.05)
+    return dict(told)
