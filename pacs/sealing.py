@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pacs.errors import ConfigurationError
 from pacs.job_errors import SealError
+from xray.artifact import flush_to_disk
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -71,17 +72,9 @@ def _make_key(path: Path) -> None:
             os.link(draft, path)
         except FileExistsError:
             return
-        _sync_folder(path.parent)  # studies that are sealed with it may outlive a power cut, and so must it
+        flush_to_disk(path.parent)  # studies that are sealed with it may outlive a power cut, and so must it
     finally:
         draft.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _key_in(text: bytes, path: Path) -> bytes:

@@ -55,13 +55,13 @@ def put_in_place(finished: Path, target: Path) -> None:
     """Rename a finished folder to `target`, whose former content is removed, once all of it is on the disk."""
     for file in finished.iterdir():
         file.chmod(READABLE_BY_ALL)  # safetensors writes for its owner alone; the service runs as another user
-        _flush_to_disk(file)
+        flush_to_disk(file)
     previous = _previous(target)
     shutil.rmtree(previous, ignore_errors=True)
     if target.exists():
         target.rename(previous)
     finished.rename(target)
-    _flush_to_disk(target.parent)
+    flush_to_disk(target.parent)
     shutil.rmtree(previous, ignore_errors=True)
 
 
@@ -70,7 +70,7 @@ def replaced_at_once(file: Path) -> Iterator[Path]:
     """Yield a path beside `file`; what the block writes there becomes `file` in one step, and survives a power cut."""
     partial = file.with_name(f".{file.name}.partial")
     yield partial
-    _flush_to_disk(partial)
+    flush_to_disk(partial)
     os.replace(partial, file)
 
 
@@ -141,7 +141,8 @@ def _previous(target: Path) -> Path:
     return whole.with_name(f".{whole.name}.previous")
 
 
-def _flush_to_disk(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
+    """A file, or a folder's list of names: what was written there outlives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
