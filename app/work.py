@@ -38,19 +38,22 @@ async def work(service: Service, hospital: Hospital) -> None:
         hospital.arrived.clear()
         try:
             job = await asyncio.to_thread(hospital.jobs.lease, owner, lease, policy)
+            if job is not None:
+                await attempt(service, hospital, job, policy)
+                continue
         except PacsError as error:
-            logger.error("The jobs cannot be read: %s", error)
-            job = None
-        if job is not None:
-            await attempt(service, hospital, job)
-        else:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(hospital.arrived.wait(), IDLE_SECONDS)
+            # The job that it happened to, if any, comes again when its lease has ended.
+            logger.error("The jobs cannot be read or written: %s", error)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(hospital.arrived.wait(), IDLE_SECONDS)
 
 
-async def attempt(service: Service, hospital: Hospital, job: Job) -> None:
-    """One attempt at a job; what goes wrong is written into it, and said in the log without the study's contents."""
-    policy = RetryPolicy(service.settings.job_attempts)
+async def attempt(service: Service, hospital: Hospital, job: Job, policy: RetryPolicy) -> None:
+    """One attempt at a job; what goes wrong is written into it, and said in the log without the study's contents.
+
+    Raises:
+        PacsError: it cannot be written.
+    """
     try:
         async with _kept_alive(hospital, job, timedelta(seconds=service.settings.lease_seconds)):
             state = await _run(service, hospital, job)
