@@ -1,4 +1,4 @@
-"""What tests of jobs share: a database of each kind, and a clock that is set by hand."""
+"""What these tests share: an archive, a database of each kind, and a clock that is set by hand."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ import pytest
 
 from pacs.jobs import Jobs
 from pacs.sealing import Seal
+from tests.orthanc import RunningOrthanc, orthanc
 from tests.pacs.studies import Clock
 from tests.postgres import INITDB, Postgres, running_postgres
 from tests.tools import needs
@@ -29,6 +30,13 @@ class Place:
         """As a replica opens them."""
         self.opened.append(Jobs(self.address, Seal.of_file(self.key), max_bytes, self.clock))
         return self.opened[-1]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningOrthanc]:
+    """An archive, empty when a module begins."""
+    with orthanc(tmp_path_factory.mktemp("orthanc")) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

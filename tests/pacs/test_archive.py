@@ -33,12 +33,6 @@ def nothing_of_the_patient_in_the_log(caplog: pytest.LogCaptureFixture) -> Itera
         yield
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningOrthanc]:
-    with orthanc(tmp_path_factory.mktemp("orthanc")) as started:
-        yield started
-
-
 @pytest.fixture
 def config(running: RunningOrthanc, tmp_path: Path) -> ArchiveConfig:
     (tmp_path / "password").write_text(f"{running.password}\n")

@@ -14,7 +14,7 @@ from pacs.archive import Archive
 from pacs.configuration import ArchiveConfig
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, ConfigurationError, PacsError
 from tests.dicom_files import CANARY, run
-from tests.orthanc import RunningOrthanc, free_ports, orthanc
+from tests.orthanc import RunningOrthanc, free_ports
 from tests.pacs.archives import clean_log, instance, raises, wait_for
 from tests.tools import needs
 
@@ -26,12 +26,6 @@ QUERY = {"PatientName": CANARY}
 def nothing_of_the_patient_in_the_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     with clean_log(caplog):
         yield
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningOrthanc]:
-    with orthanc(tmp_path_factory.mktemp("orthanc")) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
