@@ -60,7 +60,7 @@ def save_gallery(
 
 
 def load_gallery(folder: Path, checkpoint_id: str, on_gpu: bool = False) -> Gallery:
-    """Read and verify a folder; needs 5 x N x D bytes of memory, and 4 x N x D on the GPU.
+    """Read and verify a folder; needs up to 5 x N x D bytes of memory, and 4 x N x D on the GPU.
 
     Raises:
         ArtifactError: a file is missing or damaged, or the gallery is empty or belongs to another checkpoint.

@@ -8,8 +8,9 @@ import pytest
 import torch
 from threadpoolctl import ThreadpoolController
 
-from xray import scan as scan_module
-from xray.scan import AXES, Scan
+from xray import int8_codes
+from xray.int8_codes import AXES, Int8Codes
+from xray.scan import Scan
 
 DIMENSION = 96
 K = 10
@@ -56,6 +57,44 @@ def float64_search(vectors: np.ndarray, query: np.ndarray, k: int, allowed: np.n
 KINDS = [scattered, concentrated, nearly_equal, tied, of_many_lengths]
 
 
+def saturating_products(codes: np.ndarray, code: np.ndarray) -> np.ndarray:
+    """What oneDNN computes without VNNI: codes shifted to be positive, pairs of products added in int16."""
+    pairs = ((codes.astype(np.int32) + 128) * code).reshape(len(codes), -1, 2).sum(2)
+    return pairs.clip(-(2**15), 2**15 - 1).sum(1, dtype=np.int32) - 128 * code.sum(dtype=np.int32)
+
+
+def exact_products(codes: np.ndarray, code: np.ndarray) -> np.ndarray:
+    """What it computes with VNNI."""
+    return codes.astype(np.int32) @ code.astype(np.int32)
+
+
+PROCESSORS = {"with VNNI": exact_products, "without VNNI": saturating_products}
+
+
+@pytest.fixture(params=PROCESSORS)
+def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(int8_codes, "_int8_products", PROCESSORS[request.param])
+    return request.param
+
+
+@pytest.fixture
+def vnni(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(int8_codes, "_int8_products", exact_products)
+
+
+def test_int8_codes_are_used_where_the_processor_multiplies_them_exactly(processor: str) -> None:
+    assert (Scan.over(scattered(5, np.random.default_rng(0))).codes is not None) == (processor == "with VNNI")
+
+
+def test_processors_own_products_are_exact_or_not_used() -> None:
+    codes = Int8Codes.of(scattered(500, np.random.default_rng(0)))
+    if codes is not None:
+        code = codes.rounded.codes_ND[7]
+        found = int8_codes._int8_products(codes.rounded.codes_ND, code)
+        assert (found == exact_products(codes.rounded.codes_ND, code)).all()
+
+
+@pytest.mark.usefixtures("processor")
 @pytest.mark.parametrize("count", [1, 2, 11, 3000])
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_are_those_of_a_float64_search(kind: Callable[..., np.ndarray], count: int) -> None:
@@ -71,6 +110,7 @@ def test_rows_are_those_of_a_float64_search(kind: Callable[..., np.ndarray], cou
         assert products == pytest.approx(vectors[rows].astype(np.float64) @ query.astype(np.float64), abs=1e-9)
 
 
+@pytest.mark.usefixtures("processor")
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_product_lies_outside_its_bound(kind: Callable[..., np.ndarray]) -> None:
     vectors = kind(2000, np.random.default_rng(0))
@@ -80,21 +120,23 @@ def test_no_product_lies_outside_its_bound(kind: Callable[..., np.ndarray]) -> N
         assert (np.abs(estimates - vectors.astype(np.float64) @ query) <= errors).all()
 
 
+@pytest.mark.usefixtures("vnni")
 def test_bound_meets_the_products_that_are_worst_for_it() -> None:
     """A query along an entry's own remainder is as far off as the bound says, and no farther."""
     vectors = concentrated(500, np.random.default_rng(0))
     scan = Scan.over(vectors)
-    codes, scales = scan.rounded.codes_ND.astype(np.float64), scan.rounded.scales_N[:, np.newaxis]
-    inside = scan.center_D + scan.coordinates_NA @ scan.axes_AD
-    remainders = vectors - inside - scales * codes
+    known = scan.codes
+    inside = known.center_D + known.coordinates_NA @ known.axes_AD
+    remainders = vectors - inside - known.rounded.scales_N[:, np.newaxis] * known.rounded.codes_ND.astype(np.float64)
     for row in range(0, 500, 25):
-        query = (scan.center_D + remainders[row] / np.linalg.norm(remainders[row])).astype(np.float32)
+        query = (known.center_D + remainders[row] / np.linalg.norm(remainders[row])).astype(np.float32)
         estimates, errors = scan.bounds(query)
         off = np.abs(estimates - vectors.astype(np.float64) @ query)
         assert (off <= errors).all()
-        assert off[row] > scan.rounded.errors_N[row] / 2
+        assert off[row] > known.rounded.errors_N[row] / 2
 
 
+@pytest.mark.usefixtures("vnni")
 def test_near_ties_widen_the_candidates_until_the_answer_is_proven(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, everything = nearly_equal(20_000, np.random.default_rng(0)), np.ones(20_000, bool)
     scan, queries = Scan.over(vectors), vectors[:20]
@@ -136,28 +178,7 @@ def test_two_threads_at_once_find_what_one_finds() -> None:
     assert found == [scan.search(query, K, everything)[1].tolist() for query in vectors[:400]]
 
 
-def saturating_products(codes: np.ndarray, code: np.ndarray) -> np.ndarray:
-    """What oneDNN computes without VNNI: codes shifted to be positive, pairs of products added in int16."""
-    pairs = ((codes.astype(np.int32) + 128) * code).reshape(len(codes), -1, 2).sum(2)
-    return pairs.clip(-(2**15), 2**15 - 1).sum(1, dtype=np.int32) - 128 * code.sum(dtype=np.int32)
-
-
-def test_processor_whose_int8_products_saturate_gets_smaller_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors, everything = concentrated(500, np.random.default_rng(0)), np.ones(500, bool)
-    assert Scan.over(vectors).levels in (63, 127)
-    monkeypatch.setattr(scan_module, "_int8_products", saturating_products)
-    scan = Scan.over(vectors)
-    assert scan.levels == 63
-    for query in concentrated(20, np.random.default_rng(1)):
-        assert scan.search(query, K, everything)[1].tolist() == float64_search(vectors, query, K, everything).tolist()
-
-
-def test_processor_that_multiplies_wrongly_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan_module, "_int8_products", lambda codes, code: np.zeros(len(codes), np.int32))
-    with pytest.raises(RuntimeError, match="wrongly"):
-        Scan.over(scattered(5, np.random.default_rng(0)))
-
-
+@pytest.mark.usefixtures("vnni")
 def test_memory_is_five_bytes_a_number_and_a_few_numbers_an_entry() -> None:
     scan = Scan.over(scattered(1000, np.random.default_rng(0)))
     assert 5 * 1000 * DIMENSION < scan.memory_bytes < 5 * 1000 * DIMENSION + 1000 * 8 * (AXES + 6)
