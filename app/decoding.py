@@ -8,8 +8,8 @@ can be ended.
 import asyncio
 from concurrent.futures import Executor
 
-from app.apart import DecoderProcesses
 from app.settings import Settings
+from xray.apart import DecoderProcesses
 from xray.dicom_tags import Identity
 from xray.predictor import Predictor, Prepared
 from xray.reading import decode_radiograph, decoding_effort
@@ -23,7 +23,7 @@ class Decoder:
 
     def __init__(self, settings: Settings, workers: Executor) -> None:
         self._workers, self._max_pixels = workers, settings.max_pixels
-        self._apart = DecoderProcesses(settings)
+        self._apart = DecoderProcesses(settings.decode_threads, settings.decode_seconds, settings.max_pixels)
 
     async def prepare(self, predictor: Predictor, data: bytes) -> Prepared:
         """See `xray.reading.decode_radiograph`.

@@ -33,6 +33,8 @@ from xray.scope import Scope
 
 STUDY_FORM = re.compile(r"(?:.*/)?(?P<body_part>XR_\w+)/(?P<patient>patient\w+)/(?P<study>study[^\W_]+)(?:_\w+)?/?")
 """A study's key, or a path of the dataset that holds it, as replies write it."""
+REFERENCE_FORM = re.compile(r"(?:[\w-]+/)?(?P<study>[0-9a-f]{32})(?:/[0-9a-f]{32})?")
+"""A study of a hospital's archive, or the path of one of its radiographs."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,8 @@ async def wanted(service: ServiceDep, asked: Annotated[WantedQuery, Query()]) ->
 def _study_key(written: str | None) -> str | None:
     if written is None:
         return None
+    if reference := REFERENCE_FORM.fullmatch(written):
+        return reference["study"]
     parts = STUDY_FORM.fullmatch(written)
     if parts is None:
         raise OutOfRangeError("exclude_study names no study; write it like XR_ELBOW/patient04989/study1.")

@@ -13,13 +13,13 @@ from pynetdicom.events import Event
 from pynetdicom.presentation import AllStoragePresentationContexts
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from app.apart import DecoderProcesses
 from app.errors import RequestError
 from app.hospital import Hospital, load_hospital, required
 from app.log import LOGGING
 from app.settings import Settings, read_settings
 from pacs.errors import PacsError
 from pacs.job_errors import SpoolFullError
+from xray.apart import DecoderProcesses
 from xray.artifact import read_manifest
 from xray.checkpoint import CheckpointManifest
 from xray.errors import InputError, XrayError
@@ -35,7 +35,7 @@ class Node:
 
     def __init__(self, settings: Settings, hospital: Hospital, loop: asyncio.AbstractEventLoop) -> None:
         self._hospital, self._loop = hospital, loop
-        self._apart = DecoderProcesses(settings)
+        self._apart = DecoderProcesses(settings.decode_threads, settings.decode_seconds, settings.max_pixels)
         self._checkpoint = read_manifest(settings.checkpoint, CheckpointManifest).id
 
     def store(self, event: Event) -> int:

@@ -1,9 +1,9 @@
 """A checkpoint and a dataset in, a verified gallery folder out; `build` is the table of contents.
 
-Legend: B batch, N entries, D embedding, K vector.
+Legend: N entries, D embedding, K vector.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from index_builder.check import check_gallery, sampled_rows
 from index_builder.discriminant import fit_projection, largest_dimension, scope_limit
+from index_builder.embedder import Embedder
 from index_builder.shards import Plan, Shard, Workplace
 from xray.artifact import put_in_place, require_replaceable
 from xray.checkpoint import load_checkpoint
@@ -70,33 +71,20 @@ class Embedded:
     unreadable: Sequence[tuple[str, str]]
 
 
-@dataclass(frozen=True)
-class Embedder:
-    """A predictor and how many radiographs it is given at once."""
+def embed_shard(embedder: Embedder, records: Sequence[MuraRecord], first_row: int) -> Shard:
+    """Embed one shard of records; those that cannot be read are named, not skipped in silence."""
+    with ThreadPoolExecutor() as pool:
+        outcomes = list(pool.map(lambda record: _prepared(embedder.predictor, record), records))
+    readable = [(first_row + i, item) for i, item in enumerate(outcomes) if isinstance(item, Prepared)]
+    unreadable = [(record.path, item) for record, item in zip(records, outcomes, strict=True) if isinstance(item, str)]
+    return Shard([row for row, _ in readable], embedder.embed([item for _, item in readable]), unreadable)
 
-    predictor: Predictor
-    batch: int
 
-    def embed(self, records: Sequence[MuraRecord], first_row: int) -> Shard:
-        """Embed one shard of records; those that cannot be read are named, not skipped in silence."""
-        with ThreadPoolExecutor() as pool:
-            outcomes = list(pool.map(self._prepare, records))
-        readable = [(first_row + i, item) for i, item in enumerate(outcomes) if isinstance(item, Prepared)]
-        unreadable = [
-            (record.path, item) for record, item in zip(records, outcomes, strict=True) if isinstance(item, str)
-        ]
-        parts = [
-            self.predictor.engine.forward(np.stack([item.pixels_1SS for _, item in some])).embeddings_BD.numpy()
-            for some in _batches(readable, self.batch)
-        ]
-        embeddings_nD = np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
-        return Shard([row for row, _ in readable], embeddings_nD, unreadable)
-
-    def _prepare(self, record: MuraRecord) -> Prepared | str:
-        try:
-            return self.predictor.prepare(read_radiograph(record.file))
-        except (InputError, OSError) as error:
-            return str(error)
+def _prepared(predictor: Predictor, record: MuraRecord) -> Prepared | str:
+    try:
+        return predictor.prepare(read_radiograph(record.file))
+    except (InputError, OSError) as error:
+        return str(error)
 
 
 def build(options: BuildOptions) -> GalleryManifest:
@@ -120,7 +108,7 @@ def build(options: BuildOptions) -> GalleryManifest:
         for number, start in enumerate(starts):
             shard_records = records[start : start + SHARD_SIZE]
             if not workplace.has(number):
-                workplace.put(number, embedder.embed(shard_records, start))
+                workplace.put(number, embed_shard(embedder, shard_records, start))
             bar.update(len(shard_records))
     shards = [workplace.get(number) for number in range(len(starts))]
     manifest = assemble(workplace.gallery, plan, records, shards, options)
@@ -189,13 +177,9 @@ def check_assembled(folder: Path, embedder: Embedder, records: Sequence[MuraReco
     gallery = load_gallery(folder, embedder.predictor.manifest.id)
     by_path = {record.path: record for record in records}
     rows = sampled_rows(gallery)
-    again = embedder.embed([by_path[gallery.entries[row].path] for row in rows], first_row=0)
+    again = embed_shard(embedder, [by_path[gallery.entries[row].path] for row in rows], first_row=0)
     check_gallery(gallery, dict(zip(rows, again.embeddings_nD, strict=True)))
 
 
 def _entry(record: MuraRecord) -> GalleryEntry:
     return GalleryEntry(record.path, record.body_part, record.patient, record.study, record.label)
-
-
-def _batches(items: Sequence[tuple[int, Prepared]], size: int) -> Iterator[Sequence[tuple[int, Prepared]]]:
-    return (items[start : start + size] for start in range(0, len(items), size))

@@ -19,6 +19,8 @@ from pacs.session import ArchiveSession, typed_errors
 from xray.dicom_tags import MODALITIES as RADIOGRAPHS
 
 MAX_INSTANCE_BYTES = 256 << 20
+STUDIES_A_PAGE = 1000
+MAX_STUDIES = 10_000_000
 MAX_MATCHES = 10_000
 """Of one search within a study; more is no radiography, or an archive that never ends."""
 CHUNK_BYTES = 1 << 20
@@ -58,13 +60,16 @@ class Archive:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def studies(self, query: Mapping[str, str], limit: int = 100, offset: int = 0) -> list[StudyReference]:
-        """The studies that match DICOM keywords with values, such as {"StudyDate": "20260101-"}; one page of them."""
-        with typed_errors(self.name):
-            found = self._client.search_for_studies(
-                limit=limit, offset=offset, fields=["ModalitiesInStudy"], search_filters=dict(query)
+    def studies(self, query: Mapping[str, str]) -> list[StudyReference]:
+        """All studies that match DICOM keywords with values, such as {"StudyDate": "20260101-"}."""
+
+        def page(offset: int | None) -> Sequence[Match]:
+            return self._client.search_for_studies(
+                limit=STUDIES_A_PAGE, offset=offset, fields=["ModalitiesInStudy"], search_filters=dict(query)
             )
-            return [StudyReference.of(match) for match in found]
+
+        with typed_errors(self.name):
+            return [StudyReference.of(match) for match in self._all(page, references.STUDY, MAX_STUDIES).values()]
 
     def series(self, study_uid: str) -> list[SeriesReference]:
         """All series of a study.
@@ -107,15 +112,17 @@ class Archive:
                 for uid, match in found.items()
             ]
 
-    def _all(self, page: Callable[[int | None], Sequence[Match]], tag: str) -> dict[str, Match]:
+    def _all(
+        self, page: Callable[[int | None], Sequence[Match]], tag: str, most: int = MAX_MATCHES
+    ) -> dict[str, Match]:
         """Matches by the UID in `tag`, page after page, until one brings nothing new."""
         found: dict[str, Match] = {}
-        while len(found) <= MAX_MATCHES:
+        while len(found) <= most:
             matches = {references.uid_in(match, tag): match for match in page(len(found) or None)}
             if matches.keys() <= found.keys():  # an archive that ignores offsets repeats itself
                 return found
             found.update(matches)
-        raise ArchiveRefusedError(f"Archive {self.name} finds more than {MAX_MATCHES} parts of one study.")
+        raise ArchiveRefusedError(f"Archive {self.name} finds more than {most}, or never ends.")
 
     def retrieve(
         self, study_uid: str, modalities: Collection[str] = RADIOGRAPHS, max_bytes: int = MAX_INSTANCE_BYTES
@@ -130,9 +137,12 @@ class Archive:
             ArchiveRefusedError: among others, an instance is larger than `max_bytes`.
         """
         for instance in self.instances(study_uid, modalities):
-            with typed_errors(self.name, study_uid):
-                file = self._retrieved(instance, max_bytes)
-            yield file
+            yield self.file(instance, max_bytes)
+
+    def file(self, instance: InstanceReference, max_bytes: int = MAX_INSTANCE_BYTES) -> bytes:
+        """One instance as a DICOM file, as it was stored; raises what `retrieve` does."""
+        with typed_errors(self.name, instance.study_uid):
+            return self._retrieved(instance, max_bytes)
 
     def _retrieved(self, instance: InstanceReference, max_bytes: int) -> bytes:
         url = str(URI(self._url, instance.study_uid, instance.series_uid, instance.instance_uid))

@@ -99,10 +99,14 @@ class RunningOrthanc:
         found = self.rest("/tools/find", query)
         return [instance["MainDicomTags"]["SOPInstanceUID"] for instance in found]
 
-    def rest(self, path: str, body: Any = None) -> Any:
-        """What Orthanc's own interface answers: to a POST where there is a body, else to a GET."""
+    def delete_instance(self, instance_uid: str) -> None:
+        (found,) = self.rest("/tools/find", {"Level": "Instance", "Query": {"SOPInstanceUID": instance_uid}})
+        self.rest(f"/instances/{found}", method="DELETE")
+
+    def rest(self, path: str, body: Any = None, method: str | None = None) -> Any:
+        """What Orthanc's own interface answers: to a POST where there is a body, else to a GET, if nothing is said."""
         url, who = f"http://127.0.0.1:{self.http_port}{path}", (self.user, self.password)
-        method = "GET" if body is None else "POST"
+        method = method or ("GET" if body is None else "POST")
         response = requests.request(method, url, json=body, auth=who, timeout=REQUEST_SECONDS)
         response.raise_for_status()
         return response.json()

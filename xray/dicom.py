@@ -1,7 +1,7 @@
 """DICOM bytes in, one `Radiograph` out: CR and DX, one gray frame, in every transfer syntax with a decoder we may ship.
 
 Nothing is decoded before the tags have said that it is worth it. Decoders are other people's C: a service calls
-`decode_dicom` in a process of its own (`app.apart`), with a limit on memory and time.
+`decode_dicom` in a process of its own (`xray.apart`), with a limit on memory and time.
 """
 
 import io

@@ -116,6 +116,7 @@ def facts_of(header: Dataset) -> DicomFacts:
         text(header, "ImageLaterality") or text(header, "Laterality"),
         text(header, "ViewPosition"),
         _spacing(header),
+        text(header, "BurnedInAnnotation") == "YES",
     )
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from xray.accelerator import Accelerator
 from xray.errors import InputError
 from xray.gallery_files import GPU_SCRATCH_BYTES, GalleryEntry, GalleryManifest
+from xray.mura import LABELS
 from xray.projection import Projection
 from xray.radiograph import Radiograph
 from xray.scan import BoolArray, DoubleArray, EmbeddingArray, RowArray, Scan
@@ -121,7 +122,7 @@ class Gallery:
     def require_body_part(self, body_part: str) -> None:
         """Raises: InputError: no entry shows it."""
         if body_part not in self.body_parts:
-            raise InputError(f"No entry shows {body_part!r}; the gallery has {', '.join(self.body_parts)}.")
+            raise InputError(f"No entry shows that body part; the gallery has {', '.join(self.body_parts)}.")
 
     def vectors(self, rows: RowArray) -> EmbeddingArray:
         """The stored vectors of some entries, (len(rows), K)."""
@@ -172,5 +173,6 @@ class Gallery:
 
 
 def abnormal_share(neighbors: Sequence[Neighbor]) -> float | None:
-    """A second opinion beside the network's probability; None without neighbors."""
-    return fmean(neighbor.entry.label == "abnormal" for neighbor in neighbors) if neighbors else None
+    """A second opinion beside the network's probability; None where no neighbor has a label."""
+    labels = [neighbor.entry.label for neighbor in neighbors if neighbor.entry.label in LABELS]
+    return fmean(label == "abnormal" for label in labels) if labels else None

@@ -28,12 +28,20 @@ SCHEMA_VERSION = 2
 GPU_SCRATCH_BYTES = 64 * 2**20
 """What FAISS may take on a GPU beside the vectors; its default is 1.5 GB."""
 
+UNKNOWN = "unknown"
+"""What an archive does not say."""
+
 StorageChoice = Literal["float32", "float16"]
 
 
 @dataclass(frozen=True)
 class GalleryEntry:
-    """One indexed radiograph; `path` is the dataset's, never this machine's."""
+    """One indexed radiograph.
+
+    Attributes:
+        path: the dataset's, never this machine's; of a hospital's archive a pseudonymous reference.
+        label: `normal`, `abnormal`, or `UNKNOWN`, as each of the following may be.
+    """
 
     path: str
     body_part: str
@@ -43,7 +51,8 @@ class GalleryEntry:
 
     @property
     def study_key(self) -> str:
-        return study_key(self.body_part, self.patient, self.study)
+        """Unique among studies; a reference to an archive's study is so by itself."""
+        return self.study if self.patient == UNKNOWN else study_key(self.body_part, self.patient, self.study)
 
 
 @dataclass(frozen=True)

@@ -141,5 +141,5 @@ class Predictor:
         """Raises: InputError: the manifest has no threshold of that name."""
         thresholds = self.manifest.thresholds
         if name not in thresholds:
-            raise InputError(f"This checkpoint has no threshold {name!r}; choose one of {', '.join(thresholds)}.")
+            raise InputError(f"This checkpoint has no threshold of that name; choose one of {', '.join(thresholds)}.")
         return thresholds[name]

@@ -34,6 +34,7 @@ class DicomFacts:
         laterality: `L`, `R`, `B` (both) or `U` (unpaired); None where the tags say nothing.
         view: `AP`, `LL` and so on, as tagged.
         spacing: millimetres between rows and between columns, at the detector where nothing else is given.
+        burned_in: whether the tags say that the pixels name the patient (Burned In Annotation is YES).
     """
 
     study_uid: str | None
@@ -43,6 +44,7 @@ class DicomFacts:
     laterality: str | None = None
     view: str | None = None
     spacing: tuple[float, float] | None = None
+    burned_in: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import base64
 import concurrent.futures
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.service import Service
-from tests.app.conftest import metric, png
+from app.service import Service, assemble
+from tests.app.conftest import metric, png, serving
 from tests.phantoms import draw_phantom
+from xray.gallery_files import UNKNOWN
 from xray.reading import decode_radiograph
 
 
@@ -161,3 +163,24 @@ def test_refusals_are_counted_by_their_reason(client: httpx.Client) -> None:
     before = metric(client, counter)
     client.post("/classify", files=files(b"no image"))
     assert metric(client, counter) == before + 1
+
+
+def test_gallery_of_an_archive_answers_with_references_and_no_opinion(service: Service, radiograph: bytes) -> None:
+    gallery = service.generation.gallery
+    entries = tuple(
+        replace(
+            entry, path=f"ward/{row // 2:032x}/{row:032x}", patient=UNKNOWN, study=f"{row // 2:032x}", label=UNKNOWN
+        )
+        for row, entry in enumerate(gallery.entries)
+    )
+    generation = replace(service.generation, gallery=replace(gallery, entries=entries))
+    with serving(assemble(service.settings, generation)) as client:
+        reply = client.post("/retrieve?k=3", files=files(radiograph)).json()
+        assert reply["abnormal_share"] is None
+        nearest = reply["neighbors"][0]
+        assert (nearest["path"].split("/")[:2], nearest["label"]) == (["ward", nearest["study"]], UNKNOWN)
+        for written in (nearest["study"], nearest["path"]):
+            query = {"k": 50, "exclude_study": written}
+            others = client.post("/retrieve", params=query, files=files(radiograph)).json()["neighbors"]
+            assert others
+            assert nearest["study"] not in {each["study"] for each in others}

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app import apart, decoding
+from app import decoding
 from app.service import Service, assemble
 from tests.app.conftest import png, serving
 from tests.phantoms import draw_phantom
+from xray import apart
 from xray.reading import decode_radiograph, decoding_effort
 
 

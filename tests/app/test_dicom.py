@@ -2,8 +2,11 @@
 
 import asyncio
 import logging
+import resource
 from functools import cache
 from http import HTTPStatus
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,11 +14,11 @@ import numpy as np
 import pytest
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
-from app import apart
 from app.service import Service, assemble
 from tests.app.conftest import png, serving
 from tests.dicom_files import ENCODERS, NATIVE, dicom, encapsulated, header_of, inflating
 from tests.phantoms import draw_phantom
+from xray import apart
 
 PHANTOM = draw_phantom(seed=7, fracture=True)
 
@@ -91,6 +94,22 @@ def test_hostile_file_is_refused_and_the_next_is_fine(client: httpx.Client, name
     )
     assert refused.json()["detail"]
     assert posted(client, dicom(PHANTOM)).status_code == HTTPStatus.OK
+
+
+def test_hostile_files_take_no_memory_that_stays(client: httpx.Client) -> None:
+    assert posted(client, dicom(PHANTOM)).status_code == HTTPStatus.OK
+    before = resident_bytes()
+    for bomb in [*bombs().values(), *bombs().values()]:
+        posted(client, bomb)
+    assert resident_bytes() - before < 200 << 20
+
+
+def resident_bytes() -> int:
+    """Of this process, in which the service runs, and of its decoders."""
+    children = [task.read_text().split() for task in Path("/proc/self/task").glob("*/children")]
+    everyone = ["self", *chain(*children)]
+    pages = [int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in everyone]
+    return sum(pages) * resource.getpagesize()
 
 
 def test_process_is_kept_for_the_next_file_and_given_up_after_some(

@@ -44,7 +44,7 @@ def port(settings: Settings, jobs: Jobs, tmp_path: Path) -> Iterator[int]:
     command = [sys.executable, "-m", "app.dicom_node"]
     with (tmp_path / "log").open("wb") as log:
         node = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log)
-    while not _listens(number):
+    while not listens(number):
         assert node.poll() is None, (tmp_path / "log").read_text()
         time.sleep(0.1)
     yield number
@@ -52,7 +52,7 @@ def port(settings: Settings, jobs: Jobs, tmp_path: Path) -> Iterator[int]:
     assert node.wait(20) == 0
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     with socket.socket() as connection:
         return connection.connect_ex(("127.0.0.1", port)) == 0
 

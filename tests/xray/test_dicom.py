@@ -281,7 +281,7 @@ def test_truncated_file_is_an_input_error(syntax: UID, share: float) -> None:
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian])
 def test_damaged_bytes_are_an_input_error_and_nothing_else(syntax: UID) -> None:
-    """In this process, so only where no foreign decoder runs; those may end it, and `app.apart` is there for that."""
+    """In this process, so only where no foreign decoder runs; those may end it, and `xray.apart` is there for that."""
     random, sound = np.random.default_rng(1), dicom(PHANTOM, 8, syntax)
     for _ in range(150):
         damaged = bytearray(sound)

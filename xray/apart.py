@@ -17,12 +17,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from app.decode_process import DECODE, IDENTIFY, LENGTH_BYTES
-from app.settings import Settings
 from xray import errors
+from xray.decode_process import DECODE, IDENTIFY, LENGTH_BYTES
 from xray.dicom_tags import Identity
 from xray.errors import InputError, UnreadableImageError
-from xray.radiograph import DicomFacts, Radiograph
+from xray.radiograph import MAX_PIXELS, DicomFacts, Radiograph
 
 ROOT = Path(__file__).resolve().parent.parent
 ONE_THREAD = ("env", "OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1")
@@ -45,9 +44,10 @@ class _Worker:
 class DecoderProcesses:
     """As many processes as decode at once; touched on the event loop only."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._max_pixels, self._seconds = settings.max_pixels, settings.decode_seconds
-        self._turns = asyncio.Semaphore(settings.decode_threads)
+    def __init__(self, at_once: int, seconds: float, max_pixels: int = MAX_PIXELS) -> None:
+        """`seconds` are those of one file, counted from its turn."""
+        self._max_pixels, self._seconds = max_pixels, seconds
+        self._turns = asyncio.Semaphore(at_once)
         self._idle: list[_Worker] = []
 
     async def decode(self, data: bytes) -> Radiograph:
@@ -118,7 +118,7 @@ class DecoderProcesses:
         return None
 
     async def _start(self) -> Process:
-        command = [*ONE_THREAD, sys.executable, "-m", "app.decode_process", str(self._max_pixels)]
+        command = [*ONE_THREAD, sys.executable, "-m", "xray.decode_process", str(self._max_pixels)]
         return await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=PIPE, stdout=PIPE, limit=PIPE_BYTES)
 
 

@@ -1,4 +1,4 @@
-"""`python -m app.decode_process MAX_PIXELS`: files on stdin in, a header line and raw pixels for each on stdout out.
+"""`python -m xray.decode_process MAX_PIXELS`: files on stdin in, a header line and raw pixels for each on stdout out.
 
 A file comes as a byte that says what is asked of it, its length in 8, then its bytes; the process ends with its input.
 What a decoder does to this process, it does to nobody else: memory is bounded, and whoever started it can end it.

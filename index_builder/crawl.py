@@ -1,0 +1,177 @@
+"""A hospital's archive in, a gallery of pseudonymous references out; `crawl` is the table of contents.
+
+Legend: N entries, K vector.
+"""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from platformdirs import user_data_path
+from pydicom.datadict import tag_for_keyword
+from tqdm import tqdm
+
+from index_builder.check import check_gallery, sampled_rows
+from index_builder.embedder import Embedder
+from index_builder.holdings import Held, Holdings, Origin, opened
+from index_builder.reader import Reader
+from index_builder.visits import Visitor, one_ahead
+from pacs.archive import Archive
+from pacs.configuration import ArchiveConfig, read_archives
+from pacs.errors import ArchiveUnavailableError
+from pacs.pseudonyms import Pseudonyms
+from xray.apart import DecoderProcesses
+from xray.artifact import require_replaceable
+from xray.checkpoint import load_checkpoint
+from xray.engine import DeviceChoice, load_engine
+from xray.errors import DatasetError, InputError
+from xray.gallery import Gallery
+from xray.gallery_files import UNKNOWN, GalleryEntry, GalleryManifest, StorageChoice
+from xray.gallery_folder import load_gallery, save_gallery
+from xray.predictor import Predictor
+
+DECODE_SECONDS = 30.0
+"""For one file, at most."""
+
+
+@dataclass(frozen=True)
+class CrawlOptions:
+    """Index the radiographs of the archive PACS, or go on with it: only what is new is fetched.
+
+    Entries are references under a key, and nothing of a patient is kept. Run it again at any time: what the archive
+    deleted from a study goes. `--delete` removes studies or radiographs at once, and for good.
+    """
+
+    pacs: str
+    """Name of the archive in the file of archives."""
+    checkpoint: Path
+    """Checkpoint folder whose network makes the embeddings."""
+    like: Path
+    """Gallery folder of labelled radiographs and the same checkpoint: its projection and its scope are taken over."""
+    out: Path
+    """Gallery folder to write; what is known of the archive is kept beside it, in OUT.crawl."""
+    archives: Path | None = None
+    """TOML file of the hospital's archives."""
+    query: tuple[str, ...] = ()
+    """Which studies: DICOM keywords with values, such as StudyDate=20260101- ModalitiesInStudy=DX; all if not given."""
+    delete: tuple[str, ...] = ()
+    """UIDs of studies or radiographs that are to go, in place of a crawl."""
+    key: Path = field(default_factory=lambda: user_data_path("osteon") / "references.key")
+    """File of the key that makes the references; made when missing. Whoever has it can tell whose they are."""
+    device: DeviceChoice = "auto"
+    batch: int = 16
+    """Radiographs in memory at once, and per forward pass."""
+    storage: StorageChoice = "float32"
+    """Of the vectors on disk."""
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise InputError(f"--batch is {self.batch}; give at least 1.")
+        if not self.delete and self.archives is None:
+            raise InputError("--archives is missing; give the TOML file that has the archive.")
+        if self.delete and self.query:
+            raise InputError("--delete crawls nothing; leave out --query.")
+
+    @property
+    def holdings(self) -> Path:
+        return self.out.with_name(f"{self.out.name}.crawl") / "holdings.sqlite"
+
+    @property
+    def filters(self) -> dict[str, str]:
+        """The query by keyword. Raises InputError, without any value: it may name a patient."""
+        pairs = [each.partition("=") for each in self.query]
+        for keyword, equals, value in pairs:
+            if not equals or not value or tag_for_keyword(keyword) is None:
+                raise InputError("--query needs DICOM keywords with values, such as StudyDate=20260101-.")
+        return {keyword: value for keyword, _, value in pairs}
+
+
+def crawl(options: CrawlOptions) -> GalleryManifest:
+    """Crawl the archive, or delete from what is known of it, and write the gallery anew.
+
+    Raises:
+        PacsError: the archive is away or refuses; what was gathered stays, and the next crawl goes on.
+        ArtifactError: the checkpoint or the gallery to be like is damaged, or they do not belong together.
+        DatasetError: there is no radiograph to index; a gallery that is there was removed.
+        InputError: the query or the archive's name is none, OUT is no gallery, or its holdings are another archive's or
+            key's.
+    """
+    require_replaceable(options.out)
+    config, filters = None if options.delete else config_of(options), options.filters
+    checkpoint = load_checkpoint(options.checkpoint)
+    like = load_gallery(options.like, checkpoint.manifest.id)
+    names = Pseudonyms.of_file(options.key)
+    with opened(options.holdings, Origin(checkpoint.manifest.id, options.pacs, names.name(""))) as holdings:
+        if config is None:
+            gone = holdings.withdraw([names.name(uid) for uid in options.delete])
+            print(f"{gone} radiographs deleted, and none of these UIDs will be taken in again")
+        else:
+            embedder = Embedder(Predictor(checkpoint.manifest, load_engine(checkpoint, options.device)), options.batch)
+            reader = Reader(embedder, like, names, DecoderProcesses(os.cpu_count() or 1, DECODE_SECONDS))
+            with Archive(options.pacs, config) as archive:
+                asyncio.run(gather(archive, filters, reader, holdings))
+        return assemble(options, like, holdings)
+
+
+async def gather(archive: Archive, filters: Mapping[str, str], reader: Reader, holdings: Holdings) -> None:
+    """Take in what is new in the archive, and drop what has gone from its studies."""
+    visitor = Visitor(archive, reader.names, holdings.names(), reader.embedder.batch)
+    new, gone, failed = 0, 0, 0
+    try:
+        studies = archive.studies(filters)
+        for visit in one_ahead(visitor.visit(tqdm(studies, desc="crawling", unit="study"))):
+            seen = await reader.read(visit)
+            holdings.put(seen)
+            new, failed = new + len(seen), failed + visit.failed
+            gone += holdings.keep_only(visit.study, visit.listed)
+    except ArchiveUnavailableError as error:
+        raise ArchiveUnavailableError(f"{error} What was gathered stays; run the same command again.") from error
+    finally:
+        await reader.apart.close()
+    print(f"{len(studies)} studies, {new} new radiographs, {gone} gone")
+    if failed:
+        print(f"{failed} radiographs could not be fetched, and are tried again by the next crawl")
+
+
+def config_of(options: CrawlOptions) -> ArchiveConfig:
+    """Raises InputError if the file of archives has none of that name."""
+    archives = read_archives(options.archives) if options.archives else {}
+    if options.pacs not in archives:
+        raise InputError(f"{options.archives} has no archive {options.pacs!r}; it has {', '.join(archives) or 'none'}.")
+    return archives[options.pacs]
+
+
+def assemble(options: CrawlOptions, like: Gallery, holdings: Holdings) -> GalleryManifest:
+    """Write the gallery of all that is held, and prove that it answers rightly."""
+    held = list(holdings.held())
+    left_out = holdings.left_out()
+    if left_out:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        print(f"{sum(left_out.values())} radiographs are left out: {reasons}")
+    if not held:
+        shutil.rmtree(options.out, ignore_errors=True)
+        raise DatasetError(f"Nothing of archive {options.pacs} is to be indexed; there is no gallery {options.out}.")
+    vectors_NK = np.concatenate([like.vector(each.embedding_D)[np.newaxis] for each in held])
+    manifest = GalleryManifest(
+        checkpoint=like.manifest.checkpoint,
+        dataset=options.pacs,
+        split="archive",
+        only="all",
+        dimension=vectors_NK.shape[1],
+        count=len(held),
+        scope_limit=like.manifest.scope_limit,
+    )
+    entries = [entry_of(options.pacs, each) for each in held]
+    finished = save_gallery(options.out, manifest, entries, vectors_NK, options.storage, like.projection)
+    gallery = load_gallery(options.out, finished.checkpoint)
+    check_gallery(gallery, {row: held[row].embedding_D for row in sampled_rows(gallery)})
+    return finished
+
+
+def entry_of(archive: str, held: Held) -> GalleryEntry:
+    path = f"{archive}/{held.study}/{held.instance}"
+    return GalleryEntry(path, held.body_part or UNKNOWN, UNKNOWN, held.study, UNKNOWN)

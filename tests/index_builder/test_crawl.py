@@ -1,0 +1,254 @@
+"""A gallery of a hospital's archive holds what the archive has, under names that tell nobody whose it is."""
+
+import dataclasses
+import io
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import pytest
+from pydicom import Dataset, dcmread
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+
+from index_builder import visits
+from index_builder.build import BuildOptions, build
+from index_builder.crawl import CrawlOptions, crawl
+from pacs.archive import Archive
+from pacs.configuration import ArchiveConfig
+from pacs.errors import ArchiveUnavailableError
+from pacs.pseudonyms import Pseudonyms
+from tests.conftest import ROOT
+from tests.dicom_files import CANARY, dicom
+from tests.orthanc import RunningOrthanc, free_ports, orthanc
+from tests.phantoms import draw_phantom
+from tests.tools import needs
+from xray.artifact import sha256
+from xray.checkpoint import load_checkpoint
+from xray.engine import Engine
+from xray.errors import DatasetError, InputError
+from xray.gallery import Gallery, Wanted
+from xray.gallery_files import ENTRIES, INDEX
+from xray.gallery_folder import load_gallery
+from xray.predictor import Predictor
+from xray.radiograph import radiograph_of
+
+pytestmark = needs("Orthanc")
+UIDS = "1.2.826.0.1.3680043.10.1338.7"
+STUDIES, VIEWS = 6, 2
+
+
+@pytest.fixture(scope="module")
+def like(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labelled radiographs, the archive's among them, so that those are in scope."""
+    folder = tmp_path_factory.mktemp("like")
+    for number in range(60):
+        label = "positive" if number % 4 == 0 else "negative"
+        place = folder / f"Phantoms/train/XR_HAND/patient{number:05d}/study1_{label}"
+        place.mkdir(parents=True)
+        cv2.imwrite(str(place / "image1.png"), pixels(number))
+    build(BuildOptions(tiny_checkpoint, folder / "Phantoms", folder / "gallery", device="cpu"))
+    return folder / "gallery"
+
+
+def pixels(number: int):
+    return draw_phantom(number, number % 4 == 0, height=64, width=64)
+
+
+def radiograph(study: int, view: int, **tags: object) -> Dataset:
+    uid = f"{UIDS}.{study}"
+    own = {
+        "StudyInstanceUID": uid,
+        "SeriesInstanceUID": f"{uid}.1",
+        "SOPInstanceUID": f"{uid}.1.{view}",
+        "StudyDate": f"2026010{study}",
+    }
+    return dcmread(io.BytesIO(dicom(pixels(VIEWS * study + view), **{**own, **tags})))
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[RunningOrthanc]:
+    with orthanc(tmp_path / "orthanc") as started:
+        with connected(started, tmp_path) as archive:
+            archive.store([radiograph(study, view) for study in range(1, STUDIES + 1) for view in range(VIEWS)])
+        yield started
+
+
+def connected(running: RunningOrthanc, folder: Path) -> Archive:
+    (folder / "password").write_text(running.password)
+    (folder / "archives.toml").write_text(
+        f'[ward]\nurl = "{running.url}"\nuser = "{running.user}"\npassword_file = "password"\n'
+    )
+    return Archive("ward", ArchiveConfig(running.url, running.user, folder / "password"))
+
+
+@pytest.fixture
+def options(tiny_checkpoint: Path, like: Path, tmp_path: Path) -> CrawlOptions:
+    out, archives, key = tmp_path / "gallery", tmp_path / "archives.toml", tmp_path / "references.key"
+    return CrawlOptions("ward", tiny_checkpoint, like, out, archives, key=key, device="cpu", batch=2)
+
+
+def loaded(options: CrawlOptions) -> Gallery:
+    return load_gallery(options.out, load_checkpoint(options.checkpoint).manifest.id)
+
+
+def reference(options: CrawlOptions, study: int, view: int) -> str:
+    names = Pseudonyms.of_file(options.key)
+    uid = f"{UIDS}.{study}"
+    return f"ward/{names.name(uid)}/{names.name(f'{uid}.1.{view}')}"
+
+
+def references(options: CrawlOptions, left_out: tuple[tuple[int, int], ...] = ()) -> set[str]:
+    """Of all radiographs that the archive was given, but some."""
+    given = {(study, view) for study in range(1, STUDIES + 1) for view in range(VIEWS)}
+    return {reference(options, *each) for each in given - set(left_out)}
+
+
+def paths(options: CrawlOptions) -> set[str]:
+    return {entry.path for entry in loaded(options).entries}
+
+
+def test_radiographs_are_found_by_their_own_pixels_under_their_references(
+    running: RunningOrthanc, options: CrawlOptions, engine: Engine
+) -> None:
+    assert crawl(options).count == STUDIES * VIEWS
+    assert paths(options) == references(options)
+    gallery = loaded(options)
+    predictor = Predictor(load_checkpoint(options.checkpoint).manifest, engine)
+    asked = predictor.predict([radiograph_of(pixels(VIEWS * 3 + 1))]).embedding_D
+    nearest = gallery.search(asked, Wanted(k=1))[0]
+    assert (nearest.entry.path, nearest.entry.body_part) == (reference(options, 3, 1), "XR_HAND")
+    assert nearest.similarity == pytest.approx(1, abs=1e-4)
+    others = gallery.search(asked, Wanted(k=100, exclude_study=nearest.entry.study_key))
+    assert {neighbor.entry.path for neighbor in others} == references(options, ((3, 0), (3, 1)))
+
+
+def test_second_crawl_fetches_only_what_is_new_and_drops_what_has_gone(
+    running: RunningOrthanc, options: CrawlOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crawl(options)
+    before = [sha256(options.out / name) for name in (INDEX, ENTRIES)]
+    crawl(options)
+    assert f"{STUDIES} studies, 0 new radiographs, 0 gone" in capsys.readouterr().out
+    assert [sha256(options.out / name) for name in (INDEX, ENTRIES)] == before
+    running.delete_instance(f"{UIDS}.2.1.0")
+    with connected(running, tmp_path) as archive:
+        archive.store([radiograph(2, 5)])
+    crawl(options)
+    assert f"{STUDIES} studies, 1 new radiographs, 1 gone" in capsys.readouterr().out
+    assert paths(options) == references(options, ((2, 0),)) | {reference(options, 2, 5)}
+
+
+def test_query_chooses_studies(running: RunningOrthanc, options: CrawlOptions) -> None:
+    crawl(dataclasses.replace(options, query=("StudyDate=20260104-", "ModalitiesInStudy=DX")))
+    assert paths(options) == {reference(options, study, view) for study in (4, 5, 6) for view in range(VIEWS)}
+
+
+def test_deleted_study_leaves_no_trace_and_never_comes_back(running: RunningOrthanc, options: CrawlOptions) -> None:
+    crawl(options)
+    withdrawn = reference(options, 4, 0)
+    row = [entry.path for entry in loaded(options).entries].index(withdrawn)
+    assert row >= 0
+    crawl(dataclasses.replace(options, delete=(f"{UIDS}.4", f"{UIDS}.5.1.1")))
+    remaining = references(options, ((4, 0), (4, 1), (5, 1)))
+    assert paths(options) == remaining
+    assert withdrawn.split("/")[2].encode() not in options.holdings.read_bytes()
+    crawl(options)
+    assert paths(options) == remaining
+
+
+def test_archive_of_which_everything_is_deleted_has_no_gallery(running: RunningOrthanc, options: CrawlOptions) -> None:
+    crawl(options)
+    everything = tuple(f"{UIDS}.{study}" for study in range(1, STUDIES + 1))
+    with pytest.raises(DatasetError, match="Nothing of archive ward"):
+        crawl(dataclasses.replace(options, delete=everything))
+    assert not options.out.exists()
+
+
+def test_what_is_no_radiograph_of_a_limb_or_names_the_patient_is_left_out(
+    running: RunningOrthanc, options: CrawlOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with connected(running, tmp_path) as archive:
+        archive.store(
+            [
+                radiograph(1, 6, BurnedInAnnotation="YES"),
+                radiograph(1, 7, BodyPartExamined="CHEST"),
+                radiograph(7, 1, Modality="CT"),
+                radiograph(1, 8, BurnedInAnnotation="NO", BodyPartExamined="ELBOW"),
+            ]
+        )
+    crawl(options)
+    assert paths(options) == references(options) | {reference(options, 1, 8)}
+    assert "2 radiographs are left out: 1 BurnedInAnnotation, 1 OutOfScopeError" in capsys.readouterr().out
+    crawl(options)
+    assert "0 new radiographs" in capsys.readouterr().out
+    assert "XR_ELBOW" in loaded(options).body_parts
+
+
+def test_killed_crawler_goes_on_and_ends_with_the_unbroken_ones_files(
+    running: RunningOrthanc, options: CrawlOptions, tmp_path: Path
+) -> None:
+    flags = [f"--{name}={getattr(options, name)}" for name in ("pacs", "checkpoint", "like", "out", "archives", "key")]
+    command = [sys.executable, "-m", "index_builder", *flags, "--device=cpu", "--batch=1"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None and not options.holdings.is_file():
+            time.sleep(0.01)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGKILL)
+    crawl(options)
+    unbroken = dataclasses.replace(options, out=tmp_path / "unbroken")
+    crawl(unbroken)
+    for name in (INDEX, ENTRIES):
+        assert sha256(options.out / name) == sha256(unbroken.out / name)
+
+
+def test_patient_and_uids_are_in_no_byte_that_is_written_and_no_line_that_is_printed(
+    running: RunningOrthanc, options: CrawlOptions, tmp_path: Path
+) -> None:
+    flags = [f"--{name}={getattr(options, name)}" for name in ("pacs", "checkpoint", "like", "out", "archives", "key")]
+    command = [sys.executable, "-m", "index_builder", *flags, "--device=cpu", "--query", f"PatientName={CANARY[:6]}*"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    written = [file for folder in (options.out, options.holdings.parent) for file in folder.rglob("*")]
+    for told in (done.stdout, done.stderr, *(file.read_bytes() for file in written if file.is_file())):
+        for secret in (b"Canary", b"CANARY", b"19010203", UIDS.encode()):
+            assert secret not in told
+
+
+def test_archive_that_is_away_ends_the_crawl_and_the_next_one_goes_on(
+    running: RunningOrthanc, options: CrawlOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unavailable = retry_if_exception_type(ArchiveUnavailableError)
+    monkeypatch.setattr(visits, "PATIENT", Retrying(retry=unavailable, stop=stop_after_attempt(2), reraise=True))
+    file, given = Archive.file, iter(range(5))
+
+    def sometimes(archive: Archive, instance: visits.InstanceReference) -> bytes:
+        if next(given, None) is None:
+            raise ArchiveUnavailableError("Archive ward did not answer in time.")
+        return file(archive, instance)
+
+    monkeypatch.setattr(Archive, "file", sometimes)
+    with pytest.raises(ArchiveUnavailableError, match="run the same command again"):
+        crawl(options)
+    monkeypatch.setattr(Archive, "file", file)
+    assert crawl(options).count == STUDIES * VIEWS
+
+
+def test_wrong_options_are_refused_before_anything_is_fetched(options: CrawlOptions, tmp_path: Path) -> None:
+    port = free_ports(1)[0]
+    options.archives.write_text(f'[ward]\nurl = "http://127.0.0.1:{port}"\n')
+    with pytest.raises(InputError, match="has no archive 'other'; it has ward"):
+        crawl(dataclasses.replace(options, pacs="other", out=tmp_path / "other"))
+    for query in ("Canary^Bird", "PatientNam=Canary^Bird", "PatientName="):
+        with pytest.raises(InputError, match="--query needs DICOM keywords") as caught:
+            crawl(dataclasses.replace(options, query=(query,)))
+        assert "Canary" not in str(caught.value)
+    with pytest.raises(InputError, match="another key's names"):
+        crawl(dataclasses.replace(options, key=tmp_path / "another.key"))
+    with pytest.raises(InputError, match="--archives is missing"):
+        dataclasses.replace(options, archives=None)
+    with pytest.raises(InputError, match="leave out --query"):
+        dataclasses.replace(options, delete=("1.2",), query=("StudyDate=20260101",))
