@@ -1,21 +1,25 @@
 """What connects a replica to a hospital's archives: the jobs on their way, and where their results go."""
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from app.errors import NotConfiguredError, OutOfRangeError
+from app.metrics import Metrics
 from app.settings import Settings
 from pacs.configuration import ArchiveConfig, read_archives
-from pacs.errors import ConfigurationError
+from pacs.errors import ConfigurationError, PacsError
 from pacs.job import Instance, Job, Source
 from xray.dicom_tags import Identity
 
 if TYPE_CHECKING:
     from pacs.archive import Archive
     from pacs.jobs import Jobs
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,17 @@ class Hospital:
         )
         self.arrived.set()
         return job
+
+    async def measure(self, metrics: Metrics) -> None:
+        """Count the jobs; where their database does not answer, none is counted, and the log says why."""
+        metrics.jobs.clear()
+        try:
+            counts = await asyncio.to_thread(self.jobs.counts)
+        except PacsError as error:
+            logger.error("The jobs cannot be counted: %s", error)
+            return
+        for state, count in counts.items():
+            metrics.jobs.labels(state).set(count)
 
     def archive(self, name: str) -> "Archive":
         """A connection to an archive, for one thread. Raises OutOfRangeError if none has that name."""

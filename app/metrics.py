@@ -44,6 +44,7 @@ class Metrics:
             ("source",),
             registry=self.registry,
         )
+        self.jobs = Gauge("osteon_jobs", "Studies taken, by state.", ("state",), registry=self.registry)
         self.artifacts = Info("osteon_artifacts", "What answers.", registry=self.registry)
 
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:

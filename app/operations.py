@@ -55,6 +55,8 @@ async def info(service: ServiceDep) -> InfoReply:
 @router.get("/metrics", response_class=Response)
 async def metrics(service: ServiceDep) -> Response:
     """Counts and durations for Prometheus."""
+    if service.hospital is not None:
+        await service.hospital.measure(service.metrics)
     return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 

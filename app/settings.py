@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(
         30.0, ge=1, description="Time after which a study is another replica's, if its own is not heard of."
     )
+    job_seconds: float = Field(1800.0, gt=0, description="Time that an attempt at a study may take.")
     job_attempts: int = Field(12, ge=1, description="Attempts at a study before it waits for an operator.")
     dicom_title: str = Field("OSTEON", description="Title of `make dicom-node`, which takes studies by C-STORE.")
     dicom_port: int = Field(11112, ge=0, le=65535, description="Port that it listens on.")

@@ -54,8 +54,10 @@ async def attempt(service: Service, hospital: Hospital, job: Job, policy: RetryP
     Raises:
         PacsError: it cannot be written.
     """
+    seconds, lease = service.settings.job_seconds, timedelta(seconds=service.settings.lease_seconds)
     try:
-        async with _kept_alive(hospital, job, timedelta(seconds=service.settings.lease_seconds)):
+        # An archive that sends a byte now and then would hold a job for ever.
+        async with _kept_alive(hospital, job, lease), asyncio.timeout(seconds):
             state = await _run(service, hospital, job)
         logger.info("Job %s is %s.", job.id, state)
     except LeaseLostError:
@@ -65,6 +67,8 @@ async def attempt(service: Service, hospital: Hospital, job: Job, policy: RetryP
         logger.info("Job %s is refused: %s", job.id, error)
     except (PacsError, RequestError) as error:
         await _postpone(hospital, job, str(error), policy)
+    except TimeoutError:
+        await _postpone(hospital, job, f"The attempt took more than {seconds:g} s.", policy)
     except Exception as error:
         # Ours, and it may repeat what the study holds: only its type is told.
         await _postpone(hospital, job, f"The analysis failed with {type(error).__name__}.", policy)
@@ -133,7 +137,12 @@ async def _kept_alive(hospital: Hospital, job: Job, lease: timedelta) -> AsyncIt
     async def renew() -> None:
         while True:
             await asyncio.sleep(lease.total_seconds() / 3)
-            await asyncio.to_thread(hospital.jobs.renew, job, lease)
+            try:
+                await asyncio.to_thread(hospital.jobs.renew, job, lease)
+            except LeaseLostError:
+                return  # the next write tells the work of it
+            except PacsError as error:
+                logger.warning("The lease of job %s was not renewed: %s", job.id, error)
 
     task = asyncio.create_task(renew())
     try:

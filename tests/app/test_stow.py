@@ -1,21 +1,25 @@
 """What senders of studies may rely on: every form of the same body is read, and each instance is answered for."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from pydantic import SecretStr
 
+from app import work
 from app.hospital import Hospital
 from app.service import Service, assemble
-from pacs.jobs import Jobs
+from pacs.job_errors import JobsUnavailableError
+from pacs.jobs import Job, Jobs
 from pacs.sealing import Seal
-from tests.app.conftest import serving
+from tests.app.conftest import metric, serving
 from tests.dicom_files import dicom
 from tests.phantoms import draw_phantom
 
@@ -174,6 +178,50 @@ def test_callers_give_the_password_where_there_is_one(service: Service, hospital
         client.auth = ("orthanc", "s3cret")
         assert stow(client, related(hand(1))).status_code == HTTPStatus.OK
         assert client.get("/jobs", auth=("orthanc", "wrong")).status_code == HTTPStatus.UNAUTHORIZED
+
+
+def test_metrics_count_the_jobs_by_state(client: httpx.Client, hospital: Hospital) -> None:
+    stow(client, related(hand(1), hand(1, study="1.2.3")))
+    assert [metric(client, f'osteon_jobs{{state="{state}"}}') for state in ("waiting", "dead")] == [2, 0]
+
+
+def test_database_that_fails_hides_the_counts_and_stops_no_work(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hospital = hospital_at(tmp_path, settle=0)
+    lease = hospital.jobs.lease
+    answers = iter([JobsUnavailableError("The database is away."), JobsUnavailableError("The database is away.")])
+
+    def sometimes(*arguments: Any) -> Job | None:
+        if error := next(answers, None):
+            raise error
+        return lease(*arguments)
+
+    monkeypatch.setattr(hospital.jobs, "lease", sometimes)
+    with serving(assemble(service.settings, service.generation, hospital)) as client:
+        job = stow(client, related(hand(1))).headers["x-jobs"]
+        assert finished(client, job)["state"] == "kept"
+        assert metric(client, 'osteon_jobs{state="kept"}') == 1
+        monkeypatch.setattr(hospital.jobs, "counts", failing)
+        assert "osteon_jobs{" not in client.get("/metrics").text
+
+
+def test_attempt_that_never_ends_is_ended(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def endless(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    settings = service.settings.model_copy(update={"job_seconds": 0.2})
+    hospital = hospital_at(tmp_path, settle=0)
+    monkeypatch.setattr(work, "analyse", endless)
+    with serving(assemble(settings, service.generation, hospital)) as client:
+        job = stow(client, related(hand(1))).headers["x-jobs"]
+        while (told := client.get(f"/jobs/{job}").json())["reason"] is None:
+            time.sleep(0.05)
+    assert (told["state"], told["reason"]) == ("waiting", "The attempt took more than 0.2 s.")
+
+
+def failing() -> None:
+    raise JobsUnavailableError("The database is away.")
 
 
 def test_replica_without_jobs_says_what_to_set(service: Service) -> None:
