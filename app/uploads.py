@@ -46,7 +46,7 @@ async def read_uploads(request: Request, settings: Settings, max_files: int) -> 
         uploads = [Upload(RAW_NAME, await bounded.body())]
     else:
         raise UnsupportedContentTypeError(
-            f"Content-Type {content_type} cannot hold a radiograph; send multipart/form-data with parts named "
+            "This Content-Type cannot hold a radiograph; send multipart/form-data with parts named "
             f"'{PART}', or the image itself as image/png, image/jpeg or application/dicom."
         )
     for number, upload in enumerate(uploads, start=1):

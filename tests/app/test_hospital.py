@@ -172,27 +172,31 @@ def _ready(port: str, running: subprocess.Popen[bytes]) -> bool:
         return False
 
 
-def test_service_that_is_killed_again_and_again_leaves_one_pair_and_no_patient_on_its_disk(
-    settings: Settings, archive: RunningOrthanc, tmp_path: Path
-) -> None:
-    folder = tmp_path / "state"
-    folder.mkdir()
-    port = str(free_ports(1)[0])
-    environment = os.environ | {
+def environment_of(settings: Settings, archives: Path, state: Path) -> dict[str, str]:
+    """Of a service whose jobs lie in `state`."""
+    state.mkdir()
+    return os.environ | {
         "OSTEON_DEVICE": "cpu",
         "OSTEON_CHECKPOINT": str(settings.checkpoint),
         "OSTEON_GALLERY": str(settings.gallery),
         "OSTEON_SCOPE": "off",
-        "OSTEON_PORT": port,
-        "OSTEON_JOBS": f"sqlite:///{folder / 'jobs.sqlite'}",
-        "OSTEON_JOBS_KEY": str(folder / "key"),
-        "OSTEON_ARCHIVES": str(archives_at(tmp_path, archive)),
+        "OSTEON_PORT": str(free_ports(1)[0]),
+        "OSTEON_JOBS": f"sqlite:///{state / 'jobs.sqlite'}",
+        "OSTEON_JOBS_KEY": str(state / "key"),
+        "OSTEON_ARCHIVES": str(archives),
         "OSTEON_RESULTS_TO": "main",
         "OSTEON_SETTLE_SECONDS": "0.2",
         "OSTEON_LEASE_SECONDS": "3",
     }
+
+
+def test_service_that_is_killed_again_and_again_leaves_one_pair_and_no_patient_on_its_disk(
+    settings: Settings, archive: RunningOrthanc, tmp_path: Path
+) -> None:
+    folder = tmp_path / "state"
+    environment = environment_of(settings, archives_at(tmp_path, archive), folder)
     studies = [study(number) for number in range(6)]
-    base = f"http://127.0.0.1:{port}"
+    base = f"http://127.0.0.1:{environment['OSTEON_PORT']}"
     for pause in (0.0, 0.6):
         with process(environment, folder / "log") as running, httpx.Client(base_url=base, timeout=60) as client:
             for uid in studies:
