@@ -70,6 +70,7 @@ class Settings(BaseSettings):
     )
     job_seconds: float = Field(1800.0, gt=0, description="Time that an attempt at a study may take.")
     job_attempts: int = Field(12, ge=1, description="Attempts at a study before it waits for an operator.")
+    dead_days: float = Field(30.0, gt=0, description="Days that such a study is kept, sealed, for the operator.")
     dicom_title: str = Field("OSTEON", description="Title of `make dicom-node`, which takes studies by C-STORE.")
     dicom_port: int = Field(11112, ge=0, le=65535, description="Port that it listens on.")
     dicomweb_user: str | None = Field(None, description="Name that callers of /dicom-web and /jobs have to give.")

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import logging
+import math
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 IDLE_SECONDS = 1.0
 """Between two looks for a job that nobody has told of: one that was postponed, or another replica's."""
+EMPTYING_SECONDS = 3600.0
+"""Between two looks for dead jobs that have been kept for long enough."""
 
 
 async def work(service: Service, hospital: Hospital) -> None:
@@ -34,9 +38,13 @@ async def work(service: Service, hospital: Hospital) -> None:
     lease = timedelta(seconds=service.settings.lease_seconds)
     policy = RetryPolicy(service.settings.job_attempts)
     owner = f"{socket.gethostname()}-{uuid4().hex[:8]}"
+    age, emptied = timedelta(days=service.settings.dead_days), -math.inf
     while True:
         hospital.arrived.clear()
         try:
+            if time.monotonic() - emptied > EMPTYING_SECONDS:
+                await asyncio.to_thread(hospital.jobs.empty_dead, age)
+                emptied = time.monotonic()
             job = await asyncio.to_thread(hospital.jobs.lease, owner, lease, policy)
             if job is not None:
                 await attempt(service, hospital, job, policy)

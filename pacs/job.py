@@ -143,5 +143,10 @@ class Job:
         state = JobState.DEAD if self.used_up(policy) else JobState.WAITING
         return replace(self, state=state, due=now + policy.pause(self.attempts), reason=reason, changed=now)
 
+    def emptied(self, now: datetime) -> Self:
+        """Nothing is left of a dead one but its row."""
+        reason = f"{self.reason} What came of the study was deleted since; send it again."
+        return replace(self, instances=0, reason=reason, changed=now)
+
     def finished(self, state: JobState, reason: str | None, now: datetime) -> Self:
         return replace(self, state=state, reason=reason, due=now, changed=now)

@@ -133,6 +133,18 @@ class Jobs(KnownJobs):
         with self._database.writing() as connection:
             return saved(connection, owned(connection, job).postponed(reason, policy, self._clock()))
 
+    def empty_dead(self, age: timedelta) -> int:
+        """Delete what came of jobs that have been dead for `age`, and their results; how many these were."""
+        now, table = self._clock(), tables.jobs
+        dead = (table.c.state == JobState.DEAD) & (table.c.changed <= now - age) & (table.c.instances > 0)
+        with self._database.writing() as connection:
+            jobs = [Job(**row._mapping) for row in connection.execute(select(table).where(dead).with_for_update())]
+            for job in jobs:
+                self._incoming.delete(connection, job.id)
+                self._results.delete(connection, job.id)
+                saved(connection, job.emptied(now))
+        return len(jobs)
+
     def retry(self, job_id: str) -> Job | None:
         """Begin a dead job anew, now; any other is returned as it is, and None if there is none."""
         with self._database.writing() as connection:

@@ -52,6 +52,22 @@ def test_refused_study_is_deleted_and_begins_anew_when_it_is_sent_again(jobs: Jo
     assert list(jobs.instances(job.id)) == [file(2)]
 
 
+def test_dead_study_is_deleted_when_it_was_kept_for_long_enough(jobs: Jobs, clock: Clock) -> None:
+    dead = ended(jobs, clock, JobState.DEAD)
+    clock.pass_by(3600)
+    assert jobs.empty_dead(timedelta(hours=2)) == 0
+    assert list(jobs.instances(dead.id)) == [file()]
+    clock.pass_by(3600)
+    assert [jobs.empty_dead(timedelta(hours=2)) for _ in range(2)] == [1, 0]
+    assert (list(jobs.instances(dead.id)), jobs.stored_bytes()) == ([], 0)
+    left = jobs.find(dead.id)
+    assert left is not None
+    assert (left.state, left.instances) == (JobState.DEAD, 0)
+    assert "It failed. What came of the study was deleted" in str(left.reason)
+    assert send(jobs, 2).state == JobState.WAITING
+    assert list(jobs.instances(dead.id)) == [file(2)]
+
+
 def test_dead_study_that_is_sent_again_begins_anew_with_what_was_there(jobs: Jobs, clock: Clock) -> None:
     dead = ended(jobs, clock, JobState.DEAD)
     clock.pass_by(3600)
