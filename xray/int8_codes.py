@@ -69,7 +69,7 @@ class Int8Codes:
 
     @classmethod
     def of(cls, vectors_ND: EmbeddingArray) -> "Int8Codes | None":
-        """Codes of at least one vector, made a block at a time; None where this processor has no use for them."""
+        """Codes of at least one vector, made a block at a time; None where this processor multiplies them wrongly."""
         count = len(vectors_ND)
         rounded = Rounded(np.empty(vectors_ND.shape, np.int8), np.empty(count), np.empty(count), np.empty(count))
         if not _are_exact(rounded.codes_ND):
@@ -147,7 +147,7 @@ def _openmp() -> ThreadpoolController:
 def _are_exact(scratch_ND: npt.NDArray[np.int8]) -> bool:
     """Whether this processor sums products of the greatest codes exactly; fills `scratch_ND`.
 
-    Without VNNI instructions oneDNN adds two products in int16, which saturates, and takes longer than in float32.
+    Without VNNI instructions oneDNN may add two products in int16, which saturates.
     """
     scratch_ND[0::2], scratch_ND[1::2] = LEVELS, -LEVELS
     code_D = np.full(scratch_ND.shape[1], LEVELS, np.int8)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,12 +69,17 @@ def exact_products(codes: np.ndarray, code: np.ndarray) -> np.ndarray:
     return codes.astype(np.int32) @ code.astype(np.int32)
 
 
-PROCESSORS = {"with VNNI": exact_products, "without VNNI": saturating_products}
+def coded(vectors: np.ndarray) -> Scan:
+    return replace(Scan.over(vectors), codes=Int8Codes.of(vectors))
 
 
-@pytest.fixture(params=PROCESSORS)
-def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(int8_codes, "_int8_products", PROCESSORS[request.param])
+def plain(vectors: np.ndarray) -> Scan:
+    return replace(Scan.over(vectors), codes=None)
+
+
+@pytest.fixture(params=[coded, plain])
+def scan_over(request: pytest.FixtureRequest, vnni: None) -> Callable[[np.ndarray], Scan]:
+    """By int8, as where the processor has VNNI, or by float32."""
     return request.param
 
 
@@ -82,8 +88,15 @@ def vnni(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(int8_codes, "_int8_products", exact_products)
 
 
-def test_int8_codes_are_used_where_the_processor_multiplies_them_exactly(processor: str) -> None:
-    assert (Scan.over(scattered(5, np.random.default_rng(0))).codes is not None) == (processor == "with VNNI")
+def test_scan_takes_the_faster_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = scattered(500, np.random.default_rng(0))
+    for seconds_coded, seconds_plain in ((1.0, 2.0), (2.0, 1.0)):
+        seconds = {True: seconds_coded, False: seconds_plain}
+        monkeypatch.setattr(Scan, "seconds", lambda scan, seconds=seconds: seconds[scan.codes is not None])
+        monkeypatch.setattr(int8_codes, "_int8_products", exact_products)
+        assert (Scan.over(vectors).codes is not None) == (seconds_coded < seconds_plain)
+        monkeypatch.setattr(int8_codes, "_int8_products", saturating_products)
+        assert Scan.over(vectors).codes is None
 
 
 def test_processors_own_products_are_exact_or_not_used() -> None:
@@ -94,13 +107,14 @@ def test_processors_own_products_are_exact_or_not_used() -> None:
         assert (found == exact_products(codes.rounded.codes_ND, code)).all()
 
 
-@pytest.mark.usefixtures("processor")
 @pytest.mark.parametrize("count", [1, 2, 11, 3000])
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_are_those_of_a_float64_search(kind: Callable[..., np.ndarray], count: int) -> None:
+def test_rows_are_those_of_a_float64_search(
+    kind: Callable[..., np.ndarray], count: int, scan_over: Callable[[np.ndarray], Scan]
+) -> None:
     rng = np.random.default_rng(0)
     vectors = kind(count, rng)
-    scan = Scan.over(vectors)
+    scan = scan_over(vectors)
     for query in [*kind(20, np.random.default_rng(1)), *vectors[:5], *scattered(5, rng), np.zeros_like(vectors[0])]:
         allowed = rng.random(count) < rng.choice([0.1, 1.1])
         allowed[rng.integers(count)] = True
@@ -110,11 +124,12 @@ def test_rows_are_those_of_a_float64_search(kind: Callable[..., np.ndarray], cou
         assert products == pytest.approx(vectors[rows].astype(np.float64) @ query.astype(np.float64), abs=1e-9)
 
 
-@pytest.mark.usefixtures("processor")
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_product_lies_outside_its_bound(kind: Callable[..., np.ndarray]) -> None:
+def test_no_product_lies_outside_its_bound(
+    kind: Callable[..., np.ndarray], scan_over: Callable[[np.ndarray], Scan]
+) -> None:
     vectors = kind(2000, np.random.default_rng(0))
-    scan = Scan.over(vectors)
+    scan = scan_over(vectors)
     for query in kind(20, np.random.default_rng(1)):
         estimates, errors = scan.bounds(query)
         assert (np.abs(estimates - vectors.astype(np.float64) @ query) <= errors).all()
@@ -124,7 +139,7 @@ def test_no_product_lies_outside_its_bound(kind: Callable[..., np.ndarray]) -> N
 def test_bound_meets_the_products_that_are_worst_for_it() -> None:
     """A query along an entry's own remainder is as far off as the bound says, and no farther."""
     vectors = concentrated(500, np.random.default_rng(0))
-    scan = Scan.over(vectors)
+    scan = coded(vectors)
     known = scan.codes
     inside = known.center_D + known.coordinates_NA @ known.axes_AD
     remainders = vectors - inside - known.rounded.scales_N[:, np.newaxis] * known.rounded.codes_ND.astype(np.float64)
@@ -139,7 +154,7 @@ def test_bound_meets_the_products_that_are_worst_for_it() -> None:
 @pytest.mark.usefixtures("vnni")
 def test_near_ties_widen_the_candidates_until_the_answer_is_proven(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, everything = nearly_equal(20_000, np.random.default_rng(0)), np.ones(20_000, bool)
-    scan, queries = Scan.over(vectors), vectors[:20]
+    scan, queries = coded(vectors), vectors[:20]
     expected = [float64_search(vectors, query, K, everything).tolist() for query in queries]
     estimated = [np.argsort(-scan.bounds(query)[0])[:K].tolist() for query in queries]
     assert all(len(set(rough) & set(right)) < K / 2 for rough, right in zip(estimated, expected, strict=True))
@@ -180,5 +195,5 @@ def test_two_threads_at_once_find_what_one_finds() -> None:
 
 @pytest.mark.usefixtures("vnni")
 def test_memory_is_five_bytes_a_number_and_a_few_numbers_an_entry() -> None:
-    scan = Scan.over(scattered(1000, np.random.default_rng(0)))
+    scan = coded(scattered(1000, np.random.default_rng(0)))
     assert 5 * 1000 * DIMENSION < scan.memory_bytes < 5 * 1000 * DIMENSION + 1000 * 8 * (AXES + 6)
