@@ -1,5 +1,6 @@
 """What these tests share: an archive, a database of each kind, and a clock that is set by hand."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from pacs.jobs import Jobs
 from pacs.sealing import Seal
+from tests.dicom_files import CANARY
 from tests.orthanc import RunningOrthanc, orthanc
 from tests.pacs.studies import Clock
 from tests.postgres import INITDB, Postgres, running_postgres
@@ -15,6 +17,17 @@ from tests.tools import needs
 
 LIMIT = 1 << 20
 """Bytes of the spool, in these tests."""
+TALKATIVE = (None, "dicomweb_client", "dicomweb_client.web", "urllib3", "urllib3.connectionpool", "retrying")
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_the_patient_in_the_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Whatever is logged at any level, the patient is not in it."""
+    for name in TALKATIVE:
+        caplog.set_level(logging.DEBUG, name)
+    yield
+    written = [record.getMessage() for phase in ("setup", "call") for record in caplog.get_records(phase)]
+    assert [line for line in written if CANARY.split("^")[0] in line] == []
 
 
 @dataclass

@@ -22,16 +22,10 @@ from pacs.configuration import ArchiveConfig
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, ConfigurationError, StudyMissingError
 from tests.dicom_files import CANARY, saved
 from tests.orthanc import RunningOrthanc, orthanc, routing_rule
-from tests.pacs.archives import PIXELS, UIDS, clean_log, instance, raises, wait_for
+from tests.pacs.archives import PIXELS, UIDS, instance, raises, wait_for
 from tests.tools import needs
 
 pytestmark = needs("Orthanc")
-
-
-@pytest.fixture(autouse=True)
-def nothing_of_the_patient_in_the_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    with clean_log(caplog):
-        yield
 
 
 @pytest.fixture

@@ -15,17 +15,11 @@ from pacs.configuration import ArchiveConfig
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, ConfigurationError, PacsError
 from tests.dicom_files import CANARY, run
 from tests.orthanc import RunningOrthanc, free_ports
-from tests.pacs.archives import clean_log, instance, raises, wait_for
+from tests.pacs.archives import instance, raises, wait_for
 from tests.tools import needs
 
 pytestmark = needs("Orthanc", "stunnel4", "openssl")
 QUERY = {"PatientName": CANARY}
-
-
-@pytest.fixture(autouse=True)
-def nothing_of_the_patient_in_the_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    with clean_log(caplog):
-        yield
 
 
 @pytest.fixture(scope="module")

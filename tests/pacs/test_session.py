@@ -14,18 +14,12 @@ from pacs.archive import Archive
 from pacs.configuration import ArchiveConfig
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, PacsError, StudyMissingError
 from tests.dicom_files import CANARY
-from tests.pacs.archives import UIDS, clean_log, instance, raises
+from tests.pacs.archives import UIDS, instance, raises
 
 STUDY = f"{UIDS}.1"
 DICOM_JSON = "application/dicom+json"
 QUERY = {"PatientName": CANARY}
 Reply = tuple[int, Mapping[str, str], bytes]
-
-
-@pytest.fixture(autouse=True)
-def nothing_of_the_patient_in_the_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    with clean_log(caplog):
-        yield
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """What is sent by STOW-RS, and which answers count as stored."""
 
 import json
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 
 import pytest
@@ -12,16 +11,10 @@ from pacs.configuration import ArchiveConfig
 from pacs.errors import ArchiveRefusedError
 from pacs.multipart import only_part
 from tests.dicom_files import CANARY, saved
-from tests.pacs.archives import UIDS, clean_log, instance, raises
+from tests.pacs.archives import UIDS, instance, raises
 from tests.pacs.test_session import DICOM_JSON, Reply, answering, archive_that_answers
 
 STUDY = f"{UIDS}.1"
-
-
-@pytest.fixture(autouse=True)
-def nothing_of_the_patient_in_the_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    with clean_log(caplog):
-        yield
 
 
 def test_a_large_object_is_sent_whole_with_its_length_as_a_file() -> None:
