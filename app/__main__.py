@@ -1,12 +1,14 @@
 """`python -m app`: serve until told to stop."""
 
+import os
 import signal
 import sys
 
 
 def main() -> None:
-    # In a container nothing else ends process 1; so set before the imports, which take seconds.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # In a container nothing else ends process 1; so set before the imports, which take seconds. At once, for there is
+    # nothing to finish yet, and an exception that comes up inside a library's own callback may abort the process.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     from app.main import create_app
     from app.server import Server
     from app.service import load_service

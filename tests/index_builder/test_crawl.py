@@ -246,6 +246,8 @@ def test_wrong_options_are_refused_before_anything_is_fetched(options: CrawlOpti
         with pytest.raises(InputError, match="--query needs DICOM keywords") as caught:
             crawl(dataclasses.replace(options, query=(query,)))
         assert "Canary" not in str(caught.value)
+    with pytest.raises(DatasetError, match="Nothing of archive ward"):
+        crawl(dataclasses.replace(options, delete=("1.2",)))
     with pytest.raises(InputError, match="another key's names"):
         crawl(dataclasses.replace(options, key=tmp_path / "another.key"))
     with pytest.raises(InputError, match="--archives is missing"):
