@@ -1,1 +1,1 @@
-"""From a checkpoint and a dataset to a gallery of embeddings."""
+"""From a checkpoint and a dataset, or a hospital's archive, to a gallery of embeddings."""

@@ -15,12 +15,14 @@ from xray.errors import ArtifactError, InputError
 from xray.scan import EmbeddingArray
 
 TABLES = """
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS origin (checkpoint TEXT, archive TEXT, key TEXT);
 CREATE TABLE IF NOT EXISTS seen (
     instance TEXT PRIMARY KEY, study TEXT NOT NULL, body_part TEXT, embedding BLOB, left_out TEXT
 );
 CREATE INDEX IF NOT EXISTS seen_by_study ON seen (study);
 CREATE TABLE IF NOT EXISTS withdrawn (name TEXT PRIMARY KEY);
+COMMIT;
 """
 SETTINGS = "PRAGMA locking_mode = EXCLUSIVE; PRAGMA secure_delete = ON;"
 """One crawler at a time, and what is deleted is overwritten."""

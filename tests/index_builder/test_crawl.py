@@ -17,6 +17,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 from index_builder import visits
 from index_builder.build import BuildOptions, build
 from index_builder.crawl import CrawlOptions, crawl
+from index_builder.holdings import Origin, opened
 from pacs.archive import Archive
 from pacs.configuration import ArchiveConfig
 from pacs.errors import ArchiveUnavailableError
@@ -235,6 +236,13 @@ def test_archive_that_is_away_ends_the_crawl_and_the_next_one_goes_on(
         crawl(options)
     monkeypatch.setattr(Archive, "file", file)
     assert crawl(options).count == STUDIES * VIEWS
+
+
+def test_two_crawls_at_once_are_one_too_many(tmp_path: Path) -> None:
+    file, origin = tmp_path / "holdings.sqlite", Origin("checkpoint", "ward", "key")
+    for _ in range(2):  # the first makes the file
+        with opened(file, origin), pytest.raises(InputError, match="is another crawl at it"):
+            opened(file, origin).__enter__()
 
 
 def test_wrong_options_are_refused_before_anything_is_fetched(options: CrawlOptions, tmp_path: Path) -> None:
