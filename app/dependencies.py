@@ -144,7 +144,9 @@ def _study_key(written: str | None) -> str | None:
         return reference["study"]
     parts = STUDY_FORM.fullmatch(written)
     if parts is None:
-        raise OutOfRangeError("exclude_study names no study; write it like XR_ELBOW/patient04989/study1.")
+        raise OutOfRangeError(
+            "exclude_study names no study; write it like XR_ELBOW/patient04989/study1, or as ARCHIVE/STUDY."
+        )
     return study_key(parts["body_part"], parts["patient"], parts["study"])
 
 

@@ -27,7 +27,8 @@ from xray.errors import InputError, XrayError
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND, UNABLE = 0x0000, 0xA700, 0xC000, 0xC001
 """Status of a C-STORE response, PS3.4 Table B.2-1."""
 
-logger = logging.getLogger(__name__)
+# Not __name__: run as a program that is __main__, of which nothing below WARNING is logged.
+logger = logging.getLogger("app.dicom_node")
 
 
 class Node:
@@ -68,7 +69,7 @@ async def serve(settings: Settings) -> None:
     for context in AllStoragePresentationContexts:
         entity.add_supported_context(context.abstract_syntax or "", ALL_TRANSFER_SYNTAXES)
     entity.start_server((settings.host, settings.dicom_port), block=False, evt_handlers=[(evt.EVT_C_STORE, node.store)])
-    logger.info("%s listens on port %d.", settings.dicom_title, settings.dicom_port)
+    logger.info("%s takes studies by C-STORE on %s:%d.", settings.dicom_title, settings.host, settings.dicom_port)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

@@ -17,7 +17,7 @@ from app.hospital import Hospital
 from app.service import Service
 from pacs.archive import Archive
 from pacs.capture import secondary_capture
-from pacs.errors import ArchiveUnavailableError, PacsError
+from pacs.errors import ArchiveUnavailableError, PacsError, StudyMissingError
 from pacs.fhir import diagnostic_report
 from pacs.finding import StudyFinding
 from pacs.job_errors import LeaseLostError
@@ -70,7 +70,7 @@ async def attempt(service: Service, hospital: Hospital, job: Job, policy: RetryP
         logger.info("Job %s is %s.", job.id, state)
     except LeaseLostError:
         logger.warning("Job %s took too long and is another worker's now.", job.id)
-    except NothingToJudgeError as error:
+    except (NothingToJudgeError, StudyMissingError) as error:
         await asyncio.to_thread(hospital.jobs.finish, job, JobState.REFUSED, str(error))
         logger.info("Job %s is refused: %s", job.id, error)
     except (PacsError, RequestError) as error:

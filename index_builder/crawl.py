@@ -6,7 +6,7 @@ Legend: N entries, K vector.
 import asyncio
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -107,14 +107,21 @@ def crawl(options: CrawlOptions) -> GalleryManifest:
     names = Pseudonyms.of_file(options.key)
     with opened(options.holdings, Origin(checkpoint.manifest.id, options.pacs, names.name(""))) as holdings:
         if config is None:
-            gone = holdings.withdraw([names.name(uid) for uid in options.delete])
-            print(f"{gone} radiographs deleted, and none of these UIDs will be taken in again")
+            withdraw(options.delete, names, holdings)
         else:
             embedder = Embedder(Predictor(checkpoint.manifest, load_engine(checkpoint, options.device)), options.batch)
             reader = Reader(embedder, like, names, DecoderProcesses(os.cpu_count() or 1, DECODE_SECONDS))
             with Archive(options.pacs, config) as archive:
                 asyncio.run(gather(archive, filters, reader, holdings))
         return assemble(options, like, holdings)
+
+
+def withdraw(uids: Sequence[str], names: Pseudonyms, holdings: Holdings) -> None:
+    """Delete studies and radiographs, and say of each UID whether anything of it was here."""
+    for uid in uids:
+        gone = holdings.withdraw(names.name(uid))
+        found = f"{gone} radiographs deleted" if gone else "NOTHING OF IT WAS HERE; look at the UID"
+        print(f"{uid}: {found}. No crawl will take it in again.")
 
 
 async def gather(archive: Archive, filters: Mapping[str, str], reader: Reader, holdings: Holdings) -> None:

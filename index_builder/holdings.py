@@ -85,12 +85,11 @@ class Holdings:
             self._connection.executemany("DELETE FROM seen WHERE instance = ?", gone)
         return len(gone)
 
-    def withdraw(self, names: Sequence[str]) -> int:
-        """Forget studies and radiographs for good: no crawl takes them in again. How many radiographs these were."""
+    def withdraw(self, name: str) -> int:
+        """Forget a study or radiograph for good: no crawl takes it in again. How many radiographs these were."""
         with self._connection:
-            self._connection.executemany("INSERT OR IGNORE INTO withdrawn VALUES (?)", [(name,) for name in names])
-            either = [(name, name) for name in names]
-            return self._connection.executemany("DELETE FROM seen WHERE study = ? OR instance = ?", either).rowcount
+            self._connection.execute("INSERT OR IGNORE INTO withdrawn VALUES (?)", (name,))
+            return self._connection.execute("DELETE FROM seen WHERE study = ? OR instance = ?", (name, name)).rowcount
 
     def held(self) -> Iterator[Held]:
         """By study and name."""

@@ -17,36 +17,9 @@ import requests
 
 DICOMWEB_PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
 USERS = {"archivist": "archivist-password"}
-PEER, MODALITY = "service", "STORESCU"
+RULE = Path(__file__).resolve().parent.parent / "docs" / "orthanc.lua"
+PEER, MODALITY = "osteon", "STORESCU"
 START_SECONDS, REQUEST_SECONDS, STABLE_SECONDS = 20, 10, 1
-
-ROUTING_RULE = """
--- Series of CR and DX of each stable study are sent to the service, again only when their instances have changed:
--- results that come back make the study stable anew, and would otherwise send it round in a circle.
-local PEER = '@PEER@'
-local SENT = '1042' -- a number that Orthanc leaves to its users
-
-function OnStableStudy(study, tags, metadata, origin)
-  local radiographs, instances = {}, {}
-  for _, series in ipairs(ParseJson(RestApiGet('/studies/' .. study .. '/series'))) do
-    if series.MainDicomTags.Modality == 'CR' or series.MainDicomTags.Modality == 'DX' then
-      table.insert(radiographs, series.ID)
-      for _, instance in ipairs(series.Instances) do
-        table.insert(instances, instance)
-      end
-    end
-  end
-  table.sort(instances)
-  local sent = table.concat(instances, ' ')
-  if #radiographs == 0 or metadata[SENT] == sent then
-    return
-  end
-  RestApiPut('/studies/' .. study .. '/metadata/' .. SENT, sent)
-  -- In the background: this function holds the lock that each of Orthanc's own answers needs.
-  local job = {Resources = radiographs, Synchronous = false}
-  RestApiPost('/dicom-web/servers/' .. PEER .. '/stow', DumpJson(job, true))
-end
-"""
 
 
 @dataclass(frozen=True)
@@ -153,7 +126,7 @@ def orthanc(
 
 def routing_rule() -> str:
     """Lua that sends the radiographs of each stable study to `forward_to` by STOW-RS, once."""
-    return ROUTING_RULE.replace("@PEER@", PEER)
+    return RULE.read_text()
 
 
 def _configuration(http: int, dicom: int, users: Mapping[str, str], forward_to: str | None) -> dict[str, Any]:

@@ -139,7 +139,9 @@ def test_archive_that_does_not_have_the_study_is_told_of(client: httpx.Client) -
     assert "the configuration has: main" in told.json()["detail"]
     job = client.post("/dicom-web/studies/1.2.3/analyze?pacs=main").json()["id"]
     until(lambda: client.get(f"/jobs/{job}").json()["reason"] is not None)
-    assert "has no study 1.2.3" in client.get(f"/jobs/{job}").json()["reason"]
+    refused = client.get(f"/jobs/{job}").json()
+    assert refused["state"] == "refused"
+    assert "has no study 1.2.3" in refused["reason"]
 
 
 def test_study_with_nothing_to_judge_is_refused_with_the_reason(client: httpx.Client) -> None:

@@ -148,12 +148,17 @@ def test_query_chooses_studies(running: RunningOrthanc, options: CrawlOptions) -
     assert paths(options) == {reference(options, study, view) for study in (4, 5, 6) for view in range(VIEWS)}
 
 
-def test_deleted_study_leaves_no_trace_and_never_comes_back(running: RunningOrthanc, options: CrawlOptions) -> None:
+def test_deleted_study_leaves_no_trace_and_never_comes_back(
+    running: RunningOrthanc, options: CrawlOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
     crawl(options)
     withdrawn = reference(options, 4, 0)
     row = [entry.path for entry in loaded(options).entries].index(withdrawn)
     assert row >= 0
-    crawl(dataclasses.replace(options, delete=(f"{UIDS}.4", f"{UIDS}.5.1.1")))
+    crawl(dataclasses.replace(options, delete=(f"{UIDS}.4", f"{UIDS}.5.1.1", "1.2.3")))
+    told = capsys.readouterr().out
+    for uid, said in ((f"{UIDS}.4", "2 rad"), (f"{UIDS}.5.1.1", "1 rad"), ("1.2.3", "NOTHING OF IT WAS HERE")):
+        assert f"{uid}: {said}" in told
     remaining = references(options, ((4, 0), (4, 1), (5, 1)))
     assert paths(options) == remaining
     assert withdrawn.split("/")[2].encode() not in options.holdings.read_bytes()

@@ -43,8 +43,10 @@ def answering(reply: Callable[[BaseHTTPRequestHandler], Reply]) -> Iterator[str]
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
-        yield f"http://127.0.0.1:{server.server_port}/dicom-web"
-        server.shutdown()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/dicom-web"
+        finally:  # or a test that fails leaves a thread that keeps the tests from ending
+            server.shutdown()
 
 
 @contextmanager
