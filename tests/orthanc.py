@@ -124,6 +124,14 @@ def orthanc(
         running.kill()
 
 
+def archives_at(folder: Path, running: RunningOrthanc, name: str = "main") -> Path:
+    """The archives' file, as an operator writes it."""
+    (folder / "password").write_text(running.password)
+    file = folder / "archives.toml"
+    file.write_text(f'[{name}]\nurl = "{running.url}"\nuser = "{running.user}"\npassword_file = "password"\n')
+    return file
+
+
 def routing_rule() -> str:
     """Lua that sends the radiographs of each stable study to `forward_to` by STOW-RS, once."""
     return RULE.read_text()

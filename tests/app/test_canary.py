@@ -13,11 +13,11 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from app.settings import Settings
 from tests.app.test_dicom_node import STORESCU, listens
-from tests.app.test_hospital import CAPTURE, REPORT, archives_at, environment_of, process, put, results, study, until
+from tests.app.test_hospital import CAPTURE, REPORT, environment_of, process, put, results, study, until
 from tests.app.test_stow import hand, related, stow
 from tests.conftest import ROOT
 from tests.dicom_files import CANARY, inflating
-from tests.orthanc import RunningOrthanc, free_ports, orthanc
+from tests.orthanc import RunningOrthanc, archives_at, free_ports, orthanc
 from tests.tools import needs
 
 pytestmark = [needs("Orthanc"), needs("dcmj2pnm")]

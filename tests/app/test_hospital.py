@@ -24,21 +24,13 @@ from tests.app.conftest import serving
 from tests.app.test_stow import STUDY, finished, hand, related, stow
 from tests.conftest import ROOT
 from tests.dicom_files import CANARY
-from tests.orthanc import RunningOrthanc, free_ports, orthanc, routing_rule
+from tests.orthanc import RunningOrthanc, archives_at, free_ports, orthanc, routing_rule
 from tests.tools import needs
 
 pytestmark = needs("Orthanc")
 SECONDS = 90
 """Until all jobs of a test have to be done; far more than they take."""
 CAPTURE, REPORT = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.88.34"
-
-
-def archives_at(folder: Path, running: RunningOrthanc) -> Path:
-    """The archives' file, as an operator writes it."""
-    (folder / "password").write_text(running.password)
-    file = folder / "archives.toml"
-    file.write_text(f'[main]\nurl = "{running.url}"\nuser = "{running.user}"\npassword_file = "password"\n')
-    return file
 
 
 def hospital_with(folder: Path, archives: dict[str, ArchiveConfig]) -> Hospital:

@@ -19,12 +19,12 @@ from index_builder.build import BuildOptions, build
 from index_builder.crawl import CrawlOptions, crawl
 from index_builder.holdings import Origin, opened
 from pacs.archive import Archive
-from pacs.configuration import ArchiveConfig
+from pacs.configuration import read_archives
 from pacs.errors import ArchiveUnavailableError
 from pacs.pseudonyms import Pseudonyms
 from tests.conftest import ROOT
 from tests.dicom_files import CANARY, dicom
-from tests.orthanc import RunningOrthanc, free_ports, orthanc
+from tests.orthanc import RunningOrthanc, archives_at, free_ports, orthanc
 from tests.phantoms import draw_phantom
 from tests.tools import needs
 from xray.artifact import sha256
@@ -79,17 +79,19 @@ def running(tmp_path: Path) -> Iterator[RunningOrthanc]:
 
 
 def connected(running: RunningOrthanc, folder: Path) -> Archive:
-    (folder / "password").write_text(running.password)
-    (folder / "archives.toml").write_text(
-        f'[ward]\nurl = "{running.url}"\nuser = "{running.user}"\npassword_file = "password"\n'
-    )
-    return Archive("ward", ArchiveConfig(running.url, running.user, folder / "password"))
+    return Archive("ward", read_archives(archives_at(folder, running, "ward"))["ward"])
 
 
 @pytest.fixture
 def options(tiny_checkpoint: Path, like: Path, tmp_path: Path) -> CrawlOptions:
     out, archives, key = tmp_path / "gallery", tmp_path / "archives.toml", tmp_path / "references.key"
     return CrawlOptions("ward", tiny_checkpoint, like, out, archives, key=key, device="cpu", batch=2)
+
+
+def command_line(options: CrawlOptions, *further: str) -> list[str]:
+    """The same crawl in a process of its own."""
+    flags = [f"--{name}={getattr(options, name)}" for name in ("pacs", "checkpoint", "like", "out", "archives", "key")]
+    return [sys.executable, "-m", "index_builder", *flags, "--device=cpu", *further]
 
 
 def loaded(options: CrawlOptions) -> Gallery:
@@ -197,8 +199,7 @@ def test_what_is_no_radiograph_of_a_limb_or_names_the_patient_is_left_out(
 def test_killed_crawler_goes_on_and_ends_with_the_unbroken_ones_files(
     running: RunningOrthanc, options: CrawlOptions, tmp_path: Path
 ) -> None:
-    flags = [f"--{name}={getattr(options, name)}" for name in ("pacs", "checkpoint", "like", "out", "archives", "key")]
-    command = [sys.executable, "-m", "index_builder", *flags, "--device=cpu", "--batch=1"]
+    command = command_line(options, "--batch=1")
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None and not options.holdings.is_file():
             time.sleep(0.01)
@@ -214,8 +215,7 @@ def test_killed_crawler_goes_on_and_ends_with_the_unbroken_ones_files(
 def test_patient_and_uids_are_in_no_byte_that_is_written_and_no_line_that_is_printed(
     running: RunningOrthanc, options: CrawlOptions, tmp_path: Path
 ) -> None:
-    flags = [f"--{name}={getattr(options, name)}" for name in ("pacs", "checkpoint", "like", "out", "archives", "key")]
-    command = [sys.executable, "-m", "index_builder", *flags, "--device=cpu", "--query", f"PatientName={CANARY[:6]}*"]
+    command = command_line(options, "--query", f"PatientName={CANARY[:6]}*")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     written = [file for folder in (options.out, options.holdings.parent) for file in folder.rglob("*")]
