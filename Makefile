@@ -23,7 +23,7 @@ dicom-node: .venv/runtime  ## set up and take studies by C-STORE (OSTEON_JOBS=, 
 
 test: .venv/dev  ## set up and run all tests
 	@tests/install-tools || echo "the tests that need other projects' programs are skipped"
-	$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 
 check: .venv/dev  ## format, lint, types, import contracts, Dockerfile, compose file
 	$(BIN)/ruff format --check .
