@@ -89,14 +89,6 @@ class Jobs(KnownJobs):
         with self._database.writing() as connection:
             return saved(connection, replace(owned(connection, job), due=self._clock() + lease))
 
-    def add(self, job: Job, instance: Instance) -> None:
-        """Put an instance that the worker has fetched itself into its job. Raises LeaseLostError, SpoolFullError."""
-        with self._database.writing() as connection:
-            current = owned(connection, job)
-            if self._incoming.put(connection, job.id, instance):
-                self._check_room(connection)
-                saved(connection, replace(current, instances=current.instances + 1))
-
     def keep_results(self, job: Job, results: Sequence[Instance], answer: str | None = None) -> list[Instance]:
         """Store results before anything is sent; those that stand are returned, which are earlier ones if there are.
 

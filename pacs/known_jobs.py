@@ -38,11 +38,6 @@ class KnownJobs:
         with self._database.reading() as connection:
             return next(iter(found(connection, id=job_id)), None)
 
-    def of_study(self, study_uid: str) -> list[Job]:
-        """One for each checkpoint, the latest first."""
-        with self._database.reading() as connection:
-            return found(connection, study_uid=study_uid)
-
     def latest(self, limit: int, state: JobState | None = None, study_uid: str | None = None) -> list[Job]:
         """The latest first, of that state or study if one is given."""
         with self._database.reading() as connection:

@@ -83,7 +83,7 @@ def finished(jobs: Jobs, job: Job) -> None:
 
 def test_kill_in_the_middle_of_receiving_leaves_nothing_half_done(place: Place, clock: Clock) -> None:
     jobs = after_kill_at("receiving", place)
-    assert (jobs.of_study(STUDY), jobs.stored_bytes()) == ([], 0)
+    assert (jobs.latest(1), jobs.stored_bytes()) == ([], 0)
     send(jobs, 1)
     clock.pass_by(2)
     finished(jobs, taken(jobs))
@@ -142,7 +142,7 @@ def test_threads_that_receive_at_once_make_one_job_with_each_instance_once(place
     replicas = [place.jobs(), place.jobs()]
     with ThreadPoolExecutor(6) as threads:
         sent = list(threads.map(lambda number: send(replicas[number % 2], number % 5), range(20)))
-    (job,) = replicas[0].of_study(STUDY)
+    (job,) = replicas[0].latest(9)
     assert {each.id for each in sent} == {job.id}
     assert sorted(each.instance_uid for each in replicas[0].instances(job.id)) == [
         file(number).instance_uid for number in range(5)

@@ -57,12 +57,11 @@ def test_lease_that_is_renewed_stays_and_one_that_is_not_goes_to_another(jobs: J
     "write",
     [
         lambda jobs, job: jobs.renew(job, LEASE),
-        lambda jobs, job: jobs.add(job, file(9)),
         lambda jobs, job: jobs.keep_results(job, pair()),
         lambda jobs, job: jobs.postpone(job, "It failed."),
         lambda jobs, job: jobs.finish(job, JobState.DELIVERED),
     ],
-    ids=["renew", "add", "keep_results", "postpone", "finish"],
+    ids=["renew", "keep_results", "postpone", "finish"],
 )
 def test_worker_that_lost_its_lease_writes_nothing(
     jobs: Jobs, clock: Clock, write: Callable[[Jobs, Job], object]
@@ -115,16 +114,14 @@ def test_instance_for_a_job_between_attempts_keeps_its_pause(jobs: Jobs, clock: 
     assert (grown.due, grown.attempts, grown.instances) == (waiting.due, 1, 2)
 
 
-def test_requested_study_is_filled_by_its_worker(jobs: Jobs, clock: Clock) -> None:
+def test_study_is_requested_once(jobs: Jobs, clock: Clock) -> None:
     asked = jobs.request(STUDY, CHECKPOINT, "far")
     assert jobs.request(STUDY, CHECKPOINT, "near") == asked
     assert (asked.source, asked.archive, asked.due) == ("pull", "far", clock.now)
     job = taken(jobs)
-    for number in (1, 2, 1):
-        jobs.add(job, file(number))
-    assert list(jobs.instances(job.id)) == [file(1), file(2)]
     jobs.keep_results(job, pair())
-    assert jobs.finish(job, JobState.DELIVERED).instances == 2
+    done = jobs.finish(job, JobState.DELIVERED)
+    assert jobs.request(STUDY, CHECKPOINT, "far") == done
 
 
 def test_full_spool_takes_no_more_and_keeps_what_it_has(place: Place, clock: Clock) -> None:
@@ -133,13 +130,11 @@ def test_full_spool_takes_no_more_and_keeps_what_it_has(place: Place, clock: Clo
     for study in (STUDY, "1.7"):
         with pytest.raises(SpoolFullError):
             send(jobs, 2, study)
-    assert jobs.of_study("1.7") == []
+    assert jobs.latest(9) == [job]
     assert send(jobs, 1) == jobs.find(job.id) == job
     assert list(jobs.instances(job.id)) == [file(1)]
     clock.pass_by(2)
     running = taken(jobs)
-    with pytest.raises(SpoolFullError):
-        jobs.add(running, file(2))
     jobs.keep_results(running, pair())
     jobs.finish(running, JobState.DELIVERED)
     assert send(jobs, 2, "1.7").instances == 1
