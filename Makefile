@@ -1,6 +1,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
-PORT ?= 8000
+OSTEON_PORT ?= 8000
+PORT ?= $(OSTEON_PORT)
 IMAGE ?=
 DEMO_EXIT ?=
 BIN := .venv/bin
