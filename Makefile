@@ -22,6 +22,7 @@ serve: .venv/runtime  ## set up and serve (PORT=, OSTEON_*=)
 dicom-node: .venv/runtime  ## set up and take studies by C-STORE (OSTEON_JOBS=, OSTEON_DICOM_PORT=)
 	exec $(BIN)/python -m app.dicom_node
 
+# A thread each for what computes: the workers share the cores.
 test: .venv/dev  ## set up and run all tests
 	@tests/install-tools || echo "the tests that need other projects' programs are skipped"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal

@@ -30,8 +30,6 @@ from xray.equality import LIMITS, Difference
 from xray.errors import ArtifactError, DatasetError, InputError
 from xray.mura import read_mura, records_of
 
-KILLS = 3
-
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -83,10 +81,13 @@ def results(out: Path) -> dict[str, object]:
     return ids | {"history": json.loads((out / "history.json").read_bytes())}
 
 
-def test_killed_run_ends_as_the_unbroken_one_and_never_leaves_a_half_checkpoint(options: TrainOptions) -> None:
-    options = replace(options, ema=0.5)
+@pytest.mark.parametrize(("ema", "kills"), [(0.0, 1), (0.5, 3)])
+def test_killed_run_ends_as_the_unbroken_one_and_never_leaves_a_half_checkpoint(
+    options: TrainOptions, ema: float, kills: int
+) -> None:
+    options = replace(options, ema=ema)
     broken = replace(options, out=options.out.with_name("broken"))
-    for _ in range(KILLS):
+    for _ in range(kills):
         start_and_kill_after_next_save(broken)
         for name in ("best", "last"):
             if (broken.out / name).exists():
