@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -59,15 +60,18 @@ class Hospital:
         return job
 
     async def measure(self, metrics: Metrics) -> None:
-        """Count the jobs; where their database does not answer, none is counted, and the log says why."""
+        """Count the jobs; where their database does not answer, nothing is known of them, and the log says why."""
         metrics.jobs.clear()
+        metrics.overdue_jobs.set(math.nan)
         try:
             counts = await asyncio.to_thread(self.jobs.counts)
+            overdue = await asyncio.to_thread(self.jobs.overdue)
         except PacsError as error:
             logger.error("The jobs cannot be counted: %s", error)
             return
         for state, count in counts.items():
             metrics.jobs.labels(state).set(count)
+        metrics.overdue_jobs.set(overdue.total_seconds())
 
     def archive(self, name: str) -> "Archive":
         """A connection to an archive, for one thread. Raises OutOfRangeError if none has that name."""

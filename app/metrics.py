@@ -1,5 +1,6 @@
 """Counts and durations for Prometheus, in a registry of each application's own."""
 
+import math
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -45,6 +46,10 @@ class Metrics:
             registry=self.registry,
         )
         self.jobs = Gauge("osteon_jobs", "Studies taken, by state.", ("state",), registry=self.registry)
+        self.overdue_jobs = Gauge(
+            "osteon_jobs_overdue_seconds", "Since an attempt was due that nobody has begun.", registry=self.registry
+        )
+        self.overdue_jobs.set(math.nan)
         self.artifacts = Info("osteon_artifacts", "What answers.", registry=self.registry)
 
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:

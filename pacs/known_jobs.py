@@ -1,7 +1,7 @@
 """A database of jobs in, what is known of them and of their files out."""
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func, select
 
@@ -50,11 +50,12 @@ class KnownJobs:
             rows = connection.execute(select(state, func.count()).group_by(state)).all()
         return dict.fromkeys(JobState, 0) | {row[0]: row[1] for row in rows}
 
-    def oldest_due(self) -> datetime | None:
-        """When the earliest of the waiting jobs was or will be due, or a running one's lease ends."""
+    def overdue(self) -> timedelta:
+        """How long ago the earliest attempt was due, or the lease of a running one ended; 0 where none has been."""
         query = select(func.min(tables.jobs.c.due)).where(tables.jobs.c.state.in_(OPEN))
         with self._database.reading() as connection:
-            return connection.execute(query).scalar()
+            due: datetime | None = connection.execute(query).scalar()
+        return max(self._clock() - due, timedelta()) if due else timedelta()
 
     def stored_bytes(self) -> int:
         """Of what has come and is not final, sealed; results do not count."""

@@ -1,6 +1,7 @@
 """What senders of studies may rely on: every form of the same body is read, and each instance is answered for."""
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -183,6 +184,7 @@ def test_callers_give_the_password_where_there_is_one(service: Service, hospital
 def test_metrics_count_the_jobs_by_state(client: httpx.Client, hospital: Hospital) -> None:
     stow(client, related(hand(1), hand(1, study="1.2.3")))
     assert [metric(client, f'osteon_jobs{{state="{state}"}}') for state in ("waiting", "dead")] == [2, 0]
+    assert metric(client, "osteon_jobs_overdue_seconds") == 0
 
 
 def test_database_that_fails_hides_the_counts_and_stops_no_work(
@@ -204,6 +206,7 @@ def test_database_that_fails_hides_the_counts_and_stops_no_work(
         assert metric(client, 'osteon_jobs{state="kept"}') == 1
         monkeypatch.setattr(hospital.jobs, "counts", failing)
         assert "osteon_jobs{" not in client.get("/metrics").text
+        assert math.isnan(metric(client, "osteon_jobs_overdue_seconds"))
 
 
 def test_attempt_that_never_ends_is_ended(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,7 @@ def test_job_does_not_finish_in_a_state_that_is_not_final(jobs: Jobs, clock: Clo
 
 
 def test_lists_and_counts_tell_how_things_are(jobs: Jobs, clock: Clock) -> None:
-    assert jobs.oldest_due() is None
+    assert jobs.overdue() == timedelta()
     kept = ended(jobs, clock, JobState.KEPT)
     clock.pass_by(1)
     other = jobs.receive(STUDY, "another", ARCHIVE, "store", file(), SETTLE)
@@ -133,6 +133,8 @@ def test_lists_and_counts_tell_how_things_are(jobs: Jobs, clock: Clock) -> None:
     assert jobs.latest(9, JobState.KEPT) == [kept]
     assert len(jobs.latest(2)) == 2
     assert jobs.counts() == dict.fromkeys(JobState, 0) | {JobState.KEPT: 1, JobState.WAITING: 2}
-    assert jobs.oldest_due() == waiting.due
+    assert jobs.overdue() == timedelta()
+    clock.now = waiting.due + timedelta(seconds=7)
+    assert jobs.overdue() == timedelta(seconds=7)
     assert 2 * len(file().data) < jobs.stored_bytes() < 2 * len(file().data) + 100
     assert jobs.find("nobody") is None
