@@ -1,10 +1,11 @@
-"""`python -m training train|calibrate|evaluate|compare|check-engine|quantize|import-checkpoint`."""
+"""`python -m training train|average|calibrate|evaluate|compare|check-engine|quantize|import-checkpoint`."""
 
 import sys
 from typing import Annotated
 
 import tyro
 
+from training.average import AverageOptions, average
 from training.calibrate import CalibrateOptions, calibrate
 from training.compare import CompareOptions, compare
 from training.evaluate import EvaluateOptions, evaluate
@@ -17,10 +18,18 @@ from xray.errors import XrayError
 from xray.quantized import QUANTIZED
 
 Options = (
-    TrainOptions | CalibrateOptions | EvaluateOptions | CompareOptions | CheckOptions | QuantizeOptions | ImportOptions
+    TrainOptions
+    | AverageOptions
+    | CalibrateOptions
+    | EvaluateOptions
+    | CompareOptions
+    | CheckOptions
+    | QuantizeOptions
+    | ImportOptions
 )
 Command = (
     Annotated[TrainOptions, tyro.conf.subcommand("train")]
+    | Annotated[AverageOptions, tyro.conf.subcommand("average")]
     | Annotated[CalibrateOptions, tyro.conf.subcommand("calibrate")]
     | Annotated[EvaluateOptions, tyro.conf.subcommand("evaluate")]
     | Annotated[CompareOptions, tyro.conf.subcommand("compare")]
@@ -36,6 +45,8 @@ def main() -> None:
         match options:
             case TrainOptions():
                 train(options)
+            case AverageOptions():
+                print(f"checkpoint {average(options).id}: {options.out}")
             case CalibrateOptions():
                 manifest = calibrate(options)
                 print(f"{manifest.calibration}\n{manifest.thresholds}\n{manifest.uncertainty}")
