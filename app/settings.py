@@ -1,5 +1,8 @@
 """What an operator can set; the only reader of environment variables (`OSTEON_*`)."""
 
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +15,8 @@ from xray.radiograph import MAX_PIXELS
 
 STARTER = Path(__file__).resolve().parent.parent / "artifacts" / "starter"
 MEBIBYTE = 1 << 20
+NEARLY_THE_SAME = 0.93
+"""Share of the letters that two names of variables have in common, prefix counted, when one is a slip for the other."""
 
 
 class Settings(BaseSettings):
@@ -98,10 +103,20 @@ def read_settings(**given: object) -> Settings:
     """What the environment says, and what is given here in its stead.
 
     Raises:
-        InputError: names each variable that is out of range.
+        InputError: names each variable that is out of range, or all but the name of a setting.
     """
+    if misspelt := _misspelt(os.environ):
+        raise InputError("; ".join(f"{name} is no setting, {meant} is" for name, meant in misspelt.items()))
     try:
         return Settings.model_validate(given)
     except ValidationError as error:
         faults = [f"OSTEON_{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()]
         raise InputError("; ".join(faults)) from error
+
+
+def _misspelt(environment: Mapping[str, str]) -> dict[str, str]:
+    """Names surely meant for a setting's, each with that; all others are left to whoever else uses them."""
+    settings = [f"OSTEON_{field.upper()}" for field in Settings.model_fields]
+    strangers = [name for name in environment if name.startswith("OSTEON_") and name not in settings]
+    meant = {name: get_close_matches(name, settings, n=1, cutoff=NEARLY_THE_SAME) for name in strangers}
+    return {name: close[0] for name, close in meant.items() if close}

@@ -77,6 +77,14 @@ def test_setting_out_of_range_is_refused_by_its_variables_name(name: str, value:
         read_settings(**{name: value})
 
 
+def test_slip_in_a_settings_name_is_told_and_anothers_variable_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OSTEON_SERVICE_PORT", "8000")
+    read_settings()
+    monkeypatch.setenv("OSTEON_GALERY", "mine")
+    with pytest.raises(InputError, match="OSTEON_GALERY is no setting, OSTEON_GALLERY is"):
+        read_settings()
+
+
 def test_caller_that_never_sends_its_body_gets_a_504_and_frees_its_place(service: Service, radiograph: bytes) -> None:
     hurried = assemble(
         service.settings.model_copy(update={"deadline_seconds": 0.5, "max_pending": 1}), service.generation
