@@ -13,7 +13,7 @@ import torch
 
 from tests.conftest import ROOT, STARTER
 from tests.phantoms import draw_phantom
-from training.gate import compare, reference_for
+from training.gate import Reference, compare, reference_for
 from xray.checkpoint import Checkpoint, load_checkpoint
 from xray.engine import BuildEngine, Engine, first_equal, load_engine
 from xray.equality import Comparison, Difference, difference, require_equal, require_fit
@@ -54,17 +54,20 @@ def test_engine_says_of_phantoms_what_the_reference_says(
     require_equal(difference(TorchEngine(starter, CPU).forward(pixels), engine.forward(pixels)), precision)
 
 
+@pytest.fixture(scope="module")
+def on_real_radiographs(starter: Checkpoint, fracatlas: Path) -> Reference:
+    return reference_for(starter, records_of(read_mura(fracatlas, "valid"))[::3])
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_engine_passes_the_equality_gate_on_real_radiographs(
-    starter: Checkpoint, kept: Path, fracatlas: Path, precision: CpuPrecision
+    starter: Checkpoint, kept: Path, on_real_radiographs: Reference, precision: CpuPrecision
 ) -> None:
-    records = records_of(read_mura(fracatlas, "valid"))[::3]
-    reference = reference_for(starter, records)
-    require_fit(compare(reference, OpenVinoEngine(starter, precision, kept)), precision)
+    require_fit(compare(on_real_radiographs, OpenVinoEngine(starter, precision, kept)), precision)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_mean_of_the_served_map_plus_bias_is_the_served_logit(
+def test_served_map_pooled_plus_bias_is_the_served_logit(
     starter: Checkpoint, kept: Path, precision: CpuPrecision
 ) -> None:
     pixels = pixels_of([Radiograph(draw_phantom(seed)) for seed in range(4)], starter)
