@@ -73,7 +73,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         options.data.resolve().name,
         options.split,
         rows_of(studies, predictions, annotations, options.resamples),
-        calibration_of(sample_of(studies, predictions)),
+        calibration_of(sample_of(studies, predictions), options.resamples),
         pointing(studies, predictions, annotations, options.resamples),
         retrieval(studies, predictions, gallery, options.resamples) if gallery else None,
         scoping(predictions, predictors[0], gallery, options.strangers) if gallery and options.strangers else None,

@@ -83,7 +83,10 @@ def as_table(evaluation: Evaluation) -> list[list[str]]:
 def as_sentences(evaluation: Evaluation) -> list[str]:
     """What was measured beside the groups, one line each."""
     calibration = evaluation.calibration
-    lines = [f"calibration: expected error {calibration.error:.3f}, Brier score {calibration.brier:.3f}"]
+    lines = [
+        f"calibration: expected error {calibration.error:.3f} (of true probabilities {calibration.error_if_true}), "
+        f"Brier score {calibration.brier:.3f}"
+    ]
     if (game := evaluation.pointing) is not None:
         lines.append(
             f"map on {game.radiographs} radiographs with boxes: peak within {NEAR} px of a box {game.near} (by chance "

@@ -37,10 +37,12 @@ class CalibrationFigures:
 
     Attributes:
         error: see `calibration_error`.
+        error_if_true: see `error_of_true_probabilities`.
         brier: see `brier_score`.
     """
 
     error: float
+    error_if_true: Interval
     brier: float
 
 
@@ -91,14 +93,25 @@ def calibration_error(targets: npt.NDArray[np.int64], probabilities: FloatArray)
     return sum(gaps) / len(targets)
 
 
+def error_of_true_probabilities(probabilities: FloatArray, resamples: int = RESAMPLES) -> Interval:
+    """The calibration error that a sample of this size shows where each probability is true, mean and interval: the
+    targets are drawn from them (Bröcker and Smith 2007, consistency resampling).
+    """
+    drawn_RN = np.random.default_rng(0).random((resamples, len(probabilities))) < probabilities
+    errors_R = np.array([calibration_error(targets, probabilities) for targets in drawn_RN.astype(np.int64)])
+    return _interval(float(errors_R.mean()), errors_R)
+
+
 def brier_score(targets: npt.NDArray[np.int64], probabilities: FloatArray) -> float:
     """Mean squared difference between probability and target (Brier 1950)."""
     return float(((probabilities - targets) ** 2).mean())
 
 
-def calibration_of(sample: Sample) -> CalibrationFigures:
+def calibration_of(sample: Sample, resamples: int = RESAMPLES) -> CalibrationFigures:
     return CalibrationFigures(
-        calibration_error(sample.targets, sample.probabilities), brier_score(sample.targets, sample.probabilities)
+        calibration_error(sample.targets, sample.probabilities),
+        error_of_true_probabilities(sample.probabilities, resamples),
+        brier_score(sample.targets, sample.probabilities),
     )
 
 

@@ -10,6 +10,7 @@ from training.metrics import (
     auroc_gain,
     brier_score,
     calibration_error,
+    error_of_true_probabilities,
     figures,
     figures_with_intervals,
     mean_with_interval,
@@ -117,6 +118,15 @@ def test_probabilities_equal_to_the_frequencies_have_no_calibration_error() -> N
     assert brier_score(targets, probabilities) == pytest.approx(1 / 6, abs=0.01)
     halved = probabilities / 2
     assert calibration_error(targets, halved) == pytest.approx(0.25, abs=0.01)
+
+
+def test_few_true_probabilities_show_a_calibration_error_and_false_ones_a_greater() -> None:
+    random = np.random.default_rng(0)
+    probabilities = random.random(300)
+    targets = (random.random(300) < probabilities).astype(np.int64)
+    by_chance = error_of_true_probabilities(probabilities, resamples=200)
+    assert 0.02 < by_chance.low < calibration_error(targets, probabilities) < by_chance.high
+    assert calibration_error(targets, probabilities**3) > by_chance.high
 
 
 def test_interval_of_a_mean_widens_where_values_are_of_few_patients() -> None:
