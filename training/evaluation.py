@@ -91,7 +91,7 @@ def as_sentences(evaluation: Evaluation) -> list[str]:
         lines.append(
             f"map on {game.radiographs} radiographs with boxes: peak within {NEAR} px of a box {game.near} (by chance "
             f"{game.near_by_chance:.3f}, the centre {game.near_at_centre:.3f}), inside one {game.hit}, evidence inside "
-            f"{game.energy}"
+            f"{game.energy}, first region's IoU {game.overlap}"
         )
     if (found := evaluation.retrieval) is not None:
         for name, group in found.groups.items():

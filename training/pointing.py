@@ -5,15 +5,16 @@ The pointing game (Zhang et al. 2016, arXiv 1608.00507), with a tolerance: a fin
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from training.annotations import Annotation, Box, boxes_of
 from training.metrics import FloatArray, Interval, mean_with_interval
+from xray.cam import Cam, Region, regions
 from xray.mura import Study
 from xray.predictor import StudyPrediction
-from xray.preprocess import MapArray
 
 LONGEST_SIDE = 224
 """Pixels of a radiograph's longer side, in which distances are given."""
@@ -29,6 +30,7 @@ class Pointing:
         hit: share whose peak lies in a box.
         near: share whose peak lies within `NEAR` pixels of one, the radiograph scaled to `LONGEST_SIDE`.
         energy: mean share of the map's evidence that lies in the boxes.
+        overlap: mean intersection over union of the first proposed region and the box that it covers best.
         near_by_chance: share of the pixels that are near a box, and so what a random point would reach.
         near_at_centre: share of radiographs whose centre is.
     """
@@ -37,6 +39,18 @@ class Pointing:
     hit: Interval
     near: Interval
     energy: Interval
+    overlap: Interval
+    near_by_chance: float
+    near_at_centre: float
+
+
+class Round(NamedTuple):
+    """The game on one radiograph: the fields of `Pointing`, before the mean."""
+
+    hit: float
+    near: float
+    energy: float
+    overlap: float
     near_by_chance: float
     near_at_centre: float
 
@@ -52,31 +66,39 @@ def pointing(
     for study, prediction in zip(studies, predictions, strict=True):
         for record, each in zip(study.records, prediction.radiographs, strict=True):
             if boxes := boxes_of(record.path, annotations):
-                rounds.append(play(each.cam().evidence_HW, boxes))
+                rounds.append(play(each.cam(), boxes))
                 patients.append(record.patient)
     if not rounds:
         return None
-    columns = np.array(rounds).T
-    owners = np.array(patients)
-    hit, near, energy = (mean_with_interval(column, owners, resamples) for column in columns[:3])
-    return Pointing(len(rounds), hit, near, energy, float(columns[3].mean()), float(columns[4].mean()))
+    owners, columns = np.array(patients), [np.array(column) for column in zip(*rounds, strict=True)]
+    hit, near, energy, overlap = (mean_with_interval(column, owners, resamples) for column in columns[:4])
+    return Pointing(len(rounds), hit, near, energy, overlap, float(columns[4].mean()), float(columns[5].mean()))
 
 
-def play(evidence_HW: MapArray, boxes: Sequence[Box]) -> tuple[float, float, float, float, float]:
-    """One radiograph: whether the peak hits, whether it is near, share of energy, share of near pixels, centre near."""
-    distances_HW = distances(evidence_HW.shape, boxes)
-    height, width = evidence_HW.shape
-    peak, centre = np.unravel_index(evidence_HW.argmax(), evidence_HW.shape), (height // 2, width // 2)
-    total = float(evidence_HW.sum())
-    energy = float(evidence_HW[distances_HW == 0].sum()) / total if total else 0.0
+def play(cam: Cam, boxes: Sequence[Box]) -> Round:
+    height, width = shape = cam.evidence_HW.shape
+    distances_HW = distances(shape, boxes)
+    peak, centre = np.unravel_index(cam.evidence_HW.argmax(), shape), (height // 2, width // 2)
+    total = float(cam.evidence_HW.sum())
     near_HW = distances_HW <= NEAR
-    return (
-        float(distances_HW[peak] == 0),
-        float(near_HW[peak]),
-        energy,
-        float(near_HW.mean()),
-        float(near_HW[centre]),
+    return Round(
+        hit=float(distances_HW[peak] == 0),
+        near=float(near_HW[peak]),
+        energy=float(cam.evidence_HW[distances_HW == 0].sum()) / total if total else 0.0,
+        overlap=max((overlap(region, box, shape) for region in regions(cam)[:1] for box in boxes), default=0.0),
+        near_by_chance=float(near_HW.mean()),
+        near_at_centre=float(near_HW[centre]),
     )
+
+
+def overlap(region: Region, box: Box, shape: tuple[int, ...]) -> float:
+    """Intersection over union of a proposed region and a finding's box, on a radiograph of that height and width."""
+    height, width = shape
+    left, top = max(region.left, box.left * width), max(region.top, box.top * height)
+    right = min(region.left + region.width, (box.left + box.width) * width)
+    bottom = min(region.top + region.height, (box.top + box.height) * height)
+    shared = max(0.0, right - left) * max(0.0, bottom - top)
+    return shared / (region.width * region.height + box.width * width * box.height * height - shared)
 
 
 def distances(shape: tuple[int, ...], boxes: Sequence[Box]) -> FloatArray:
