@@ -31,9 +31,8 @@ README_GROUPS = {
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
-    settings = Settings(
-        checkpoint=STARTER / "checkpoint", gallery=STARTER / "gallery", device="cpu", precision="float32"
-    )
+    folders = {"checkpoint": STARTER / "checkpoint", "gallery": STARTER / "gallery"}
+    settings = Settings(**folders, device="cpu", precision="float32", scope="flag")
     with serving(load_service(settings)) as client:
         yield client
 
