@@ -56,7 +56,7 @@ def test_engine_says_of_phantoms_what_the_reference_says(
 
 @pytest.fixture(scope="module")
 def on_real_radiographs(starter: Checkpoint, fracatlas: Path) -> Reference:
-    return reference_for(starter, records_of(read_mura(fracatlas, "valid"))[::3])
+    return reference_for(starter, records_of(read_mura(fracatlas, "valid"))[::6])
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
