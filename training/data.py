@@ -3,14 +3,14 @@
 Legend: B studies of a batch, N their radiographs, n those of one, S canvas or window side, h, w cells of the map.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from training.annotations import Annotation, Box, boxes_of
@@ -133,6 +133,25 @@ def collate(bags: Sequence[Bag]) -> Bags:
         torch.tensor([bag.target for bag in bags]),
         torch.tensor([bag.weight for bag in bags]),
     )
+
+
+class Feed:
+    """Batches of bags, made by processes that outlive an epoch: starting them takes as long as one does on a GPU."""
+
+    def __init__(self, bags: StudyBags, options: TrainOptions) -> None:
+        self._plan: list[list[Draw]] = []
+        self._loader: DataLoader[Bag] = DataLoader(
+            bags,
+            batch_sampler=self._plan,
+            collate_fn=collate,
+            num_workers=options.workers,
+            persistent_workers=options.workers > 0,
+        )
+
+    def batches(self, plan: Sequence[Sequence[Draw]]) -> Iterator[Bags]:
+        """The batches of a plan, in its order; one plan at a time."""
+        self._plan[:] = map(list, plan)
+        return iter(self._loader)
 
 
 def require_readable(records: Sequence[MuraRecord]) -> None:

@@ -11,9 +11,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training.annotations import FILE, Annotation, read_annotations
 from training.canvases import Canvases, decode_once
-from training.data import Views
+from training.data import Feed, StudyBags, Views
 from training.distributed import Processes
 from training.options import TrainOptions
+from training.sampling import drawing_chances, loss_weights
 from xray.checkpoint import load_checkpoint
 from xray.errors import ArtifactError, DatasetError, InputError
 from xray.model import XrayDenseNet, load_imagenet_weights
@@ -30,7 +31,8 @@ class Run:
     processes: Processes
     training: list[Study]
     validation: list[Study]
-    views: Views
+    training_feed: Feed
+    validation_feed: Feed
     model: XrayDenseNet
     optimizer: torch.optim.Optimizer
     average: AveragedModel | None
@@ -64,7 +66,19 @@ def start(options: TrainOptions, processes: Processes) -> Run:
         model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
     average = averaged(model, options.ema) if options.ema else None
-    return Run(options, processes, training, validation, views, model, optimizer, average)
+    feeds = _training_feed(training, views, options), _validation_feed(validation, views, options)
+    return Run(options, processes, training, validation, *feeds, model, optimizer, average)
+
+
+def _training_feed(studies: Sequence[Study], views: Views, options: TrainOptions) -> Feed:
+    return Feed(StudyBags(studies, loss_weights(studies, options), views, options, training=True), options)
+
+
+def _validation_feed(studies: Sequence[Study], views: Views, options: TrainOptions) -> Feed:
+    """Each study once, weighted as training draws it, so that both losses mean the same."""
+    chances = drawing_chances(studies, options) * len(studies)
+    weights = [float(c * w) for c, w in zip(chances, loss_weights(studies, options), strict=True)]
+    return Feed(StudyBags(studies, weights, views, options, training=False), options)
 
 
 def canvases_for(options: TrainOptions, processes: Processes, studies: Sequence[Study]) -> Canvases:

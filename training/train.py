@@ -7,11 +7,10 @@ import msgspec
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from training.calibrate import CalibrateOptions, calibrated
-from training.data import Bag, Bags, StudyBags, collate
+from training.data import Bags
 from training.decisions import youden_threshold
 from training.distributed import joined
 from training.gate import check_export
@@ -20,7 +19,7 @@ from training.metrics import auroc
 from training.options import TrainOptions
 from training.report import draw_history
 from training.run import Run, parallel, start
-from training.sampling import Draw, drawing_chances, loss_weights, plan_epoch
+from training.sampling import Draw, plan_epoch
 from training.schedule import learning_rate
 from training.state import EpochResult, Progress, load_state, save_state
 from xray.artifact import replaced_at_once, write_manifest
@@ -67,13 +66,12 @@ def train_one_epoch(run: Run, network: nn.Module, progress: Progress) -> Progres
     """The steps of the epoch that are still to do; saves the run's state every few minutes."""
     options, processes = run.options, run.processes
     plan = plan_epoch(run.training, options, progress.epoch, processes.count)
-    bags = StudyBags(run.training, loss_weights(run.training, options), run.views, options, training=True)
     own = [batch[processes.rank :: processes.count] for batch in plan[progress.step :]]
     network.train()
     saved = time.monotonic()
     with tqdm(total=len(plan), initial=progress.step, disable=not processes.leads, unit="step") as bar:
         bar.set_description(f"epoch {progress.epoch + 1}/{options.epochs}")
-        for batch in _loader(bags, own, options):
+        for batch in run.training_feed.batches(own):
             rate = _set_rate(run, progress, len(plan))
             progress = progress.after_step(_finite(train_one_step(run, network, batch), progress))
             bar.update()
@@ -109,17 +107,13 @@ def summarise(run: Run, progress: Progress) -> EpochResult:
 @torch.inference_mode()
 def validate(run: Run) -> list[float]:
     """Loss, AUROC and Youden's threshold over the validation studies."""
-    chances = drawing_chances(run.validation, run.options) * len(run.validation)
-    weights = [float(c * w) for c, w in zip(chances, loss_weights(run.validation, run.options), strict=True)]
-    bags = StudyBags(run.validation, weights, run.views, run.options, training=False)
     size = run.options.batch_studies
     draws = [Draw(0, place, place) for place in range(len(run.validation))]
     batches = [draws[start : start + size] for start in range(0, len(draws), size)]
     run.kept.eval()
     total, probabilities = 0.0, []
-    for batch in tqdm(
-        _loader(bags, batches, run.options), total=len(batches), desc="validation", unit="batch", leave=False
-    ):
+    fed = run.validation_feed.batches(batches)
+    for batch in tqdm(fed, total=len(batches), desc="validation", unit="batch", leave=False):
         batch = batch.to(run.processes.device)
         with _autocast(run):
             output = run.kept(batch.pixels_N1SS)
@@ -154,10 +148,6 @@ def write(run: Run, progress: Progress) -> None:
         f"epoch {result.epoch + 1}: training loss {result.training_loss:.4f}, "
         f"validation loss {result.validation_loss:.4f}, validation AUROC {result.validation_auroc:.3f}"
     )
-
-
-def _loader(bags: StudyBags, batches: list[list[Draw]], options: TrainOptions) -> "DataLoader[Bag]":
-    return DataLoader(bags, batch_sampler=batches, collate_fn=collate, num_workers=options.workers)
 
 
 def _autocast(run: Run) -> torch.autocast:

@@ -14,7 +14,7 @@ import torch
 from tests.phantoms import draw_phantom
 from training.annotations import Annotation, Box
 from training.canvases import Canvases, decode_once
-from training.data import Bag, StudyBags, Views, collate
+from training.data import Bag, Feed, StudyBags, Views, collate
 from training.options import TrainOptions
 from training.sampling import Draw, drawing_chances, loss_weights, plan_epoch
 from xray.mura import MuraRecord, Study, records_of
@@ -204,3 +204,13 @@ def test_weighted_draws_of_a_body_part_are_half_normal_half_abnormal(sampling: s
     for part in ("XR_HAND", "XR_LEG"):
         assert counted[part, 0] == pytest.approx(counted[part, 1])
     assert counted["XR_HIP", 0] > 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_feed_follows_each_plan_in_turn(drawn: list[Study], workers: int) -> None:
+    options = replace(OPTIONS, workers=workers)
+    bags = StudyBags(drawn, [1.0, 2.0], Views(canvases_of(tuple(drawn), options.preprocess), FINDING), options, True)
+    feed = Feed(bags, options)
+    for epoch, order in enumerate(([0, 1, 1], [1, 0])):
+        plan = [[Draw(epoch, place, study)] for place, study in enumerate(order)]
+        assert [float(batch.weights_B[0]) for batch in feed.batches(plan)] == [1.0 + study for study in order]
