@@ -148,9 +148,9 @@ class Feed:
             persistent_workers=options.workers > 0,
         )
 
-    def batches(self, plan: Sequence[Sequence[Draw]]) -> Iterator[Bags]:
+    def batches(self, plan: list[list[Draw]]) -> Iterator[Bags]:
         """The batches of a plan, in its order; one plan at a time."""
-        self._plan[:] = map(list, plan)
+        self._plan[:] = plan
         return iter(self._loader)
 
 
