@@ -18,7 +18,7 @@ from index_builder.embedder import Embedder
 from index_builder.shards import Plan, Shard, Workplace
 from xray.artifact import put_in_place, require_replaceable
 from xray.checkpoint import load_checkpoint
-from xray.engine import DeviceChoice, load_engine
+from xray.engine import DeviceChoice, PrecisionChoice, load_engine
 from xray.errors import DatasetError, InputError
 from xray.gallery_files import GalleryEntry, GalleryManifest, StorageChoice
 from xray.gallery_folder import load_gallery, save_gallery
@@ -47,6 +47,8 @@ class BuildOptions:
     only: Literal["all", "abnormal"] = "all"
     """`abnormal` leaves normal radiographs out, as the original project did."""
     device: DeviceChoice = "auto"
+    precision: PrecisionChoice = "auto"
+    """The network's arithmetic on a CPU; `float32` for a gallery that other machines are to search."""
     batch: int = 16
     """Radiographs per forward pass."""
     storage: StorageChoice = "float32"
@@ -97,7 +99,8 @@ def build(options: BuildOptions) -> GalleryManifest:
     """
     require_replaceable(options.out)
     checkpoint = load_checkpoint(options.checkpoint)
-    embedder = Embedder(Predictor(checkpoint.manifest, load_engine(checkpoint, options.device)), options.batch)
+    engine = load_engine(checkpoint, options.device, options.precision)
+    embedder = Embedder(Predictor(checkpoint.manifest, engine), options.batch)
     records = records_to_index(options)
     plan = plan_of(options, checkpoint.manifest.id, records)
     workplace = Workplace.open(options.out, plan)

@@ -27,7 +27,7 @@ from pacs.pseudonyms import Pseudonyms
 from xray.apart import DecoderProcesses
 from xray.artifact import require_replaceable
 from xray.checkpoint import load_checkpoint
-from xray.engine import DeviceChoice, load_engine
+from xray.engine import DeviceChoice, PrecisionChoice, load_engine
 from xray.errors import DatasetError, InputError
 from xray.gallery import Gallery
 from xray.gallery_files import UNKNOWN, GalleryEntry, GalleryManifest, StorageChoice
@@ -63,6 +63,8 @@ class CrawlOptions:
     key: Path = field(default_factory=lambda: user_data_path("osteon") / "references.key")
     """File of the key that makes the references; made when missing. Whoever has it can tell whose they are."""
     device: DeviceChoice = "auto"
+    precision: PrecisionChoice = "auto"
+    """The network's arithmetic on a CPU; `float32` for a gallery that other machines are to search."""
     batch: int = 16
     """Radiographs in memory at once, and per forward pass."""
     storage: StorageChoice = "float32"
@@ -109,7 +111,8 @@ def crawl(options: CrawlOptions) -> GalleryManifest:
         if config is None:
             withdraw(options.delete, names, holdings)
         else:
-            embedder = Embedder(Predictor(checkpoint.manifest, load_engine(checkpoint, options.device)), options.batch)
+            engine = load_engine(checkpoint, options.device, options.precision)
+            embedder = Embedder(Predictor(checkpoint.manifest, engine), options.batch)
             reader = Reader(embedder, like, names, DecoderProcesses(os.cpu_count() or 1, DECODE_SECONDS))
             with Archive(options.pacs, config) as archive:
                 asyncio.run(gather(archive, filters, reader, holdings))

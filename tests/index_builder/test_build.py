@@ -11,6 +11,7 @@ from shutil import copytree
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from index_builder.build import SHARD_SIZE, BuildOptions, build
 from index_builder.check import check_gallery, sampled_rows
@@ -28,6 +29,7 @@ from xray.mura import read_mura, records_of
 from xray.predictor import Predictor
 from xray.reading import read_radiograph
 from xray.scan import Scan
+from xray.torch_engine import TorchEngine
 
 RADIOGRAPHS = 2 * SHARD_SIZE + 20
 """Three shards, the last one not full."""
@@ -98,6 +100,14 @@ def test_entries_are_the_datasets_radiographs_with_the_networks_embeddings(
         embedding_D = predictor.predict([read_radiograph(records[row].file)]).embedding_D
         assert gallery.vectors(np.array([row]))[0] @ gallery.vector(embedding_D) == pytest.approx(1, abs=1e-4)
         assert gallery.search(embedding_D, Wanted(k=1))[0].entry == gallery.entries[row]
+
+
+def test_float32_gallery_holds_the_references_embeddings(options: BuildOptions, dataset: Path) -> None:
+    build(dataclasses.replace(options, precision="float32", dimension=0))
+    checkpoint = load_checkpoint(options.checkpoint)
+    reference = Predictor(checkpoint.manifest, TorchEngine(checkpoint, torch.device("cpu")))
+    embedding_D = reference.predict([read_radiograph(records_of(read_mura(dataset, "train"))[0].file)]).embedding_D
+    assert loaded(options).vectors(np.array([0]))[0] == pytest.approx(embedding_D, abs=1e-5)
 
 
 def test_only_abnormal_leaves_the_normal_ones_out(options: BuildOptions) -> None:
