@@ -19,8 +19,9 @@ COMMON_WEIGHT = 0.1
 """Of what tells no class from another, beside 1 for what tells them apart completely: of two entries of a class, the
 more similar one is still nearer."""
 FOLDS = 5
-SCOPE_QUANTILE = 0.99
-"""Share of entries that lie within the scope of a projection that was fitted without them."""
+SCOPE_QUANTILE = 0.98
+"""Share of entries that lie within the scope of a projection that was fitted without them. Of other radiographs of limbs
+the starter's gallery then refuses one in a hundred, and nine of ten chests; at 0.99 one in two hundred, and every other."""
 
 
 def fit_projection(embeddings_ND: EmbeddingArray, entries: Sequence[GalleryEntry], dimension: int) -> Projection:
