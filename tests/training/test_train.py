@@ -81,13 +81,10 @@ def results(out: Path) -> dict[str, object]:
     return ids | {"history": json.loads((out / "history.json").read_bytes())}
 
 
-@pytest.mark.parametrize(("ema", "kills"), [(0.0, 1), (0.5, 3)])
-def test_killed_run_ends_as_the_unbroken_one_and_never_leaves_a_half_checkpoint(
-    options: TrainOptions, ema: float, kills: int
-) -> None:
-    options = replace(options, ema=ema)
+def test_killed_run_ends_as_the_unbroken_one_and_never_leaves_a_half_checkpoint(options: TrainOptions) -> None:
+    options = replace(options, ema=0.5)
     broken = replace(options, out=options.out.with_name("broken"))
-    for _ in range(kills):
+    for _ in range(2):
         start_and_kill_after_next_save(broken)
         for name in ("best", "last"):
             if (broken.out / name).exists():
