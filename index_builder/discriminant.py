@@ -20,8 +20,8 @@ COMMON_WEIGHT = 0.1
 more similar one is still nearer."""
 FOLDS = 5
 SCOPE_QUANTILE = 0.98
-"""Share of entries that lie within the scope of a projection that was fitted without them. Of other radiographs of limbs
-the starter's gallery then refuses one in a hundred, and nine of ten chests; at 0.99 one in two hundred, and every other."""
+"""Share of entries that lie within the scope of a projection that was fitted without them. Of other limbs the starter's
+gallery then refuses one in a hundred, and nine chests of ten; at 0.99 it was one in two hundred, and five of ten."""
 
 
 def fit_projection(embeddings_ND: EmbeddingArray, entries: Sequence[GalleryEntry], dimension: int) -> Projection:
