@@ -15,7 +15,7 @@ from app.settings import Settings
 from tests.app.conftest import serving
 from tests.conftest import ROOT, STARTER, beside_the_checkout
 from training.evaluate import EvaluateOptions, evaluate
-from training.evaluation import Evaluation, as_sentences
+from training.evaluation import Evaluation, neighbors_table, remarks
 from xray.reading import decode_radiograph
 
 README, MODEL_CARD = ROOT / "README.md", ROOT / "docs" / "model-card.md"
@@ -114,5 +114,6 @@ def test_figures_of_readme_and_model_card_are_those_evaluate_prints(evaluation: 
 
 def test_model_card_quotes_what_else_evaluate_prints(evaluation: Evaluation) -> None:
     card = MODEL_CARD.read_text()
-    quoted = [line for line in as_sentences(evaluation) if "P@1:" not in line and "P@5:" not in line]
-    assert [line for line in quoted if line not in card] == []
+    assert [line for line in remarks(evaluation) if line not in card] == []
+    rows = [f"| {' | '.join(cells)} |" for cells in neighbors_table(evaluation)]
+    assert [row for row in rows if row not in card] == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from training.metrics import CalibrationFigures, Interval, Sample
 from training.mistakes import Mistake
-from training.neighbors import Retrieval
+from training.neighbors import ALIKE, Retrieval
 from training.pointing import NEAR, Pointing
 from training.report import Page
 from training.scoping import Scoping
@@ -80,8 +80,8 @@ def as_table(evaluation: Evaluation) -> list[list[str]]:
     return lines
 
 
-def as_sentences(evaluation: Evaluation) -> list[str]:
-    """What was measured beside the groups, one line each."""
+def remarks(evaluation: Evaluation) -> list[str]:
+    """What was measured beside the groups and the neighbors' precision, one line each."""
     calibration = evaluation.calibration
     lines = [
         f"calibration: expected error {calibration.error:.3f} (of true probabilities {calibration.error_if_true}), "
@@ -94,10 +94,6 @@ def as_sentences(evaluation: Evaluation) -> list[str]:
             f"{game.energy}, first region's IoU {game.overlap}"
         )
     if (found := evaluation.retrieval) is not None:
-        for name, group in found.groups.items():
-            for depth, precision in group.at.items():
-                figures = ", ".join(f"{what} {precision[what]} (chance {group.chance[what]:.3f})" for what in precision)
-                lines.append(f"neighbors of {group.queries} {name} queries, P@{depth}: {figures}")
         lines.append(
             f"neighbors' labels as a second opinion: AUROC {found.second_opinion:.3f}, agreement {found.agreement:.3f}"
         )
@@ -109,15 +105,31 @@ def as_sentences(evaluation: Evaluation) -> list[str]:
     return lines
 
 
+def neighbors_table(evaluation: Evaluation) -> list[list[str]]:
+    """Header and one line for each group of queries and depth, after what chance gives it; empty without a gallery."""
+    if evaluation.retrieval is None:
+        return []
+    lines = [["queries", "precision", *ALIKE]]
+    for name, group in evaluation.retrieval.groups.items():
+        queries = f"{group.queries} {name}"
+        lines.append([queries, "by chance", *(f"{group.chance[what]:.3f}" for what in ALIKE)])
+        lines.extend([queries, f"P@{depth}", *(str(at[what]) for what in ALIKE)] for depth, at in group.at.items())
+    return lines
+
+
 def page_of(evaluation: Evaluation, sample: Sample, mistakes: Sequence[Mistake]) -> Page:
-    title, sentences = evaluation_title(evaluation), as_sentences(evaluation)
-    return Page(title, as_table(evaluation), sentences, sample, mistakes)
+    tables = as_table(evaluation), neighbors_table(evaluation)
+    return Page(evaluation_title(evaluation), *tables, remarks(evaluation), sample, mistakes)
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    lines = as_table(evaluation)
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     print(f"{evaluation_title(evaluation)}; 95 % intervals over patients; floor: AUROC of the body part alone")
+    _print_table(as_table(evaluation))
+    print("\n".join(remarks(evaluation)))
+    _print_table(neighbors_table(evaluation))
+
+
+def _print_table(lines: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    print("\n".join(as_sentences(evaluation)))

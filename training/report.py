@@ -44,12 +44,14 @@ class Page:
 
     Attributes:
         table: header, then one line for each group, the first of all studies; intervals as `0.812 (0.741 to 0.871)`.
+        neighbors: header, then one line for each group of queries and depth; empty without a gallery.
         sentences: what else was measured.
         sample: all studies, for the curves.
     """
 
     title: str
     table: Sequence[Sequence[str]]
+    neighbors: Sequence[Sequence[str]]
     sentences: Sequence[str]
     sample: Sample
     mistakes: Sequence[Mistake]
@@ -63,8 +65,8 @@ def write_page(file: Path, page: Page) -> None:
     template = environment.get_template("evaluation.html.jinja")
     html = template.render(
         title=page.title,
-        header=page.table[0],
-        lines=page.table[1:],
+        table=page.table,
+        neighbors=page.neighbors,
         sentences=page.sentences,
         curves=curves(page.sample),
         mistakes=page.mistakes,
@@ -95,7 +97,7 @@ def _draw_precision(axes: Axes, sample: Sample) -> None:
     axes.plot(recall, precision, color=ACCENT, drawstyle="steps-post", label=f"network, {area:.3f}")
     axes.axhline(share, ls=":", color=MUTED, label=f"share abnormal, {share:.3f}")
     axes.set(xlabel="sensitivity (recall)", ylabel="precision")
-    axes.legend(loc="upper right", frameon=False)
+    axes.legend(loc="lower left", frameon=False)
 
 
 def _draw_reliability(axes: Axes, sample: Sample) -> None:
