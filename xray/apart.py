@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from xray import errors
-from xray.decode_process import DECODE, IDENTIFY, LENGTH_BYTES
+from xray.decode_process import DECODE, IDENTIFY, LENGTH_BYTES, READY
 from xray.dicom_tags import Identity
 from xray.errors import InputError, UnreadableImageError
 from xray.radiograph import MAX_PIXELS, DicomFacts, Radiograph
@@ -28,6 +28,8 @@ ONE_THREAD = ("env", "OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1")
 """Each thread of a pool that decoding never uses would take address space from the image."""
 PIPE_BYTES = 1 << 20
 """That are read of a process' answer before it has to wait."""
+START_SECONDS = 60.0
+"""For a process to begin: a second, unless the machine has much else to do."""
 FILES_A_PROCESS = 50
 """What a decoder leaks goes with its process."""
 BROUGHT_DOWN = "The image brings its decoder down; export it again as an ordinary file."
@@ -45,7 +47,7 @@ class DecoderProcesses:
     """As many processes as decode at once; touched on the event loop only."""
 
     def __init__(self, at_once: int, seconds: float, max_pixels: int = MAX_PIXELS) -> None:
-        """`seconds` are those of one file, counted from its turn."""
+        """`seconds` are those of one file, counted from when a process is ready for it."""
         self._max_pixels, self._seconds = max_pixels, seconds
         self._turns = asyncio.Semaphore(at_once)
         self._idle: list[_Worker] = []
@@ -74,7 +76,7 @@ class DecoderProcesses:
     async def _answer(self, question: bytes, data: bytes) -> tuple[dict[str, Any], bytes]:
         """What a process writes of a file: a header and pixels."""
         try:
-            async with self._turns, asyncio.timeout(self._seconds), self._process() as process:
+            async with self._turns, self._process() as process, asyncio.timeout(self._seconds):
                 header, pixels = await _asked(process, question, data)
         except TimeoutError as error:
             raise UnreadableImageError(
@@ -98,7 +100,7 @@ class DecoderProcesses:
     @contextlib.asynccontextmanager
     async def _process(self) -> AsyncIterator[Process]:
         """An idle process or a new one, which is kept only if the block succeeds: else it may still be at its file."""
-        worker = self._take() or _Worker(await self._start())
+        worker = await self._ready()
         try:
             yield worker.process
         except BaseException:  # a caller that hung up, too
@@ -111,15 +113,29 @@ class DecoderProcesses:
         else:
             _close_input(worker.process)
 
-    def _take(self) -> _Worker | None:
+    async def _ready(self) -> _Worker:
+        """An idle process that did not end after its last file, or a new one that has begun."""
         while self._idle:
-            if (worker := self._idle.pop()).process.returncode is None:
+            if await _says_ready(worker := self._idle.pop()):
                 return worker
-        return None
+        if await _says_ready(worker := _Worker(await self._start())):
+            return worker
+        raise ChildProcessError("The process ended before it was ready.")
 
     async def _start(self) -> Process:
         command = [*ONE_THREAD, sys.executable, "-m", "xray.decode_process", str(self._max_pixels)]
         return await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=PIPE, stdout=PIPE, limit=PIPE_BYTES)
+
+
+async def _says_ready(worker: _Worker) -> bool:
+    assert worker.process.stdout is not None, "it is a pipe"
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            return await worker.process.stdout.readline() == READY
+    except BaseException:  # a caller that hung up, too
+        if worker.process.returncode is None:
+            worker.process.kill()
+        raise
 
 
 async def _asked(process: Process, question: bytes, data: bytes) -> tuple[dict[str, Any], bytes]:

@@ -1,6 +1,7 @@
 """`python -m xray.decode_process MAX_PIXELS`: files on stdin in, a header line and raw pixels for each on stdout out.
 
-A file comes as a byte that says what is asked of it, its length in 8, then its bytes; the process ends with its input.
+An empty line says that it is ready for a file. One comes as a byte that says what is asked of it, its length in 8,
+then its bytes; the process ends with its input, or after a file whose memory it cannot give back.
 What a decoder does to this process, it does to nobody else: memory is bounded, and whoever started it can end it.
 """
 
@@ -11,15 +12,19 @@ import resource
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 
 BASE_BYTES = 1 << 30
 """Address space of Python and its libraries, those of DICOM's codecs included."""
 BYTES_A_PIXEL = 32
 """Of what Pillow and NumPy hold at once for the costliest kind of image: 16-bit colour with transparency."""
+SWOLLEN_BYTES = 300 << 20
+"""Resident after a file, beyond which what a decoder kept of it goes with the process; a fresh one takes 100 MB."""
 NICENESS = 10
 """Below the engine, which callers with ordinary images wait for."""
 DECODE, IDENTIFY = b"D", b"I"
 LENGTH_BYTES = 8
+READY = b"\n"
 
 
 def main() -> None:
@@ -30,9 +35,26 @@ def main() -> None:
     logging.disable()  # what a decoder has to say of a file may repeat a patient's name
     # What decoders print is nobody's to read either.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-    while asked := sys.stdin.buffer.read(1):
+    _import()
+    while _is_ready() and (asked := sys.stdin.buffer.read(1)):
         length = int.from_bytes(sys.stdin.buffer.read(LENGTH_BYTES))
         _answer(asked, sys.stdin.buffer.read(length), max_pixels)
+
+
+def _import() -> None:
+    """What decoding needs, below the limit of memory and before any file's time counts."""
+    import xray.dicom
+    import xray.reading  # noqa: F401
+
+
+def _is_ready() -> bool:
+    """Say so, unless the last file's decoder kept too much."""
+    resident_pages = int(Path("/proc/self/statm").read_bytes().split()[1])
+    if resident_pages * resource.getpagesize() > SWOLLEN_BYTES:
+        return False
+    sys.stdout.buffer.write(READY)
+    sys.stdout.buffer.flush()
+    return True
 
 
 def _answer(asked: bytes, data: bytes, max_pixels: int) -> None:

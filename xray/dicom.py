@@ -18,11 +18,17 @@ from pydicom import Dataset, config, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.filereader import read_dataset
 from pydicom.pixels.decoders.base import Decoder, get_decoder
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGExtended12Bit
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
+    JPEGExtended12Bit,
+)
 
 from xray.dicom_tags import Identity, bits_of, facts_of, identity_of, named, require_radiograph, shape_of
 from xray.errors import InputError, NoContentError, TooManyPixelsError, UnreadableImageError, UnsupportedFormatError
 from xray.grayscale import StoredBits, to_gray
+from xray.jpeg2000 import announced_shape
 from xray.radiograph import MAX_PIXELS, Radiograph, radiograph_of, too_many
 
 SIGNATURE = b"DICM"
@@ -115,6 +121,7 @@ def _decoded(header: Dataset, max_pixels: int) -> Radiograph:
     require_radiograph(header)
     shape, bits = shape_of(header, max_pixels), bits_of(header)
     _require_length(header, shape[0] * shape[1] * header.BitsAllocated // 8)
+    _require_own_size(header, shape)
     words_HW = _words(header, bits).reshape(shape)
     return radiograph_of(to_gray(words_HW, bits, header), dicom=facts_of(header))
 
@@ -167,6 +174,17 @@ def _require_length(header: Dataset, expected: int) -> None:
             f"(7FE0,0010) Pixel Data holds {length:,} bytes where rows, columns and bits announce {expected:,}; export "
             "the file again."
         )
+
+
+def _require_own_size(header: Dataset, shape: tuple[int, int]) -> None:
+    """Raises: UnreadableImageError: the image within is of another size than the tags say."""
+    if header.file_meta.TransferSyntaxUID in JPEG2000TransferSyntaxes:
+        within = announced_shape(header.PixelData)
+        if within not in (None, shape):
+            raise UnreadableImageError(
+                "(0028,0010) Rows and (0028,0011) Columns are not those of the JPEG 2000 image within; export the file "
+                "again."
+            )
 
 
 def _words(header: Dataset, bits: StoredBits) -> Words:

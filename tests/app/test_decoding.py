@@ -54,7 +54,7 @@ def test_large_radiograph_is_answered_as_a_thread_would_have(service: Service, m
 def test_file_that_takes_too_long_is_refused_and_meanwhile_others_are_answered(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(apart, "ONE_THREAD", ("sh", "-c", "exec sleep 60"))
+    monkeypatch.setattr(apart, "ONE_THREAD", ("sh", "-c", "echo; exec sleep 60"))
     settings = service.settings.model_copy(update={"decode_seconds": 1.0, "decode_threads": 1})
     with serving(assemble(settings, service.generation)) as client:
         replies: list[httpx.Response] = []

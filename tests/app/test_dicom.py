@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import resource
+import struct
 from functools import cache
 from http import HTTPStatus
 from itertools import chain
@@ -16,6 +17,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEG2000Lossless, R
 
 from app.service import Service, assemble
 from tests.app.conftest import png, serving
+from tests.app.test_hospital import until
 from tests.dicom_files import ENCODERS, NATIVE, dicom, encapsulated, header_of, inflating
 from tests.phantoms import draw_phantom
 from xray import apart
@@ -77,6 +79,9 @@ def bombs() -> dict[str, bytes]:
         "jpeg 2000 of other size": dicom(np.tile(PHANTOM, (30, 30)), 8, JPEG2000Lossless).replace(
             (30 * 160).to_bytes(2, "little"), (160).to_bytes(2, "little"), 1
         ),
+        "jpeg 2000 of no end": dicom(PHANTOM, 8, JPEG2000Lossless).replace(
+            struct.pack(">2I", 128, 160), struct.pack(">2I", 2**31 - 1, 1), 1
+        ),
         "cut": dicom(PHANTOM)[:-5000],
         "nothing but a preamble": bytes(128) + b"DICM",
         "CT": dicom(PHANTOM, Modality="CT"),
@@ -106,10 +111,13 @@ def test_hostile_files_take_no_memory_that_stays(client: httpx.Client) -> None:
 
 def resident_bytes() -> int:
     """Of this process, in which the service runs, and of its decoders."""
-    children = [task.read_text().split() for task in Path("/proc/self/task").glob("*/children")]
-    everyone = ["self", *chain(*children)]
-    pages = [int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in everyone]
+    pages = [int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in ["self", *children()]]
     return sum(pages) * resource.getpagesize()
+
+
+def children() -> list[str]:
+    """Processes that this one has started, by number."""
+    return list(chain(*(task.read_text().split() for task in Path("/proc/self/task").glob("*/children"))))
 
 
 def test_process_is_kept_for_the_next_file_and_given_up_after_some(
@@ -129,6 +137,30 @@ def test_process_is_kept_for_the_next_file_and_given_up_after_some(
             assert posted(client, dicom(draw_phantom(seed=number))).status_code == HTTPStatus.OK
     assert len(started) == 2
     assert all(process.returncode == 0 for process in started)
+
+
+SWELLS_AT_ONCE = """exec "$0" -c '
+import sys
+from xray import decode_process
+answer = decode_process._answer
+def answer_and_swell(*file):
+    answer(*file)
+    decode_process.SWOLLEN_BYTES = 0
+decode_process._answer = answer_and_swell
+decode_process.main()
+' "$3" """
+"""A process that is found to hold too much after its first file."""
+
+
+def test_process_that_a_file_made_swell_ends_and_another_takes_its_place(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apart, "ONE_THREAD", ("sh", "-c", SWELLS_AT_ONCE))
+    with serving(assemble(service.settings, service.generation)) as client:
+        before = len(children())
+        for number in range(3):
+            assert posted(client, dicom(draw_phantom(seed=number))).status_code == HTTPStatus.OK
+        until(lambda: len(children()) == before)
 
 
 def test_patient_is_in_no_reply_and_no_log(
