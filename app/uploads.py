@@ -1,11 +1,13 @@
 """A request body in, named image bytes out, within the limits and before anything is decoded."""
 
 import re
+import sys
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartParser
 from starlette.types import Message, Receive
 
 from app.errors import MalformedRequestError, OutOfRangeError, PayloadTooLargeError, UnsupportedContentTypeError
@@ -88,6 +90,10 @@ def _bounded(request: Request, settings: Settings) -> Receive:
         return message
 
     return receive
+
+
+# A larger part would lie in a file, open to whoever reads the disk; the limit of the request bounds the memory.
+MultiPartParser.spool_max_size = sys.maxsize
 
 
 async def _parts(request: Request, max_files: int) -> list[Upload]:
