@@ -1,7 +1,22 @@
--- Series of CR and DX of each stable study are sent to the service, again only when their instances have changed:
--- results that come back make the study stable anew, and would otherwise send it round in a circle.
+-- Series of CR and DX of each stable study are sent to the service until it has taken them, and again only when their
+-- instances have changed: results that come back make the study stable anew, and would otherwise send it round in a circle.
 local PEER = 'osteon' -- as Orthanc's configuration calls the service, under DicomWeb, Servers
 local SENT = '1042' -- a number that Orthanc leaves to its users
+local PATIENCE = 3600 -- seconds for which a service that is away, or refuses, is asked again
+local underway = {} -- what Orthanc's jobs are sending, by job
+
+local function send(parcel)
+  -- In the background: a rule holds the lock that each of Orthanc's own answers needs.
+  local job = {Resources = parcel.radiographs, Synchronous = false}
+  local started = RestApiPost('/dicom-web/servers/' .. PEER .. '/stow', DumpJson(job, true))
+  underway[ParseJson(started).ID] = parcel
+end
+
+local function ended(job)
+  local parcel = underway[job]
+  underway[job] = nil
+  return parcel
+end
 
 function OnStableStudy(study, tags, metadata, origin)
   local radiographs, instances = {}, {}
@@ -15,11 +30,21 @@ function OnStableStudy(study, tags, metadata, origin)
   end
   table.sort(instances)
   local sent = table.concat(instances, ' ')
-  if #radiographs == 0 or metadata[SENT] == sent then
-    return
+  if #radiographs > 0 and metadata[SENT] ~= sent then
+    send({study = study, radiographs = radiographs, instances = sent, since = os.time()})
   end
-  RestApiPut('/studies/' .. study .. '/metadata/' .. SENT, sent)
-  -- In the background: this function holds the lock that each of Orthanc's own answers needs.
-  local job = {Resources = radiographs, Synchronous = false}
-  RestApiPost('/dicom-web/servers/' .. PEER .. '/stow', DumpJson(job, true))
+end
+
+function OnJobSuccess(job)
+  local parcel = ended(job)
+  if parcel then
+    RestApiPut('/studies/' .. parcel.study .. '/metadata/' .. SENT, parcel.instances)
+  end
+end
+
+function OnJobFailure(job)
+  local parcel = ended(job)
+  if parcel and os.time() - parcel.since < PATIENCE then
+    send(parcel)
+  end
 end
