@@ -21,7 +21,7 @@ from xray.reading import decode_radiograph
 CANARY = Path(__file__).resolve().parent / "canary.png"
 """A drawn radiograph, sent through a replica to see whether it still says what it said at first."""
 CANARY_NEIGHBORS = Wanted(k=3)
-LOGIT_TOLERANCE = 0.02
+LOGIT_TOLERANCE = 0.1
 """The company in a batch may change a logit by less, in any arithmetic."""
 
 _numbers = itertools.count(1)

@@ -7,7 +7,7 @@ import pytest
 
 from index_builder import build, crawl
 from xray.checkpoint import Checkpoint, load_checkpoint
-from xray.engine import Engine, load_engine
+from xray.engine import DeviceChoice, Engine, PrecisionChoice, load_engine
 
 
 @pytest.fixture(scope="session")
@@ -20,8 +20,9 @@ def compiled_once(tiny_checkpoint: Path, engine: Engine) -> Iterator[None]:
     """Other checkpoints get engines of their own."""
     known = load_checkpoint(tiny_checkpoint).manifest.id
 
-    def load(checkpoint: Checkpoint, device: str) -> Engine:
-        return engine if checkpoint.manifest.id == known else load_engine(checkpoint, device)
+    def load(checkpoint: Checkpoint, device: DeviceChoice, precision: PrecisionChoice) -> Engine:
+        shared = precision == "auto" and checkpoint.manifest.id == known
+        return engine if shared else load_engine(checkpoint, device, precision)
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (build, crawl):

@@ -90,12 +90,12 @@ def spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine that a checkpoint gets is off on its first radiograph, by more than bfloat16 may be."""
 
     def off(checkpoint: Checkpoint, *_: object, **__: object) -> Engine:
-        return OffByOneRadiograph(checkpoint, 0.03)
+        return OffByOneRadiograph(checkpoint, 0.3)
 
     monkeypatch.setattr(gate, "load_engine", off)
 
 
-REFUSAL = r"bfloat16 engine is not fit to serve: logit within 0\.03.*limits are: logit within 0\.02"
+REFUSAL = r"bfloat16 engine is not fit to serve: logit within 0\.3.*limits are: logit within 0\.1"
 
 
 @pytest.mark.usefixtures("spoilt")

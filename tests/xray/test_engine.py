@@ -127,7 +127,7 @@ def test_gate_refuses_an_engine_that_is_off_in_any_one_respect() -> None:
     sound = ModelOutput(torch.zeros(4), embeddings, cams, torch.zeros(4))
     require_equal(difference(sound, sound), "float32")
     off = (
-        {"logits_B": torch.tensor([0, 0, 0, 0.03])},
+        {"logits_B": torch.tensor([0, 0, 0, 0.3])},
         {"embeddings_BD": embeddings.roll(1, 0)},
         {"cams_Bhw": -cams},
     )
@@ -173,8 +173,8 @@ def chosen(reference: TorchEngine, checkpoint: Checkpoint, *offs: float) -> Engi
     [
         ((0.0, 0.01), "off by 0.0"),
         ((np.nan, 0.01), "off by 0.01"),
-        ((0.03, 0.01), "off by 0.01"),
-        ((0.03, np.nan), "torch-float32-cpu"),
+        ((0.3, 0.01), "off by 0.01"),
+        ((0.3, np.nan), "torch-float32-cpu"),
     ],
 )
 def test_fastest_engine_that_builds_and_agrees_serves_and_others_are_reported(
