@@ -95,7 +95,7 @@ def spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "load_engine", off)
 
 
-REFUSAL = r"bfloat16 engine is not fit to serve: logit within 0\.3.*limits are: logit within 0\.1"
+REFUSAL = r"bfloat16 engine is not fit to serve: logit within 0\.3.*limits are: logit within 0\.15"
 
 
 @pytest.mark.usefixtures("spoilt")

@@ -68,7 +68,7 @@ def test_restructured_starter_equals_the_starter(starter: Checkpoint) -> None:
 def test_restructured_starter_in_bfloat16_passes_the_gate_by_far(starter: Checkpoint) -> None:
     found = difference(*by_both(starter.model, torch.bfloat16, starter.manifest.preprocess.size))
     require_equal(found, "bfloat16")
-    assert found.logit < 0.03, "the first convolution in half precision keeps it well within the limit of 0.1"
+    assert found.logit < 0.03, "the first convolution in half precision keeps it well within the limit of 0.15"
 
 
 def test_equality_notices_one_wrong_statistic(restless: XrayDenseNet) -> None:
