@@ -1,6 +1,7 @@
 """The endpoints for those who run a replica: its health, what it is, its metrics, and the exchange of its artifacts."""
 
 from fastapi import APIRouter, Depends, Response
+from fastapi.responses import RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from app.dependencies import ServiceDep, administrator
@@ -8,6 +9,12 @@ from app.schemas import REFUSALS, GalleryInfo, HealthReply, InfoReply, ReloadRep
 from xray.checkpoint import CODE_VERSION
 
 router = APIRouter(responses=REFUSALS)
+
+
+@router.get("/", include_in_schema=False)
+async def documentation() -> RedirectResponse:
+    """Whoever opens the address in a browser is shown what is served."""
+    return RedirectResponse("docs")
 
 
 @router.get("/health/live")

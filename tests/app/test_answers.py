@@ -132,9 +132,11 @@ def test_info_and_metrics_tell_what_runs(client: httpx.Client, service: Service,
     assert metric(client, counter) == before + 1
 
 
-def test_documentation_page_asks_no_other_host_and_tells_of_problems(client: httpx.Client) -> None:
-    page = client.get("/docs")
-    assert page.status_code == 200
+def test_documentation_page_is_where_a_browser_comes_asks_no_other_host_and_tells_of_problems(
+    client: httpx.Client,
+) -> None:
+    page = client.get("/", follow_redirects=True)
+    assert (page.status_code, page.url.path) == (200, "/docs")
     for link in re.findall(r'(?:src|href)="([^"]+)"', page.text):
         assert link.startswith("/")
         assert client.get(link).status_code == 200
