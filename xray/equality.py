@@ -59,8 +59,8 @@ class Comparison:
 
     @property
     def auroc_limit(self) -> float:
-        """What the two areas may differ by: one pair that changed places where it weighs more than `AUROC_LIMIT`."""
-        return max(AUROC_LIMIT, 1.001 / (self.abnormal * (self.images - self.abnormal)))
+        """What the two areas may differ by: a few pairs changing places, where they weigh more than `AUROC_LIMIT`."""
+        return max(AUROC_LIMIT, (AUROC_PAIRS + 0.001) / (self.abnormal * (self.images - self.abnormal)))
 
     def __str__(self) -> str:
         areas = f"AUROC {self.auroc:.4f} for the reference's {self.reference_auroc:.4f}"
@@ -77,7 +77,9 @@ their rounding is not averaged away: pooled by log-mean-exp, the starter is off 
 0.01 on the average. 0.15 moves no probability by more than 0.04."""
 AUROC_LIMIT = 0.005
 """What the area under the ROC curve may change by, in any arithmetic, on more than a few radiographs."""
-
+AUROC_PAIRS = 5
+"""Pairs of a normal and an abnormal radiograph that may change places however few there are: what `AUROC_LIMIT` is of
+the 1,024 pairs of 64 radiographs. A network that has just begun to learn has many that are all but equal."""
 
 COARSEST_CELLS = 3
 """A side of the coarsest noise in a drawn canvas."""
@@ -126,17 +128,20 @@ def require_equal(found: Difference, precision: str) -> None:
     """Raises: ArtifactError: an engine of this precision differs from the reference by more than it may."""
     limit = LIMITS[precision]
     if not (found.logit <= limit.logit and found.embedding >= limit.embedding and found.cam >= limit.cam):
-        raise ArtifactError(f"The {precision} engine is not fit to serve: {found}; its limits are: {limit}.")
+        raise _unfit(precision, f"{found}; its limits are: {limit}")
 
 
 def require_fit(comparison: Comparison, precision: str) -> None:
     """Raises: ArtifactError: an engine of this precision differs by more than it may, or ranks otherwise."""
     require_equal(comparison.worst, precision)
     if not abs(comparison.auroc - comparison.reference_auroc) <= comparison.auroc_limit:
-        raise ArtifactError(
-            f"The {precision} engine is not fit to serve: its AUROC is {comparison.auroc:.4f}, the reference's is "
-            f"{comparison.reference_auroc:.4f}; they may differ by {comparison.auroc_limit:.4f}."
-        )
+        areas = f"its AUROC is {comparison.auroc:.4f}, the reference's is {comparison.reference_auroc:.4f}"
+        raise _unfit(precision, f"{areas}; they may differ by {comparison.auroc_limit:.4f}")
+
+
+def _unfit(precision: str, reason: str) -> ArtifactError:
+    advice = "" if precision == "float32" else " Serve the checkpoint with OSTEON_PRECISION=float32."
+    return ArtifactError(f"The {precision} engine is not fit to serve: {reason}.{advice}")
 
 
 def precision_of(engine_name: str) -> str:

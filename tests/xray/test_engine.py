@@ -215,11 +215,11 @@ def test_map_of_one_cell_is_its_logit_and_correlates() -> None:
     require_equal(difference(output, output), "float32")
 
 
-def test_area_may_change_by_one_pair_where_radiographs_are_few() -> None:
+def test_area_may_change_by_five_pairs_where_radiographs_are_few() -> None:
     same = Difference(0.0, 1.0, 1.0)
-    few = Comparison("openvino-float32-cpu", 10, 5, same, same, 1.0, 24 / 25)
+    few = Comparison("openvino-float32-cpu", 10, 5, same, same, 1.0, 20 / 25)
     require_fit(few, "float32")
-    for changed in (replace(few, auroc=23 / 25), replace(few, images=1000), replace(few, auroc=float("nan"))):
+    for changed in (replace(few, auroc=19 / 25), replace(few, images=1000), replace(few, auroc=float("nan"))):
         with pytest.raises(ArtifactError, match="AUROC"):
             require_fit(changed, "float32")
 
