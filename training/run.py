@@ -108,6 +108,11 @@ def initial_model(options: TrainOptions) -> XrayDenseNet:
         given = load_checkpoint(Path(options.weights))
         if given.manifest.architecture != options.architecture:
             raise ArtifactError(f"{options.weights} is a {given.manifest.architecture}, not a {options.architecture}.")
+        if (taught := given.manifest.map_spec) != (here := options.map_spec):
+            print(
+                f"{options.weights} was trained with --map-stride {taught.stride} --map-pooling {taught.pooling}; "
+                f"this run has {here.stride} and {here.pooling}, which its weights have to be taught anew."
+            )
         # What weighs the views may be new, or no longer wanted; all else is the same network.
         weights = {name: tensor for name, tensor in given.model.state_dict().items() if _is_kept(name, model)}
         model.load_state_dict(model.state_dict() | weights)

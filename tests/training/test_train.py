@@ -146,12 +146,16 @@ def test_two_processes_step_with_the_mean_of_their_gradients(options: TrainOptio
     assert float((10 * torch.cat(firsts) - expected).norm() / expected.norm()) < 0.02
 
 
-def test_given_weights_are_where_a_run_starts(options: TrainOptions, tiny_checkpoint: Path) -> None:
+def test_given_weights_are_where_a_run_starts(
+    options: TrainOptions, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     started = initial_model(replace(options, weights=str(tiny_checkpoint))).state_dict()
     given = load_checkpoint(tiny_checkpoint).model.state_dict()
     assert all(torch.equal(started[name], tensor) for name, tensor in given.items())
+    assert capsys.readouterr().out == ""
     weighing = replace(options, weights=str(tiny_checkpoint), study_pooling="attention", map_stride=16)
     extended = initial_model(weighing).state_dict()
+    assert "was trained with --map-stride 32 --map-pooling mean; this run has 16 and mean" in capsys.readouterr().out
     assert all(torch.equal(extended[name], tensor) for name, tensor in given.items())
     with pytest.raises(ArtifactError, match="is a densenet121, not a densenet169"):
         initial_model(replace(options, weights=str(tiny_checkpoint), architecture="densenet169"))
