@@ -1,5 +1,6 @@
 """`python -m app`: serve until told to stop."""
 
+import logging.config
 import os
 import signal
 import sys
@@ -9,12 +10,14 @@ def main() -> None:
     # In a container nothing else ends process 1; so set before the imports, which take seconds. At once, for there is
     # nothing to finish yet, and an exception that comes up inside a library's own callback may abort the process.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    from app.log import LOGGING
     from app.main import create_app
     from app.server import Server
     from app.service import load_service
     from app.settings import read_settings
     from xray.errors import XrayError
 
+    logging.config.dictConfig(LOGGING)
     try:
         settings = read_settings()
         service = load_service(settings)

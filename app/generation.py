@@ -1,6 +1,7 @@
 """Artifacts in, a pair that is fit to serve out: verified, warmed, and its answer to the canary known."""
 
 import itertools
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ CANARY = Path(__file__).resolve().parent / "canary.png"
 CANARY_NEIGHBORS = Wanted(k=3)
 LOGIT_TOLERANCE = 0.1
 """The company in a batch may change a logit by less, in any arithmetic."""
+
+logger = logging.getLogger(__name__)
 
 _numbers = itertools.count(1)
 
@@ -71,6 +74,7 @@ def load_generation(settings: Settings) -> Generation:
     device = choose_device(settings.device)
     checkpoint = load_checkpoint(settings.checkpoint)
     gallery = load_gallery(settings.gallery, checkpoint.manifest.id, on_gpu=device.type == "cuda")
+    logger.info("Preparing checkpoint %s; its first time on a machine takes longer.", checkpoint.manifest.id)
     quantized = settings.checkpoint / QUANTIZED
     engine = load_engine(checkpoint, settings.device, settings.precision, settings.cache, quantized)
     predictor = Predictor(checkpoint.manifest, engine)
