@@ -20,7 +20,7 @@ from xray.equality import Comparison, Difference, difference, require_equal, req
 from xray.errors import ArtifactError
 from xray.model import ModelOutput, pool
 from xray.mura import read_mura, records_of
-from xray.openvino_engine import CpuPrecision, OpenVinoEngine
+from xray.openvino_engine import CpuPrecision, OpenVinoEngine, best_precision
 from xray.preprocess import preprocess
 from xray.quantized import GRAPH, WEIGHTS
 from xray.radiograph import Radiograph
@@ -93,6 +93,23 @@ def test_output_of_a_pass_outlives_the_next_one(tiny_checkpoint: Path) -> None:
     before = [tensor.clone() for tensor in (output.logits_B, output.embeddings_BD, output.cams_Bhw)]
     engine.forward(255 - pixels)
     assert all(map(torch.equal, before, (output.logits_B, output.embeddings_BD, output.cams_Bhw)))
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [
+        ({"cpu_name": "Intel(R) Xeon(R) 6", "avx512_bf16": True, "amx_bf16": True}, "bfloat16"),
+        ({"cpu_name": "Intel(R) Xeon(R) 6", "avx512_bf16": True, "amx_bf16": False}, "float32"),
+        ({"cpu_name": "AMD EPYC 9", "avx512_bf16": True, "amx_bf16": False}, "bfloat16"),
+        ({"cpu_name": "AMD EPYC 7", "avx512_bf16": False}, "float32"),
+        ({"architecture": "aarch64"}, "float32"),
+    ],
+)
+def test_bfloat16_is_taken_where_the_processor_is_faster_in_it(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, str | bool], precision: CpuPrecision
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert best_precision() == precision
 
 
 def test_second_start_reads_what_the_first_one_compiled(tiny_checkpoint: Path, tmp_path: Path) -> None:
