@@ -140,15 +140,15 @@ def _draw(page: Page, file: Path) -> None:
         low, high = ([abs(edge(each) - mid) for each, mid in zip(shares, middle, strict=True)] for edge in (min, max))
         left.errorbar(list(map(str, row)), middle, [low, high], marker="o", capsize=3, label=server)
     left.axhline(1, color="gray", linestyle=":")
-    left.set(xlabel="callers who wait", ylabel="share of the engine alone", ylim=(0, 1.05))
+    left.set(xlabel="callers who wait", ylabel="share of the engine alone", ylim=(0, 1.1))
     left.legend()
     for each in page.opened:
         times = sorted(1000 * seconds for seconds in each.outcome.latencies)
         shares_answered = [place / len(times) for place in range(1, len(times) + 1)]
-        right.plot(times, shares_answered, label=f"{each.load:g} of the capacity offered")
+        right.plot(times, shares_answered, label=f"{each.load:g}")
     right.set(xlabel="ms to the answer", ylabel="share of the answers", xscale="log")
     right.set_xticks(TICKS, TICKS, minor=False)
     right.minorticks_off()
-    right.legend(loc="upper left")
+    right.legend(title="offered, of the capacity", loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
     figure.savefig(file, dpi=120)
     pyplot.close(figure)
