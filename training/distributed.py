@@ -53,5 +53,8 @@ def joined(choice: DeviceChoice) -> Iterator[Processes]:
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size(), device)
+        # The data-parallel wrapper keeps gloo's threads alive to the very end, and one of them that still holds a
+        # tensor when the interpreter goes aborts the process: so nobody goes right after the last `share`.
+        distributed.barrier()
     finally:
         distributed.destroy_process_group()
