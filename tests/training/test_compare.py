@@ -12,7 +12,8 @@ from xray.checkpoint import load_checkpoint, save_checkpoint
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("compare") / "Phantoms", studies=12)
+    """Seven studies of each label: an odd number of pairs, of which no half can be in order."""
+    return write_dataset(tmp_path_factory.mktemp("compare") / "Phantoms", studies=14)
 
 
 def test_a_checkpoint_has_nothing_over_itself(tiny_checkpoint: Path, dataset: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def test_a_group_of_one_class_is_reported_without_an_auroc(
     evaluation = evaluate(EvaluateOptions(tiny_checkpoint, root, out=out, device="cpu", resamples=10))
     assert np.isnan(evaluation.rows[0].figures["auroc"].value)
     assert json.loads((out / "metrics.json").read_bytes())["rows"][0]["figures"]["auroc"]["value"] is None
-    assert "nan" not in (out / "index.html").read_text()
+    assert "nan" not in re.sub(r"base64,[^\"']*", "", (out / "index.html").read_text())
 
 
 def test_the_page_stands_alone_and_shows_the_figures(evaluation: Evaluation, out: Path) -> None:

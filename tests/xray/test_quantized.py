@@ -87,7 +87,7 @@ def with_a_map_that_is_off(folder: Path) -> None:
 
 
 def with_another_order(folder: Path) -> None:
-    change(folder, comparison=replace(FIT, auroc=0.79))
+    change(folder, comparison=replace(FIT, auroc=0.74))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def with_another_order(folder: Path) -> None:
         (of_another_checkpoint, "was made for checkpoint 0123456789ab"),
         (with_a_logit_that_is_off, r"not fit to serve: logit within 0\.16.*limits are: logit within 0\.15"),
         (with_a_map_that_is_off, "not fit to serve"),
-        (with_another_order, r"its AUROC is 0\.7900, the reference's is 0\.8000"),
+        (with_another_order, r"its AUROC is 0\.7400, the reference's is 0\.8000"),
     ],
 )
 def test_graph_that_cannot_be_trusted_is_refused(folder: Path, spoil: Callable[[Path], None], fault: str) -> None:
