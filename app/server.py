@@ -11,7 +11,6 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.log import LOGGING
 from app.settings import Settings
 from app.vitals import Vitals
 
@@ -55,9 +54,9 @@ class Server(uvicorn.Server):
     """On SIGTERM it is not ready and closes each connection with its reply; after a pause it stops listening."""
 
     def __init__(self, app: FastAPI, settings: Settings, vitals: Vitals) -> None:
-        # Query strings can name patients, so no access log; /metrics counts the requests.
+        # Query strings can name patients, so no access log; /metrics counts the requests. The log is set up by now.
         config = uvicorn.Config(
-            app, host=settings.host, port=settings.port, http=Protocol, access_log=False, log_config=LOGGING
+            app, host=settings.host, port=settings.port, http=Protocol, access_log=False, log_config=None
         )
         super().__init__(config)
         self._vitals, self._drain_seconds = vitals, settings.drain_seconds
