@@ -61,7 +61,7 @@ def start(options: TrainOptions, processes: Processes) -> Run:
     if options.window or options.box_loss:
         _require_boxes(training, annotations)
     views = Views(canvases_for(options, processes, [*training, *validation]), annotations)
-    model = initial_model(options).to(processes.device).to(memory_format=torch.channels_last)
+    model = initial_model(options, processes.leads).to(processes.device).to(memory_format=torch.channels_last)
     optimizer = OPTIMIZERS[options.optimizer](
         model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
@@ -96,8 +96,8 @@ def averaged(model: XrayDenseNet, decay: float) -> AveragedModel:
     return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
 
 
-def initial_model(options: TrainOptions) -> XrayDenseNet:
-    """A network as `--weights` asks for it."""
+def initial_model(options: TrainOptions, leads: bool = True) -> XrayDenseNet:
+    """A network as `--weights` asks for it; the process that leads tells where they were taught with another map."""
     torch.manual_seed(options.seed)
     model = XrayDenseNet(options.architecture, options.preprocess, options.map_spec, options.study_pooling)
     if options.weights == "imagenet":
@@ -108,7 +108,7 @@ def initial_model(options: TrainOptions) -> XrayDenseNet:
         given = load_checkpoint(Path(options.weights))
         if given.manifest.architecture != options.architecture:
             raise ArtifactError(f"{options.weights} is a {given.manifest.architecture}, not a {options.architecture}.")
-        if (taught := given.manifest.map_spec) != (here := options.map_spec):
+        if leads and (taught := given.manifest.map_spec) != (here := options.map_spec):
             print(
                 f"{options.weights} was trained with --map-stride {taught.stride} --map-pooling {taught.pooling}; "
                 f"this run has {here.stride} and {here.pooling}, which its weights have to be taught anew."
