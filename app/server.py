@@ -17,13 +17,20 @@ from app.vitals import Vitals
 HEAD_SECONDS = 10.0
 """Within which a request's head must be complete; the deadline of the request counts from there."""
 LAST_HEADS_SECONDS = 0.5
-"""For the heads of requests whose connections came last."""
+"""For the next requests of connections that were answered before; who has yet to ask his first has `HEAD_SECONDS`."""
+LOOK_SECONDS = 0.05
+"""Between two looks at who has yet to ask."""
 
 
 class Protocol(HttpToolsProtocol):
     """HTTP/1.1 for those who send a request's head without dawdling; others would hold a connection for ever."""
 
     _head_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def expects_head(self) -> bool:
+        """Whether a request has to come: the first of the connection, or one that has begun."""
+        return self._head_timer is not None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -48,6 +55,7 @@ class Protocol(HttpToolsProtocol):
     def _have_head(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
+            self._head_timer = None
 
 
 class Server(uvicorn.Server):
@@ -88,7 +96,13 @@ class Server(uvicorn.Server):
         await self._take_waiting()
         if not self.force_exit:
             await asyncio.sleep(LAST_HEADS_SECONDS)
+        while not self.force_exit and self._anybody_is_about_to_ask():
+            await asyncio.sleep(LOOK_SECONDS)
         await super().shutdown(sockets)
+
+    def _anybody_is_about_to_ask(self) -> bool:
+        connections = self.server_state.connections
+        return any(isinstance(each, Protocol) and each.expects_head for each in connections)
 
     async def _take_waiting(self) -> None:
         loop = asyncio.get_running_loop()

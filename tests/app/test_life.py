@@ -137,6 +137,19 @@ def test_told_to_stop_under_load_it_answers_all_whose_connection_it_took(setting
     assert any(reply.headers.get("Connection") == "close" for reply in after_the_signal)
 
 
+def test_caller_that_connected_in_time_and_asks_late_is_answered(settings: Settings) -> None:
+    port = free_port()
+    with process(settings, port) as running:
+        while health(port) != 0:
+            assert running.poll() is None
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as late:
+            running.send_signal(signal.SIGTERM)
+            time.sleep(settings.drain_seconds + 2)
+            late.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert late.recv(4096).startswith(b"HTTP/1.1 200")
+        assert running.wait(20) == 0
+
+
 def test_connection_without_a_head_is_closed_and_others_are_answered(settings: Settings) -> None:
     port = free_port()
     with process(settings, port, "-c", "import app.server, app.__main__ as m; app.server.HEAD_SECONDS = 1; m.main()"):
