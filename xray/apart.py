@@ -21,7 +21,7 @@ from xray import errors
 from xray.decode_process import DECODE, IDENTIFY, LENGTH_BYTES, READY
 from xray.dicom_tags import Identity
 from xray.errors import InputError, UnreadableImageError
-from xray.radiograph import MAX_PIXELS, DicomFacts, Radiograph
+from xray.radiograph import MAX_PIXELS, Box, DicomFacts, Radiograph
 
 ROOT = Path(__file__).resolve().parent.parent
 ONE_THREAD = ("env", "OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1")
@@ -66,6 +66,8 @@ class DecoderProcesses:
             facts["inverted"],
             facts["coloured"],
             msgspec.convert(facts["dicom"], DicomFacts | None),
+            msgspec.convert(facts["content"], Box | None),
+            facts["pixel_aspect"],
         )
 
     async def identify(self, data: bytes) -> Identity:

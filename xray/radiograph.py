@@ -48,20 +48,34 @@ class DicomFacts:
 
 
 @dataclass(frozen=True)
+class Box:
+    """A rectangle in pixels of the radiograph; its origin is the upper left corner."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
 class Radiograph:
     """One decoded X-ray.
 
     Attributes:
         pixels: (H, W) uint8, 0 = air, 255 = densest bone.
-        inverted: whether the file showed bone dark and was turned round.
+        inverted: whether the file showed bone dark and was inverted.
         coloured: share of the file's pixels that are plainly no gray.
         dicom: None unless it came in a DICOM file.
+        content: the part inside margins, collimation and shutter, which the network sees; None means all of it.
+        pixel_aspect: height of a pixel over its width, in millimetres; 1 for square pixels.
     """
 
     pixels: PixelArray
     inverted: bool = False
     coloured: float = 0.0
     dicom: DicomFacts | None = None
+    content: Box | None = None
+    pixel_aspect: float = 1.0
 
     @property
     def height(self) -> int:
@@ -72,8 +86,20 @@ class Radiograph:
         return int(self.pixels.shape[1])
 
 
-def radiograph_of(pixels_HW: PixelArray, coloured: float = 0.0, dicom: DicomFacts | None = None) -> Radiograph:
-    """Turn what a viewer shows so that bone is bright.
+def radiograph_of(
+    pixels_HW: PixelArray,
+    coloured: float = 0.0,
+    dicom: DicomFacts | None = None,
+    *,
+    negative: bool | None = None,
+    content: Box | None = None,
+    pixel_aspect: float = 1.0,
+) -> Radiograph:
+    """Check what a viewer shows and invert it if bone is dark.
+
+    Args:
+        negative: whether bone is dark, where the file says so; None judges it by the pixels.
+        content: what lies inside the file's display shutter, if it has one.
 
     Raises:
         NoContentError: constant, a side below `MIN_SIDE` pixels, or longer than `MAX_ASPECT` times its width.
@@ -86,8 +112,8 @@ def radiograph_of(pixels_HW: PixelArray, coloured: float = 0.0, dicom: DicomFact
         raise NoContentError(f"The image is more than {MAX_ASPECT} times longer than wide; send a radiograph.")
     if int(pixels_HW.max()) - int(pixels_HW.min()) < MIN_CONTRAST:
         raise NoContentError("The image is constant; send a radiograph that shows anatomy.")
-    inverted = is_negative(pixels_HW)
-    return Radiograph(255 - pixels_HW if inverted else pixels_HW, inverted, coloured, dicom)
+    inverted = is_negative(pixels_HW) if negative is None else negative
+    return Radiograph(255 - pixels_HW if inverted else pixels_HW, inverted, coloured, dicom, content, pixel_aspect)
 
 
 def without_low_bits(deep: npt.NDArray[Any]) -> PixelArray:
