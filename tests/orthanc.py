@@ -5,7 +5,6 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -15,11 +14,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 import requests
 
+from tests.waiting import HUNG_SECONDS, wait_until
+
 DICOMWEB_PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
 USERS = {"archivist": "archivist-password"}
 RULE = Path(__file__).resolve().parent.parent / "docs" / "orthanc.lua"
 PEER, MODALITY = "osteon", "STORESCU"
-START_SECONDS, REQUEST_SECONDS, STABLE_SECONDS = 20, 10, 1
+STABLE_SECONDS = 1
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,7 @@ class RunningOrthanc:
             program = shutil.which("Orthanc", path=f"{os.environ['PATH']}:/usr/sbin") or "Orthanc"
             started = subprocess.Popen([program, "orthanc.json"], cwd=self.folder, stdout=log, stderr=log)
         self._processes.append(started)
-        deadline = time.monotonic() + START_SECONDS
-        while not self._answers():
-            assert self.process.poll() is None, f"Orthanc ended:\n{(self.folder / 'orthanc.log').read_text()}"
-            assert time.monotonic() < deadline, "Orthanc does not answer"
-            time.sleep(0.05)
+        wait_until(self._answers, "an answer of Orthanc")
 
     def studies(self) -> list[str]:
         """Study Instance UIDs of all studies."""
@@ -80,11 +77,12 @@ class RunningOrthanc:
         """What Orthanc's own interface answers: to a POST where there is a body, else to a GET, if nothing is said."""
         url, who = f"http://127.0.0.1:{self.http_port}{path}", (self.user, self.password)
         method = method or ("GET" if body is None else "POST")
-        response = requests.request(method, url, json=body, auth=who, timeout=REQUEST_SECONDS)
+        response = requests.request(method, url, json=body, auth=who, timeout=HUNG_SECONDS)
         response.raise_for_status()
         return response.json()
 
     def _answers(self) -> bool:
+        assert self.process.poll() is None, f"Orthanc ended:\n{(self.folder / 'orthanc.log').read_text()}"
         try:
             return bool(self.rest("/system"))
         except requests.ConnectionError:

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +14,11 @@ from typing import Any
 
 import pg8000.native
 
+from tests.waiting import HUNG_SECONDS, wait_until
+
 DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
 INITDB = str(DEBIAN[-1]) if DEBIAN else "initdb"
 """Debian keeps it off the PATH; elsewhere it is on it."""
-START_SECONDS = 20
 QUICK = ("fsync=off", "listen_addresses=", "shared_buffers=16MB")
 """No power cut is tested here: fsync is left out."""
 
@@ -34,21 +34,12 @@ class Postgres:
         options = [part for option in QUICK for part in ("-c", option)]
         command = [Path(_installed()).with_name("postgres"), "-D", self.folder / "data", "-k", self.folder, *options]
         self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL, **_nobody_of_power(self.folder))
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                self._run("SELECT 1")
-            except pg8000.Error:
-                assert time.monotonic() < deadline
-                assert self.process.poll() is None
-                time.sleep(0.05)
-            else:
-                return
+        wait_until(self._answers, "an answer of PostgreSQL")
 
     def stop(self) -> None:
         if self.process is not None:
             self.process.send_signal(signal.SIGINT)
-            self.process.wait(START_SECONDS)
+            self.process.wait(HUNG_SECONDS)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -69,6 +60,15 @@ class Postgres:
         self._run("DROP SCHEMA public CASCADE")
         self._run("CREATE SCHEMA public")
         return f"postgresql+pg8000://postgres@/postgres?unix_sock={self._socket}"
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, "PostgreSQL ended"
+        try:
+            self._run("SELECT 1")
+        except pg8000.Error:
+            return False
+        return True
 
     def _run(self, statement: str) -> None:
         connection = pg8000.native.Connection("postgres", unix_sock=self._socket)

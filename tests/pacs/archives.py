@@ -1,9 +1,8 @@
 """What the tests of archives share: radiographs to store, and errors and logs that tell nothing of the patient."""
 
 import io
-import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,7 +15,6 @@ from tests.dicom_files import CANARY, dicom
 
 UIDS = "1.2.826.0.1.3680043.10.1338"
 PIXELS = np.random.default_rng(1).integers(0, 4096, (64, 48)).astype(np.uint16)
-WAIT_SECONDS = 10
 
 
 def instance(study: int, number: int, syntax: UID = ExplicitVRLittleEndian, **tags: object) -> Dataset:
@@ -41,10 +39,3 @@ def raises(kind: type[PacsError], *words: str) -> Iterator[None]:
     assert CANARY not in "".join(traceback.format_exception(caught.value))
     for word in words:
         assert word in str(caught.value)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.05)

@@ -22,8 +22,9 @@ from pacs.configuration import ArchiveConfig
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, ConfigurationError, StudyMissingError
 from tests.dicom_files import CANARY, saved
 from tests.orthanc import RunningOrthanc, orthanc, routing_rule
-from tests.pacs.archives import PIXELS, UIDS, instance, raises, wait_for
+from tests.pacs.archives import PIXELS, UIDS, instance, raises
 from tests.tools import needs
+from tests.waiting import wait_until
 
 pytestmark = needs("Orthanc")
 
@@ -168,8 +169,10 @@ def test_the_routing_rule_sends_radiographs_once_and_not_what_comes_back(
         Archive("router", replace(config, url=router.url)) as archive,
     ):
         archive.store([radiograph])
-        wait_for(lambda: running.instances(study) == [radiograph.SOPInstanceUID])
+        wait_until(lambda: running.instances(study) == [radiograph.SOPInstanceUID])
         archive.store([result])
-        wait_for(lambda: [each["ChangeType"] for each in router.rest("/changes")["Changes"]].count("StableStudy") == 2)
+        wait_until(
+            lambda: [each["ChangeType"] for each in router.rest("/changes")["Changes"]].count("StableStudy") == 2
+        )
         assert len(router.rest("/jobs")) == 1
         assert running.instances(study) == [radiograph.SOPInstanceUID]

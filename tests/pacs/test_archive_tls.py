@@ -15,8 +15,9 @@ from pacs.configuration import ArchiveConfig
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, ConfigurationError, PacsError
 from tests.dicom_files import CANARY, run
 from tests.orthanc import RunningOrthanc, free_ports
-from tests.pacs.archives import instance, raises, wait_for
+from tests.pacs.archives import instance, raises
 from tests.tools import needs
+from tests.waiting import wait_until
 
 pytestmark = needs("Orthanc", "stunnel4", "openssl")
 QUERY = {"PatientName": CANARY}
@@ -63,7 +64,7 @@ def stunnel(folder: Path, certificates: Path, target: int) -> Iterator[int]:
     with (folder / "stunnel.log").open("wb") as log:
         process = subprocess.Popen(["stunnel4", str(folder / "stunnel.conf")], stdout=log, stderr=log)
     try:
-        wait_for(lambda: listens(port))
+        wait_until(lambda: listens(port))
         yield port
     finally:
         process.kill()

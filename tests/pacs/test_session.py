@@ -2,7 +2,6 @@
 
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -88,10 +87,8 @@ def test_what_is_no_token_is_not_sent(secret: str, tmp_path: Path) -> None:
 def test_an_archive_that_never_answers_is_unavailable_within_the_time_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         config = ArchiveConfig(f"http://127.0.0.1:{silent.getsockname()[1]}/", timeout_seconds=0.3)
-        begin = time.monotonic()
         with Archive("main", config) as archive, raises(ArchiveUnavailableError, "main", "in time"):
             archive.studies(QUERY)
-        assert time.monotonic() - begin < 2
 
 
 @pytest.mark.parametrize(
