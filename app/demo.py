@@ -1,5 +1,6 @@
 """`python -m app.demo`: start the service, send it one study, print the answers, keep serving."""
 
+import importlib.resources
 import sys
 import threading
 import time
@@ -16,9 +17,10 @@ from app.settings import read_settings
 from xray.errors import XrayError
 
 ROOT = Path(__file__).resolve().parent.parent
-PHANTOM = ROOT / "docs" / "phantom.png"
 DATASETS = ("data/*/valid", "../shared/*/valid")
 """Where a checkout may have real radiographs in MURA layout, relative to its root."""
+SAMPLE = Path(str(importlib.resources.files("data_store"))) / "data" / "RG3_J2KR.dcm"
+"""A computed radiography image of a lower leg from `pydicom-data`, whose package is named `data_store`."""
 OVERLAY = ROOT / ".osteon-demo" / "overlay.png"
 TIMEOUT_SECONDS = 60
 POLL_SECONDS = 0.05
@@ -29,7 +31,7 @@ class DemoOptions:
     """Show what the service answers."""
 
     image: Path | None = None
-    """Radiograph to send; without it, a real study where a dataset is at hand, else a drawn phantom."""
+    """Radiograph to send; without it, a study of a dataset that is at hand, else the radiograph of pydicom-data."""
     port: int = 8000
     exit: bool = False
     """Stop after the answers."""
@@ -37,7 +39,7 @@ class DemoOptions:
 
 def main() -> None:
     options = tyro.cli(DemoOptions, prog="make demo")
-    images = [options.image] if options.image else real_study() or [PHANTOM]
+    images = [options.image] if options.image else real_study() or [SAMPLE]
     missing = [str(image) for image in images if not image.is_file()]
     if missing:
         sys.exit(f"{missing[0]} is not there; give the file of a radiograph.")
@@ -74,8 +76,8 @@ def real_study() -> list[Path]:
 
 def described(images: list[Path]) -> str:
     """Where the radiographs come from, and what their dataset says of them."""
-    if [image.resolve() for image in images] == [PHANTOM]:
-        return "docs/phantom.png (a drawn phantom, no patient)"
+    if images == [SAMPLE]:
+        return f"{SAMPLE.name} (a real lower leg, DICOM, from pydicom-data)"
     label = "; its dataset says: abnormal" if images[0].parent.name.endswith("_positive") else ""
     rest = "".join(f", {image.name}" for image in images[1:])
     return f"{images[0]}{rest}{label}"
