@@ -8,7 +8,7 @@ BIN := .venv/bin
 LOCK := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help demo serve dicom-node test check bench lock
+.PHONY: help demo serve dicom-node test test-quick check bench lock
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 14
@@ -23,9 +23,14 @@ dicom-node: .venv/runtime  ## set up and take studies by C-STORE (OSTEON_JOBS=, 
 	exec $(BIN)/python -m app.dicom_node
 
 # A thread each for what computes: the workers share the cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
+
 test: .venv/dev  ## set up and run all tests
 	@tests/install-tools || echo "the tests that need other projects' programs are skipped"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
+	$(PYTEST)
+
+test-quick: .venv/dev  ## run the tests that take no more than a moment, for the loop of changing a line
+	$(PYTEST) -m "not slow"
 
 check: .venv/dev  ## format, lint, types, import contracts, Dockerfile, compose file
 	$(BIN)/ruff format --check .

@@ -1,5 +1,6 @@
 """What many tests share: a small random checkpoint, and real radiographs where they are at hand."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from xray.preprocess import PreprocessSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 STARTER = ROOT / "artifacts" / "starter"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the tests that take longest, so that no process is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,7 +52,9 @@ def knee_oa() -> Path:
 
 
 def beside_the_checkout(dataset: str) -> Path:
+    """The folder of a dataset; skips where it is missing, unless `OSTEON_TEST_ALL` says that nothing may be skipped."""
     folder = ROOT.parent / "shared" / dataset
     if not folder.is_dir():
+        assert not os.environ.get("OSTEON_TEST_ALL"), f"{folder.relative_to(ROOT.parent)} is not beside the checkout"
         pytest.skip(f"no real radiographs: {folder.relative_to(ROOT.parent)} is not beside the checkout")
     return folder
