@@ -7,7 +7,6 @@ Nothing is decoded before the tags have said that it is worth it. Decoders are o
 import io
 import logging
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,10 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset, config, dcmread
-from pydicom.dataset import FileMetaDataset
-from pydicom.filereader import read_dataset
 from pydicom.uid import (
-    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -26,7 +22,8 @@ from pydicom.uid import (
 )
 
 from xray import codecs
-from xray.dicom_layout import MAX_HEADER, SEND_WHOLE, Layout, Pixels, layout_of, require_order
+from xray.dicom_file import DAMAGED, read_file, read_uids, require_tags_in_order, unread
+from xray.dicom_layout import Pixels
 from xray.dicom_tags import (
     Identity,
     bits_of,
@@ -35,33 +32,17 @@ from xray.dicom_tags import (
     pixel_aspect_of,
     require_radiograph,
     shape_of,
-    tag_name,
-    uid,
 )
-from xray.errors import InputError, NoContentError, TooManyPixelsError, UnreadableImageError, UnsupportedFormatError
+from xray.errors import InputError, NoContentError, UnreadableImageError, UnsupportedFormatError
 from xray.grayscale import StoredBits, to_gray
-from xray.radiograph import MAX_PIXELS, Radiograph, radiograph_of, too_many
+from xray.radiograph import MAX_PIXELS, Radiograph, radiograph_of
 from xray.shutter import shutter_of
 
-SIGNATURE = b"DICM"
-PREAMBLE = 128
-"""Bytes before it."""
-META_GROUP = 0x0002
-LAST_UID = 0x0020000E
-"""Series Instance UID: the last tag of those that identify an object."""
 MAX_COMPRESSION = 200
 """Pixel bytes by compressed bytes, beyond which there is nothing in an image; radiographs reach about twenty."""
-DAMAGED = "The DICOM file is truncated or corrupt; export it again and check that the whole file is sent."
-READ = ExplicitVRLittleEndian
-"""What everybody can write."""
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 
 Words = npt.NDArray[Any]
-
-
-def is_dicom(data: bytes) -> bool:
-    """Whether the bytes begin as a DICOM file does (PS3.10)."""
-    return data[PREAMBLE : PREAMBLE + len(SIGNATURE)] == SIGNATURE
 
 
 def decode_dicom(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
@@ -75,7 +56,7 @@ def decode_dicom(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
         NoContentError: constant or tiny, or compressed so far that it is.
     """
     with _quietly():
-        header, pixels = _parsed(data, max_pixels)
+        header, pixels = read_file(data, max_pixels)
         return _decoded(header, pixels, max_pixels)
 
 
@@ -89,18 +70,16 @@ def identify(data: bytes) -> Identity:
         UnreadableImageError: damaged, or a UID is missing, or a radiograph has a tag twice.
     """
     with _quietly():
-        meta, start = _meta(data)
-        body = _inflated(data[start:], MAX_HEADER)[0] if _is_deflated(meta) else data[start:]
-        identity = identity_of(_read(body, _layout(body, meta, last=LAST_UID), meta))
+        identity = identity_of(read_uids(data))
         if identity.is_radiograph:
-            require_order(body, implicit=_is_implicit(meta), little=_is_little(meta))
+            require_tags_in_order(data)
         return identity
 
 
 def header_of(data: bytes, max_pixels: int = MAX_PIXELS) -> Dataset:
     """All tags of a file that has been decoded before, without its pixels; raises what `decode_dicom` raises."""
     with _quietly():
-        return _parsed(data, max_pixels)[0]
+        return read_file(data, max_pixels)[0]
 
 
 def dataset_of(data: bytes) -> Dataset:
@@ -146,85 +125,6 @@ def _decoded(header: Dataset, pixels: Pixels | None, max_pixels: int) -> Radiogr
     )
 
 
-def _parsed(data: bytes, max_pixels: int) -> tuple[Dataset, Pixels | None]:
-    """All tags, and the pixels still encoded; a deflated file is inflated within limits."""
-    meta, start = _meta(data)
-    body = data[start:]
-    if _is_deflated(meta):
-        body, whole = _inflated(body, MAX_HEADER + 2 * max_pixels)
-        if not whole:
-            raise TooManyPixelsError(too_many("larger when it is inflated than any of the allowed size", max_pixels))
-    layout = _layout(body, meta)
-    return _read(body, layout, meta), layout.pixels
-
-
-def _meta(data: bytes) -> tuple[FileMetaDataset, int]:
-    """How the tags are written, and the byte where they begin.
-
-    Raises:
-        UnsupportedFormatError: in a way that is not known.
-    """
-    stream = io.BytesIO(data)
-    stream.seek(PREAMBLE + len(SIGNATURE))
-    meta = FileMetaDataset(read_dataset(stream, False, True, stop_when=lambda tag, *_: tag.group != META_GROUP))
-    written = uid(meta, "TransferSyntaxUID")
-    syntax = UID(written or "")
-    if syntax.is_private or not syntax.is_transfer_syntax:
-        raise UnsupportedFormatError(_unread(written))
-    meta.TransferSyntaxUID = syntax
-    return meta, stream.tell()
-
-
-def _unread(syntax: str | None) -> str:
-    says = f"is {syntax}, which is none that is read here" if syntax else "is missing or empty"
-    return f"{tag_name('TransferSyntaxUID')} {says}; send the file as {READ.name} ({READ})."
-
-
-def _is_deflated(meta: FileMetaDataset) -> bool:
-    return meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian
-
-
-def _inflated(deflated: bytes, limit: int) -> tuple[bytes, bool]:
-    """The first `limit` bytes, and whether these are all.
-
-    Raises:
-        UnreadableImageError: cut short, or not deflated.
-    """
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        inflated = inflater.decompress(deflated, limit)
-    except zlib.error as error:
-        raise UnreadableImageError(f"The DICOM file is corrupt: it cannot be inflated; {SEND_WHOLE}.") from error
-    if not inflater.eof and len(inflated) < limit:
-        raise UnreadableImageError(f"The DICOM file is truncated: its deflated data have no end; {SEND_WHOLE}.")
-    return inflated, inflater.eof
-
-
-def _layout(body: bytes, meta: FileMetaDataset, last: int | None = None) -> Layout:
-    return layout_of(body, implicit=_is_implicit(meta), little=_is_little(meta), last=last)
-
-
-def _read(body: bytes, layout: Layout, meta: FileMetaDataset) -> Dataset:
-    """The tags of the layout.
-
-    Raises:
-        UnreadableImageError: pydicom finds others.
-    """
-    header = read_dataset(io.BytesIO(body[: layout.end]), _is_implicit(meta), _is_little(meta))
-    if tuple(header.keys()) != layout.tags:
-        raise UnreadableImageError(DAMAGED)
-    header.file_meta = meta
-    return header
-
-
-def _is_implicit(meta: FileMetaDataset) -> bool:
-    return bool(meta.TransferSyntaxUID == ImplicitVRLittleEndian)
-
-
-def _is_little(meta: FileMetaDataset) -> bool:
-    return bool(meta.TransferSyntaxUID != ExplicitVRBigEndian)
-
-
 def _present(pixels: Pixels | None) -> Pixels:
     if pixels is None or not any(pixels.pieces):
         raise UnreadableImageError("(7FE0,0010) Pixel Data is missing; send the image and not only its header.")
@@ -242,7 +142,7 @@ def _words(header: Dataset, pixels: Pixels, shape: tuple[int, int], bits: Stored
     syntax, allocated = header.file_meta.TransferSyntaxUID, int(header.BitsAllocated)
     expected = shape[0] * shape[1] * allocated // 8
     if syntax not in NATIVE and syntax not in codecs.SYNTAXES:
-        raise UnsupportedFormatError(_unread(syntax))
+        raise UnsupportedFormatError(unread(syntax))
     if pixels.encapsulated != (syntax in codecs.SYNTAXES):
         raise UnreadableImageError(
             f"(7FE0,0010) Pixel Data {'is' if pixels.encapsulated else 'is not'} in fragments, unlike (0002,0010) "
