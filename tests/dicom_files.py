@@ -1,6 +1,7 @@
 """DX files of drawn or real radiographs, in every transfer syntax, and what dcmtk shows of them."""
 
 import io
+import struct
 import subprocess
 import zlib
 from collections.abc import Callable
@@ -32,6 +33,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from xray.codecs import decode_frame
+from xray.dicom_file import read_file
+from xray.dicom_tags import bits_of, shape_of
+from xray.radiograph import MAX_PIXELS
+
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 ENCODERS: dict[UID, Callable[[np.ndarray], bytes]] = {
     JPEGLossless: lambda pixels: imagecodecs.ljpeg_encode(pixels),
@@ -45,6 +51,8 @@ LOSSY: dict[UID, Callable[[np.ndarray], bytes]] = {
     JPEGLSNearLossless: lambda pixels: imagecodecs.jpegls_encode(pixels, level=2),
     JPEG2000: lambda pixels: imagecodecs.jpeg2k_encode(pixels, codecformat="j2k", reversible=False, level=60),
 }
+UNDEFINED_PIXELS = struct.pack("<HH2s2xL", 0x7FE0, 0x0010, b"OB", 0xFFFFFFFF)
+SEQUENCE_END = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
 META_LENGTH = 140
 """Where a file says how long its meta header is behind that."""
 CANARY = "Canary^Bird"
@@ -97,11 +105,44 @@ def dicom(pixels: np.ndarray, bits: int = 8, syntax: UID = ExplicitVRLittleEndia
     return encapsulated(header, ({**ENCODERS, **LOSSY}[syntax])(words))
 
 
-def encapsulated(header: Dataset, stream: bytes) -> bytes:
-    header.PixelData = encapsulate([stream])
+def encapsulated(header: Dataset, stream: bytes = b"", raw: bytes | None = None) -> bytes:
+    """The file with one frame of a codestream, or with `raw` as all that stands behind the head of Pixel Data."""
+    header.PixelData = encapsulate([stream or b"\0\0"])
     header["PixelData"].VR = "OB"
     header["PixelData"].is_undefined_length = True
-    return saved(header)
+    if raw is None:
+        return saved(header)
+    data = saved(header)
+    return data[: data.rindex(UNDEFINED_PIXELS) + len(UNDEFINED_PIXELS)] + raw
+
+
+def fragments(stream: bytes, pieces: int = 1, offsets: bytes = b"", end: bytes = SEQUENCE_END) -> bytes:
+    """The codestream in so many fragments behind an offset table."""
+    size = (len(stream) // pieces + 2) // 2 * 2
+    items = [offsets, *(stream[start : start + size] for start in range(0, len(stream), size))]
+    padded = (item + bytes(len(item) % 2) for item in items)
+    return b"".join(struct.pack("<HHL", 0xFFFE, 0xE000, len(item)) + item for item in padded) + end
+
+
+def rle(pixels: np.ndarray) -> bytes:
+    """A frame as PS3.5 annex G wants it: a segment for each byte of a word, the highest first."""
+    planes = pixels.astype(pixels.dtype.newbyteorder(">")).view(np.uint8).reshape(*pixels.shape, -1)
+    segments = [
+        b"".join(imagecodecs.packbits_encode(row.tobytes()) for row in planes[..., plane])
+        for plane in range(planes.shape[-1])
+    ]
+    padded = [segment + bytes(len(segment) % 2) for segment in segments]
+    starts = [64 + sum(map(len, padded[:number])) for number in range(len(padded))]
+    return struct.pack("<16L", len(padded), *starts, *[0] * (15 - len(padded))) + b"".join(padded)
+
+
+def stored_values(data: bytes) -> np.ndarray:
+    """(H, W) stored values of an encapsulated file, as our decoder gives them."""
+    header, pixels = read_file(data, MAX_PIXELS)
+    assert pixels is not None
+    bits, shape = bits_of(header), shape_of(header, MAX_PIXELS)
+    words = decode_frame(pixels.pieces, header.file_meta.TransferSyntaxUID, shape, header.BitsAllocated, bits)
+    return bits.values_V[bits.places(words)].astype(int)
 
 
 def saved(header: Dataset) -> bytes:
