@@ -151,13 +151,36 @@ def saved(header: Dataset) -> bytes:
     return buffer.getvalue()
 
 
+def data_set(data: bytes) -> bytes:
+    """What stands behind the meta header, inflated."""
+    body = data[_start(data) :]
+    if _is_deflated(data):
+        return zlib.decompress(body, -zlib.MAX_WBITS)
+    return body
+
+
+def with_data_set(data: bytes, body: bytes) -> bytes:
+    """The file with another data set behind its meta header."""
+    if _is_deflated(data):
+        deflater = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
+        body = deflater.compress(body) + deflater.flush()
+    return data[: _start(data)] + body
+
+
+def _start(data: bytes) -> int:
+    return META_LENGTH + 4 + int.from_bytes(data[META_LENGTH : META_LENGTH + 4], "little")
+
+
+def _is_deflated(data: bytes) -> bool:
+    return DeflatedExplicitVRLittleEndian.encode() in data[: _start(data)]
+
+
 def inflating(data: bytes, size: int) -> bytes:
     """The meta header of a deflated file, and behind it what inflates to `size` zeros."""
-    start = META_LENGTH + 4 + int.from_bytes(data[META_LENGTH : META_LENGTH + 4], "little")
     deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     zeros = bytes(1 << 20)
     body = b"".join(deflater.compress(zeros) for _ in range(size >> 20)) + deflater.flush()
-    return data[:start] + body
+    return data[: _start(data)] + body
 
 
 def shown_by_dcmtk(data: bytes, folder: Path, *options: str) -> np.ndarray:
