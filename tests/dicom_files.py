@@ -11,7 +11,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 from PIL import Image
-from pydicom import Dataset, FileDataset
+from pydicom import DataElement, Dataset, FileDataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -87,22 +87,36 @@ def header_of(pixels: np.ndarray, bits: int = 8, syntax: UID = ExplicitVRLittleE
     for name, value in tags.items():
         if value is None:
             delattr(header, name)
+        elif isinstance(value, DataElement):  # as it is written in some files, whatever the standard says
+            header.add(value)
         else:
             setattr(header, name, value)
     return header
 
 
-def dicom(pixels: np.ndarray, bits: int = 8, syntax: UID = ExplicitVRLittleEndian, **tags: object) -> bytes:
-    """A file's bytes. `pixels` are the stored values as words, (H, W) of 8 or 16 bits."""
+def dicom(
+    pixels: np.ndarray, bits: int = 8, syntax: UID = ExplicitVRLittleEndian, *, tail: bytes = b"", **tags: object
+) -> bytes:
+    """A file's bytes. `pixels` are the stored values as words, (H, W) of 8 or 16 bits; `tail` follows native ones."""
     header = header_of(pixels, bits, syntax, **tags)
     word = np.dtype(np.uint8 if bits <= 8 else np.uint16)
     words = pixels.astype(word) if pixels.dtype.kind == "u" else pixels.astype(f"i{word.itemsize}").view(word)
     if syntax in NATIVE:
         stored = words.astype(word.newbyteorder(">" if syntax == ExplicitVRBigEndian else "<")).tobytes()
-        header.PixelData = stored + bytes(len(stored) % 2)
+        header.PixelData = stored + tail + bytes(len(stored + tail) % 2)
         header["PixelData"].VR = "OB" if bits <= 8 else "OW"
         return saved(header)
     return encapsulated(header, ({**ENCODERS, **LOSSY}[syntax])(words))
+
+
+def lookup(first: int, bits: int, entries: np.ndarray, word: str = "<u2") -> list[Dataset]:
+    """A sequence with one look-up table, its descriptor unsigned unless the first value is negative."""
+    item = Dataset()
+    item.LUTDescriptor = [len(entries) & 0xFFFF, first, bits]
+    item["LUTDescriptor"].VR = "SS" if first < 0 else "US"
+    item.LUTData = entries.astype(word).tobytes()
+    item["LUTData"].VR = "OW"
+    return [item]
 
 
 def encapsulated(header: Dataset, stream: bytes = b"", raw: bytes | None = None) -> bytes:

@@ -77,6 +77,6 @@ def _entries(item: Dataset, count: int) -> npt.NDArray[Any]:
     if not isinstance(data, bytes):
         return (np.atleast_1d(np.asarray(data, np.int64)) & WORD)[:count]
     words = np.frombuffer(data[: len(data) // 2 * 2], "<u2" if item.original_encoding[1] is not False else ">u2")
-    if len(words) < count <= len(data):
-        return words.astype("<u2").view(np.uint8)[:count] if len(data) % 2 == 0 else np.frombuffer(data, np.uint8)
+    if len(words) < count and len(data) in (count, count + 1):
+        return (words.astype("<u2").view(np.uint8) if len(data) % 2 == 0 else np.frombuffer(data, np.uint8))[:count]
     return words[:count]

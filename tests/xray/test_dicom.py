@@ -8,7 +8,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
-from pydicom import Dataset, dcmread
+from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import (
     UID,
@@ -29,6 +29,7 @@ from tests.dicom_files import (
     encapsulated,
     header_of,
     inflating,
+    lookup,
     recoded,
     saved,
     shown_by_dcmtk,
@@ -51,15 +52,6 @@ from xray.reading import decode_radiograph
 PHANTOM = draw_phantom(seed=5)
 TWELVE_BITS = PHANTOM.astype(np.uint16) * 16 + 3
 dcmtk = needs("dcmj2pnm")
-
-
-def table(first: int, bits: int, entries: np.ndarray) -> list[Dataset]:
-    item = Dataset()
-    item.LUTDescriptor = [len(entries), first, bits]
-    item["LUTDescriptor"].VR = "US"
-    item.LUTData = entries.astype(np.uint16).tobytes()
-    item["LUTData"].VR = "OW"
-    return [item]
 
 
 @pytest.mark.parametrize("syntax", [*NATIVE, *ENCODERS], ids=lambda syntax: syntax.name)
@@ -139,7 +131,7 @@ SHOWN: dict[str, tuple[np.ndarray, int, dict[str, Any]]] = {
         TWELVE_BITS,
         12,
         {
-            "ModalityLUTSequence": table(0, 16, np.arange(4096) ** 2 // 256),
+            "ModalityLUTSequence": lookup(0, 16, np.arange(4096) ** 2 // 256),
             "WindowCenter": 30000,
             "WindowWidth": 60000,
         },
@@ -148,7 +140,7 @@ SHOWN: dict[str, tuple[np.ndarray, int, dict[str, Any]]] = {
         TWELVE_BITS,
         12,
         {
-            "VOILUTSequence": table(100, 12, 4095 * (np.arange(3800) / 3800) ** 0.5),
+            "VOILUTSequence": lookup(100, 12, 4095 * (np.arange(3800) / 3800) ** 0.5),
             "WindowCenter": 100,
             "WindowWidth": 10,
         },
@@ -176,10 +168,10 @@ def test_bits_beside_the_stored_ones_are_left_away() -> None:
 
 
 def test_table_of_a_big_endian_file_is_read_as_such() -> None:
-    tags = {"VOILUTSequence": table(0, 12, np.arange(4096))}
+    tags = {"VOILUTSequence": lookup(0, 12, np.arange(4096))}
     tags["VOILUTSequence"][0].LUTData = np.arange(4096, dtype=">u2").tobytes()
     big = decode_dicom(dicom(TWELVE_BITS, 12, ExplicitVRBigEndian, **tags))
-    little = decode_dicom(dicom(TWELVE_BITS, 12, VOILUTSequence=table(0, 12, np.arange(4096))))
+    little = decode_dicom(dicom(TWELVE_BITS, 12, VOILUTSequence=lookup(0, 12, np.arange(4096))))
     assert (big.pixels == little.pixels).all()
 
 
