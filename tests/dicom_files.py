@@ -1,6 +1,7 @@
 """DX files of drawn or real radiographs, in every transfer syntax, and what dcmtk shows of them."""
 
 import io
+import struct
 import subprocess
 import zlib
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 from PIL import Image
-from pydicom import Dataset, FileDataset
+from pydicom import DataElement, Dataset, FileDataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -32,6 +33,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from xray.codecs import decode_frame
+from xray.dicom_file import read_file
+from xray.dicom_tags import bits_of, shape_of
+from xray.radiograph import MAX_PIXELS
+
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 ENCODERS: dict[UID, Callable[[np.ndarray], bytes]] = {
     JPEGLossless: lambda pixels: imagecodecs.ljpeg_encode(pixels),
@@ -45,6 +51,8 @@ LOSSY: dict[UID, Callable[[np.ndarray], bytes]] = {
     JPEGLSNearLossless: lambda pixels: imagecodecs.jpegls_encode(pixels, level=2),
     JPEG2000: lambda pixels: imagecodecs.jpeg2k_encode(pixels, codecformat="j2k", reversible=False, level=60),
 }
+UNDEFINED_PIXELS = struct.pack("<HH2s2xL", 0x7FE0, 0x0010, b"OB", 0xFFFFFFFF)
+SEQUENCE_END = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
 META_LENGTH = 140
 """Where a file says how long its meta header is behind that."""
 CANARY = "Canary^Bird"
@@ -79,29 +87,76 @@ def header_of(pixels: np.ndarray, bits: int = 8, syntax: UID = ExplicitVRLittleE
     for name, value in tags.items():
         if value is None:
             delattr(header, name)
+        elif isinstance(value, DataElement):  # as it is written in some files, whatever the standard says
+            header.add(value)
         else:
             setattr(header, name, value)
     return header
 
 
-def dicom(pixels: np.ndarray, bits: int = 8, syntax: UID = ExplicitVRLittleEndian, **tags: object) -> bytes:
-    """A file's bytes. `pixels` are the stored values as words, (H, W) of 8 or 16 bits."""
+def dicom(
+    pixels: np.ndarray, bits: int = 8, syntax: UID = ExplicitVRLittleEndian, *, tail: bytes = b"", **tags: object
+) -> bytes:
+    """A file's bytes. `pixels` are the stored values as words, (H, W) of 8 or 16 bits; `tail` follows native ones."""
     header = header_of(pixels, bits, syntax, **tags)
     word = np.dtype(np.uint8 if bits <= 8 else np.uint16)
     words = pixels.astype(word) if pixels.dtype.kind == "u" else pixels.astype(f"i{word.itemsize}").view(word)
     if syntax in NATIVE:
         stored = words.astype(word.newbyteorder(">" if syntax == ExplicitVRBigEndian else "<")).tobytes()
-        header.PixelData = stored + bytes(len(stored) % 2)
+        header.PixelData = stored + tail + bytes(len(stored + tail) % 2)
         header["PixelData"].VR = "OB" if bits <= 8 else "OW"
         return saved(header)
     return encapsulated(header, ({**ENCODERS, **LOSSY}[syntax])(words))
 
 
-def encapsulated(header: Dataset, stream: bytes) -> bytes:
-    header.PixelData = encapsulate([stream])
+def lookup(first: int, bits: int, entries: np.ndarray, word: str = "<u2") -> list[Dataset]:
+    """A sequence with one look-up table, its descriptor unsigned unless the first value is negative."""
+    item = Dataset()
+    item.LUTDescriptor = [len(entries) & 0xFFFF, first, bits]
+    item["LUTDescriptor"].VR = "SS" if first < 0 else "US"
+    item.LUTData = entries.astype(word).tobytes()
+    item["LUTData"].VR = "OW"
+    return [item]
+
+
+def encapsulated(header: Dataset, stream: bytes = b"", raw: bytes | None = None) -> bytes:
+    """The file with one frame of a codestream, or with `raw` as all that stands behind the head of Pixel Data."""
+    header.PixelData = encapsulate([stream or b"\0\0"])
     header["PixelData"].VR = "OB"
     header["PixelData"].is_undefined_length = True
-    return saved(header)
+    if raw is None:
+        return saved(header)
+    data = saved(header)
+    return data[: data.rindex(UNDEFINED_PIXELS) + len(UNDEFINED_PIXELS)] + raw
+
+
+def fragments(stream: bytes, pieces: int = 1, offsets: bytes = b"", end: bytes = SEQUENCE_END) -> bytes:
+    """The codestream in so many fragments behind an offset table."""
+    size = (len(stream) // pieces + 2) // 2 * 2
+    items = [offsets, *(stream[start : start + size] for start in range(0, len(stream), size))]
+    padded = (item + bytes(len(item) % 2) for item in items)
+    return b"".join(struct.pack("<HHL", 0xFFFE, 0xE000, len(item)) + item for item in padded) + end
+
+
+def rle(pixels: np.ndarray) -> bytes:
+    """A frame as PS3.5 annex G wants it: a segment for each byte of a word, the highest first."""
+    planes = pixels.astype(pixels.dtype.newbyteorder(">")).view(np.uint8).reshape(*pixels.shape, -1)
+    segments = [
+        b"".join(imagecodecs.packbits_encode(row.tobytes()) for row in planes[..., plane])
+        for plane in range(planes.shape[-1])
+    ]
+    padded = [segment + bytes(len(segment) % 2) for segment in segments]
+    starts = [64 + sum(map(len, padded[:number])) for number in range(len(padded))]
+    return struct.pack("<16L", len(padded), *starts, *[0] * (15 - len(padded))) + b"".join(padded)
+
+
+def stored_values(data: bytes) -> np.ndarray:
+    """(H, W) stored values of an encapsulated file, as our decoder gives them."""
+    header, pixels = read_file(data, MAX_PIXELS)
+    assert pixels is not None
+    bits, shape = bits_of(header), shape_of(header, MAX_PIXELS)
+    words = decode_frame(pixels.pieces, header.file_meta.TransferSyntaxUID, shape, header.BitsAllocated, bits)
+    return bits.values_V[bits.places(words)].astype(int)
 
 
 def saved(header: Dataset) -> bytes:
@@ -110,13 +165,36 @@ def saved(header: Dataset) -> bytes:
     return buffer.getvalue()
 
 
+def data_set(data: bytes) -> bytes:
+    """What stands behind the meta header, inflated."""
+    body = data[_start(data) :]
+    if _is_deflated(data):
+        return zlib.decompress(body, -zlib.MAX_WBITS)
+    return body
+
+
+def with_data_set(data: bytes, body: bytes) -> bytes:
+    """The file with another data set behind its meta header."""
+    if _is_deflated(data):
+        deflater = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
+        body = deflater.compress(body) + deflater.flush()
+    return data[: _start(data)] + body
+
+
+def _start(data: bytes) -> int:
+    return META_LENGTH + 4 + int.from_bytes(data[META_LENGTH : META_LENGTH + 4], "little")
+
+
+def _is_deflated(data: bytes) -> bool:
+    return DeflatedExplicitVRLittleEndian.encode() in data[: _start(data)]
+
+
 def inflating(data: bytes, size: int) -> bytes:
     """The meta header of a deflated file, and behind it what inflates to `size` zeros."""
-    start = META_LENGTH + 4 + int.from_bytes(data[META_LENGTH : META_LENGTH + 4], "little")
     deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     zeros = bytes(1 << 20)
     body = b"".join(deflater.compress(zeros) for _ in range(size >> 20)) + deflater.flush()
-    return data[:start] + body
+    return data[: _start(data)] + body
 
 
 def shown_by_dcmtk(data: bytes, folder: Path, *options: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What the tags of a DICOM file say of its image in, a refusal that names the tag or the facts out.
+"""What the tags of a DICOM file say about its image: the facts, or a refusal that names the tag.
 
 A tag's value is repeated in a message only where it is a code string: anything else may be a patient's.
 """
@@ -10,6 +10,11 @@ from typing import Any
 from pydicom import Dataset
 from pydicom.datadict import dictionary_description, tag_for_keyword
 from pydicom.tag import Tag
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+)
 
 from xray.body_parts import body_part_of, is_elsewhere
 from xray.errors import InputError, OutOfScopeError, TooManyPixelsError, UnreadableImageError
@@ -17,10 +22,22 @@ from xray.grayscale import StoredBits, has_window
 from xray.radiograph import DicomFacts, too_many
 
 MODALITIES = ("CR", "DX")
+OTHER_MODALITIES = (None, "DR", "RG", "XR", "OT")
+"""What some senders write for radiographs, whose SOP class then says that they are."""
+RADIOGRAPH_CLASSES = (
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+)
 GRAY = ("MONOCHROME1", "MONOCHROME2")
 CODE_STRING = re.compile(r"[A-Z0-9_ ]{1,16}")
 UID = re.compile(r"[0-9.]{1,64}")
 MAX_BITS = 16
+SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+"""Millimetres between rows and between columns; the first that holds two numbers counts."""
+MAX_SPACING = 100
+MAX_PIXEL_ASPECT = 8
+"""Of a pixel's sides; detectors have 1, some old readers 2."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +56,7 @@ class Identity:
 
     @property
     def is_radiograph(self) -> bool:
-        return self.modality in MODALITIES
+        return _is_radiograph(self.modality, self.sop_class_uid)
 
 
 def identity_of(header: Dataset) -> Identity:
@@ -60,13 +77,24 @@ def identity_of(header: Dataset) -> Identity:
     )
 
 
+def _is_radiograph(modality: str | None, sop_class: str | None) -> bool:
+    """By the modality, or where that says nothing by the SOP class."""
+    return modality in MODALITIES or (modality in OTHER_MODALITIES and sop_class in RADIOGRAPH_CLASSES)
+
+
 def require_radiograph(header: Dataset) -> None:
     """Raises OutOfScopeError unless it is one gray image of a limb by an X-ray detector, ready to be shown."""
-    if text(header, "Modality") not in MODALITIES:
+    if not _is_radiograph(text(header, "Modality"), uid(header, "SOPClassUID")):
         raise OutOfScopeError(f"{named(header, 'Modality')}; send radiographs, which are CR or DX.")
-    if whole(header, "NumberOfFrames", 1) != 1:
+    if whole(header, "NumberOfFrames", 1) not in (0, 1):
         raise OutOfScopeError(f"{named(header, 'NumberOfFrames')}; send the radiographs as files of one frame each.")
-    if whole(header, "SamplesPerPixel", 1) != 1 or text(header, "PhotometricInterpretation") not in GRAY:
+    photometric = text(header, "PhotometricInterpretation")
+    if photometric in GRAY and whole(header, "SamplesPerPixel", 1) != 1:
+        raise UnreadableImageError(
+            f"{named(header, 'SamplesPerPixel')} where (0028,0004) Photometric Interpretation is {photometric}, which "
+            "has 1; export the file again."
+        )
+    if photometric not in GRAY:
         raise OutOfScopeError(
             f"{named(header, 'PhotometricInterpretation')}; send the detector's own image, which is MONOCHROME1 or "
             "MONOCHROME2, and no screenshot."
@@ -102,7 +130,9 @@ def bits_of(header: Dataset) -> StoredBits:
     if allocated not in (8, MAX_BITS) or not 1 <= stored <= high_bit + 1 <= allocated:
         wrong = ", ".join(named(header, each) for each in ("BitsAllocated", "BitsStored", "HighBit"))
         raise UnreadableImageError(f"{wrong}; these do not fit together for an image of 8 or 16 bits.")
-    signed = whole(header, "PixelRepresentation", 0) == 1
+    if (representation := whole(header, "PixelRepresentation", 0)) not in (0, 1):
+        raise UnreadableImageError(f"{named(header, 'PixelRepresentation')}; it is 0 or 1. Export the file again.")
+    signed = representation == 1
     return StoredBits(stored, high_bit, -(1 << (stored - 1)) if signed else 0)
 
 
@@ -122,12 +152,17 @@ def facts_of(header: Dataset) -> DicomFacts:
 
 def named(header: Dataset, keyword: str) -> str:
     """`(0008,0060) Modality is CT`."""
-    tag = tag_for_keyword(keyword)
-    assert tag is not None, f"{keyword} is a keyword of the standard"
     value = header.get(keyword)
     shown = str(value) if isinstance(value, int) else text(header, keyword)
     says = "is missing" if value in (None, "") else f"is {shown}" if shown else "has a value that it cannot have"
-    return f"{Tag(tag)} {dictionary_description(tag)} {says}"
+    return f"{tag_name(keyword)} {says}"
+
+
+def tag_name(keyword: str) -> str:
+    """`(0008,0060) Modality`."""
+    tag = tag_for_keyword(keyword)
+    assert tag is not None, f"{keyword} is a keyword of the standard"
+    return f"{Tag(tag)} {dictionary_description(tag)}"
 
 
 def text(header: Dataset, keyword: str) -> str | None:
@@ -176,13 +211,33 @@ def _value(header: Dataset, keyword: str) -> Any:
         raise UnreadableImageError(f"The tag {keyword} is damaged; export the file again.") from error
 
 
+def pixel_aspect_of(header: Dataset) -> float:
+    """Height of a pixel over its width; 1 where no tag says otherwise.
+
+    Raises:
+        UnreadableImageError: the tags say that a side is more than `MAX_PIXEL_ASPECT` times as long as the other.
+    """
+    keyword, pair = next(
+        ((each, pair) for each in (*SPACINGS, "PixelAspectRatio") if (pair := _pair(header, each))), ("", (1.0, 1.0))
+    )
+    rows, columns = pair
+    if max(pair) > MAX_PIXEL_ASPECT * min(pair):
+        raise UnreadableImageError(
+            f"{tag_name(keyword)} says that a side of a pixel is {max(pair) / min(pair):.0f} times as long as the "
+            "other; export the file again."
+        )
+    return rows / columns
+
+
 def _spacing(header: Dataset) -> tuple[float, float] | None:
-    """Calibrated where somebody has, else at the detector; millimetres."""
-    for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
-        try:
-            rows, columns = (float(each) for each in _value(header, keyword))
-        except (TypeError, ValueError, UnreadableImageError):
-            continue  # not there or not two numbers: nobody is refused for that
-        if 0 < rows < 100 and 0 < columns < 100:
-            return rows, columns
-    return None
+    """Calibrated where somebody has, else at the detector or on the film; millimetres."""
+    return next((pair for each in SPACINGS if (pair := _pair(header, each))), None)
+
+
+def _pair(header: Dataset, keyword: str) -> tuple[float, float] | None:
+    """Down and across; None where the tag is not there or holds no two such numbers: nobody is refused for that."""
+    try:
+        rows, columns = (float(each) for each in _value(header, keyword))
+    except (TypeError, ValueError, UnreadableImageError):
+        return None
+    return (rows, columns) if 0 < rows < MAX_SPACING and 0 < columns < MAX_SPACING else None

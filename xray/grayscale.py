@@ -16,10 +16,20 @@ import numpy.typing as npt
 from pydicom import Dataset
 
 from xray.errors import UnreadableImageError
-from xray.radiograph import PixelArray, without_low_bits
+from xray.lookup import FloatArray, lookup_table
+from xray.radiograph import PixelArray
 
 WHITE = 255.0
-FloatArray = npt.NDArray[np.float64]
+GRAY_BITS = 8
+OUTLIERS = 0.001
+"""Share of the pixels at either end that may lie beyond the range that is shown: hot and dead ones."""
+EMPTY_BITS = 2
+"""Bits between the brightest gray level and the next, beyond which that level is a border and no part of the image."""
+MIN_LEVELS = 64
+"""Gray levels, below which the range itself is spread over black to white, as viewers do where no window is given."""
+
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -49,26 +59,33 @@ def has_window(header: Dataset) -> bool:
     return bool(header.get("VOILUTSequence")) or _window(header) is not None
 
 
-def to_gray(words_HW: npt.NDArray[Any], bits: StoredBits, header: Dataset) -> PixelArray:
-    """What a viewer shows, (H, W) uint8.
+def to_gray(
+    words_HW: npt.NDArray[Any], bits: StoredBits, header: Dataset, open_HW: BoolArray | None = None
+) -> PixelArray:
+    """What a viewer shows, (H, W) uint8; padding is black.
 
-    Without a window or VOI LUT the values are taken as a deep gray image is: by their significant bits.
+    Without a window or VOI LUT the values are shown by the bits that they really use, padding and what `open_HW` leaves
+    out not counted.
 
     Raises:
-        UnreadableImageError: a window or look-up table that cannot be.
+        UnreadableImageError: a look-up table that cannot be.
     """
     places_HW = bits.places(words_HW)
     modality_V = _modality(bits.values_V, header)
+    padding_HW = _padding(words_HW, places_HW, bits, header)
     if has_window(header):
-        table_V = np.clip(np.rint(_voi(modality_V, header)), 0, WHITE).astype(np.uint8)
-        gray_HW = table_V[places_HW]
-    elif header.get("ModalityLUTSequence"):
-        gray_HW = without_low_bits(modality_V.astype(np.uint16)[places_HW])
+        table_V = _voi(modality_V, header)
     else:
-        gray_HW = without_low_bits(places_HW)
-        if modality_V[-1] < modality_V[0]:
-            gray_HW = 255 - gray_HW
-    return 255 - gray_HW if _is_inverse(header) else gray_HW
+        shown_HW = ~padding_HW if open_HW is None else ~padding_HW & open_HW
+        counts_V = np.bincount(places_HW[shown_HW], minlength=len(modality_V))
+        table_V = _by_range(_levels(bits, modality_V, header), counts_V)
+        if not header.get("ModalityLUTSequence") and modality_V[-1] < modality_V[0]:
+            table_V = WHITE - table_V
+    if _is_inverse(header):
+        table_V = WHITE - table_V
+    gray_HW = np.clip(np.rint(table_V), 0, WHITE).astype(np.uint8)[places_HW]
+    gray_HW[padding_HW] = 0
+    return gray_HW
 
 
 def _is_inverse(header: Dataset) -> bool:
@@ -79,7 +96,7 @@ def _is_inverse(header: Dataset) -> bool:
 
 def _modality(values_V: FloatArray, header: Dataset) -> FloatArray:
     if sequence := header.get("ModalityLUTSequence"):
-        return _Lookup.of(sequence[0], "(0028,3000) Modality LUT Sequence", values_V)(values_V)
+        return lookup_table(sequence[0], "(0028,3000) Modality LUT Sequence", values_V)(values_V)
     slope, intercept = _number(header, "RescaleSlope", 1.0), _number(header, "RescaleIntercept", 0.0)
     if slope == 0 or not np.isfinite((slope, intercept)).all():
         raise UnreadableImageError("(0028,1053) Rescale Slope is no usable number; export the file again.")
@@ -89,79 +106,114 @@ def _modality(values_V: FloatArray, header: Dataset) -> FloatArray:
 def _voi(modality_V: FloatArray, header: Dataset) -> FloatArray:
     """0 to `WHITE`; a look-up table goes before windows, and the first of several is taken."""
     if sequence := header.get("VOILUTSequence"):
-        lookup = _Lookup.of(sequence[0], "(0028,3010) VOI LUT Sequence", modality_V)
-        return lookup(np.rint(modality_V)) / lookup.highest * WHITE
+        lookup = lookup_table(sequence[0], "(0028,3010) VOI LUT Sequence", modality_V)
+        return lookup(np.rint(modality_V)) / lookup.white * WHITE
     window = _window(header)
     assert window is not None, "asked for only where there is one"
-    centre, width = window
+    center, width = window
     function = header.get("VOILUTFunction") or "LINEAR"
     if function == "SIGMOID":
-        # Beyond some hundred widths from the centre it is flat to the last bit, and exp would overflow.
-        return WHITE / (1 + np.exp(np.clip(-4 * (modality_V - centre) / width, -700, 700)))
-    if function == "LINEAR":
-        centre, width = centre - 0.5, width - 1
+        # Beyond some hundred widths from the center it is flat to the last bit, and exp would overflow.
+        return WHITE / (1 + np.exp(np.clip(-4 * (modality_V - center) / width, -700, 700)))
+    # The formula of LINEAR counts whole values; a width below one value is of a rescaled image, and exact.
+    if function == "LINEAR" and width >= 1:
+        center, width = center - 0.5, width - 1
     if width == 0:
-        return np.where(modality_V > centre, WHITE, 0.0)
-    return np.clip((modality_V - centre) / width + 0.5, 0, 1) * WHITE
+        return np.where(modality_V > center, WHITE, 0.0)
+    return np.clip((modality_V - center) / width + 0.5, 0, 1) * WHITE
 
 
 def _window(header: Dataset) -> tuple[float, float] | None:
-    """Centre and width of the first window; None where there is none.
+    """Center and width of the first window that can be one; None where there is none."""
+    for center, width in zip(_numbers(header, "WindowCenter"), _numbers(header, "WindowWidth"), strict=False):
+        if np.isfinite((center, width)).all() and width >= np.finfo(float).tiny:
+            return center, width
+    return None
 
-    Raises:
-        UnreadableImageError: a width that no window has.
-    """
-    if header.get("WindowCenter") in (None, "") or header.get("WindowWidth") in (None, ""):
-        return None
-    centre, width = _number(header, "WindowCenter", 0.0), _number(header, "WindowWidth", 0.0)
-    narrowest = 1.0 if (header.get("VOILUTFunction") or "LINEAR") == "LINEAR" else np.finfo(float).tiny
-    if not np.isfinite((centre, width)).all() or width < narrowest:
-        raise UnreadableImageError("(0028,1051) Window Width is below what its function allows; export the file again.")
-    return centre, width
+
+def _levels(bits: StoredBits, modality_V: FloatArray, header: Dataset) -> IntArray:
+    """Whole numbers whose bits say how deep the image is: a table's, or else those stored, rescaled or not."""
+    return (modality_V if header.get("ModalityLUTSequence") else bits.values_V).astype(np.int64)
+
+
+def _by_range(levels_V: IntArray, counts_V: IntArray) -> FloatArray:
+    """0 to `WHITE` by the significant bits of the levels that the image has, which it has so often."""
+    order = np.argsort(levels_V, kind="stable")
+    order = order[counts_V[order] > 0]
+    if not len(order):
+        return np.zeros(len(levels_V))
+    levels_N, counts_N = levels_V[order], counts_V[order]
+    highest, lowest = _last(levels_N, counts_N), -_last(-levels_N[::-1], counts_N[::-1])
+    first = min(lowest, 0)
+    depth, spread = max(GRAY_BITS, (highest - first).bit_length()), highest - lowest
+    step = 1 << (depth - GRAY_BITS)
+    if depth > GRAY_BITS and MIN_LEVELS <= spread < MIN_LEVELS * step:
+        return np.clip((levels_V - lowest) / spread, 0, 1) * WHITE
+    return np.clip((levels_V - first) // step, 0, WHITE).astype(np.float64)
+
+
+def _last(levels_N: IntArray, counts_N: IntArray) -> int:
+    """The last of ascending levels that belongs to the image, not to hot pixels or a border of one level."""
+    highest = int(levels_N[_quantile(counts_N)])
+    if highest == levels_N[-1] and len(levels_N) > 1:
+        next_highest = int(levels_N[:-1][_quantile(counts_N[:-1])])
+        if abs(highest).bit_length() - abs(next_highest).bit_length() >= EMPTY_BITS:
+            return next_highest
+    return highest
+
+
+def _quantile(counts_N: IntArray) -> int:
+    """The first place at which all but the outliers are counted."""
+    counted_N = counts_N.cumsum()
+    return int(np.searchsorted(counted_N, counted_N[-1] * (1 - OUTLIERS)))
+
+
+def _padding(
+    words_HW: npt.NDArray[Any], places_HW: npt.NDArray[np.uint16], bits: StoredBits, header: Dataset
+) -> BoolArray:
+    """Which pixels are no part of the image (PS3.3 C.7.5.1.1.2)."""
+    value, limit = (_whole(header, keyword) for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    if value is None:
+        return np.zeros(places_HW.shape, bool)
+    count = 1 << bits.stored
+    ends = sorted(_stored(each, bits) - bits.lowest for each in (value, value if limit is None else limit))
+    if limit is None and not 0 <= ends[0] < count:  # a value of the whole word, of which the image has fewer bits
+        word_bits = 8 * words_HW.dtype.itemsize
+        return np.asarray((words_HW.astype(np.int64) - value) & ((1 << min(word_bits, 16)) - 1) == 0)
+    return np.asarray((places_HW >= max(ends[0], 0)) & (places_HW <= min(ends[1], count - 1)))
+
+
+def _stored(value: int, bits: StoredBits) -> int:
+    """A value that was written with the other sign than the image has."""
+    if bits.lowest < 0 and value > -bits.lowest - 1:
+        return value - (1 << 16)
+    return value & 0xFFFF if bits.lowest == 0 else value
+
+
+def _whole(header: Dataset, keyword: str) -> int | None:
+    numbers = _numbers(header, keyword)
+    return int(numbers[0]) if numbers and np.isfinite(numbers[0]) else None
 
 
 def _number(header: Dataset, keyword: str, otherwise: float) -> float:
     """The first value of a tag."""
+    if header.get(keyword) in (None, ""):
+        return otherwise
+    if not (numbers := _numbers(header, keyword)):
+        raise UnreadableImageError(f"The tag {keyword} holds no number; export the file again.")
+    return numbers[0]
+
+
+def _numbers(header: Dataset, keyword: str) -> list[float]:
+    """All values of a tag; what is no number is NaN."""
     value = header.get(keyword)
     if value in (None, ""):
-        return otherwise
+        return []
+    return [_float(each) for each in ([value] if isinstance(value, str | bytes | int | float) else value)]
+
+
+def _float(value: Any) -> float:
     try:
-        return float(value if isinstance(value, int | float | str) else value[0])
-    except (TypeError, ValueError, IndexError) as error:
-        raise UnreadableImageError(f"The tag {keyword} holds no number; export the file again.") from error
-
-
-@dataclass(frozen=True)
-class _Lookup:
-    """A look-up table of PS3.3 C.11.1.1: values below `first` take its first entry, those beyond its end the last."""
-
-    first: int
-    entries: FloatArray
-    highest: float
-
-    def __call__(self, values_V: FloatArray) -> FloatArray:
-        return self.entries[np.clip(values_V - self.first, 0, len(self.entries) - 1).astype(np.intp)]
-
-    @classmethod
-    def of(cls, item: Dataset, tag: str, values_V: FloatArray) -> "_Lookup":
-        """The table of a sequence's item, for such values."""
-        try:
-            count, first, bits = (int(each) for each in item.LUTDescriptor)
-            entries = _entries(item, (count & 0xFFFF) or 1 << 16)
-        except Exception as error:  # whatever pydicom and NumPy raise on a table that is not there or not one
-            raise UnreadableImageError(f"{tag} holds no look-up table; export the file again.") from error
-        if not 8 <= bits <= 16 or not len(entries):
-            raise UnreadableImageError(f"{tag} announces {bits} bits; look-up tables have 8 to 16.")
-        if first > 0x7FFF and values_V.min() < 0:  # written as unsigned though values are not
-            first -= 1 << 16
-        return cls(first, entries.astype(np.float64), float((1 << bits) - 1))
-
-
-def _entries(item: Dataset, count: int) -> npt.NDArray[Any]:
-    data = item.LUTData
-    if not isinstance(data, bytes):
-        return np.asarray(data)[:count]
-    if len(data) < 2 * count:
-        return np.frombuffer(data, np.uint8)[:count]
-    order = "<" if item.original_encoding[1] is not False else ">"
-    return np.frombuffer(data, np.dtype(f"{order}u2"))[:count]
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")

@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-from xray.dicom import decode_dicom, is_dicom
+from xray.dicom import decode_dicom
+from xray.dicom_file import is_dicom
 from xray.errors import UnsupportedFormatError
 from xray.image import decode_image, format_of, image_effort
 from xray.radiograph import MAX_PIXELS, Radiograph

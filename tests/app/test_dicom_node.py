@@ -58,7 +58,7 @@ def listens(port: int) -> bool:
 
 
 def test_radiographs_are_in_their_studys_job_and_nothing_else_is(port: int, jobs: Jobs, tmp_path: Path) -> None:
-    for number, data in enumerate((hand(1), hand(2), hand(3, Modality="OT"))):
+    for number, data in enumerate((hand(1), hand(2), hand(3, Modality="CT"))):
         (tmp_path / f"{number}.dcm").write_bytes(data)
     run("echoscu", "127.0.0.1", port)
     run(STORESCU, "-aec", "OSTEON", "127.0.0.1", port, *sorted(tmp_path.glob("?.dcm")))
