@@ -6,16 +6,14 @@ import tyro
 
 from index_builder.build import BuildOptions, build
 from index_builder.crawl import CrawlOptions, crawl
-from xray.errors import XrayError
+from xray.command_line import ending_in_one_line
 from xray.gallery_files import GalleryManifest
 
 
 def main() -> None:
-    try:
+    with ending_in_one_line():
         out, manifest = indexed()
-    except (XrayError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    print(f"{manifest.count} entries, checkpoint {manifest.checkpoint}: {out}")
+        print(f"{manifest.count} entries, checkpoint {manifest.checkpoint}: {out}")
 
 
 def indexed() -> tuple[object, GalleryManifest]:

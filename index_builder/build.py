@@ -1,4 +1,4 @@
-"""A checkpoint and a dataset in, a verified gallery folder out; `build` is the table of contents.
+"""Builds a verified gallery folder from a checkpoint and a dataset; `build` is the table of contents.
 
 Legend: N entries, D embedding, K vector.
 """
@@ -20,11 +20,13 @@ from xray.artifact import put_in_place, require_replaceable
 from xray.checkpoint import load_checkpoint
 from xray.engine import DeviceChoice, PrecisionChoice, load_engine
 from xray.errors import DatasetError, InputError
+from xray.file_content import UNREADABLE, read_content
 from xray.gallery_files import GalleryEntry, GalleryManifest, StorageChoice
 from xray.gallery_folder import load_gallery, save_gallery
-from xray.mura import MuraRecord, fingerprint, read_mura, records_of
+from xray.mura import MuraRecord, Split, names_fingerprint, read_split, records_of
+from xray.overlap import require_disjoint
 from xray.predictor import Predictor, Prepared
-from xray.reading import read_radiograph
+from xray.reading import decode_radiograph
 from xray.scan import EmbeddingArray
 
 SHARD_SIZE = 128
@@ -56,6 +58,8 @@ class BuildOptions:
     dimension: int = 256
     """Numbers of the vectors that are searched, projected so that like lies beside like; fewer where there are few
     radiographs. 0 searches the embeddings themselves, and then nothing is known to be out of scope."""
+    allow_overlap: bool = False
+    """Go on where patients of the split are in another split of the dataset too: as neighbors of themselves."""
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -77,16 +81,22 @@ def embed_shard(embedder: Embedder, records: Sequence[MuraRecord], first_row: in
     """Embed one shard of records; those that cannot be read are named, not skipped in silence."""
     with ThreadPoolExecutor() as pool:
         outcomes = list(pool.map(lambda record: _prepared(embedder.predictor, record), records))
-    readable = [(first_row + i, item) for i, item in enumerate(outcomes) if isinstance(item, Prepared)]
-    unreadable = [(record.path, item) for record, item in zip(records, outcomes, strict=True) if isinstance(item, str)]
-    return Shard([row for row, _ in readable], embedder.embed([item for _, item in readable]), unreadable)
+    results = [result for result, _ in outcomes]
+    readable = [(first_row + i, item) for i, item in enumerate(results) if isinstance(item, Prepared)]
+    unreadable = [(record.path, item) for record, item in zip(records, results, strict=True) if isinstance(item, str)]
+    embeddings_nD = embedder.embed([item for _, item in readable])
+    return Shard([row for row, _ in readable], embeddings_nD, unreadable, [digest for _, digest in outcomes])
 
 
-def _prepared(predictor: Predictor, record: MuraRecord) -> Prepared | str:
+def _prepared(predictor: Predictor, record: MuraRecord) -> tuple[Prepared | str, str]:
+    """A radiograph, or why there is none; and the SHA-256 of the bytes that it was decoded from."""
+    digest = UNREADABLE
     try:
-        return predictor.prepare(read_radiograph(record.file))
+        data, content = read_content(record.file)
+        digest = content.digest
+        return predictor.prepare(decode_radiograph(data)), digest
     except (InputError, OSError) as error:
-        return str(error)
+        return str(error), digest
 
 
 def build(options: BuildOptions) -> GalleryManifest:
@@ -94,40 +104,52 @@ def build(options: BuildOptions) -> GalleryManifest:
 
     Raises:
         ArtifactError: the checkpoint is damaged, or the finished gallery fails its own check.
-        DatasetError: the split is empty, or nothing in it can be read.
+        DatasetError: the split is empty, nothing in it can be read, or it shares patients with another split.
         InputError: OUT is no gallery, or an unfinished one of another checkpoint lies in the way.
+        NoSpaceError: the disk is full; finished shards are kept, and so is the gallery that was there.
     """
     require_replaceable(options.out)
     checkpoint = load_checkpoint(options.checkpoint)
+    split = read_split(options.data, options.split)
+    records = records_to_index(options, split)
+    require_disjoint(options.data, options.split, split.studies, options.allow_overlap)
     engine = load_engine(checkpoint, options.device, options.precision)
     embedder = Embedder(Predictor(checkpoint.manifest, engine), options.batch)
-    records = records_to_index(options)
     plan = plan_of(options, checkpoint.manifest.id, records)
     workplace = Workplace.open(options.out, plan)
-    starts = range(0, len(records), SHARD_SIZE)
-    if workplace.has(0):
-        print("going on with the shards of a builder that was stopped")
-    with tqdm(total=len(records), desc="embedding", unit="img") as bar:
-        for number, start in enumerate(starts):
-            shard_records = records[start : start + SHARD_SIZE]
-            if not workplace.has(number):
-                workplace.put(number, embed_shard(embedder, shard_records, start))
-            bar.update(len(shard_records))
-    shards = [workplace.get(number) for number in range(len(starts))]
+    shards = embed_missing(workplace, embedder, records)
     manifest = assemble(workplace.gallery, plan, records, shards, options)
     check_assembled(workplace.gallery, embedder, records)
     put_in_place(workplace.gallery, options.out)
     workplace.clear()
+    if split.remark:
+        print(split.remark)
     return manifest
 
 
-def records_to_index(options: BuildOptions) -> list[MuraRecord]:
+def embed_missing(workplace: Workplace, embedder: Embedder, records: Sequence[MuraRecord]) -> list[Shard]:
+    """All shards of the records; those that an earlier builder left are taken where their files are unchanged."""
+    starts, kept = range(0, len(records), SHARD_SIZE), 0
+    with tqdm(total=len(records), desc="embedding", unit="img") as bar:
+        for number, start in enumerate(starts):
+            shard_records = records[start : start + SHARD_SIZE]
+            if workplace.has(number, [record.file for record in shard_records]):
+                kept += 1
+            else:
+                workplace.put(number, embed_shard(embedder, shard_records, start))
+            bar.update(len(shard_records))
+    if kept:
+        print(f"{kept} of {len(starts)} shards are those of a builder that was stopped")
+    return [workplace.get(number) for number in range(len(starts))]
+
+
+def records_to_index(options: BuildOptions, split: Split) -> list[MuraRecord]:
     """The images of the split that `--only` asks for.
 
     Raises:
         DatasetError: there is none.
     """
-    records = records_of(read_mura(options.data, options.split))
+    records = records_of(split.studies)
     if options.only == "abnormal":
         records = [record for record in records if record.label == "abnormal"]
     if not records:
@@ -138,7 +160,7 @@ def records_to_index(options: BuildOptions) -> list[MuraRecord]:
 def plan_of(options: BuildOptions, checkpoint_id: str, records: Sequence[MuraRecord]) -> Plan:
     """What decides the content of the gallery."""
     dataset = records[0].path.split("/", 1)[0]
-    return Plan(checkpoint_id, dataset, options.split, options.only, fingerprint(records), SHARD_SIZE)
+    return Plan(checkpoint_id, dataset, options.split, options.only, names_fingerprint(records), SHARD_SIZE)
 
 
 def assemble(

@@ -1,4 +1,4 @@
-"""Embeddings of finished batches on disk, so that a builder that was killed goes on where it stood.
+"""Keeps the embeddings of finished batches on disk, so that a builder that was killed goes on where it stood.
 
     .GALLERY.building/plan.json          what is being built; another plan never mixes with these shards
     .GALLERY.building/00000.safetensors  the embeddings of one shard of records, and what could not be read
@@ -7,6 +7,7 @@ Legend: n readable records of a shard, D embedding.
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from safetensors.numpy import save_file
 
 from xray.artifact import replaced_at_once
 from xray.errors import ArtifactError, InputError
+from xray.file_content import digests
+from xray.preprocess import PREPROCESS_VERSION
 from xray.scan import EmbeddingArray
 
 PLAN = "plan.json"
@@ -24,7 +27,10 @@ PLAN = "plan.json"
 
 @dataclass(frozen=True)
 class Plan:
-    """What decides a gallery's content; `fingerprint` is over the paths and labels to be indexed."""
+    """What decides which shards a gallery has; `fingerprint` is over the paths and labels to be indexed.
+
+    What the files hold is noted in each shard, so that a file that changes costs its own shard only.
+    """
 
     checkpoint: str
     dataset: str
@@ -42,11 +48,13 @@ class Shard:
         rows: which records were read, counted from the start of the dataset.
         embeddings_nD: float32, one for each of `rows`.
         unreadable: dataset path and reason of each record that was not.
+        digests: SHA-256 of the file of each record, as it was read.
     """
 
     rows: list[int]
     embeddings_nD: EmbeddingArray
     unreadable: list[tuple[str, str]]
+    digests: list[str]
 
 
 @dataclass(frozen=True)
@@ -79,32 +87,49 @@ class Workplace:
         """Where the gallery is put together and checked before it takes its place."""
         return self.folder / "gallery"
 
-    def has(self, number: int) -> bool:
-        return self._file(number).exists()
+    def has(self, number: int, files: Sequence[Path]) -> bool:
+        """Whether a shard is there, whole, and made of these files as they are now, by this version's preprocessing."""
+        if not self._file(number).exists():
+            return False
+        try:
+            return self.get(number).digests == digests(files)
+        except ArtifactError:
+            return False
 
     def put(self, number: int, shard: Shard) -> None:
-        """Store a shard in one step: it is there whole or not at all."""
-        facts = {"rows": msgspec.json.encode(shard.rows), "unreadable": msgspec.json.encode(shard.unreadable)}
+        """Store a shard in one step: it is there whole or not at all.
+
+        Raises:
+            NoSpaceError: the disk is full; the shards that are there are kept.
+        """
+        facts = {
+            "rows": shard.rows,
+            "unreadable": shard.unreadable,
+            "digests": shard.digests,
+            "preprocess_version": PREPROCESS_VERSION,
+        }
+        written = {name: msgspec.json.encode(fact).decode() for name, fact in facts.items()}
         with replaced_at_once(self._file(number)) as partial:
-            save_file(
-                {"embeddings": shard.embeddings_nD}, partial, {name: text.decode() for name, text in facts.items()}
-            )
+            save_file({"embeddings": shard.embeddings_nD}, partial, written)
 
     def get(self, number: int) -> Shard:
         """Read a shard back.
 
         Raises:
-            ArtifactError: the file is damaged.
+            ArtifactError: the file is damaged or of another version's preprocessing.
         """
         try:
             with safe_open(self._file(number), framework="numpy") as stored:
                 facts = stored.metadata()
+                if msgspec.json.decode(facts["preprocess_version"]) != PREPROCESS_VERSION:
+                    raise ArtifactError(f"{self._file(number)} is of another version; remove it and start again.")
                 return Shard(
                     msgspec.json.decode(facts["rows"], type=list[int]),
                     np.asarray(stored.get_tensor("embeddings"), np.float32),
                     msgspec.json.decode(facts["unreadable"], type=list[tuple[str, str]]),
+                    msgspec.json.decode(facts["digests"], type=list[str]),
                 )
-        except SafetensorError as error:
+        except (SafetensorError, KeyError, TypeError, msgspec.MsgspecError) as error:
             raise ArtifactError(f"{self._file(number)} is damaged: {error}; remove it and start again.") from error
 
     def clear(self) -> None:

@@ -1,6 +1,5 @@
 """`python -m training train|average|calibrate|evaluate|compare|check-engine|quantize|import-checkpoint`."""
 
-import sys
 from typing import Annotated
 
 import tyro
@@ -14,7 +13,7 @@ from training.import_original import ImportOptions, import_original
 from training.options import TrainOptions
 from training.quantize import QuantizeOptions, quantize
 from training.train import train
-from xray.errors import XrayError
+from xray.command_line import ending_in_one_line
 from xray.quantized import QUANTIZED
 
 Options = (
@@ -40,7 +39,7 @@ Command = (
 
 
 def main() -> None:
-    try:
+    with ending_in_one_line():
         options: Options = tyro.cli(Command, prog="python -m training")
         match options:
             case TrainOptions():
@@ -62,8 +61,6 @@ def main() -> None:
                 print(f"int8: {options.checkpoint / QUANTIZED}")
             case ImportOptions():
                 print(f"checkpoint {import_original(options).id}: {options.out}")
-    except (XrayError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

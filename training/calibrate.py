@@ -14,6 +14,7 @@ from xray.checkpoint import CheckpointManifest, load_checkpoint
 from xray.engine import DeviceChoice, PrecisionChoice, load_engine
 from xray.errors import DatasetError, InputError
 from xray.mura import Study, read_mura, records_of
+from xray.overlap import require_disjoint
 from xray.predictor import Predictor
 
 ERROR_RATE = 0.1
@@ -34,6 +35,8 @@ class CalibrateOptions:
     device: DeviceChoice = "auto"
     precision: PrecisionChoice = "auto"
     """The network's arithmetic on a CPU; `auto` is what the service takes on this machine."""
+    allow_overlap: bool = False
+    """Go on where patients of the split are in another split of the dataset too."""
 
     def __post_init__(self) -> None:
         if not 0 < self.error_rate < 0.5:
@@ -45,9 +48,10 @@ def calibrate(options: CalibrateOptions) -> CheckpointManifest:
 
     Raises:
         ArtifactError: the checkpoint is damaged.
-        DatasetError: images cannot be read, or one class is missing.
+        DatasetError: images cannot be read, one class is missing, or another split has some of the patients.
     """
     studies = read_mura(options.data, options.split)
+    require_disjoint(options.data, options.split, studies, options.allow_overlap)
     require_readable(records_of(studies))
     manifest = calibrated(options, studies)
     write_manifest(options.checkpoint, manifest)

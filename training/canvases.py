@@ -1,4 +1,4 @@
-"""A dataset's radiographs in, the network's inputs out: decoded once, kept in one file, read from there in every epoch.
+"""Decodes a dataset's radiographs once and keeps the network's inputs in one file, from which every epoch reads.
 
     RUN/canvases/pixels.u8       uint8 (N, S, S), in the order of the records
     RUN/canvases/manifest.json   of which radiographs, how they were made, and the way back from each
@@ -6,7 +6,8 @@
 Legend: N records, S canvas side.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +15,25 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from xray.artifact import read_manifest, write_manifest, written_whole
+from xray.artifact import read_manifest, reserve, write_manifest, written_whole
+from xray.dataset_files import SHOWN
 from xray.errors import ArtifactError, DatasetError, InputError
-from xray.mura import SHOWN, MuraRecord, fingerprint
-from xray.preprocess import Placement, PreprocessSpec, preprocess
+from xray.file_content import Content, is_unchanged, read_content
+from xray.mura import MuraRecord
+from xray.preprocess import PREPROCESS_VERSION, Placement, PreprocessSpec, preprocess
 from xray.radiograph import PixelArray
-from xray.reading import read_radiograph
+from xray.reading import decode_radiograph
 
 PIXELS = "pixels.u8"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Source:
+    """A radiograph's file as it was decoded, and where the radiograph lies on its canvas."""
+
+    content: Content
+    placement: Placement
 
 
 @dataclass(frozen=True)
@@ -30,13 +41,13 @@ class CanvasManifest:
     """What the pixels are of.
 
     Attributes:
-        fingerprint: over the paths and targets of the radiographs.
-        placements: of each radiograph on its canvas, by the dataset's path; their order is that of the pixels.
+        preprocess_version: of the code that made them.
+        sources: by the dataset's path; their order is that of the pixels.
     """
 
-    fingerprint: str
     preprocess: PreprocessSpec
-    placements: dict[str, Placement]
+    preprocess_version: int
+    sources: dict[str, Source]
     schema_version: int = SCHEMA_VERSION
 
 
@@ -45,38 +56,53 @@ class Canvases:
 
     def __init__(self, folder: Path) -> None:
         manifest = read_manifest(folder, CanvasManifest)
-        self.manifest, self._rows = manifest, {path: row for row, path in enumerate(manifest.placements)}
+        self.manifest, self._rows = manifest, {path: row for row, path in enumerate(manifest.sources)}
         side = manifest.preprocess.size
         self._pixels_NSS = np.memmap(folder / PIXELS, np.uint8, "r", shape=(len(self._rows), side, side))
 
     def __getitem__(self, path: str) -> tuple[PixelArray, Placement]:
         """The canvas (1, S, S) and the way back."""
-        return self._pixels_NSS[self._rows[path]][np.newaxis], self.manifest.placements[path]
+        return self._pixels_NSS[self._rows[path]][np.newaxis], self.manifest.sources[path].placement
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """SHA-256 of each radiograph's file as it was decoded, by path."""
+        return {path: source.content.digest for path, source in self.manifest.sources.items()}
+
+    def are_of(self, records: Sequence[MuraRecord], spec: PreprocessSpec) -> bool:
+        """Whether decoding these records now would give these canvases."""
+        made = self.manifest.preprocess, self.manifest.preprocess_version
+        if made != (spec, PREPROCESS_VERSION) or self._rows.keys() != {record.path for record in records}:
+            return False
+        with ThreadPoolExecutor() as pool:
+            return all(pool.map(self._is_unchanged, records))
+
+    def _is_unchanged(self, record: MuraRecord) -> bool:
+        return is_unchanged(record.file, self.manifest.sources[record.path].content)
 
 
 def decode_once(records: Sequence[MuraRecord], spec: PreprocessSpec, folder: Path) -> Canvases:
-    """Decode every radiograph, unless the folder has them.
+    """Decode every radiograph, unless the folder has them and no file has changed.
 
     Raises:
         DatasetError: counts the images that cannot be read, names the first few and says what is wrong with each.
+        NoSpaceError: the canvases do not fit on the disk; what the folder had is kept.
     """
     kept = _kept(folder)
-    if kept and (kept.manifest.fingerprint, kept.manifest.preprocess) == (fingerprint(records), spec):
+    if kept and kept.are_of(records, spec):
         return kept
     with written_whole(folder) as partial:
-        shape = (len(records), spec.size, spec.size)
-        pixels_NSS = np.memmap(partial / PIXELS, np.uint8, "w+", shape=shape)
-        outcomes = _all_decoded(records, spec, pixels_NSS)
+        reserve(partial / PIXELS, len(records) * spec.size**2)
+        outcomes = _all_decoded(records, spec, partial / PIXELS)
         faults = [outcome for outcome in outcomes if isinstance(outcome, str)]
         if faults:
             raise DatasetError(unreadable(faults, len(records)))
-        placements = {
+        sources = {
             record.path: outcome
             for record, outcome in zip(records, outcomes, strict=True)
-            if isinstance(outcome, Placement)
+            if isinstance(outcome, Source)
         }
-        pixels_NSS.flush()
-        write_manifest(partial, CanvasManifest(fingerprint(records), spec, placements))
+        write_manifest(partial, CanvasManifest(spec, PREPROCESS_VERSION, sources))
     return Canvases(folder)
 
 
@@ -93,18 +119,29 @@ def unreadable(faults: Sequence[str], count: int) -> str:
     return f"{len(faults)} of {count} images cannot be read:\n  " + "\n  ".join(faults[:SHOWN])
 
 
-def _all_decoded(
-    records: Sequence[MuraRecord], spec: PreprocessSpec, pixels_NSS: "np.memmap[tuple[int, ...], np.dtype[np.uint8]]"
-) -> list[Placement | str]:
-    """Fill the pixels; the placement of each radiograph, or what is wrong with it."""
+def _all_decoded(records: Sequence[MuraRecord], spec: PreprocessSpec, pixels: Path) -> list[Source | str]:
+    """Fill the file of pixels; each radiograph's source, or what is wrong with it.
 
-    def decode(row: int) -> Placement | str:
-        try:
-            canvas_1SS, placement = preprocess(read_radiograph(records[row].file), spec)
-        except (InputError, OSError) as error:
-            return f"{records[row].path}: {error}"
-        pixels_NSS[row] = canvas_1SS[0]
-        return placement
+    The file is written to, not mapped: on a full disk a write fails, where a mapped page would end the process.
+    """
 
-    with ThreadPoolExecutor() as pool:
+    size = spec.size**2
+    with pixels.open("r+b", buffering=0) as stream, ThreadPoolExecutor() as pool:
+
+        def decode(row: int) -> Source | str:
+            try:
+                data, content = read_content(records[row].file)
+                canvas_1SS, placement = preprocess(decode_radiograph(data), spec)
+            except (InputError, OSError) as error:
+                return f"{records[row].path}: {error}"
+            _write_at(stream.fileno(), canvas_1SS.tobytes(), row * size)
+            return Source(content, placement)
+
         return list(tqdm(pool.map(decode, range(len(records))), total=len(records), desc="decoding", unit="img"))
+
+
+def _write_at(descriptor: int, data: bytes, offset: int) -> None:
+    """Write all of it; one call may write less."""
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written

@@ -1,4 +1,4 @@
-"""Two checkpoints and a split in, whether the second is better out, and by how much for sure."""
+"""Tells whether a second checkpoint is better than a first, and by how much for sure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from training.predictions import predict_all, sample_of
 from xray.checkpoint import load_checkpoint
 from xray.engine import DeviceChoice, load_engine
 from xray.mura import Study, read_mura, records_of
+from xray.overlap import require_disjoint
 from xray.predictor import Predictor
 
 
@@ -28,6 +29,8 @@ class CompareOptions:
     split: str = "valid"
     device: DeviceChoice = "auto"
     resamples: int = RESAMPLES
+    allow_overlap: bool = False
+    """Go on where patients of the split are in another split of the dataset too."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,10 @@ def compare(options: CompareOptions) -> Gain:
 
     Raises:
         ArtifactError: a checkpoint is damaged.
-        DatasetError: the split is empty, or images cannot be read.
+        DatasetError: the split is empty, images cannot be read, or another split has some of the patients.
     """
     studies = read_mura(options.data, options.split)
+    require_disjoint(options.data, options.split, studies, options.allow_overlap)
     require_readable(records_of(studies))
     (first, first_game), (second, second_game) = (
         _measured(folder, studies, options) for folder in (options.first, options.second)

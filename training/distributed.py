@@ -1,4 +1,4 @@
-"""One process or several under `torchrun`: who we are, and the little that processes tell each other."""
+"""One process or several under `torchrun`, and the little that they tell each other."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +38,14 @@ class Processes:
         shared = torch.tensor(values, dtype=torch.float64, device=self.device)
         distributed.broadcast(shared, src=0)
         return [float(value) for value in shared]
+
+    def mean(self, value: float) -> float:
+        """The mean of a value over all ranks, on every rank; not finite if it is not on any of them."""
+        if self.count == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(total)
+        return float(total) / self.count
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A checkpoint and a split in, figures with intervals, tables and a page out.
+"""Measures a checkpoint on a split: figures with intervals, tables and a page.
 
 Probabilities come from the same `Predictor` as the service's, so they are the service's.
 """
@@ -11,20 +11,25 @@ import msgspec
 import numpy as np
 from tqdm import tqdm
 
-from training.annotations import Annotation, read_annotations
+from training.annotations import Annotation, read_annotations, say_unused
 from training.data import require_readable
 from training.evaluation import Evaluation, Row, page_of, print_evaluation, write_tables
 from training.metrics import RESAMPLES, Sample, auroc, calibration_of, figures_with_intervals
-from training.mistakes import worst_mistakes
+from training.mistakes import Mistake, worst_mistakes
 from training.neighbors import retrieval
 from training.pointing import pointing
 from training.predictions import ensembled, predict_all, sample_of
 from training.report import write_page
 from training.scoping import scoping
+from xray.artifact import replaced_together
 from xray.checkpoint import Checkpoint, load_checkpoint
+from xray.dataset_files import find_images, listing
 from xray.engine import DeviceChoice, PrecisionChoice, load_engine
+from xray.errors import DatasetError, InputError
+from xray.gallery import Gallery
 from xray.gallery_folder import load_gallery
-from xray.mura import Study, read_mura, records_of
+from xray.mura import Study, dataset_name, read_split, records_of
+from xray.overlap import require_disjoint
 from xray.predictor import Predictor, StudyPrediction
 
 OVERALL, HARDWARE_FREE = "all", "hardware-free"
@@ -52,6 +57,14 @@ class EvaluateOptions:
     """The network's arithmetic on a CPU; `auto` is what the service takes on this machine."""
     resamples: int = RESAMPLES
     """Bootstrap resamples behind each interval."""
+    allow_overlap: bool = False
+    """Go on where patients of the split are in another split of the dataset, or in the gallery of one, too."""
+
+    def __post_init__(self) -> None:
+        if self.strangers and not self.gallery:
+            raise InputError("--strangers is measured with the scope of a gallery; give --gallery too.")
+        if self.resamples < 1:
+            raise InputError(f"--resamples is {self.resamples}; give at least 1.")
 
 
 def evaluate(options: EvaluateOptions) -> Evaluation:
@@ -59,32 +72,75 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
 
     Raises:
         ArtifactError: a checkpoint or the gallery is damaged, or they do not belong together.
-        DatasetError: the split is empty, or images cannot be read; they are counted and named.
+        DatasetError: the split is empty, images cannot be read, or another split or the gallery has some of the
+            patients; they are counted and named.
+        NoSpaceError: the disk of OUT is full; the report that was there is kept.
     """
-    studies = read_mura(options.data, options.split)
+    split = read_split(options.data, options.split)
+    studies = split.studies
+    overlap = require_disjoint(options.data, options.split, studies, options.allow_overlap)
     require_readable(records_of(studies))
+    options.out.mkdir(parents=True, exist_ok=True)  # now, while nothing is lost where it cannot be
+    if options.strangers:
+        find_images(options.strangers)  # it is measured last: whatever is wrong with it shall not cost hours
     checkpoints = [load_checkpoint(folder) for folder in (options.checkpoint, *options.also)]
-    gallery = load_gallery(options.gallery, checkpoints[0].manifest.id) if options.gallery else None
+    gallery = gallery_for(options, checkpoints[0], studies)
     predictors = [predictor_of(each, options) for each in checkpoints]
     predictions = ensembled([predict_all(each, studies) for each in predictors])
     annotations = read_annotations(options.data)
+    say_unused(annotations, options.split, studies)
     evaluation = Evaluation(
         checkpoints[0].manifest,
-        options.data.resolve().name,
+        dataset_name(options.data),
         options.split,
+        dict(split.left_out),
+        overlap,
         rows_of(studies, predictions, annotations, options.resamples),
         calibration_of(sample_of(studies, predictions), options.resamples),
         pointing(studies, predictions, annotations, options.resamples),
         retrieval(studies, predictions, gallery, options.resamples) if gallery else None,
         scoping(predictions, predictors[0], gallery, options.strangers) if gallery and options.strangers else None,
     )
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_tables(options.out, studies, predictions)
-    (options.out / "metrics.json").write_bytes(msgspec.json.format(msgspec.json.encode(evaluation)))
     mistakes = worst_mistakes(studies, predictions, annotations)
-    write_page(options.out / "index.html", page_of(evaluation, sample_of(studies, predictions), mistakes))
+    write_report(options.out, evaluation, studies, predictions, mistakes)
     print_evaluation(evaluation)
     return evaluation
+
+
+def write_report(
+    folder: Path,
+    evaluation: Evaluation,
+    studies: Sequence[Study],
+    predictions: Sequence[StudyPrediction],
+    mistakes: Sequence[Mistake],
+) -> None:
+    """Write the page, the figures and the tables, all of them or none."""
+    with replaced_together(folder) as partial:
+        write_tables(partial, studies, predictions)
+        (partial / "metrics.json").write_bytes(msgspec.json.format(msgspec.json.encode(evaluation)))
+        write_page(partial / "index.html", page_of(evaluation, sample_of(studies, predictions), mistakes))
+
+
+def gallery_for(options: EvaluateOptions, checkpoint: Checkpoint, studies: Sequence[Study]) -> Gallery | None:
+    """The gallery, if one is given; in that of another split of the dataset no query may find its own patient.
+
+    Raises:
+        ArtifactError: it is damaged or another checkpoint's.
+        DatasetError: counts and names the patients of the studies who are in it.
+    """
+    if options.gallery is None:
+        return None
+    gallery = load_gallery(options.gallery, checkpoint.manifest.id)
+    dataset = studies[0].records[0].path.split("/", 1)[0]
+    if gallery.manifest.dataset != dataset or gallery.manifest.split == options.split:
+        return gallery
+    shared = sorted({entry.patient for entry in gallery.entries} & {study.patient for study in studies})
+    if shared and not options.allow_overlap:
+        raise DatasetError(
+            listing(shared, f"patients of {options.split} are in the gallery too")
+            + ". Build it without them, or go on with --allow-overlap."
+        )
+    return gallery
 
 
 def predictor_of(checkpoint: Checkpoint, options: EvaluateOptions) -> Predictor:

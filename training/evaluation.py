@@ -1,4 +1,4 @@
-"""What was measured of a checkpoint in, tables, sentences and a page out."""
+"""Writes what was measured of a checkpoint as tables, sentences and a page."""
 
 import csv
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from training.pointing import NEAR, Pointing
 from training.report import Page
 from training.scoping import Scoping
 from xray.checkpoint import CheckpointManifest
-from xray.mura import Study
+from xray.mura import Study, counted
 from xray.predictor import StudyPrediction
 
 
@@ -36,6 +36,8 @@ class Evaluation:
     """Everything that `evaluate` reports.
 
     Attributes:
+        left_out: how many files, folders and rows of the split were left out, by suffix or reason.
+        overlap: how many of its patients another split has too, by that split's name.
         pointing: where the dataset has boxes.
         retrieval: where a gallery was given.
         scoping: where images out of scope were given too.
@@ -44,6 +46,8 @@ class Evaluation:
     checkpoint: CheckpointManifest
     dataset: str
     split: str
+    left_out: dict[str, int]
+    overlap: dict[str, int]
     rows: tuple[Row, ...]
     calibration: CalibrationFigures
     pointing: Pointing | None
@@ -54,11 +58,11 @@ class Evaluation:
 def write_tables(out: Path, studies: Sequence[Study], predictions: Sequence[StudyPrediction]) -> None:
     """studies.csv and radiographs.csv: every probability that went into the figures."""
     pairs = list(zip(studies, predictions, strict=True))
-    with (out / "studies.csv").open("w", newline="") as stream:
+    with (out / "studies.csv").open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
         table.writerow(["study", "body_part", "patient", "target", "probability"])
         table.writerows([s.key, s.body_part, s.patient, s.target, p.probability] for s, p in pairs)
-    with (out / "radiographs.csv").open("w", newline="") as stream:
+    with (out / "radiographs.csv").open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
         table.writerow(["path", "study", "target", "logit", "probability"])
         for study, prediction in pairs:
@@ -102,6 +106,9 @@ def remarks(evaluation: Evaluation) -> list[str]:
             f"scope: {scope.refused:.3f} of the radiographs refused, {scope.strangers_refused:.3f} of "
             f"{scope.strangers} strangers; AUROC of the distance {scope.auroc:.3f}"
         )
+    if evaluation.left_out:
+        lines.append(f"left out of {evaluation.split}: {counted(evaluation.left_out)}")
+    lines += [f"{count} patients are in {other} too" for other, count in evaluation.overlap.items()]
     return lines
 
 

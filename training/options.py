@@ -15,8 +15,8 @@ from xray.preprocess import MAX_SIZE, MIN_SIZE, Framing, PreprocessSpec
 
 Precision = Literal["auto", "bfloat16", "float32"]
 
-MACHINE_ONLY = frozenset({"data", "out", "device", "workers", "save_minutes"})
-"""Options that say where a run happens, not what it computes: they may change when it is resumed."""
+MACHINE_ONLY = frozenset({"data", "out", "device", "workers", "save_minutes", "allow_overlap"})
+"""Options that do not decide what a run computes: they may change when it is resumed."""
 LARGEST_STRIDE = 32
 """Pixels per cell of the coarsest map."""
 
@@ -84,6 +84,8 @@ class TrainOptions:
     """Processes that decode radiographs beside the training process; 0 decodes in it."""
     save_minutes: float = 5.0
     """Minutes between savings of the run's state within an epoch."""
+    allow_overlap: bool = False
+    """Go on where patients of train or valid are in another split of the dataset too."""
 
     def __post_init__(self) -> None:
         at_least = {

@@ -12,6 +12,7 @@ from xray.checkpoint import Checkpoint, load_checkpoint
 from xray.equality import LIMITS, Comparison
 from xray.errors import ArtifactError, InputError
 from xray.mura import MuraRecord, read_mura, records_of
+from xray.overlap import require_disjoint
 from xray.quantized import GRAPH, QUANTIZED, WEIGHTS, QuantizedManifest, require_processor
 
 ROOM = 2 / 3
@@ -32,6 +33,8 @@ class QuantizeOptions:
     """Radiographs to pass the gate on: others than those of the ranges."""
     images: int = 300
     """How many radiographs of the split the ranges are taken from."""
+    allow_overlap: bool = False
+    """Go on where patients of the gate are in another split of the dataset too."""
 
     def __post_init__(self) -> None:
         if self.images < 2:
@@ -55,7 +58,8 @@ def quantize(options: QuantizeOptions) -> QuantizedManifest:
     Raises:
         InputError: NNCF is not installed, or this processor's int8 is not what others compute.
         ArtifactError: the checkpoint is damaged, or nothing that was tried passes the gate; nothing is written.
-        DatasetError: images cannot be read, or one class is missing among those of the gate.
+        DatasetError: images cannot be read, one class is missing among those of the gate, or another split has some of
+            its patients.
     """
     require_processor()
     from training.int8 import NNCF_VERSION, parts_of
@@ -65,7 +69,9 @@ def quantize(options: QuantizeOptions) -> QuantizedManifest:
     require_replaceable(target)
     checkpoint = load_checkpoint(options.checkpoint)
     calibration = sample(records_of(read_mura(options.data, options.split)), options.images)
-    gate = records_of(read_mura(options.data, options.gate))
+    studies = read_mura(options.data, options.gate)
+    require_disjoint(options.data, options.gate, studies, options.allow_overlap)
+    gate = records_of(studies)
     require_readable([*calibration, *gate])
     trial = Trial(checkpoint, calibration, reference_for(checkpoint, gate))
     with written_whole(target) as partial:

@@ -1,4 +1,4 @@
-"""Results in, pictures and pages out."""
+"""Draws results as pictures and pages."""
 
 import base64
 import io
@@ -35,7 +35,7 @@ def draw_history(history: Sequence[EpochResult], file: Path) -> None:
     rates.semilogy(epochs, [result.learning_rate for result in history])
     for axes, title in ((losses, "loss"), (areas, "validation AUROC"), (rates, "learning rate")):
         axes.set(title=title, xlabel="epoch")
-    figure.savefig(file)
+    figure.savefig(file, format="png")
 
 
 @dataclass(frozen=True)

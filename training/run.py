@@ -1,5 +1,6 @@
-"""Options in, everything a training run works with out: its studies, its network, its optimizer, its equals."""
+"""Wires everything a training run works with: its studies, its network, its optimizer, its processes."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training.annotations import FILE, Annotation, read_annotations
+from training.annotations import FILE, Annotation, annotations_fingerprint, read_annotations, say_unused
 from training.canvases import Canvases, decode_once
 from training.data import Feed, StudyBags, Views
 from training.distributed import Processes
@@ -18,7 +19,11 @@ from training.sampling import drawing_chances, loss_weights
 from xray.checkpoint import load_checkpoint
 from xray.errors import ArtifactError, DatasetError, InputError
 from xray.model import XrayDenseNet, load_imagenet_weights
-from xray.mura import Study, fingerprint, read_mura, records_of
+from xray.mura import Study, fingerprint, read_split, records_of
+from xray.overlap import require_disjoint
+from xray.preprocess import PREPROCESS_VERSION
+
+log = logging.getLogger(__name__)
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -33,6 +38,7 @@ class Run:
     validation: list[Study]
     training_feed: Feed
     validation_feed: Feed
+    views: Views
     model: XrayDenseNet
     optimizer: torch.optim.Optimizer
     average: AveragedModel | None
@@ -47,17 +53,25 @@ class Run:
     @property
     def recipe(self) -> dict[str, object]:
         """All that decides the result: options, data and number of processes; compared when the run is resumed."""
-        data = {
-            "training data": fingerprint(records_of(self.training)),
-            "validation data": fingerprint(records_of(self.validation)),
+        data: dict[str, object] = {
+            "training data": self.fingerprint_of(self.training),
+            "validation data": self.fingerprint_of(self.validation),
+            "annotations": annotations_fingerprint(self.views.annotations),
+            "version of the preprocessing": PREPROCESS_VERSION,
         }
         return self.options.recipe | data | {"processes": self.processes.count}
+
+    def fingerprint_of(self, studies: Sequence[Study]) -> str:
+        """Of the studies as they were decoded."""
+        return fingerprint(records_of(studies), self.views.canvases.digests)
 
 
 def start(options: TrainOptions, processes: Processes) -> Run:
     """Read the dataset, check every image and build the network."""
-    training, validation = (_split(options.data, name) for name in ("train", "valid"))
+    training, validation = (_split(options, name, processes.leads) for name in ("train", "valid"))
     annotations = read_annotations(options.data)
+    if processes.leads:
+        say_unused(annotations, "train", training)
     if options.window or options.box_loss:
         _require_boxes(training, annotations)
     views = Views(canvases_for(options, processes, [*training, *validation]), annotations)
@@ -67,7 +81,7 @@ def start(options: TrainOptions, processes: Processes) -> Run:
     )
     average = averaged(model, options.ema) if options.ema else None
     feeds = _training_feed(training, views, options), _validation_feed(validation, views, options)
-    return Run(options, processes, training, validation, *feeds, model, optimizer, average)
+    return Run(options, processes, training, validation, *feeds, views, model, optimizer, average)
 
 
 def _training_feed(studies: Sequence[Study], views: Views, options: TrainOptions) -> Feed:
@@ -141,8 +155,13 @@ def _require_boxes(studies: Sequence[Study], annotations: Mapping[str, Annotatio
         )
 
 
-def _split(data: Path, name: str) -> list[Study]:
-    studies = read_mura(data, name)
-    if len({study.target for study in studies}) < 2:
-        raise DatasetError(f"{data / name} holds studies of one class only; both are needed.")
-    return studies
+def _split(options: TrainOptions, name: str, leads: bool) -> list[Study]:
+    """The studies of a split; the process that leads says what is left out of them and what other splits share."""
+    split = read_split(options.data, name)
+    if len({study.target for study in split.studies}) < 2:
+        raise DatasetError(f"{options.data / name} holds studies of one class only; both are needed.")
+    if leads:
+        if split.remark:
+            log.warning(split.remark)
+        require_disjoint(options.data, name, split.studies, options.allow_overlap)
+    return split.studies

@@ -1,4 +1,4 @@
-"""Limbs, and images of anything else, in; how well the scope tells them apart out."""
+"""Measures how well the scope tells limbs from images of anything else."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from training.metrics import auroc
+from xray.dataset_files import find_images
 from xray.errors import InputError
 from xray.gallery import Gallery
-from xray.mura import IMAGE_SUFFIXES
 from xray.predictor import Prediction, Predictor, StudyPrediction
 from xray.reading import read_radiograph
 
@@ -36,7 +36,7 @@ def scoping(
 ) -> Scoping | None:
     """Measure on every image below a folder; None where there is none that can be read."""
     own = np.array([distance(each, gallery) for study in predictions for each in study.radiographs])
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    files = find_images(folder).images.values()
     strangers = np.array([found for file in files if (found := _stranger(file, predictor, gallery)) is not None])
     if not len(strangers):
         return None
@@ -52,5 +52,5 @@ def distance(prediction: Prediction, gallery: Gallery) -> float:
 def _stranger(file: Path, predictor: Predictor, gallery: Gallery) -> float | None:
     try:
         return distance(predictor.predict([read_radiograph(file)]).radiographs[0], gallery)
-    except InputError:
+    except (InputError, OSError):
         return None

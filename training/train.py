@@ -1,4 +1,4 @@
-"""Studies in, the best and the last checkpoint out; `train` is the table of contents."""
+"""Trains on studies and writes the best and the last checkpoint; `train` is the table of contents."""
 
 import math
 import time
@@ -25,7 +25,7 @@ from training.state import EpochResult, Progress, load_state, save_state
 from xray.artifact import replaced_at_once, write_manifest
 from xray.checkpoint import Checkpoint, CheckpointManifest, TrainingData, load_checkpoint, save_checkpoint
 from xray.errors import InputError
-from xray.mura import fingerprint, records_of
+from xray.mura import dataset_name, records_of
 
 
 def train(options: TrainOptions) -> None:
@@ -73,7 +73,7 @@ def train_one_epoch(run: Run, network: nn.Module, progress: Progress) -> Progres
         bar.set_description(f"epoch {progress.epoch + 1}/{options.epochs}")
         for batch in run.training_feed.batches(own):
             rate = _set_rate(run, progress, len(plan))
-            progress = progress.after_step(_finite(train_one_step(run, network, batch), progress))
+            progress = progress.after_step(train_one_step(run, network, batch, progress))
             bar.update()
             bar.set_postfix(loss=f"{progress.loss_sum / progress.step:.4f}", rate=f"{rate:.1e}")
             if processes.leads and time.monotonic() - saved > 60 * options.save_minutes:
@@ -82,31 +82,48 @@ def train_one_epoch(run: Run, network: nn.Module, progress: Progress) -> Progres
     return progress
 
 
-def train_one_step(run: Run, network: nn.Module, bags: Bags) -> float:
-    """Forward, backward, update; the loss of the batch."""
+def train_one_step(run: Run, network: nn.Module, bags: Bags, progress: Progress) -> float:
+    """Forward, backward, update; the loss of the batch, which is the mean over all processes.
+
+    Raises:
+        InputError: the loss or the gradient is no number. All processes raise it, and the weights are as they were.
+    """
     bags = bags.to(run.processes.device)
     with _autocast(run):
         output = network(bags.pixels_N1SS)
     loss = total_loss(output, bags, run.options)
+    mean_loss = _finite(run.processes.mean(float(loss.detach())), "loss", progress)
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+    # The gradient is the mean over all processes, so that all of them find the same.
+    _finite(float(gradient_norm(run.model)), "gradient", progress)
     run.optimizer.step()
     if run.average:
         run.average.update_parameters(run.model)
-    return float(loss.detach())
+    return mean_loss
+
+
+def gradient_norm(model: nn.Module) -> torch.Tensor:
+    """Length of the gradient over all parameters that have one; a scalar."""
+    return torch.nn.utils.get_total_norm([each.grad for each in model.parameters() if each.grad is not None])
 
 
 def summarise(run: Run, progress: Progress) -> EpochResult:
-    """Validate on rank 0, and tell every rank."""
+    """Validate on rank 0, and tell every rank.
+
+    Raises:
+        InputError: the validation loss is no number; all processes raise it.
+    """
     values = validate(run) if run.processes.leads else [0.0, 0.0, 0.0]
     loss, area, threshold = run.processes.share(values)
+    _finite(loss, "validation loss", progress)
     rate = float(run.optimizer.param_groups[0]["lr"])
     return EpochResult(progress.epoch, rate, progress.loss_sum / progress.step, loss, area, threshold)
 
 
 @torch.inference_mode()
 def validate(run: Run) -> list[float]:
-    """Loss, AUROC and Youden's threshold over the validation studies."""
+    """Loss, AUROC and Youden's threshold over the validation studies; not numbers where the network gives none."""
     size = run.options.batch_studies
     draws = [Draw(0, place, place) for place in range(len(run.validation))]
     batches = [draws[start : start + size] for start in range(0, len(draws), size)]
@@ -119,6 +136,8 @@ def validate(run: Run) -> list[float]:
             output = run.kept(batch.pixels_N1SS)
         total += float(total_loss(output, batch, run.options)) * len(batch.views)
         probabilities += study_logits(output, batch.views, run.options.study_pooling).sigmoid().tolist()
+    if not np.isfinite(probabilities).all():
+        return [math.nan] * 3
     targets = [study.target for study in run.validation]
     threshold = youden_threshold(np.array(targets), np.array(probabilities))
     return [total / len(targets), auroc(targets, probabilities), threshold]
@@ -133,7 +152,9 @@ def write(run: Run, progress: Progress) -> None:
         preprocess=options.preprocess,
         map_spec=options.map_spec,
         study_pooling=options.study_pooling,
-        training_data=TrainingData(options.data.resolve().name, len(run.training), len(records), fingerprint(records)),
+        training_data=TrainingData(
+            dataset_name(options.data), len(run.training), len(records), run.fingerprint_of(run.training)
+        ),
         metrics={"epoch": result.epoch + 1, "valid_study_auroc": result.validation_auroc},
         thresholds={"default": result.threshold},
     )
@@ -142,7 +163,8 @@ def write(run: Run, progress: Progress) -> None:
         save_checkpoint(options.out / name, Checkpoint(run.kept, manifest), options.storage)
     with replaced_at_once(options.out / "history.json") as partial:
         partial.write_bytes(msgspec.json.format(msgspec.json.encode(progress.history)))
-    draw_history(progress.history, options.out / "history.png")
+    with replaced_at_once(options.out / "history.png") as partial:
+        draw_history(progress.history, partial)
     save_state(run, progress)
     print(
         f"epoch {result.epoch + 1}: training loss {result.training_loss:.4f}, "
@@ -163,11 +185,11 @@ def multiplies_in_bfloat16(device: str) -> bool:
     return device == "cuda" or any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
 
 
-def _finite(loss: float, progress: Progress) -> float:
-    if math.isfinite(loss):
-        return loss
+def _finite(value: float, name: str, progress: Progress) -> float:
+    if math.isfinite(value):
+        return value
     raise InputError(
-        f"The loss became {loss} in epoch {progress.epoch + 1}, step {progress.step + 1}; give a lower "
+        f"The {name} became {value} in epoch {progress.epoch + 1}, step {progress.step + 1}; give a lower "
         "--learning-rate or --precision float32, and another --out."
     )
 

@@ -1,6 +1,7 @@
 """Folders that are either whole or not there: written aside, manifest last, then renamed; checked when read."""
 
 import dataclasses
+import errno
 import hashlib
 import os
 import shutil
@@ -11,10 +12,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from xray.errors import ArtifactError, InputError
+from xray.errors import ArtifactError, InputError, NoSpaceError
 
 MANIFEST = "manifest.json"
 READABLE_BY_ALL = 0o644
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""A full disk, a quota, and a limit on the size of a file."""
 ManifestT = TypeVar("ManifestT")
 
 
@@ -39,16 +42,55 @@ def written_whole(target: Path) -> Iterator[Path]:
 
     Raises:
         InputError: `target` is there and is no artifact.
+        NoSpaceError: the disk is full; `target` is as it was.
     """
     require_replaceable(target)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
-        yield partial
-        put_in_place(partial, target)
+        with naming_a_full_disk(target):
+            partial.mkdir(parents=True)
+            yield partial
+            put_in_place(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def naming_a_full_disk(target: Path) -> Iterator[None]:
+    """Raise NoSpaceError for whatever the block raises when the disk of `target` is full.
+
+    Libraries have errors of their own for it, and all of them quote the operating system.
+    """
+    try:
+        yield
+    except NoSpaceError:
+        raise
+    except Exception as error:
+        if reason := _no_space(error):
+            raise NoSpaceError(
+                f"{reason}: {target} cannot be written. Free space on its disk, or write to another one; what "
+                "was there before is kept."
+            ) from error
+        raise
+
+
+def reserve(file: Path, size: int) -> None:
+    """Create a file of `size` bytes, all of which the disk has set aside.
+
+    Raises:
+        NoSpaceError: the disk has not that much left; the message says how much is needed.
+    """
+    with file.open("wb") as stream:
+        try:
+            os.posix_fallocate(stream.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            raise NoSpaceError(
+                f"{error.strerror}: {file.parent.parent} needs {size / 2**20:.1f} MiB for {file.name}. Free as much "
+                "on its disk, or write to another one; what was there before is kept."
+            ) from error
 
 
 def put_in_place(finished: Path, target: Path) -> None:
@@ -60,18 +102,53 @@ def put_in_place(finished: Path, target: Path) -> None:
     shutil.rmtree(previous, ignore_errors=True)
     if target.exists():
         target.rename(previous)
-    finished.rename(target)
+    try:
+        finished.rename(target)
+    except OSError:
+        if previous.exists():
+            previous.rename(target)
+        raise
     flush_to_disk(target.parent)
     shutil.rmtree(previous, ignore_errors=True)
 
 
 @contextmanager
 def replaced_at_once(file: Path) -> Iterator[Path]:
-    """Yield a path beside `file`; what the block writes there becomes `file` in one step, and survives a power cut."""
+    """Yield a path beside `file`; what the block writes there becomes `file` in one step, and survives a power cut.
+
+    Raises:
+        NoSpaceError: the disk is full; `file` is as it was.
+    """
     partial = file.with_name(f".{file.name}.partial")
-    yield partial
-    flush_to_disk(partial)
-    os.replace(partial, file)
+    try:
+        with naming_a_full_disk(file):
+            yield partial
+            flush_to_disk(partial)
+            os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replaced_together(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder; its files take the place of those of `folder` when the block succeeds.
+
+    Raises:
+        NoSpaceError: the disk is full; the files of `folder` are as they were.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with naming_a_full_disk(folder):
+            partial.mkdir(parents=True)
+            yield partial
+            folder.mkdir(exist_ok=True)
+            for file in sorted(partial.iterdir()):
+                flush_to_disk(file)
+            for file in sorted(partial.iterdir()):
+                os.replace(file, folder / file.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def sha256(file: Path) -> str:
@@ -148,3 +225,10 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _no_space(error: Exception) -> str:
+    """What the operating system says of a full disk, if that is what an error is about."""
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return os.strerror(error.errno)
+    return next((text for text in map(os.strerror, NO_SPACE) if text in str(error)), "")

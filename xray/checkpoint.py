@@ -31,7 +31,7 @@ class TrainingData:
     """What the network has seen.
 
     Attributes:
-        fingerprint: SHA-256 over the sorted dataset paths and targets.
+        fingerprint: SHA-256 over the sorted dataset paths, targets and contents.
     """
 
     name: str

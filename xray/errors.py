@@ -8,7 +8,8 @@ XrayError
 │   ├── NoContentError           decodes, but shows nothing: constant or tiny
 │   └── OutOfScopeError          decodes, but is no radiograph of a limb
 ├── DatasetError                 a folder in MURA layout; the researcher can mend it
-└── ArtifactError                a checkpoint or gallery on disk is missing, damaged or of another kind
+├── ArtifactError                a checkpoint or gallery on disk is missing, damaged or of another kind
+└── NoSpaceError                 a disk is full
 
 Every message says what to change. Messages of `InputError` reach remote callers, so they never hold a path.
 """
@@ -48,3 +49,7 @@ class DatasetError(XrayError):
 
 class ArtifactError(XrayError):
     """A checkpoint or gallery folder is missing, damaged or does not fit."""
+
+
+class NoSpaceError(XrayError):
+    """A disk is full, or a quota or a limit on the size of a file is reached."""

@@ -101,7 +101,9 @@ def write_vectors(file: Path, vectors_ND: EmbeddingArray, storage: StorageChoice
         half = faiss.ScalarQuantizer.QT_fp16
         index = faiss.IndexScalarQuantizer(vectors_ND.shape[1], half, faiss.METRIC_INNER_PRODUCT)
     index.add(np.ascontiguousarray(vectors_ND, np.float32))
-    faiss.write_index(index, str(file))
+    file.write_bytes(
+        faiss.serialize_index(index)
+    )  # FAISS itself is silent where the end of it does not fit on the disk
 
 
 def read_vectors(file: Path) -> EmbeddingArray:

@@ -1,33 +1,35 @@
-"""A folder in MURA layout in, its studies out.
+"""Reads the studies of a folder in MURA layout.
 
     ROOT/train/XR_HAND/patient00006/study1_positive/image1.png
 
-Any `XR_*` body part, `.png`, `.jpg` and `.jpeg` are read. The labels come from MURA v1.1's
-`train_labeled_studies.csv` and `train_image_paths.csv`, or v1.0's `train.csv`, or, without a CSV, from the
-folder names.
+Any `XR_*` body part is read, and in it PNG, JPEG and DICOM files. The labels come from MURA v1.1's
+`train_labeled_studies.csv` and `train_image_paths.csv`, or v1.0's `train.csv`, or, without a CSV, from the folder
+names.
 """
 
-import csv
 import hashlib
+import logging
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Set
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from xray.dataset_files import FoundImages, find_images, listing, printable
+from xray.dataset_labels import Labels, read_labels
 from xray.errors import DatasetError
+from xray.file_content import digests
 from xray.judgement import Label
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 LABELS: tuple[Label, Label] = ("normal", "abnormal")
 """Names of the targets 0 and 1."""
-SHOWN = 5
-"""How many offending paths an error message names."""
+EMPTY_STUDIES = "study folders without an image"
 
-LAYOUT = re.compile(
-    r"(?P<split>[^/]+)/(?P<body_part>XR_\w+)/(?P<patient>patient\w+)/(?P<study>study\w+?)_(?P<label>positive|negative)/"
-    r"[^/]+$"
-)
+STUDY_LAYOUT = r"[^/]+/(?P<body_part>XR_\w+)/(?P<patient>patient\w+)/(?P<study>study\w+?)_(?P<label>positive|negative)"
+STUDY_FOLDER = re.compile(STUDY_LAYOUT)
+IMAGE_PATH = re.compile(rf"{STUDY_LAYOUT}/[^/]+")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class MuraRecord:
     """One image of a dataset.
 
     Attributes:
-        path: as the dataset writes it, rooted at the dataset's name and free of server folders.
+        path: as the dataset writes it, rooted at the dataset's name and free of server folders; always printable.
         file: where it lies on this machine.
         body_part, patient, study: read from the path, e.g. `XR_HAND`, `patient00006`, `study1`.
         target: 0 normal, 1 abnormal.
@@ -82,31 +84,84 @@ def study_key(body_part: str, patient: str, study: str) -> str:
     return f"{body_part}/{patient}/{study}"
 
 
+@dataclass(frozen=True)
+class Split:
+    """What `read_split` found.
+
+    Attributes:
+        name: of the dataset and of the split, such as `MURA-v1.1/train`.
+        studies: sorted by key, each with its images in the order of their numbers.
+        left_out: how many files, folders and rows were left out, by suffix or reason.
+        linked: how many images are one file with another one, by a hard link or as the CSV lists them.
+    """
+
+    name: str
+    studies: list[Study]
+    left_out: Mapping[str, int]
+    linked: int
+
+    @property
+    def remark(self) -> str:
+        """One line that says what was left out or counts twice; empty where nothing does."""
+        linked = f"; {self.linked} are one file with another image" if self.linked else ""
+        left_out = f"; left out: {counted(self.left_out)}" if self.left_out else ""
+        if not linked + left_out:
+            return ""
+        return f"{self.name}: {len(records_of(self.studies))} images are read{linked}{left_out}"
+
+
 def read_mura(root: Path, split: str) -> list[Study]:
-    """All studies of `root/split`, sorted by key, each with its images in the order of their numbers.
+    """The studies of `read_split`; what is left out is logged."""
+    found = read_split(root, split)
+    if found.remark:
+        log.warning(found.remark)
+    return found.studies
+
+
+def read_split(root: Path, split: str) -> Split:
+    """All studies of `root/split`. Links are followed, and a file that is reached twice counts once.
 
     Raises:
         DatasetError: no folder, no images, an image without a CSV row, a row without its image, or a label that
             contradicts the folder name. The message counts them and names the first few.
     """
-    files = _images_on_disk(root, split)
-    targets = _targets_from_csv(root, split)
-    name = root.resolve().name
-    if targets:
-        name = next(iter(targets)).split("/", 1)[0]
-        _require_same({f"{name}/{inner}" for inner in files}, targets.keys(), split)
+    found = find_images(folder_of(root, split))
+    files: Mapping[str, Path] = {f"{split}/{inner}": file for inner, file in found.images.items()}
+    labels = read_labels(root, split, files)
+    if not (files := files if labels is None else labels.files):
+        raise DatasetError(_nothing_in(root, split, found.left_out))
+    name = dataset_name(root) if labels is None else labels.dataset
     by_study: dict[str, list[MuraRecord]] = defaultdict(list)
     for inner, file in files.items():
         record = _record(f"{name}/{inner}", inner, file)
-        if targets and targets[record.path] != record.target:
-            raise DatasetError(
-                f"{record.path}: the {split} CSV says {targets[record.path]}, the folder says {record.target}."
-            )
+        _require_same_label(record, inner, split, labels)
         by_study[study_key(record.body_part, record.patient, record.study)].append(record)
     mixed = [key for key, records in by_study.items() if len({record.target for record in records}) > 1]
     if mixed:
-        raise DatasetError(_listing(mixed, "studies have a folder of each label"))
-    return [Study(tuple(by_study[key])) for key in sorted(by_study)]
+        raise DatasetError(listing(mixed, "studies have a folder of each label"))
+    left_out = found.left_out + (Counter() if labels is None else labels.left_out) + _empty_studies(found, split, files)
+    linked = found.linked + len(files) - len(found.images)
+    return Split(f"{name}/{split}", [Study(tuple(by_study[key])) for key in sorted(by_study)], left_out, linked)
+
+
+def counted(left_out: Mapping[str, int]) -> str:
+    """`2 .tif files, 1 files without suffix`."""
+    return ", ".join(f"{count} {what}" for what, count in sorted(left_out.items()))
+
+
+def folder_of(root: Path, split: str) -> Path:
+    """Raises: DatasetError: the split has no folder."""
+    folder = root / split
+    if not folder.is_dir():
+        raise DatasetError(
+            f"{printable(str(folder))} is not a folder; give the folder that holds '{split}' in MURA layout."
+        )
+    return folder
+
+
+def dataset_name(root: Path) -> str:
+    """The name of a dataset's folder as text."""
+    return printable(root.resolve().name)
 
 
 def records_of(studies: Iterable[Study]) -> list[MuraRecord]:
@@ -114,33 +169,29 @@ def records_of(studies: Iterable[Study]) -> list[MuraRecord]:
     return [record for study in studies for record in study.records]
 
 
-def fingerprint(records: Iterable[MuraRecord]) -> str:
-    """SHA-256 over the sorted dataset paths and targets: equal for equal data, wherever it lies."""
-    lines = sorted(f"{record.path},{record.target}\n" for record in records)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+def fingerprint(records: Sequence[MuraRecord], known: Mapping[str, str] | None = None) -> str:
+    """SHA-256 over the sorted dataset paths, targets and contents: equal for equal data, wherever it lies.
 
-
-def _images_on_disk(root: Path, split: str) -> dict[str, Path]:
-    """Path below `root` to file, for every image of the split."""
-    folder = root / split
-    if not folder.is_dir():
-        raise DatasetError(f"{folder} is not a folder; give the folder that holds '{split}' in MURA layout.")
-    found = sorted(
-        (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."),
-        key=_natural_order,
+    Args:
+        known: SHA-256 of each file by the record's path, where they were read already.
+    """
+    contents = [known[record.path] for record in records] if known else digests(record.file for record in records)
+    return _digest_of(
+        f"{record.path}\0{record.target}\0{digest}" for record, digest in zip(records, contents, strict=True)
     )
-    if not found:
-        raise DatasetError(f"{folder} holds no .png, .jpg or .jpeg; expected {split}/XR_*/patient*/study*_*/image*.")
-    return {path.relative_to(root).as_posix(): path for path in found}
 
 
-def _natural_order(path: Path) -> list[tuple[int, str]]:
-    """image2 before image10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.as_posix())]
+def names_fingerprint(records: Iterable[MuraRecord]) -> str:
+    """SHA-256 over the sorted dataset paths and targets, whatever the files hold."""
+    return _digest_of(f"{record.path}\0{record.target}" for record in records)
+
+
+def _digest_of(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def _record(path: str, inner: str, file: Path) -> MuraRecord:
-    parts = LAYOUT.fullmatch(inner)
+    parts = IMAGE_PATH.fullmatch(inner)
     if parts is None:
         raise DatasetError(f"{path} is not in MURA layout: SPLIT/XR_PART/patientN/studyN_positive|negative/imageN.png.")
     return MuraRecord(
@@ -148,50 +199,24 @@ def _record(path: str, inner: str, file: Path) -> MuraRecord:
     )
 
 
-def _targets_from_csv(root: Path, split: str) -> dict[str, int]:
-    """Dataset path of each image to its target; empty when the dataset has no CSV for this split."""
-    image_labels = root / f"{split}.csv"
-    if image_labels.is_file():
-        return {path: _target(value, image_labels) for path, value in _rows(image_labels, 2)}
-    study_labels, image_paths = root / f"{split}_labeled_studies.csv", root / f"{split}_image_paths.csv"
-    there = [file.is_file() for file in (study_labels, image_paths)]
-    if not any(there):
-        return {}
-    if not all(there):
-        raise DatasetError(f"{root} has one of {study_labels.name} and {image_paths.name} but not the other.")
-    by_study = {path.rstrip("/"): _target(value, study_labels) for path, value in _rows(study_labels, 2)}
-    images = [path for (path,) in _rows(image_paths, 1)]
-    without_study = [path for path in images if PurePosixPath(path).parent.as_posix() not in by_study]
-    if without_study:
-        raise DatasetError(_listing(without_study, f"of {image_paths.name} have no row in {study_labels.name}"))
-    return {path: by_study[PurePosixPath(path).parent.as_posix()] for path in images}
+def _require_same_label(record: MuraRecord, inner: str, split: str, labels: Labels | None) -> None:
+    if labels is not None and labels.targets[inner] != record.target:
+        raise DatasetError(
+            f"{record.path}: the {split} CSV says {labels.targets[inner]}, the folder says {record.target}."
+        )
 
 
-def _rows(file: Path, columns: int) -> list[list[str]]:
-    """The rows of a CSV that begin with a path; a header line is recognised and left out."""
-    with file.open(newline="", encoding="utf-8-sig") as lines:
-        rows = [row for row in csv.reader(lines) if row and "/" in row[0]]
-    short = [row[0] for row in rows if len(row) < columns]
-    if short:
-        raise DatasetError(_listing(short, f"of {file.name} have fewer than {columns} columns"))
-    return [row[:columns] for row in rows]
+def _empty_studies(found: FoundImages, split: str, files: Iterable[str]) -> Counter[str]:
+    """How many study folders hold no image that is read."""
+    with_image = {inner.rpartition("/")[0] for inner in files}
+    folders = (f"{split}/{inner}" for inner in found.folders)
+    count = sum(STUDY_FOLDER.fullmatch(folder) is not None and folder not in with_image for folder in folders)
+    return Counter({EMPTY_STUDIES: count} if count else {})
 
 
-def _target(value: str, file: Path) -> int:
-    if value.strip() not in ("0", "1"):
-        raise DatasetError(f"{file.name}: label {value!r} is neither 0 nor 1.")
-    return int(value)
-
-
-def _require_same(files: Set[str], listed: Set[str], split: str) -> None:
-    without_row = sorted(files - listed)
-    if without_row:
-        raise DatasetError(_listing(without_row, f"have no row in the {split} CSV"))
-    without_file = sorted(listed - files)
-    if without_file:
-        raise DatasetError(_listing(without_file, f"are listed in the {split} CSV but are not on disk"))
-
-
-def _listing(paths: list[str], what: str) -> str:
-    shown = ", ".join(paths[:SHOWN]) + (", …" if len(paths) > SHOWN else "")
-    return f"{len(paths)} {what}: {shown}"
+def _nothing_in(root: Path, split: str, left_out: Mapping[str, int]) -> str:
+    instead = f", but {counted(left_out)}" if left_out else ""
+    return (
+        f"{printable(str(root / split))} holds no PNG, JPEG or DICOM file{instead}; "
+        f"expected {split}/XR_*/patient*/study*_*/image*."
+    )

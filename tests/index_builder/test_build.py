@@ -1,6 +1,8 @@
 """A gallery holds exactly the dataset's readable radiographs, whatever happened to its builder on the way."""
 
 import dataclasses
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,12 +23,13 @@ from tests.phantoms import draw_phantom
 from xray.artifact import read_manifest, sha256
 from xray.checkpoint import load_checkpoint, save_checkpoint
 from xray.engine import load_engine
-from xray.errors import ArtifactError, DatasetError, InputError
+from xray.errors import ArtifactError, DatasetError, InputError, NoSpaceError
 from xray.gallery import Gallery, Wanted
 from xray.gallery_files import ENTRIES, INDEX, GalleryManifest
 from xray.gallery_folder import PROJECTION, load_gallery
 from xray.mura import read_mura, records_of
 from xray.predictor import Predictor
+from xray.preprocess import PREPROCESS_VERSION
 from xray.reading import read_radiograph
 from xray.scan import Scan
 from xray.torch_engine import TorchEngine
@@ -155,6 +158,80 @@ def test_unfinished_gallery_never_takes_in_another_checkpoints_embeddings(
     assert build(options).checkpoint == checkpoint.manifest.id
 
 
+def test_shards_of_replaced_radiographs_are_made_again_and_the_others_kept(
+    options: BuildOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = copytree(options.data, tmp_path / "Phantoms")
+    options = dataclasses.replace(options, data=root)
+    records = records_of(read_mura(root, "train"))
+    whole = records[3].file.read_bytes()
+    records[3].file.write_bytes(whole[:150])
+    start_and_kill_after(2, options)
+    records[3].file.write_bytes(whole)
+    manifest = build(options)
+    assert (manifest.count, manifest.unreadable) == (RADIOGRAPHS, ())
+    assert re.search(r"[12] of 3 shards are those of a builder that was stopped", capsys.readouterr().out)
+
+
+def test_replaced_radiograph_of_equal_size_and_time_is_embedded_again(options: BuildOptions, tmp_path: Path) -> None:
+    root = copytree(options.data, tmp_path / "Phantoms")
+    options = dataclasses.replace(options, data=root, dimension=0, precision="float32")
+    file = records_of(read_mura(root, "train"))[0].file
+    status, pixels = file.stat(), cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
+    uncompressed = [cv2.IMWRITE_PNG_COMPRESSION, 0]
+    cv2.imwrite(str(file), pixels, uncompressed)
+    size = file.stat().st_size
+    start_and_kill_after(1, options)
+    cv2.imwrite(str(file), cv2.rotate(pixels, cv2.ROTATE_180), uncompressed)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert file.stat().st_size == size
+    build(options)
+    checkpoint = load_checkpoint(options.checkpoint)
+    predictor = Predictor(checkpoint.manifest, load_engine(checkpoint, "cpu", "float32"))
+    embedding_D = predictor.predict([read_radiograph(file)]).embedding_D
+    assert loaded(options).vectors(np.array([0]))[0] == pytest.approx(embedding_D, abs=1e-4)
+
+
+def test_shards_of_another_preprocessing_are_not_taken(
+    workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workplace.put(0, Shard([], np.zeros((0, 0), np.float32), [], []))
+    assert workplace.has(0, [])
+    monkeypatch.setattr("index_builder.shards.PREPROCESS_VERSION", PREPROCESS_VERSION + 1)
+    assert not workplace.has(0, [])
+
+
+def test_patients_of_another_split_are_not_indexed_unasked(options: BuildOptions, tmp_path: Path) -> None:
+    root = copytree(options.data, tmp_path / "Phantoms")
+    copytree(root / "train/XR_HAND/patient00001", root / "valid/XR_HAND/patient00001")
+    overlapping = dataclasses.replace(options, data=root)
+    with pytest.raises(DatasetError, match=r"1 patients are in both train and valid"):
+        build(overlapping)
+    assert build(dataclasses.replace(overlapping, allow_overlap=True)).count == RADIOGRAPHS
+
+
+def test_what_is_left_out_is_printed(options: BuildOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = copytree(options.data, tmp_path / "Phantoms")
+    (root / "train/XR_HAND/patient00001/study1_negative/image2.tif").write_bytes(b"x")
+    build(dataclasses.replace(options, data=root))
+    assert f"Phantoms/train: {RADIOGRAPHS} images are read; left out: 1 .tif files" in capsys.readouterr().out
+
+
+def test_full_disk_keeps_the_shards_and_a_later_run_goes_on(
+    options: BuildOptions, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_it = dataclasses.replace(options, out=small_disk / "gallery")
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(1_300_000))
+    with pytest.raises(NoSpaceError, match=r"No space left on device: .* cannot be written"):
+        build(on_it)
+    assert not on_it.out.exists()
+    assert [path.name for path in workplace_of(on_it).glob("*.safetensors")] == ["00000.safetensors"]
+    ballast.unlink()
+    assert build(on_it).count == RADIOGRAPHS
+    assert "1 of 3 shards are those of a builder that was stopped" in capsys.readouterr().out
+
+
 def test_former_gallery_serves_until_the_new_one_is_whole(options: BuildOptions, tiny_checkpoint: Path) -> None:
     build(dataclasses.replace(options, only="abnormal"))
     start_and_kill_after(1, options)
@@ -205,13 +282,15 @@ def workplace(tmp_path: Path) -> Workplace:
 
 def test_shard_is_read_back_as_it_was_written(workplace: Workplace) -> None:
     shard = Shard(
-        [128, 130], np.random.default_rng(0).normal(size=(2, 5)).astype(np.float32), [("Drawn/a.png", "torn")]
+        [128, 130],
+        np.random.default_rng(0).normal(size=(2, 5)).astype(np.float32),
+        [("Drawn/a.png", "torn")],
+        ["ab", "cd", "ef"],
     )
     workplace.put(1, shard)
     again = workplace.get(1)
-    assert (again.rows, again.unreadable) == (shard.rows, shard.unreadable)
+    assert (again.rows, again.unreadable, again.digests) == (shard.rows, shard.unreadable, shard.digests)
     assert (again.embeddings_nD == shard.embeddings_nD).all()
-    assert [workplace.has(number) for number in range(3)] == [False, True, False]
 
 
 def test_damaged_shard_is_named(workplace: Workplace, tmp_path: Path) -> None:

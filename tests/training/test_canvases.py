@@ -1,16 +1,19 @@
 """A dataset is decoded once, and what is kept is what decoding would say again."""
 
+import os
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from tests.phantoms import write_dataset
 from training.canvases import PIXELS, Canvases, decode_once
-from xray.errors import ArtifactError, DatasetError
+from xray.artifact import sha256
+from xray.errors import ArtifactError, DatasetError, NoSpaceError
 from xray.mura import MuraRecord, read_mura, records_of
-from xray.preprocess import PreprocessSpec, preprocess
+from xray.preprocess import PREPROCESS_VERSION, PreprocessSpec, preprocess
 from xray.reading import read_radiograph
 
 SPEC = PreprocessSpec(size=64)
@@ -45,6 +48,51 @@ def test_second_run_decodes_nothing_and_another_input_decodes_anew(records: list
     assert (folder / PIXELS).stat().st_size == len(records) * 32**2
     decode_once(records[1:], SPEC, folder)
     assert (folder / PIXELS).stat().st_size == (len(records) - 1) * 64**2
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_radiograph_replaced_under_its_name_is_decoded_again(dataset: Path, tmp_path: Path, restored: bool) -> None:
+    records = records_of(read_mura(shutil.copytree(dataset, tmp_path / "Phantoms"), "train"))
+    file, status = records[0].file, records[0].file.stat()
+    before = decode_once(records, SPEC, tmp_path / "canvases")[records[0].path][0].copy()
+    cv2.imwrite(str(file), cv2.rotate(cv2.imread(str(file), cv2.IMREAD_GRAYSCALE), cv2.ROTATE_180))
+    if restored:
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    canvases = decode_once(records, SPEC, tmp_path / "canvases")
+    after = canvases[records[0].path][0]
+    np.testing.assert_array_equal(after, preprocess(read_radiograph(file), SPEC)[0])
+    assert (before != after).any()
+    assert canvases.digests[records[0].path] == sha256(file)
+
+
+def test_canvases_of_another_preprocessing_are_decoded_again(
+    records: list[MuraRecord], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode_once(records, SPEC, tmp_path / "canvases")
+    before = (tmp_path / "canvases" / PIXELS).stat().st_ino
+    monkeypatch.setattr("training.canvases.PREPROCESS_VERSION", PREPROCESS_VERSION + 1)
+    decode_once(records, SPEC, tmp_path / "canvases")
+    assert (tmp_path / "canvases" / PIXELS).stat().st_ino != before
+
+
+def test_copy_of_the_dataset_elsewhere_is_not_decoded_again(
+    records: list[MuraRecord], dataset: Path, tmp_path: Path
+) -> None:
+    decode_once(records, SPEC, tmp_path / "canvases")
+    written = (tmp_path / "canvases" / PIXELS).stat().st_mtime_ns
+    copy = records_of(read_mura(shutil.copytree(dataset, tmp_path / "Phantoms"), "train"))
+    decode_once(copy, SPEC, tmp_path / "canvases")
+    assert (tmp_path / "canvases" / PIXELS).stat().st_mtime_ns == written
+
+
+def test_canvases_that_do_not_fit_on_the_disk_are_an_error_and_the_former_ones_are_kept(
+    records: list[MuraRecord], small_disk: Path
+) -> None:
+    decode_once(records, SPEC, small_disk / "canvases")
+    with pytest.raises(NoSpaceError, match=r"^No space left on device: .* needs \d+\.\d MiB for pixels\.u8"):
+        decode_once(records, PreprocessSpec(size=1024), small_disk / "canvases")
+    assert Canvases(small_disk / "canvases").manifest.preprocess == SPEC
+    assert [path.name for path in small_disk.iterdir()] == ["canvases"]
 
 
 def test_file_cut_short_is_decoded_again(records: list[MuraRecord], tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """What `evaluate` writes is what the service would answer, and what can be counted by hand."""
 
 import csv
+import dataclasses
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -12,11 +14,13 @@ import pytest
 
 from index_builder.build import BuildOptions, build
 from tests.phantoms import write_dataset
+from training.calibrate import CalibrateOptions, calibrate
+from training.compare import CompareOptions, compare
 from training.evaluate import EvaluateOptions, evaluate
 from training.evaluation import Evaluation
 from xray.checkpoint import load_checkpoint
 from xray.engine import load_engine
-from xray.errors import DatasetError
+from xray.errors import DatasetError, InputError
 from xray.mura import read_mura
 from xray.predictor import Predictor
 from xray.reading import read_radiograph
@@ -118,6 +122,59 @@ def test_unreadable_images_are_counted_and_named(tiny_checkpoint: Path, tmp_path
         evaluate(EvaluateOptions(tiny_checkpoint, root, out=tmp_path / "out", device="cpu"))
     assert all(record.path in str(caught.value) for record in broken)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_left_out_is_in_the_report(
+    tiny_checkpoint: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "Phantoms"
+    shutil.copytree(dataset / "valid", root / "valid")
+    (next((root / "valid").rglob("image1.png")).parent / "image3.tif").write_bytes(b"x")
+    out = tmp_path / "out"
+    evaluate(EvaluateOptions(tiny_checkpoint, root, out=out, device="cpu", resamples=10))
+    assert json.loads((out / "metrics.json").read_bytes())["left_out"] == {".tif files": 1}
+    assert "left out of valid: 1 .tif files" in capsys.readouterr().out
+    assert "left out of valid: 1 .tif files" in (out / "index.html").read_text()
+
+
+def test_patients_that_the_network_may_know_are_refused_unless_allowed_and_then_reported(
+    tiny_checkpoint: Path, dataset: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "Phantoms"
+    for split in ("train", "valid"):
+        shutil.copytree(dataset / split, root / split)
+    shutil.copytree(root / "train/XR_HAND/patient00000", root / "valid/XR_HAND/patient00000")
+    options = EvaluateOptions(tiny_checkpoint, root, out=tmp_path / "out", device="cpu", resamples=10)
+    with pytest.raises(DatasetError, match=r"1 patients are in both valid and train .*--allow-overlap"):
+        evaluate(options)
+    for command in (calibrate, compare):
+        with pytest.raises(DatasetError, match=r"1 patients are in both valid and train .*--allow-overlap"):
+            command(options_of(command, tiny_checkpoint, root))
+    evaluate(dataclasses.replace(options, allow_overlap=True))
+    assert json.loads((options.out / "metrics.json").read_bytes())["overlap"] == {"train": 1}
+
+
+def options_of(command: Callable[..., object], checkpoint: Path, root: Path) -> CalibrateOptions | CompareOptions:
+    if command is calibrate:
+        return CalibrateOptions(checkpoint, root, device="cpu")
+    return CompareOptions(checkpoint, checkpoint, root, device="cpu")
+
+
+def test_patients_who_are_in_the_gallery_are_refused(tiny_checkpoint: Path, dataset: Path, tmp_path: Path) -> None:
+    root = tmp_path / "Phantoms"
+    for split in ("train", "valid"):
+        shutil.copytree(dataset / split, root / split)
+    gallery = tmp_path / "gallery"
+    build(BuildOptions(tiny_checkpoint, root, gallery, device="cpu"))
+    shutil.rmtree(root / "valid/XR_HAND")
+    (root / "train/XR_HAND").rename(root / "valid/XR_HAND")
+    with pytest.raises(DatasetError, match="6 patients of valid are in the gallery too"):
+        evaluate(EvaluateOptions(tiny_checkpoint, root, gallery=gallery, out=tmp_path / "out", device="cpu"))
+
+
+def test_strangers_without_a_gallery_are_refused(tiny_checkpoint: Path, dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="give --gallery too"):
+        EvaluateOptions(tiny_checkpoint, dataset, strangers=tmp_path)
 
 
 def test_an_ensemble_of_one_network_twice_is_that_network(

@@ -1,6 +1,7 @@
 """A run ends with the same weights whether it was killed or not, and refuses early what it cannot do."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
@@ -136,14 +138,103 @@ def test_two_processes_step_with_the_mean_of_their_gradients(options: TrainOptio
     bags = StudyBags(studies, loss_weights(studies, one_step), views, one_step, training=True)
     (batch,) = plan_epoch(studies, one_step, epoch=0, processes=2)
     model = initial_model(one_step).train()
+    losses = []
     for rank in range(2):
         # Batch norms see the half of their own process, as under torchrun.
         half = collate([bags[draw] for draw in batch[rank::2]])
-        (total_loss(model(half.pixels_N1SS), half, one_step) / 2).backward()  # type: ignore[no-untyped-call]
+        loss = total_loss(model(half.pixels_N1SS), half, one_step)
+        losses.append(float(loss.detach()))
+        (loss / 2).backward()  # type: ignore[no-untyped-call]
     expected = torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
     # After one step of Adam the first moment is a tenth of the gradient.
     firsts = [moments[f"optimizer.{index}.exp_avg"].flatten() for index in range(len(list(model.parameters())))]
     assert float((10 * torch.cat(firsts) - expected).norm() / expected.norm()) < 0.02
+    (result,) = json.loads((one_step.out / "history.json").read_bytes())
+    assert abs(losses[0] - losses[1]) > 0.01
+    assert result["training_loss"] == pytest.approx(fmean(losses), abs=0.002)
+
+
+ONE_RANK_DIVERGES = """
+import os, sys, time, torch, training.train
+from pathlib import Path
+from training.options import TrainOptions
+from xray.errors import InputError
+
+steps, real, out = [], training.train.total_loss, Path(sys.argv[2])
+def total_loss(output, bags, options):
+    steps.append(len(steps))
+    bad = os.environ["RANK"] == "1" and len(steps) == 2
+    return real(output, bags, options) * (torch.nan if bad else 1)
+training.train.total_loss = total_loss
+
+try:
+    training.train.train(TrainOptions(
+        Path(sys.argv[1]), out, weights="none", architecture="densenet121", size=32, epochs=1,
+        batch_studies=2, device="cpu", precision="float32", save_minutes=0,
+    ))
+except InputError as error:
+    (out / f"rank{os.environ['RANK']}").write_text(str(error))
+    # torchrun ends the other process as soon as one has ended.
+    while len(list(out.glob("rank*"))) < 2:
+        time.sleep(0.05)
+    sys.exit(1)
+"""
+
+
+def test_loss_that_diverges_in_one_process_ends_all_of_them_before_the_step(
+    options: TrainOptions, tmp_path: Path
+) -> None:
+    (tmp_path / "program.py").write_text(ONE_RANK_DIVERGES)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    program = [str(tmp_path / "program.py"), str(options.data), str(options.out)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*launcher, *program], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 1
+    for rank in range(2):
+        assert (options.out / f"rank{rank}").read_text().startswith("The loss became nan in epoch 1, step 2")
+    assert all(tensor.isfinite().all() for tensor in load_file(options.out / STATE).values())
+
+
+def test_gradient_that_is_no_number_ends_the_run_before_the_step(
+    options: TrainOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss that is finite and whose gradient is not."""
+    monkeypatch.setattr("training.train.total_loss", lambda output, bags, options: (output.logits_B * 0).sum().sqrt())
+    with pytest.raises(InputError, match="The gradient became nan in epoch 1, step 1"):
+        train(options)
+    assert not (options.out / STATE).exists()
+
+
+def test_patient_in_both_splits_is_refused_unless_allowed(options: TrainOptions, tmp_path: Path) -> None:
+    root = shutil.copytree(options.data, tmp_path / "Overlapping")
+    for file in root.glob("*.csv"):
+        file.unlink()
+    shutil.copytree(root / "train/XR_HAND/patient00000", root / "valid/XR_HAND/patient00000")
+    overlapping = replace(options, data=root, epochs=1)
+    with pytest.raises(DatasetError, match=r"1 patients are in both train and valid .*--allow-overlap"):
+        train(overlapping)
+    train(replace(overlapping, allow_overlap=True))
+    train(replace(overlapping, allow_overlap=True))
+
+
+def test_radiographs_replaced_under_their_names_do_not_continue_a_run(options: TrainOptions, tmp_path: Path) -> None:
+    root = shutil.copytree(options.data, tmp_path / "Phantoms")
+    train(replace(options, data=root, epochs=1))
+    first, second = (record.file for record in records_of(read_mura(root, "train"))[:2])
+    shutil.copy(second, first)
+    with pytest.raises(InputError, match=r"training data was '\w+', is '\w+'"):
+        train(replace(options, data=root, epochs=1))
+
+
+def test_other_annotations_do_not_continue_a_run(options: TrainOptions, tmp_path: Path) -> None:
+    root = shutil.copytree(options.data, tmp_path / "Phantoms")
+    train(replace(options, data=root, epochs=1))
+    path = records_of(read_mura(root, "train"))[0].path
+    (root / "annotations.csv").write_text(f'image,boxes\n{path},"[[0.1, 0.1, 0.2, 0.2]]"\n')
+    with pytest.raises(InputError, match=r"annotations was '\w+', is '\w+'"):
+        train(replace(options, data=root, epochs=1))
 
 
 def test_given_weights_are_where_a_run_starts(

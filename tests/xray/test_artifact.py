@@ -1,5 +1,7 @@
 """A folder on disk is whole or not there, and a damaged one is never used."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree, rmtree
@@ -8,11 +10,13 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
-from xray.artifact import MANIFEST, require_replaceable, written_whole
+from tests.conftest import ROOT
+from xray.artifact import MANIFEST, replaced_at_once, replaced_together, require_replaceable, reserve, written_whole
 from xray.checkpoint import WEIGHTS, load_checkpoint, save_checkpoint
 from xray.engine import load_engine
-from xray.errors import ArtifactError, InputError
+from xray.errors import ArtifactError, InputError, NoSpaceError
 
 
 def test_block_that_fails_leaves_the_former_folder_untouched(tmp_path: Path) -> None:
@@ -52,6 +56,92 @@ def test_artifact_of_a_writer_killed_between_its_renames_comes_back(tmp_path: Pa
     (tmp_path / "artifact").rename(tmp_path / ".artifact.previous")
     require_replaceable(tmp_path / "artifact")
     assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
+
+
+def write_too_much(file: Path) -> None:
+    """More than the disk holds."""
+    with file.open("wb") as stream:
+        for _ in range(40):
+            stream.write(bytes(100_000))
+
+
+def replace_report(folder: Path) -> None:
+    with replaced_together(folder) as partial:
+        (partial / "table").write_text("new")
+        write_too_much(partial / "page")
+
+
+def test_folder_that_does_not_fit_on_the_disk_is_named_and_the_former_one_kept(small_disk: Path) -> None:
+    target = small_disk / "artifact"
+    with written_whole(target) as partial:
+        (partial / MANIFEST).write_text("{}")
+    with (
+        pytest.raises(NoSpaceError, match=r"^No space left on device: .*artifact cannot be written\. Free space"),
+        written_whole(target) as partial,
+    ):
+        write_too_much(partial / "content")
+    assert [path.name for path in small_disk.iterdir()] == ["artifact"]
+    assert [path.name for path in target.iterdir()] == [MANIFEST]
+
+
+def test_file_that_does_not_fit_on_the_disk_is_named_and_the_former_one_kept(small_disk: Path) -> None:
+    file = small_disk / "state"
+    file.write_text("former")
+    with pytest.raises(NoSpaceError, match="state cannot be written"), replaced_at_once(file) as partial:
+        save_file({"weights": np.zeros(4_000_000, np.uint8)}, partial)
+    assert file.read_text() == "former"
+    assert [path.name for path in small_disk.iterdir()] == ["state"]
+
+
+def test_files_that_do_not_fit_together_leave_all_former_ones(small_disk: Path) -> None:
+    folder = small_disk / "report"
+    with replaced_together(folder) as partial:
+        (partial / "table").write_text("former")
+        (partial / "page").write_text("former")
+    with pytest.raises(NoSpaceError, match="report cannot be written"):
+        replace_report(folder)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"table": "former", "page": "former"}
+    assert [path.name for path in small_disk.iterdir()] == ["report"]
+
+
+def test_files_replaced_together_leave_others_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    folder.mkdir()
+    (folder / "notes").write_text("mine")
+    with replaced_together(folder) as partial:
+        (partial / "table").write_text("new")
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"notes": "mine", "table": "new"}
+
+
+def test_room_is_set_aside_before_anything_is_written(small_disk: Path) -> None:
+    reserve(small_disk / "pixels", 100_000)
+    assert (small_disk / "pixels").stat().st_size == 100_000
+    assert (small_disk / "pixels").stat().st_blocks * 512 >= 100_000
+    with pytest.raises(NoSpaceError, match=r"needs 9\.5 MiB for more\. Free as much"):
+        reserve(small_disk / "more", 10_000_000)
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from xray.artifact import replaced_at_once, reserve
+from xray.command_line import ending_in_one_line
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+with ending_in_one_line():
+    if sys.argv[1] == "reserve":
+        reserve(Path(sys.argv[2]), 2000)
+    with replaced_at_once(Path(sys.argv[2])) as partial:
+        partial.write_bytes(bytes(2000))
+"""
+
+
+@pytest.mark.parametrize("way", ["reserve", "write"])
+def test_limit_on_the_size_of_files_ends_a_command_in_one_line(way: str, tmp_path: Path) -> None:
+    program = [sys.executable, "-c", LIMITED, way, str(tmp_path / "state")]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("NoSpaceError: File too large: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_checkpoint_answers_the_same_after_saving_and_loading(tiny_checkpoint: Path, tmp_path: Path) -> None:

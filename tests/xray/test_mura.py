@@ -1,14 +1,18 @@
 """A MURA folder is read as its authors wrote it, and whatever contradicts itself is named."""
 
 import csv
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.phantoms import write_dataset
+from tests.dicom_files import dicom
+from tests.phantoms import draw_phantom, write_dataset
+from xray.dataset_files import HIDDEN
 from xray.errors import DatasetError
-from xray.mura import Study, read_mura, records_of
+from xray.mura import Study, fingerprint, read_mura, read_split, records_of
+from xray.reading import read_radiograph
 
 
 @pytest.fixture
@@ -60,11 +64,109 @@ def test_studies_hold_their_views_in_order_and_their_label(root: Path) -> None:
     assert names == ["image1.png", "image2.png", "image9.jpg", "image10.jpeg"]
 
 
-def test_csv_with_a_byte_order_mark_is_read_as_one_without(root: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"])
+def test_csv_is_read_in_any_encoding(root: Path, encoding: str) -> None:
+    (root / "valid/XR_HAND/patient00006").rename(root / "valid/XR_HAND/patientÄ6")
+    for file in root.glob("valid*.csv"):
+        file.write_bytes(file.read_text().replace("patient00006", "patientÄ6").encode(encoding))
+    assert "XR_HAND/patientÄ6/study1" in [study.key for study in read_mura(root, "valid")]
+
+
+def as_v1_0(root: Path, row: str = "{path},{target}", first: str = "") -> None:
+    """Replace the CSV files of `valid` by one with a row for each image."""
+    records = records_of(read_mura(root, "valid"))
+    for file in root.glob("valid*.csv"):
+        file.unlink()
+    rows = [row.format(path=record.path, target=record.target) for record in records]
+    (root / "valid.csv").write_text("\n".join([first, *rows]))
+
+
+@pytest.mark.parametrize(
+    ("row", "first"),
+    [
+        ("{path};{target}", ""),
+        ("{path};{target}", "sep=;\npath;label"),
+        ("{path}\t{target}\tremark", ""),
+        ("{path},{target}.0", "path,label"),
+        ('"{path}", {target}', ""),
+        ("./{path},{target}", ""),
+        ("../data/{path},{target}", ""),
+        ("/home/me/{path},{target}\r", ""),
+    ],
+)
+def test_csv_of_any_program_is_read(root: Path, row: str, first: str) -> None:
+    expected = described(read_mura(root, "valid"))
+    as_v1_0(root, row, first)
+    assert described(read_mura(root, "valid")) == expected
+
+
+def test_paths_with_backslashes_are_read(root: Path) -> None:
     expected = described(read_mura(root, "valid"))
     for file in root.glob("valid*.csv"):
-        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+        file.write_text(file.read_text().replace("/", "\\"))
     assert described(read_mura(root, "valid")) == expected
+
+
+def test_hidden_file_in_csv_is_passed_over_and_counted(root: Path) -> None:
+    expected = described(read_mura(root, "valid"))
+    rows = read_rows(root / "valid_image_paths.csv")
+    write_rows(root / "valid_image_paths.csv", [*rows, [rows[0][0].replace("image1", "._image1")]])
+    split = read_split(root, "valid")
+    assert described(split.studies) == expected
+    assert split.left_out == {HIDDEN: 1}
+
+
+def test_listed_link_to_a_listed_folder_is_read_under_both_names(root: Path) -> None:
+    folder = root / "valid/XR_HAND/patient00006"
+    folder.with_name("patient99999").symlink_to(folder)
+    for name in ("valid_image_paths.csv", "valid_labeled_studies.csv"):
+        rows = read_rows(root / name)
+        twins = [[row[0].replace("patient00006", "patient99999"), *row[1:]] for row in rows if "patient00006" in row[0]]
+        write_rows(root / name, rows + twins)
+    split = read_split(root, "valid")
+    assert {"patient00006", "patient99999"} <= {study.patient for study in split.studies}
+    assert "2 are one file with another image" in split.remark
+
+
+def test_what_is_left_out_is_said_in_one_line(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for file in root.glob("valid*.csv"):
+        file.unlink()
+    images = sorted((root / "valid/XR_LEG").rglob("image1.png"))
+    images[0].rename(images[0].with_suffix(".tif"))
+    (root / "valid/.DS_Store").write_bytes(b"x")
+    read_mura(root, "valid")
+    (line,) = caplog.messages
+    assert line == (
+        "MURA-v1.1/valid: 7 images are read; left out: 1 .tif files, 1 hidden or system files and folders, "
+        "1 study folders without an image"
+    )
+    caplog.clear()
+    read_mura(root, "train")
+    assert caplog.messages == []
+
+
+def test_dicom_files_are_read_as_radiographs(root: Path) -> None:
+    for file in root.glob("*.csv"):
+        file.unlink()
+    for number, image in enumerate(sorted((root / "valid/XR_HAND").rglob("*.png"))):
+        pixels = draw_phantom(number)
+        image.with_suffix(".dcm" if number else "").write_bytes(dicom(pixels))
+        image.unlink()
+    records = [record for record in records_of(read_mura(root, "valid")) if record.body_part == "XR_HAND"]
+    assert [record.file.suffix for record in records] == ["", ".dcm", ".dcm", ".dcm", ".dcm"]
+    assert all(read_radiograph(record.file).dicom is not None for record in records)
+
+
+def test_fingerprint_changes_with_the_content_and_not_with_the_place(root: Path, tmp_path: Path) -> None:
+    before = fingerprint(records_of(read_mura(root, "valid")))
+    copy = shutil.copytree(root, tmp_path / "elsewhere" / "MURA-v1.1")
+    assert fingerprint(records_of(read_mura(copy, "valid"))) == before
+    file = records_of(read_mura(root, "valid"))[0].file
+    status, data = file.stat(), bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert fingerprint(records_of(read_mura(root, "valid"))) != before
 
 
 def test_any_body_part_is_read(root: Path) -> None:
@@ -119,12 +221,51 @@ def rename_dataset_in_one_row(root: Path) -> str:
         root / "valid_labeled_studies.csv", [*labels, [labels[-1][0].replace("MURA-v1.1", "Other"), labels[-1][1]]]
     )
     write_rows(root / "valid_image_paths.csv", [*rows[:-1], [rows[-1][0].replace("MURA-v1.1", "Other")]])
-    return rows[-1][0]
+    return "Other/valid/XR_HAND/"
 
 
 def forget_image_paths(root: Path) -> str:
     (root / "valid_image_paths.csv").unlink()
     return "valid_image_paths.csv"
+
+
+def list_kind_that_is_not_read(root: Path) -> str:
+    rows = read_rows(root / "valid_image_paths.csv")
+    image = root.parent / rows[0][0]
+    image.rename(image.with_suffix(".tif"))
+    write_rows(root / "valid_image_paths.csv", [[rows[0][0].replace(".png", ".tif")], *rows[1:]])
+    return "are .tif files: " + rows[0][0].replace(".png", ".tif")
+
+
+def list_nothing(root: Path) -> str:
+    as_v1_0(root)
+    (root / "valid.csv").write_text("")
+    return "valid.csv lists no path"
+
+
+def list_names_alone(root: Path) -> str:
+    as_v1_0(root)
+    (root / "valid.csv").write_text("path,label\nimage1.png,1\n")
+    return "valid.csv lists no path"
+
+
+def interrupt_with_a_row_without_path(root: Path) -> str:
+    as_v1_0(root)
+    (root / "valid.csv").write_text((root / "valid.csv").read_text() + "\ntotal,8")
+    return "total"
+
+
+def label_one_image_twice(root: Path) -> str:
+    as_v1_0(root)
+    record = records_of(read_mura(root, "valid"))[0]
+    (root / "valid.csv").write_text(f"{record.path},{1 - record.target}\n{(root / 'valid.csv').read_text()}")
+    return f"lists {record.path} with both labels"
+
+
+def write_bytes_that_are_no_text(root: Path) -> str:
+    as_v1_0(root)
+    (root / "valid.csv").write_bytes(b"\xff\xfe\x00\xd8\x01")
+    return "valid.csv is no UTF-16 text"
 
 
 def label_one_study_twice(root: Path) -> str:
@@ -146,6 +287,12 @@ def label_one_study_twice(root: Path) -> str:
         misplace_image,
         rename_dataset_in_one_row,
         forget_image_paths,
+        list_kind_that_is_not_read,
+        list_nothing,
+        list_names_alone,
+        interrupt_with_a_row_without_path,
+        label_one_image_twice,
+        write_bytes_that_are_no_text,
         label_one_study_twice,
     ],
 )
