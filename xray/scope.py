@@ -39,8 +39,9 @@ class Scope:
 
 def appearance(radiograph: Radiograph) -> Scope:
     """What the pixels alone tell."""
-    step = max(1, int(np.sqrt(radiograph.pixels.size / HISTOGRAM_PIXELS)))
-    counts = np.bincount(radiograph.pixels[::step, ::step].ravel(), minlength=256)
+    pixels_hw = radiograph.content_pixels
+    step = max(1, int(np.sqrt(pixels_hw.size / HISTOGRAM_PIXELS)))
+    counts = np.bincount(pixels_hw[::step, ::step].ravel(), minlength=256)
     shares = counts[counts > 0] / counts.sum()
     entropy = float(-(shares * np.log2(shares)).sum())
     coloured = Scope(radiograph.coloured / MAX_COLOURED, "in colour")
