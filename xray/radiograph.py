@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xray.errors import NoContentError
+from xray.levels import significant_levels
 from xray.margins import inside_margins
 from xray.polarity import is_negative
 
@@ -151,10 +152,9 @@ def _require_size(height: int, width: int, pixel_aspect: float) -> None:
         raise NoContentError(f"The image is more than {MAX_ASPECT} times longer than wide; send a radiograph.")
 
 
-def without_low_bits(deep: npt.NDArray[Any]) -> PixelArray:
-    """Gray levels of more than 8 bits by their 8 highest significant ones; 12 bits stored in 16 lose 4."""
-    significant_bits = max(8, int(deep.max()).bit_length())
-    return (deep >> (significant_bits - 8)).astype(np.uint8)
+def without_low_bits(deep_HW: npt.NDArray[Any]) -> PixelArray:
+    """Gray levels of more than 8 bits by the 8 significant ones; see `significant_levels`."""
+    return significant_levels(deep_HW)(deep_HW)
 
 
 def too_many(size: str, max_pixels: int) -> str:

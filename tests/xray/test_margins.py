@@ -167,7 +167,7 @@ def test_canvas_of_a_radiograph_in_a_margin_is_that_of_the_radiograph_alone() ->
 
 
 def test_map_lies_on_the_uploads_own_grid_and_is_empty_in_the_margin() -> None:
-    image, (top, bottom, left, right) = framed(PHANTOM, "lt", 0.2, 255)
+    image, (top, _, left, _) = framed(PHANTOM, "lt", 0.2, 255)
     radiograph = radiograph_of(image)
     _, placement = preprocess(radiograph, PreprocessSpec(size=160))
     row, column = top + 200, left + 100
