@@ -59,7 +59,7 @@ async def _predict(service: Service, generation: Generation, data: bytes) -> Pre
         prediction = done.prediction
         scope = await service.off_loop(generation.gallery.scope, prediction.prepared.radiograph, prediction.embedding_D)
         if not scope.inside:
-            raise OutOfScopeError(f"Out of scope ({scope.reason}, {scope.distance:.2f} of the limit).")
+            raise OutOfScopeError(f"The radiograph {scope.explanation}")
     return done.prediction
 
 

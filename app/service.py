@@ -95,10 +95,7 @@ class Service:
         if self.settings.scope == "refuse":
             for number, found in enumerate(scopes, start=1):
                 if not found.inside:
-                    raise OutOfScopeError(
-                        f"Radiograph {number} of {len(scopes)} is out of scope ({found.reason}, {found.distance:.2f} "
-                        "of the limit); send radiographs of the body parts that /info names."
-                    )
+                    raise OutOfScopeError(f"Radiograph {number} of {len(scopes)} {found.explanation}")
         return tuple(scopes)
 
     async def off_loop(self, work: Callable[..., ResultT], *arguments: object) -> ResultT:

@@ -15,7 +15,6 @@ Nothing of the patient is drawn.
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -89,15 +88,16 @@ def _scaled(radiograph: RadiographFinding, height: int) -> PixelArray:
     old_height, old_width = radiograph.overlay_HW3.shape[:2]
     scale = height / old_height
     size = max(1, round(scale * old_width)), height
-    smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    picture_HW3 = np.asarray(cv2.resize(radiograph.overlay_HW3, size, interpolation=smooth), np.uint8)
+    picture = Image.fromarray(radiograph.overlay_HW3).resize(size, Image.Resampling.BICUBIC)
+    drawing = ImageDraw.Draw(picture)
     thickness = max(2, height // FRAME_SHARE)
     for box in radiograph.regions:
-        first = round(scale * box.left) - thickness, round(scale * box.top) - thickness
-        last = round(scale * (box.left + box.width)) + thickness, round(scale * (box.top + box.height)) + thickness
-        cv2.rectangle(picture_HW3, first, last, BLACK, 3 * thickness)
-        cv2.rectangle(picture_HW3, first, last, WHITE, thickness)
-    return picture_HW3
+        left, top = round(scale * box.left), round(scale * box.top)
+        right, bottom = round(scale * (box.left + box.width)) - 1, round(scale * (box.top + box.height)) - 1
+        for colour, outside, width in ((BLACK, 3 * thickness, 3 * thickness), (WHITE, 2 * thickness, thickness)):
+            corners = (left - outside, top - outside, right + outside, bottom + outside)
+            drawing.rectangle(corners, outline=colour, width=width)
+    return np.asarray(picture)
 
 
 def _caption(radiograph: RadiographFinding, number: int, count: int) -> str:

@@ -19,11 +19,13 @@ INSIDE = 255
 def draw_boxes(boxes: Sequence[Box], placement: Placement) -> PixelArray:
     """The boxes as a canvas (1, S, S) uint8: `INSIDE` within a box, 0 elsewhere; each box has a pixel at least."""
     canvas_SS = np.zeros((placement.size, placement.size), np.uint8)
-    height, width = placement.scaled
+    (height, width), content = placement.source, placement.content
+    scale = np.array([placement.scaled[1] / content.width, placement.scaled[0] / content.height])
+    origin = np.array([placement.left, placement.top]) - scale * (content.left, content.top)
     for box in boxes:
-        left, top = placement.left + box.left * width, placement.top + box.top * height
-        first = np.floor((max(left, 0), max(top, 0))).astype(int)
-        last = np.ceil((left + box.width * width, top + box.height * height)).astype(int)
+        start = origin + scale * (box.left * width, box.top * height)
+        first = np.floor(start.clip(0, placement.size - 1)).astype(int)
+        last = np.ceil(start + scale * (box.width * width, box.height * height)).astype(int)
         canvas_SS[first[1] : max(last[1], first[1] + 1), first[0] : max(last[0], first[0] + 1)] = INSIDE
     return canvas_SS[np.newaxis]
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import cv2
 import numpy as np
+from PIL import Image, ImageDraw
+from scipy import ndimage
 
 from xray.preprocess import MapArray, Placement, restore
 from xray.radiograph import PixelArray, Radiograph
@@ -22,7 +23,8 @@ region is fifty times as large as a finding's box and overlaps it by a fortieth;
 MAX_REGIONS = 3
 BOX_GRAY = 255
 HOTTEST_JET = 224
-"""Index of pure red in OpenCV's JET table; beyond it JET darkens, and the peak would look cooler than its rim."""
+"""Index of pure red in the JET table; beyond it JET darkens, and the peak would look cooler than its rim."""
+EIGHT_NEIGHBORS = np.ones((3, 3))
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,12 @@ def normalise(contributions: MapArray) -> MapArray:
 
 def regions(cam: Cam) -> list[Region]:
     """Boxes around the parts where the evidence comes near its peak, the strongest first, a few at most."""
-    hot_HW = (cam.evidence_HW > REGION_EVIDENCE).astype(np.uint8)
-    count, numbers_HW, stats, _ = cv2.connectedComponentsWithStats(hot_HW)
+    numbers_HW, _ = ndimage.label(cam.evidence_HW > REGION_EVIDENCE, EIGHT_NEIGHBORS)
     found = []
-    for part in range(1, count):
-        left, top, width, height = (int(side) for side in stats[part, :4])
-        found.append(Region(left, top, width, height, float(cam.evidence_HW[numbers_HW == part].max())))
+    for number, (rows, columns) in enumerate(ndimage.find_objects(numbers_HW), start=1):
+        evidence = cam.evidence_HW[rows, columns][numbers_HW[rows, columns] == number].max()
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        found.append(Region(columns.start, rows.start, width, height, float(evidence)))
     return sorted(found, key=lambda region: -region.evidence)[:MAX_REGIONS]
 
 
@@ -93,24 +95,37 @@ def render(cam: Cam, radiograph: Radiograph, style: Style, alpha: float) -> Pixe
 
 def colour(cam: Cam) -> PixelArray:
     """(H, W, 3) RGB: JET from blue at 0 to pure red at 1."""
-    index = cv2.convertScaleAbs(cam.evidence_HW, alpha=HOTTEST_JET)
-    return np.asarray(cv2.cvtColor(cv2.applyColorMap(index, cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB), np.uint8)
+    picture = Image.fromarray(np.rint(HOTTEST_JET * cam.evidence_HW).astype(np.uint8))
+    picture.putpalette(_jet().tobytes())
+    return np.asarray(picture.convert("RGB"))
 
 
 def overlay(cam: Cam, heatmap: PixelArray, radiograph: Radiograph, alpha: float) -> PixelArray:
     """(H, W, 3) RGB: the heatmap with opacity `alpha` at the peak, fading with the evidence, so that the radiograph
     shows through where it is least.
     """
-    opacity_HW = np.float32(alpha) * cam.evidence_HW
-    gray = cv2.cvtColor(radiograph.pixels, cv2.COLOR_GRAY2RGB)
-    return np.asarray(cv2.blendLinear(gray, heatmap, 1 - opacity_HW, opacity_HW), np.uint8)
+    opacity_HW = np.rint(np.float32(255 * alpha) * cam.evidence_HW).astype(np.uint8)
+    gray = Image.fromarray(radiograph.pixels).convert("RGB")
+    return np.asarray(Image.composite(Image.fromarray(heatmap), gray, Image.fromarray(opacity_HW)))
 
 
 def framed(radiograph: Radiograph, boxes: Sequence[Region]) -> PixelArray:
     """(H, W): the radiograph with white frames around the boxes, as thick as it takes to see them."""
-    pixels_HW = radiograph.pixels.copy()
-    thickness = max(1, max(pixels_HW.shape) // 256)
+    picture = Image.fromarray(radiograph.pixels.copy())
+    thickness = max(1, max(picture.size) // 256)
+    outside = thickness // 2
     for box in boxes:
-        last = box.left + box.width - 1, box.top + box.height - 1
-        cv2.rectangle(pixels_HW, (box.left, box.top), last, BOX_GRAY, thickness)
-    return pixels_HW
+        first = box.left - outside, box.top - outside
+        last = box.left + box.width - 1 + outside, box.top + box.height - 1 + outside
+        ImageDraw.Draw(picture).rectangle((*first, *last), outline=BOX_GRAY, width=thickness)
+    return np.asarray(picture)
+
+
+def _jet() -> PixelArray:
+    """(256, 3) RGB: OpenCV's table of that name. Each channel rises, stays and falls, by 4 levels at a time."""
+    index = np.arange(256)
+    rises = np.stack([4 * index - 382, 4 * index - 128, 4 * index + 128], axis=1)
+    falls = np.stack([1148 - 4 * index, 892 - 4 * index, 638 - 4 * index], axis=1)
+    table = np.minimum(rises, falls).clip(0, 255).astype(np.uint8)
+    table[159, 2] = 1  # where OpenCV's table was rounded the other way
+    return table

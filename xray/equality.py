@@ -8,10 +8,10 @@ Legend: B batch, S canvas side, D embedding, h, w cells of the map.
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 
 from xray.errors import ArtifactError
 from xray.model import ModelOutput
@@ -93,7 +93,7 @@ def noise_canvases(count: int, size: int) -> PixelArray:
         cells = COARSEST_CELLS
         while cells < size:
             noise = random.standard_normal((cells, cells), np.float32)
-            canvas_SS += cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC) / cells
+            canvas_SS += np.asarray(Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC)) / cells
             cells *= 2
     lowest, highest = (edge(canvases_BSS, axis=(1, 2), keepdims=True) for edge in (np.min, np.max))
     return np.asarray(255 * (canvases_BSS - lowest) / (highest - lowest), np.uint8)[:, np.newaxis]

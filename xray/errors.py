@@ -6,7 +6,7 @@ XrayError
 │   ├── TooManyPixelsError       larger than we are willing to decode
 │   ├── UnreadableImageError     the right format, but truncated or corrupt
 │   ├── NoContentError           decodes, but shows nothing: constant or tiny
-│   └── OutOfScopeError          decodes, but is no radiograph of a limb
+│   └── OutOfScopeError          decodes, but is not what the network was trained on
 ├── DatasetError                 a folder in MURA layout; the researcher can mend it
 ├── ArtifactError                a checkpoint or gallery on disk is missing, damaged or of another kind
 └── NoSpaceError                 a disk is full

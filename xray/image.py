@@ -1,24 +1,37 @@
-"""PNG and JPEG bytes in, one `Radiograph` out: 8-bit gray, upright after the EXIF orientation, bone bright."""
+"""Decode a PNG or JPEG file to a `Radiograph`: 8-bit gray, upright after the EXIF orientation, bone bright.
+
+Pillow decodes what has 8 bits, and gray of 16. What it cannot decode or would cut to 8 bits goes to `deep_image`: PNG
+with 16 bits and several channels, JPEG with 12 bits, lossless JPEG and JPEG-LS.
+"""
 
 import io
+import sys
 from typing import Literal
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from xray.errors import InputError, TooManyPixelsError, UnreadableImageError
+from xray import jpeg_segments, png_chunks
+from xray.deep_image import SKETCH_SIDE, decode_deep_jpeg, decode_deep_png, share_with_colour
+from xray.errors import InputError, TooManyPixelsError, UnreadableImageError, UnsupportedFormatError
+from xray.jpeg_segments import JPEG_LS, JpegHeader
+from xray.png_chunks import GRAY, PngHeader
 from xray.radiograph import MAX_PIXELS, PixelArray, Radiograph, radiograph_of, too_many, without_low_bits
 
 MAX_SCANS = 100
 """Of a progressive JPEG, each of which costs a pass over all pixels; encoders write about ten."""
-CHROMA = 40
-"""Gray levels between a pixel's brightest and darkest channel, above which it has a colour; a tinted film has less."""
-SKETCH_SIDE = 64
-"""Pixels of the copy on which colours are looked for."""
+UNKNOWN_EFFORT = sys.maxsize
+"""Of a file that may take any time and memory to decode."""
+DEEP = 16
+"""Bits of a channel of a PNG that Pillow would cut to 8 where there is more than one."""
+PILLOW_PROCESSES = ("baseline", "extended sequential", "progressive", "arithmetic sequential", "arithmetic progressive")
+"""Of JPEG with 8 bits."""
+DEEP_PROCESSES = ("extended sequential", "progressive", "lossless", JPEG_LS)
+"""Of JPEG that imagecodecs decodes."""
 
 ImageFormat = Literal["PNG", "JPEG"]
+PNG_HEADER_BYTES = 33
 SIGNATURES: dict[bytes, ImageFormat] = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
-SCAN_MARKER = b"\xff\xda"
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -40,64 +53,128 @@ def format_of(data: bytes) -> ImageFormat | None:
 
 def image_effort(data: bytes, format_name: ImageFormat) -> int:
     """Pixels that decoding has to go over, in all scans of a progressive JPEG; 0 where the header tells of none."""
-    try:
-        with Image.open(io.BytesIO(data), formats=(format_name,)) as image:
-            return image.width * image.height * _scans(data, format_name)
-    except Exception:  # as in `_gray_pixels`; decoding will say what is wrong
+    if format_name == "PNG":
+        picture = png_chunks.read_header(data)
+        if picture is None:
+            return 0
+        return UNKNOWN_EFFORT if _is_deep_colour(picture) else picture.width * picture.height
+    header = jpeg_segments.read_header(data)
+    if header is None:
         return 0
+    return header.width * header.height * header.scans if _is_for_pillow(header) else UNKNOWN_EFFORT
 
 
 def decode_image(data: bytes, format_name: ImageFormat, max_pixels: int = MAX_PIXELS) -> Radiograph:
     """Decode PNG or JPEG bytes of any bit depth, palette, alpha or orientation.
 
-    Deep gray is reduced by its significant bits (a 12-bit image stored in 16 bits loses 4), colour to its
-    luminance, transparency to black, and a radiograph with dark bone is inverted.
+    Deep gray is reduced by its significant bits (a 12-bit image stored in 16 bits loses 4), colour to its luminance,
+    transparency to black, and a radiograph with dark bone is inverted. Pixels count as square: a resolution that
+    differs between rows and columns is more often a slip of an export than the detector's, and viewers ignore it.
 
     Raises:
         TooManyPixelsError: the header announces more than `max_pixels`; nothing was decoded.
         UnreadableImageError: truncated or corrupt, or a JPEG of more than `MAX_SCANS` scans.
+        UnsupportedFormatError: a JPEG of a process that is not read.
         NoContentError: see `radiograph_of`.
     """
-    return radiograph_of(*_gray_pixels(data, format_name, max_pixels))
-
-
-def _scans(data: bytes, format_name: ImageFormat) -> int:
-    """Passes over all pixels: one, but for a progressive JPEG."""
-    return data.count(SCAN_MARKER) if format_name == "JPEG" else 1
-
-
-def _gray_pixels(data: bytes, format_name: ImageFormat, max_pixels: int) -> tuple[PixelArray, float]:
-    """The gray levels as a viewer shows them, and the share of coloured pixels."""
-    if _scans(data, format_name) > MAX_SCANS:
-        raise UnreadableImageError(f"The JPEG has more than {MAX_SCANS} scans; save it as an ordinary JPEG.")
     try:
-        with Image.open(io.BytesIO(data), formats=(format_name,)) as image:
-            if image.width * image.height > max_pixels:
-                raise TooManyPixelsError(too_many(f"{image.width}x{image.height} pixels", max_pixels))
-            image.load()
-            turn = UPRIGHT.get(_orientation(image))
-            return _to_gray(image if turn is None else image.transpose(turn)), _coloured(image)
-    except InputError:
+        decode = _decode_png if format_name == "PNG" else _decode_jpeg
+        pixels_HW, coloured = decode(data, max_pixels)
+    except (InputError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise TooManyPixelsError(too_many("too large", max_pixels)) from error
-    except Exception as error:  # Pillow reports damage as almost any type, depending on where in the file it lies
+    except Exception as error:  # decoders report damage as almost any type, depending on where in the file it lies
         raise UnreadableImageError(
             f"The {format_name} is truncated or corrupt; export it again and check that the whole file is sent."
         ) from error
+    return radiograph_of(pixels_HW, coloured)
 
 
-def _orientation(image: Image.Image) -> int:
-    """What EXIF says; 1, which is upright, where it says nothing that can be read."""
+def _decode_png(data: bytes, max_pixels: int) -> tuple[PixelArray, float]:
+    """The gray levels as a viewer shows them, and the share of coloured pixels."""
+    header = png_chunks.read_header(data)
+    if header is None:
+        raise ValueError("no header")
+    _require_pixels(header.width, header.height, max_pixels)
+    picture = png_chunks.read_picture(data)
+    with Image.open(io.BytesIO(picture.data), formats=("PNG",)) as image:
+        orientation = _orientation(image) or picture.orientation
+        if not _is_deep_colour(header):
+            image.load()
+            return _upright(_to_gray(image), orientation), _coloured(image)
+    gray_HW, coloured = decode_deep_png(picture.data)
+    return _upright(gray_HW, orientation), coloured
+
+
+def _decode_jpeg(data: bytes, max_pixels: int) -> tuple[PixelArray, float]:
+    """As `_decode_png`.
+
+    Raises:
+        UnsupportedFormatError: a process that is not read.
+    """
+    header = jpeg_segments.read_header(data)
+    if header is None:
+        raise ValueError("no frame")
+    _require_pixels(header.width, header.height, max_pixels)
+    if header.scans > MAX_SCANS:
+        raise UnreadableImageError(f"The JPEG has more than {MAX_SCANS} scans; save it as an ordinary JPEG.")
+    if _is_for_pillow(header):
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            image.load()
+            return _upright(_to_gray(image), _orientation(image)), _coloured(image)
+    if header.process not in DEEP_PROCESSES:
+        raise UnsupportedFormatError(
+            f"The JPEG is encoded by the {header.process} process with {header.precision} bits, which is not read "
+            "here; save it as an ordinary (baseline) JPEG or as PNG."
+        )
+    if not header.is_whole:  # libjpeg fills up with gray what is missing, and says nothing
+        raise ValueError("truncated")
+    gray_HW, coloured = decode_deep_jpeg(data, is_ls=header.process == JPEG_LS)
+    return _upright(gray_HW, _exif_orientation(header.exif)), coloured
+
+
+def _is_for_pillow(header: JpegHeader) -> bool:
+    return header.precision == 8 and header.process in PILLOW_PROCESSES
+
+
+def _is_deep_colour(header: PngHeader) -> bool:
+    return header.bit_depth == DEEP and header.colour_type != GRAY
+
+
+def _require_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise TooManyPixelsError(too_many(f"{width}x{height} pixels", max_pixels))
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """What EXIF says; None where it says nothing that can be read."""
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # odd EXIF is common in sound images, and Pillow raises many types on it
-        return 1
+        return None
+
+
+def _exif_orientation(profile: bytes | None) -> int | None:
+    exif = Image.Exif()
+    try:
+        exif.load(profile or b"")
+        return exif.get(ExifTags.Base.Orientation)
+    except Exception:  # as above
+        return None
+
+
+def _upright(gray_HW: PixelArray, orientation: int | None) -> PixelArray:
+    turn = UPRIGHT.get(orientation or 1)
+    return gray_HW if turn is None else np.asarray(Image.fromarray(gray_HW).transpose(turn))
 
 
 def _to_gray(image: Image.Image) -> PixelArray:
     if image.mode in DEEP_GRAY_MODES:
-        return without_low_bits(np.asarray(image).clip(0, 0xFFFF).astype(np.uint16))
+        deep_HW = np.asarray(image).clip(0, 0xFFFF).astype(np.uint16)
+        if (transparent := image.info.get("transparency")) is not None:
+            deep_HW[deep_HW == transparent] = 0
+        return without_low_bits(deep_HW)
     if image.has_transparency_data:
         upright = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", upright.size, "black"), upright)
@@ -109,5 +186,4 @@ def _coloured(image: Image.Image) -> float:
     if image.mode in (LUMINANCE, "LA", "1", *DEEP_GRAY_MODES):
         return 0.0
     sketch = image.resize((SKETCH_SIDE, SKETCH_SIDE), Image.Resampling.NEAREST).convert("RGB")
-    channels_HW3 = np.asarray(sketch).astype(np.int16)
-    return float((channels_HW3.max(2) - channels_HW3.min(2) > CHROMA).mean())
+    return share_with_colour(np.asarray(sketch))

@@ -5,9 +5,10 @@ at the brighter one of the image and its negative, and ask whether its brightnes
 construction the opposite of the answer for its negative.
 """
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+
+from xray.resample import resample
 
 WHITE = 255
 THUMBNAIL = 64
@@ -26,8 +27,7 @@ are called negatives, and most of those 114 are."""
 def is_negative(pixels_HW: npt.NDArray[np.uint8]) -> bool:
     """Whether bone is dark in (H, W) gray pixels of an X-ray."""
     # In floating point, for rounding to whole levels would treat an image and its negative differently.
-    size = (THUMBNAIL, THUMBNAIL)
-    thumbnail = cv2.resize(pixels_HW.astype(np.float32), size, interpolation=cv2.INTER_AREA).astype(np.float64) / WHITE
+    thumbnail = resample(pixels_HW, (THUMBNAIL, THUMBNAIL)).astype(np.float64) / WHITE
     is_brighter = float(thumbnail.mean()) > 0.5
     return _brightness_is_air(thumbnail if is_brighter else 1 - thumbnail) == is_brighter
 

@@ -1,7 +1,8 @@
 """A radiograph in, the network's square input out, and the way back for maps.
 
-Two frames: the *radiograph's* (H, W) pixel grid and the network's square *canvas* of S x S pixels. A `Placement`
-says where the scaled radiograph lies on the canvas, `place` goes one way and `restore` comes back.
+Two frames: the *radiograph's* (H, W) pixel grid and the network's square *canvas* of S x S pixels. The canvas shows the
+radiograph's content, without margins, in square pixels. A `Placement` says where the scaled content lies on the canvas,
+`place` goes one way and `restore` comes back.
 
 Legend: H, W radiograph; S canvas; h, w feature map.
 """
@@ -9,11 +10,12 @@ Legend: H, W radiograph; S canvas; h, w feature map.
 from dataclasses import dataclass
 from typing import Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from xray.radiograph import PixelArray, Radiograph
+from xray.edges import canny
+from xray.radiograph import Box, PixelArray, Radiograph
+from xray.resample import resample
 
 PREPROCESS_VERSION = 2
 """Bytes to canvas; raised when the same file gives another canvas."""
@@ -25,6 +27,10 @@ MIN_SIZE, MAX_SIZE = 32, 2048
 """Canvas sides in pixels: from one cell of the last feature map to more than a whole joint needs."""
 CANNY_LOW, CANNY_HIGH = 50, 150
 """Gray levels per pixel: the gradient thresholds of the edge detector behind `densest-edge`."""
+
+PREPROCESS_VERSION = 2
+"""Which canvas the same file gives; raise it with every change from bytes to canvas. 2 cuts margins off, makes pixels
+square, and keeps the levels of deep images. A gallery made in another version has to be built again."""
 
 MapArray = npt.NDArray[np.float32]
 Framing = Literal["letterbox", "densest-edge"]
@@ -57,12 +63,14 @@ class Placement:
 
     Attributes:
         source: (H, W) of the radiograph.
-        scaled: (height, width) of the radiograph after scaling, in canvas pixels.
+        content: the part of it that is scaled.
+        scaled: (height, width) of the content after scaling, in canvas pixels.
         top, left: canvas position of its first pixel; negative where the canvas shows only a window of it.
         size: S.
     """
 
     source: tuple[int, int]
+    content: Box
     scaled: tuple[int, int]
     top: int
     left: int
@@ -76,23 +84,26 @@ def preprocess(radiograph: Radiograph, spec: PreprocessSpec) -> tuple[PixelArray
 
 
 def locate(radiograph: Radiograph, spec: PreprocessSpec) -> Placement:
-    """Decide where the radiograph goes on the canvas."""
+    """Decide where the radiograph's content goes on the canvas, and in which size."""
     source = radiograph.height, radiograph.width
+    content = radiograph.content or Box(0, 0, *source)
+    shape = content.height * radiograph.pixel_aspect, float(content.width)  # in units of a pixel's width
     if spec.framing == "letterbox":
-        scaled = _scale_to(source, spec.size / max(source))
+        scaled = _scale_to(shape, spec.size / max(shape))
         top, left = ((spec.size - side) // 2 for side in scaled)
-        return Placement(source, scaled, top, left, spec.size)
-    scaled = _scale_to(source, spec.size / min(source))
-    top, left = _densest_window(_resize(radiograph.pixels, scaled), spec.size)
-    return Placement(source, scaled, -top, -left, spec.size)
+        return Placement(source, content, scaled, top, left, spec.size)
+    scaled = _scale_to(shape, spec.size / min(shape))
+    top, left = _densest_window(_resize(radiograph.content_pixels, scaled), spec.size)
+    return Placement(source, content, scaled, -top, -left, spec.size)
 
 
 def place(pixels_HW: PixelArray, placement: Placement) -> PixelArray:
-    """Radiograph frame to canvas: (H, W) uint8 to (S, S) uint8; what the radiograph does not cover is air."""
+    """Radiograph frame to canvas: (H, W) uint8 to (S, S) uint8; what the content does not cover is air."""
     canvas_SS = np.zeros((placement.size, placement.size), np.uint8)
     rows, scaled_rows = _overlap(placement.top, placement.scaled[0], placement.size)
     columns, scaled_columns = _overlap(placement.left, placement.scaled[1], placement.size)
-    canvas_SS[rows, columns] = _resize(pixels_HW, placement.scaled)[scaled_rows, scaled_columns]
+    content_hw = pixels_HW[placement.content.rows, placement.content.columns]
+    canvas_SS[rows, columns] = _resize(content_hw, placement.scaled)[scaled_rows, scaled_columns]
     return canvas_SS
 
 
@@ -101,27 +112,27 @@ def restore(map_hw: MapArray, placement: Placement) -> MapArray:
 
     Bilinear between the centres of the map's cells; 0 where the canvas did not show the radiograph.
     """
-    height, width = placement.source
-    rows_Hh = _sampling_matrix(height, placement.scaled[0], placement.top, placement.size, map_hw.shape[0])
-    columns_Ww = _sampling_matrix(width, placement.scaled[1], placement.left, placement.size, map_hw.shape[1])
-    return np.asarray(rows_Hh @ map_hw @ columns_Ww.T, np.float32)
+    content, size = placement.content, placement.size
+    rows_Hh = _sampling_matrix(content.height, placement.scaled[0], placement.top, size, map_hw.shape[0])
+    columns_Ww = _sampling_matrix(content.width, placement.scaled[1], placement.left, size, map_hw.shape[1])
+    restored_HW = np.zeros(placement.source, np.float32)
+    restored_HW[content.rows, content.columns] = rows_Hh @ map_hw @ columns_Ww.T
+    return restored_HW
 
 
-def _scale_to(source: tuple[int, int], factor: float) -> tuple[int, int]:
-    height, width = (max(1, round(side * factor)) for side in source)
+def _scale_to(shape: tuple[float, float], factor: float) -> tuple[int, int]:
+    height, width = (max(1, round(side * factor)) for side in shape)
     return height, width
 
 
 def _resize(pixels_HW: PixelArray, scaled: tuple[int, int]) -> PixelArray:
     """Area averaging when shrinking, so that hairline fractures fade rather than alias; bilinear when growing."""
-    shrinking = scaled[0] < pixels_HW.shape[0]
-    method = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(pixels_HW, scaled[::-1], interpolation=method), np.uint8)
+    return np.asarray(np.rint(resample(pixels_HW, scaled)), np.uint8)
 
 
 def _densest_window(scaled_pixels: PixelArray, size: int) -> tuple[int, int]:
     """Top and left of the size x size window with the most edges; the most central of equals."""
-    edges = cv2.Canny(scaled_pixels, CANNY_LOW, CANNY_HIGH) > 0
+    edges = canny(scaled_pixels, CANNY_LOW, CANNY_HIGH)
     counts = np.pad(edges.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     in_window = counts[size:, size:] - counts[:-size, size:] - counts[size:, :-size] + counts[:-size, :-size]
     tops, lefts = np.nonzero(in_window == in_window.max())

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from xray.errors import NoContentError
+from xray.levels import significant_levels
+from xray.margins import inside_margins
 from xray.polarity import is_negative
 
 MAX_PIXELS = 64_000_000
@@ -56,6 +58,14 @@ class Box:
     height: int
     width: int
 
+    @property
+    def rows(self) -> slice:
+        return slice(self.top, self.top + self.height)
+
+    @property
+    def columns(self) -> slice:
+        return slice(self.left, self.left + self.width)
+
 
 @dataclass(frozen=True)
 class Radiograph:
@@ -78,6 +88,11 @@ class Radiograph:
     pixel_aspect: float = 1.0
 
     @property
+    def content_pixels(self) -> PixelArray:
+        """The pixels of `content`, (h, w) uint8."""
+        return self.pixels if self.content is None else self.pixels[self.content.rows, self.content.columns]
+
+    @property
     def height(self) -> int:
         return int(self.pixels.shape[0])
 
@@ -95,31 +110,51 @@ def radiograph_of(
     content: Box | None = None,
     pixel_aspect: float = 1.0,
 ) -> Radiograph:
-    """Check what a viewer shows and invert it if bone is dark.
+    """Check what a viewer shows, look behind its margins, and invert it if bone is dark there.
 
     Args:
-        negative: whether bone is dark, where the file says so; None judges it by the pixels.
-        content: what lies inside the file's display shutter, if it has one.
+        negative: whether bone is dark, where the file says so; None judges it by the pixels inside the margins.
+        content: what lies inside the file's display shutter, if it has one; margins are cut off inside it.
 
     Raises:
-        NoContentError: constant, a side below `MIN_SIDE` pixels, or longer than `MAX_ASPECT` times its width.
+        NoContentError: what is inside is constant, has a side below `MIN_SIDE` pixels, or is longer than `MAX_ASPECT`
+            times its width.
     """
-    if min(pixels_HW.shape) < MIN_SIDE:
-        raise NoContentError(
-            f"The image is {pixels_HW.shape[1]}x{pixels_HW.shape[0]} pixels; each side must have at least {MIN_SIDE}."
-        )
-    if max(pixels_HW.shape) > MAX_ASPECT * min(pixels_HW.shape):
-        raise NoContentError(f"The image is more than {MAX_ASPECT} times longer than wide; send a radiograph.")
-    if int(pixels_HW.max()) - int(pixels_HW.min()) < MIN_CONTRAST:
+    _require_size(pixels_HW.shape[0], pixels_HW.shape[1], pixel_aspect)
+    content = _inside(pixels_HW, content)
+    shown_hw = pixels_HW if content is None else pixels_HW[content.rows, content.columns]
+    _require_size(shown_hw.shape[0], shown_hw.shape[1], pixel_aspect)
+    if int(shown_hw.max()) - int(shown_hw.min()) < MIN_CONTRAST:
         raise NoContentError("The image is constant; send a radiograph that shows anatomy.")
-    inverted = is_negative(pixels_HW) if negative is None else negative
+    inverted = is_negative(shown_hw) if negative is None else negative
     return Radiograph(255 - pixels_HW if inverted else pixels_HW, inverted, coloured, dicom, content, pixel_aspect)
 
 
-def without_low_bits(deep: npt.NDArray[Any]) -> PixelArray:
-    """Gray levels of more than 8 bits by their 8 highest significant ones; 12 bits stored in 16 lose 4."""
-    significant_bits = max(8, int(deep.max()).bit_length())
-    return (deep >> (significant_bits - 8)).astype(np.uint8)
+def _inside(pixels_HW: PixelArray, shutter: Box | None) -> Box | None:
+    """What is left of the image, or of what its shutter shows, without margins; None if that is all of the image.
+
+    Raises:
+        NoContentError: the shutter shows nothing of the image.
+    """
+    top, left = (shutter.top, shutter.left) if shutter else (0, 0)
+    shown_hw = pixels_HW[shutter.rows, shutter.columns] if shutter else pixels_HW
+    if min(shown_hw.shape) < MIN_SIDE:
+        raise NoContentError(f"The display shutter leaves less than {MIN_SIDE} pixels of the image.")
+    rows, columns = inside_margins(shown_hw)
+    box = Box(top + rows.start, left + columns.start, rows.stop - rows.start, columns.stop - columns.start)
+    return None if (box.height, box.width) == pixels_HW.shape else box
+
+
+def _require_size(height: int, width: int, pixel_aspect: float) -> None:
+    if min(height, width) < MIN_SIDE:
+        raise NoContentError(f"The image is {width}x{height} pixels; each side must have at least {MIN_SIDE}.")
+    if not 1 / MAX_ASPECT <= height * pixel_aspect / width <= MAX_ASPECT:
+        raise NoContentError(f"The image is more than {MAX_ASPECT} times longer than wide; send a radiograph.")
+
+
+def without_low_bits(deep_HW: npt.NDArray[Any]) -> PixelArray:
+    """Gray levels of more than 8 bits by the 8 significant ones; see `significant_levels`."""
+    return significant_levels(deep_HW)(deep_HW)
 
 
 def too_many(size: str, max_pixels: int) -> str:

@@ -1,16 +1,12 @@
 """Bytes of any file that we read in, one `Radiograph` out."""
 
-import sys
 from pathlib import Path
 
 from xray.dicom import decode_dicom
 from xray.dicom_file import is_dicom
 from xray.errors import UnsupportedFormatError
-from xray.image import decode_image, format_of, image_effort
+from xray.image import UNKNOWN_EFFORT, decode_image, format_of, image_effort
 from xray.radiograph import MAX_PIXELS, Radiograph
-
-UNKNOWN_EFFORT = sys.maxsize
-"""A DICOM file's header alone may inflate to anything, so its effort counts as boundless."""
 
 
 def read_radiograph(path: Path, max_pixels: int = MAX_PIXELS) -> Radiograph:
@@ -22,7 +18,8 @@ def decode_radiograph(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
     """Decode a PNG, JPEG or DICOM file; see `decode_image` and `decode_dicom`.
 
     Raises:
-        UnsupportedFormatError: it is none of these, or DICOM in a transfer syntax that is not read.
+        UnsupportedFormatError: it is none of these, DICOM in a transfer syntax that is not read, or JPEG of such a
+            process.
         TooManyPixelsError: the header announces more than `max_pixels`; nothing was decoded.
         UnreadableImageError: truncated or corrupt.
         NoContentError: constant, tiny, or a ribbon.
@@ -40,7 +37,8 @@ def decode_radiograph(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
 def decoding_effort(data: bytes) -> int:
     """Pixels that decoding has to go over, in all scans of a progressive JPEG; 0 where the header tells of none.
 
-    Only the header of a PNG or JPEG is read, so that a caller can put away what would take long.
+    Only headers are read, so that a caller can put away what would take long. A DICOM file's header alone may inflate
+    to anything, and the rarer kinds of PNG and JPEG have little-used decoders: their effort counts as boundless.
     """
     if (format_name := format_of(data)) is not None:
         return image_effort(data, format_name)

@@ -20,6 +20,18 @@ HISTOGRAM_PIXELS = 65_536
 """At most so many are counted."""
 
 
+EXPLANATIONS: dict[ScopeReason, str] = {
+    "in colour": "is in colour, which a radiograph is not; send the radiograph itself, in gray, not a photograph of it",
+    "few gray levels": "shows too few gray levels to be judged; export it again with its whole range of gray",
+    "unlike the gallery": (
+        "is unlike the radiographs that the network was trained on. It may still show a limb: of another body part, or "
+        "exposed, processed or cropped in another way. What the network says of it would mean nothing; /info names the "
+        "body parts that it knows"
+    ),
+}
+"""What is true of an image that is out of scope, and what the caller can do."""
+
+
 @dataclass(frozen=True)
 class Scope:
     """How far a radiograph is from what can be judged.
@@ -36,11 +48,17 @@ class Scope:
     def inside(self) -> bool:
         return self.distance <= 1
 
+    @property
+    def explanation(self) -> str:
+        """The predicate of a sentence about the radiograph, for one that is out of scope."""
+        return f"{EXPLANATIONS[self.reason]} ({self.reason}: {self.distance:.2f} of the limit)."
+
 
 def appearance(radiograph: Radiograph) -> Scope:
     """What the pixels alone tell."""
-    step = max(1, int(np.sqrt(radiograph.pixels.size / HISTOGRAM_PIXELS)))
-    counts = np.bincount(radiograph.pixels[::step, ::step].ravel(), minlength=256)
+    pixels_hw = radiograph.content_pixels
+    step = max(1, int(np.sqrt(pixels_hw.size / HISTOGRAM_PIXELS)))
+    counts = np.bincount(pixels_hw[::step, ::step].ravel(), minlength=256)
     shares = counts[counts > 0] / counts.sum()
     entropy = float(-(shares * np.log2(shares)).sum())
     coloured = Scope(radiograph.coloured / MAX_COLOURED, "in colour")

@@ -1,10 +1,11 @@
 """The picture is hottest where the evidence is."""
 
+import cv2
 import numpy as np
 import pytest
 
 from tests.phantoms import draw_phantom
-from xray.cam import Cam, cam_on_radiograph, regions, render
+from xray.cam import HOTTEST_JET, Cam, cam_on_radiograph, regions, render
 from xray.preprocess import PreprocessSpec, locate
 from xray.radiograph import Radiograph
 
@@ -80,3 +81,18 @@ def test_boxes_are_drawn_around_the_peak_and_leave_the_rest_as_it_was() -> None:
     assert (changed.min(0).tolist(), changed.max(0).tolist()) == ([20, 40], [29, 59])
     assert (framed[21:29, 41:59] == 90).all()
     assert (radiograph.pixels == 90).all()
+
+
+def test_colours_are_those_of_opencvs_jet() -> None:
+    evidence = np.tile(np.linspace(0, 1, HOTTEST_JET + 1, dtype=np.float32), (20, 1))
+    index = np.tile(np.arange(HOTTEST_JET + 1, dtype=np.uint8), (20, 1))
+    heatmap = render(Cam(evidence), Radiograph(index), "heatmap", alpha=1)
+    assert (heatmap[..., ::-1] == cv2.applyColorMap(index, cv2.COLORMAP_JET)).all()
+
+
+def test_overlay_mixes_radiograph_and_heatmap_by_the_evidence() -> None:
+    cam = cam_on_radiograph(planted(2, 2), PLACEMENT)
+    heatmap = render(cam, RADIOGRAPH, "heatmap", alpha=1).astype(float)
+    opacity = 0.6 * cam.evidence_HW[..., np.newaxis]
+    mixed = (1 - opacity) * RADIOGRAPH.pixels[..., np.newaxis] + opacity * heatmap
+    assert np.abs(render(cam, RADIOGRAPH, "overlay", alpha=0.6) - mixed).max() <= 1.01

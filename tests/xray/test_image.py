@@ -5,14 +5,16 @@ import io
 import struct
 import zlib
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
 from tests.phantoms import draw_phantom
 from xray.errors import InputError, NoContentError, TooManyPixelsError, UnreadableImageError, UnsupportedFormatError
+from xray.image import UNKNOWN_EFFORT
 from xray.png import encode_png
-from xray.reading import decode_radiograph
+from xray.reading import decode_radiograph, decoding_effort
 
 PHANTOM = draw_phantom(seed=5)
 ROTATED_CLOCKWISE = 6
@@ -161,3 +163,231 @@ def test_image_without_content_is_refused(pixels: np.ndarray) -> None:
 def test_encoded_png_decodes_to_itself() -> None:
     colours = np.dstack([PHANTOM, 255 - PHANTOM, PHANTOM // 2])
     assert (np.asarray(Image.open(io.BytesIO(encode_png(colours)))) == colours).all()
+
+
+def chunk(kind: bytes, content: bytes, checksum: int | None = None) -> bytes:
+    checksum = zlib.crc32(kind + content) if checksum is None else checksum
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+def deep_png(samples: np.ndarray, colour_type: int, *extras: bytes) -> bytes:
+    """A PNG of 16 bits, which Pillow cannot write in colour."""
+    rows = samples.astype(">u2").reshape(len(samples), -1)
+    header = struct.pack(">IIBBBBB", samples.shape[1], samples.shape[0], 16, colour_type, 0, 0, 0)
+    body = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    chunks = [chunk(b"IHDR", header), *extras, chunk(b"IDAT", body), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def with_extras(data: bytes, *extras: bytes) -> bytes:
+    """A PNG with further chunks behind its header."""
+    return data[:33] + b"".join(extras) + data[33:]
+
+
+TWELVE_BITS = PHANTOM.astype(np.uint16) << 4 | 9
+OPAQUE = np.full_like(TWELVE_BITS, 0xFFFF)
+
+
+@pytest.mark.parametrize(
+    ("samples", "colour_type"),
+    [
+        (TWELVE_BITS, 0),
+        (np.dstack([TWELVE_BITS] * 3), 2),
+        (np.dstack([TWELVE_BITS, OPAQUE]), 4),
+        (np.dstack([TWELVE_BITS] * 3 + [OPAQUE]), 6),
+        (TWELVE_BITS << 4, 0),
+        (np.dstack([TWELVE_BITS << 4] * 3), 2),
+    ],
+    ids=["gray", "rgb", "gray with alpha", "rgba", "16 bits of gray", "16 bits of rgb"],
+)
+def test_deep_png_keeps_eight_bits_of_what_it_uses(samples: np.ndarray, colour_type: int) -> None:
+    radiograph = decode_radiograph(deep_png(samples, colour_type))
+    assert (radiograph.pixels == PHANTOM).all()
+    assert radiograph.coloured == 0
+
+
+def test_deep_transparent_pixels_are_air() -> None:
+    alpha = np.where(PHANTOM > 100, 0xFFFF, 0).astype(np.uint16)
+    expected = np.where(PHANTOM > 100, PHANTOM, 0)
+    for samples, colour_type in (
+        (np.dstack([TWELVE_BITS, alpha]), 4),
+        (np.dstack([TWELVE_BITS] * 3 + [alpha]), 6),
+    ):
+        assert (decode_radiograph(deep_png(samples, colour_type)).pixels == expected).all()
+
+
+def test_level_that_a_deep_gray_png_calls_transparent_is_air() -> None:
+    level = int(TWELVE_BITS[80, 64])
+    transparent = chunk(b"tRNS", struct.pack(">H", level))
+    pixels = decode_radiograph(deep_png(TWELVE_BITS, 0, transparent)).pixels
+    assert (pixels == np.where(level == TWELVE_BITS, 0, PHANTOM)).all()
+
+
+def test_deep_colour_is_told_from_gray() -> None:
+    vivid = np.dstack([TWELVE_BITS, 4095 - TWELVE_BITS, TWELVE_BITS])
+    assert decode_radiograph(deep_png(vivid, 2)).coloured > 0.5
+
+
+@pytest.mark.parametrize("hot", [0x3FFF, 0xFFFF])
+def test_few_hot_pixels_take_no_levels_from_the_others(hot: int) -> None:
+    deep = TWELVE_BITS.copy()
+    deep[3, 3] = deep[100, 50] = hot
+    pixels = decode_radiograph(saved(Image.fromarray(deep))).pixels
+    assert (pixels == PHANTOM)[deep < hot].all()
+    assert (pixels[deep == hot] == 255).all()
+
+
+def test_bright_border_of_a_deep_image_takes_no_levels_from_the_content() -> None:
+    deep = np.pad(TWELVE_BITS, 9, constant_values=0xFFFF)
+    radiograph = decode_radiograph(saved(Image.fromarray(deep)))
+    assert (radiograph.content_pixels == PHANTOM).all()
+    assert not radiograph.inverted
+
+
+def test_burnt_in_letters_of_a_deep_image_take_no_levels_from_the_rest() -> None:
+    deep = TWELVE_BITS.copy()
+    deep[10:16, 10:40] = 0xFFFF
+    pixels = decode_radiograph(saved(Image.fromarray(deep))).pixels
+    assert (pixels == PHANTOM)[deep < 0xFFFF].all()
+
+
+def test_bright_metal_of_a_deep_image_is_no_stray_pixel() -> None:
+    deep = TWELVE_BITS.copy()
+    deep[40:80, 60:66] = np.linspace(20_000, 65_000, 240).reshape(40, 6).astype(np.uint16)
+    pixels = decode_radiograph(saved(Image.fromarray(deep))).pixels
+    assert len(np.unique(pixels[40:80, 60:66])) > 100
+
+
+def test_narrow_band_far_above_zero_is_spread() -> None:
+    offset = (TWELVE_BITS.astype(np.int32) + 32_768).astype(np.uint16)
+    pixels = decode_radiograph(saved(Image.fromarray(offset))).pixels
+    assert np.corrcoef(pixels.ravel(), PHANTOM.ravel())[0, 1] > 0.999
+    assert len(np.unique(pixels)) > 150
+
+
+LARGE_TEXT = {
+    "zTXt": chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(3 << 20))),
+    "iTXt": chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b" " * (3 << 20))),
+    "tEXt": chunk(b"tEXt", b"Comment\0" + b"a" * (3 << 20)),
+    "iCCP": chunk(b"iCCP", b"icc\0\0" + zlib.compress(bytes(3 << 20))),
+    "wrong checksum": chunk(b"tEXt", b"a\0b", checksum=1),
+    "unknown": chunk(b"prVt", b"whatever"),
+}
+
+
+@pytest.mark.parametrize("extra", LARGE_TEXT.values(), ids=LARGE_TEXT)
+def test_png_is_shown_whatever_stands_beside_its_picture(extra: bytes) -> None:
+    assert (decode_radiograph(with_extras(saved(GRAY), extra)).pixels == PHANTOM).all()
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_orientation_in_large_xmp_is_applied(compressed: bool) -> None:
+    xmp = b" " * (2 << 20) + b'<rdf tiff:Orientation="6"/>'
+    text = b"XML:com.adobe.xmp\0" + bytes([compressed, 0]) + b"\0\0" + (zlib.compress(xmp) if compressed else xmp)
+    assert (decode_radiograph(with_extras(saved(GRAY), chunk(b"iTXt", text))).pixels == np.rot90(PHANTOM, -1)).all()
+
+
+def test_orientation_in_a_text_chunk_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = ROTATED_CLOCKWISE
+    profile = exif.tobytes()
+    text = b"Raw profile type exif\0\nexif\n%8d\n" % len(profile) + profile.hex().encode()
+    assert (decode_radiograph(with_extras(saved(GRAY), chunk(b"tEXt", text))).pixels == np.rot90(PHANTOM, -1)).all()
+
+
+def test_png_whose_pixels_have_a_wrong_checksum_is_refused() -> None:
+    data = bytearray(saved(GRAY))
+    end = data.rindex(b"IEND") - 8
+    data[end : end + 4] = b"\1\2\3\4"
+    with pytest.raises(UnreadableImageError, match="PNG"):
+        decode_radiograph(bytes(data))
+
+
+def test_density_that_says_that_pixels_are_not_square_is_ignored() -> None:
+    physical = chunk(b"pHYs", struct.pack(">IIB", 1000, 3000, 1))
+    assert decode_radiograph(with_extras(saved(GRAY), physical)).pixel_aspect == 1
+    assert decode_radiograph(saved(GRAY, "JPEG", dpi=(100, 300))).pixel_aspect == 1
+
+
+JPEG = saved(GRAY, "JPEG", quality=95)
+NO_SCANS = b"\xff\xda" * 300
+EXTRA_BYTES = {
+    "in a comment": JPEG[:2] + b"\xff\xfe" + struct.pack(">H", 2 + len(NO_SCANS)) + NO_SCANS + JPEG[2:],
+    "in a profile": JPEG[:2] + b"\xff\xe1" + struct.pack(">H", 8 + len(NO_SCANS)) + b"other\0" + NO_SCANS + JPEG[2:],
+    "in a video behind it": JPEG + b"\0\0\0\x18ftypmp42" + NO_SCANS,
+}
+
+
+@pytest.mark.parametrize("data", EXTRA_BYTES.values(), ids=EXTRA_BYTES)
+def test_bytes_that_only_look_like_scans_are_not_counted(data: bytes) -> None:
+    assert (decode_radiograph(data).pixels == decode_radiograph(JPEG).pixels).all()
+    assert decoding_effort(data) == decoding_effort(JPEG) == PHANTOM.size
+
+
+def test_second_picture_behind_a_jpeg_is_left_alone() -> None:
+    both = saved(GRAY.convert("RGB"), "MPO", save_all=True, append_images=[Image.new("RGB", GRAY.size)], quality=95)
+    assert np.abs(decode_radiograph(both).pixels.astype(int) - PHANTOM).mean() < 2
+
+
+ODD_JPEGS = {
+    "12 bits": imagecodecs.jpeg_encode(TWELVE_BITS, level=98, bitspersample=12),
+    "12 bits in colour": imagecodecs.jpeg_encode(np.dstack([TWELVE_BITS] * 3), level=98, bitspersample=12),
+    "lossless of 12 bits": imagecodecs.jpeg_encode(TWELVE_BITS, lossless=True, bitspersample=12),
+    "lossless of 16 bits": imagecodecs.jpeg_encode(TWELVE_BITS << 4, lossless=True, bitspersample=16),
+    "lossless of 8 bits": imagecodecs.jpeg_encode(PHANTOM, lossless=True, bitspersample=8),
+    "JPEG-LS of 12 bits": imagecodecs.jpegls_encode(TWELVE_BITS),
+    "JPEG-LS of 8 bits": imagecodecs.jpegls_encode(PHANTOM),
+}
+
+
+@pytest.mark.parametrize("data", ODD_JPEGS.values(), ids=ODD_JPEGS)
+def test_rare_kind_of_jpeg_is_decoded_and_counts_as_costly(data: bytes) -> None:
+    radiograph = decode_radiograph(data)
+    assert np.abs(radiograph.pixels.astype(int) - PHANTOM).max() <= 2
+    assert radiograph.coloured == 0
+    assert decoding_effort(data) == UNKNOWN_EFFORT
+
+
+@pytest.mark.parametrize("data", ODD_JPEGS.values(), ids=ODD_JPEGS)
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_rare_kind_of_jpeg_that_is_truncated_is_not_filled_up(data: bytes, share: float) -> None:
+    with pytest.raises(UnreadableImageError):
+        decode_radiograph(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize("data", ODD_JPEGS.values(), ids=ODD_JPEGS)
+def test_rare_kind_of_jpeg_that_is_damaged_is_an_input_error_and_nothing_else(data: bytes) -> None:
+    random = np.random.default_rng(1)
+    for _ in range(30):
+        damaged = bytearray(data)
+        for place in random.integers(8, len(data), 4):
+            damaged[place] = random.integers(256)
+        with contextlib.suppress(InputError):
+            decoding_effort(bytes(damaged))
+            decode_radiograph(bytes(damaged))
+
+
+@pytest.mark.parametrize("name", ["12 bits", "lossless of 12 bits"])
+def test_orientation_of_a_rare_kind_of_jpeg_is_applied(name: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = ROTATED_CLOCKWISE
+    profile, data = exif.tobytes(), ODD_JPEGS[name]
+    turned = data[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(profile)) + profile + data[2:]
+    assert (decode_radiograph(turned).pixels == np.rot90(decode_radiograph(data).pixels, -1)).all()
+
+
+@pytest.mark.parametrize(
+    ("frame", "name"),
+    [(0xC5, "differential sequential"), (0xC7, "differential lossless"), (0xCB, "arithmetic lossless")],
+)
+def test_jpeg_of_a_process_that_is_not_read_is_refused_by_its_name(frame: int, name: str) -> None:
+    data = bytearray(JPEG)
+    data[data.index(b"\xff\xc0") + 1] = frame
+    with pytest.raises(UnsupportedFormatError, match=name):
+        decode_radiograph(bytes(data))
+
+
+def test_effort_of_damaged_headers_is_nothing_or_a_number() -> None:
+    for data in (JPEG, saved(GRAY), deep_png(TWELVE_BITS, 0)):
+        for length in range(0, 300, 7):
+            assert decoding_effort(data[:length]) >= 0

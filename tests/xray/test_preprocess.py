@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from tests.phantoms import draw_phantom
+from xray.edges import canny
 from xray.preprocess import Framing, PreprocessSpec, locate, place, preprocess, restore
 from xray.radiograph import Radiograph
+from xray.resample import resample
 
 SHAPES = [(512, 410), (410, 512), (97, 203), (64, 64), (31, 900), (2000, 40)]
 
@@ -71,3 +73,28 @@ def test_what_the_window_leaves_out_is_restored_as_nothing() -> None:
     restored = restore(np.ones((3, 3), np.float32), placement)
     assert restored[:150].max() == 0
     assert restored[220:257].min() == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((2000, 2500), (256, 320)), ((512, 410), (320, 256)), ((373, 454), (263, 320)), ((640, 640), (320, 320))],
+)
+def test_shrinking_is_opencvs_area_average_within_a_gray_level(shape: tuple[int, int], size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    expected = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(np.rint(resample(pixels, size)) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(("shape", "size"), [((100, 90), (320, 288)), ((17, 60), (91, 320)), ((1, 40), (8, 320))])
+def test_growing_is_opencvs_bilinear_interpolation_within_a_gray_level(
+    shape: tuple[int, int], size: tuple[int, int]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    expected = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_LINEAR)
+    assert np.abs(np.rint(resample(pixels, size)) - expected).max() <= 1
+
+
+def test_edges_are_opencvs() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (120, 150), np.uint8)
+    for pixels in (noise, cv2.GaussianBlur(noise, (0, 0), 2), draw_phantom(seed=1, height=300, width=240)):
+        assert (canny(pixels, 50, 150) == (cv2.Canny(pixels, 50, 150) > 0)).all()

@@ -10,7 +10,7 @@ from PIL import Image
 from tests.phantoms import draw_phantom
 from xray.radiograph import Radiograph
 from xray.reading import decode_radiograph, read_radiograph
-from xray.scope import appearance
+from xray.scope import EXPLANATIONS, Scope, appearance
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -54,3 +54,23 @@ def test_size_hardly_changes_what_pixels_tell() -> None:
 def test_real_limbs_look_like_radiographs(fracatlas: Path, knee_oa: Path) -> None:
     files = [*sorted(fracatlas.rglob("*.jpg"))[::20], *sorted(knee_oa.rglob("*.jpg"))[::60]]
     assert all(appearance(read_radiograph(file)).inside for file in files)
+
+
+def test_margins_make_no_radiograph_poor_in_grays() -> None:
+    phantom = draw_phantom(3, height=256, width=205)
+    framed = np.pad(phantom, 140, constant_values=255)
+    alone, inside = (appearance(decode_radiograph(png(pixels))).distance for pixels in (phantom, framed))
+    assert inside == pytest.approx(alone, rel=0.02)
+
+
+@pytest.mark.parametrize("reason", EXPLANATIONS)
+def test_refusal_never_says_that_the_image_shows_no_limb(reason: str) -> None:
+    explanation = Scope(1.25, reason).explanation
+    assert "1.25 of the limit" in explanation
+    assert "no limb" not in explanation
+    assert "body parts that /info names" not in explanation
+
+
+def test_radiograph_unlike_the_gallery_is_said_to_be_just_that() -> None:
+    explanation = Scope(1.25, "unlike the gallery").explanation
+    assert explanation.startswith("is unlike the radiographs that the network was trained on. It may still show a limb")
