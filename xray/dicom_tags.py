@@ -14,9 +14,9 @@ from pydicom.tag import Tag
 from xray.body_parts import body_part_of, is_elsewhere
 from xray.errors import InputError, OutOfScopeError, TooManyPixelsError, UnreadableImageError
 from xray.grayscale import StoredBits, has_window
+from xray.object_kind import LeftAlone, left_alone
 from xray.radiograph import DicomFacts, too_many
 
-MODALITIES = ("CR", "DX")
 GRAY = ("MONOCHROME1", "MONOCHROME2")
 CODE_STRING = re.compile(r"[A-Z0-9_ ]{1,16}")
 UID = re.compile(r"[0-9.]{1,64}")
@@ -38,8 +38,13 @@ class Identity:
     modality: str | None
 
     @property
+    def left_alone(self) -> LeftAlone | None:
+        """Why it is not analyzed; None for a radiograph."""
+        return left_alone(self.modality, self.sop_class_uid)
+
+    @property
     def is_radiograph(self) -> bool:
-        return self.modality in MODALITIES
+        return self.left_alone is None
 
 
 def identity_of(header: Dataset) -> Identity:
@@ -62,8 +67,10 @@ def identity_of(header: Dataset) -> Identity:
 
 def require_radiograph(header: Dataset) -> None:
     """Raises OutOfScopeError unless it is one gray image of a limb by an X-ray detector, ready to be shown."""
-    if text(header, "Modality") not in MODALITIES:
-        raise OutOfScopeError(f"{named(header, 'Modality')}; send radiographs, which are CR or DX.")
+    reason = left_alone(text(header, "Modality"), uid(header, "SOPClassUID") or "")
+    if reason is not None:
+        beside = "" if reason == "another modality" else f", and the object is of {reason}"
+        raise OutOfScopeError(f"{named(header, 'Modality')}{beside}; send radiographs, which are CR or DX.")
     if whole(header, "NumberOfFrames", 1) != 1:
         raise OutOfScopeError(f"{named(header, 'NumberOfFrames')}; send the radiographs as files of one frame each.")
     if whole(header, "SamplesPerPixel", 1) != 1 or text(header, "PhotometricInterpretation") not in GRAY:
