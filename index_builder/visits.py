@@ -11,7 +11,6 @@ from pacs.archive import Archive
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, StudyMissingError
 from pacs.pseudonyms import Pseudonyms
 from pacs.references import InstanceReference, StudyReference
-from xray.dicom_tags import MODALITIES as RADIOGRAPHS
 
 PATIENT = Retrying(
     retry=retry_if_exception_type(ArchiveUnavailableError),
@@ -78,7 +77,7 @@ class Visitor:
 
     def _instances(self, study: StudyReference) -> list[InstanceReference]:
         try:
-            return PATIENT(self.archive.instances, study.study_uid, RADIOGRAPHS)
+            return PATIENT(self.archive.radiographs, study.study_uid)
         except StudyMissingError:  # deleted since it was found
             return []
 
