@@ -42,7 +42,8 @@ class Sick:
                 connection.sendall(self.again)
                 self.sent += len(self.again)
                 time.sleep(self.pause)
-            connection.recv(1)
+            while connection.recv(1 << 16):
+                pass
         self.left.set()
 
     def accept(self, listening: socket.socket) -> None:
