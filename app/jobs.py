@@ -95,7 +95,7 @@ async def analyze_study(
     """Fetch a study from an archive, analyse it and give the results back to that archive."""
     if not UID.fullmatch(study_uid):
         raise OutOfRangeError("The path names no Study Instance UID.")
-    hospital.archive(pacs)
+    hospital.require_archive(pacs)
     checkpoint = service.generation.predictor.manifest.id
     asked = await asyncio.to_thread(hospital.jobs.request, study_uid, checkpoint, pacs)
     hospital.arrived.set()

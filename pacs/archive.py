@@ -169,16 +169,23 @@ class Archive:
 
     def file(self, instance: InstanceReference, max_bytes: int = MAX_INSTANCE_BYTES) -> bytes:
         """One instance as a DICOM file, as it was stored; raises what `retrieve` does."""
+        try:
+            with typed_errors(self.name, instance.study_uid):
+                return self._retrieved(instance, max_bytes)
+        except StudyMissingError:
+            raise StudyMissingError(f"Archive {self.name} has no instance {instance.instance_uid}.") from None
+
+    def _retrieved(self, instance: InstanceReference, max_bytes: int, accept: str = ORIGINAL) -> bytes:
         url = str(URI(self._url, instance.study_uid, instance.series_uid, instance.instance_uid))
         try:
-            with typed_errors(self.name, instance.study_uid), self._session.up_to(max_bytes + ENVELOPE_BYTES):
-                response = self._session.get(url, headers={"Accept": ORIGINAL}, timeout=self._timeout)
-                response.raise_for_status()
-                return only_part(response.headers.get("Content-Type", ""), response.content)
+            with self._session.up_to(max_bytes + ENVELOPE_BYTES):
+                response = self._session.get(url, headers={"Accept": accept}, timeout=self._timeout)
         except TooLargeError:
             raise TooLargeError(
                 f"Archive {self.name}: instance {instance.instance_uid} has more than {max_bytes} bytes."
             ) from None
+        response.raise_for_status()
+        return only_part(response.headers.get("Content-Type", ""), response.content)
 
     def has(self, study_uid: str, instance_uids: Collection[str]) -> bool:
         """Whether searches find every one of these instances in that study."""
