@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+from app.fetching import LeftOut
 from app.generation import Generation
 from app.service import Service
 from pacs.finding import RadiographFinding, StudyFinding
@@ -30,7 +31,7 @@ class _Judged:
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
 
-async def analyse(service: Service, job: Job, instances: AsyncIterator[Instance]) -> StudyFinding:
+async def analyse(service: Service, job: Job, instances: AsyncIterator[Instance | LeftOut]) -> StudyFinding:
     """Judge a study's radiographs one after the other, and then together; what cannot be judged is left out and named.
 
     Raises:
@@ -38,6 +39,9 @@ async def analyse(service: Service, job: Job, instances: AsyncIterator[Instance]
     """
     generation, judged = service.generation, _Judged()
     async for instance in instances:
+        if isinstance(instance, LeftOut):
+            judged.left_out.append((instance.instance_uid, instance.reason))
+            continue
         try:
             prediction = await _predict(service, generation, instance.data)
         except InputError as error:

@@ -16,8 +16,11 @@ RequestError                    what only a service can have to say
 ├── NotReadyError               503
 │   └── NotConfiguredError
 └── DeadlineError               504
+
+Of the errors of `pacs`, JobsUnavailableError is 503 with Retry-After, and SealError 500.
 """
 
+import logging
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
@@ -26,6 +29,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from pacs.job_errors import JobsUnavailableError, SealError
 from xray.errors import (
     InputError,
     NoContentError,
@@ -35,6 +39,10 @@ from xray.errors import (
     UnsupportedFormatError,
 )
 
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 10
+"""After which to ask again where the database of jobs does not answer."""
 PROBLEM_TYPE = "application/problem+json"
 WHAT_IS_SERVED = "a radiograph is POSTed to /classify, /cam, /retrieve or /analyze, and /docs shows the rest."
 
@@ -130,6 +138,8 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     EngineError: HTTPStatus.INTERNAL_SERVER_ERROR,
     NotReadyError: HTTPStatus.SERVICE_UNAVAILABLE,
     DeadlineError: HTTPStatus.GATEWAY_TIMEOUT,
+    JobsUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    SealError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 """The nearest class in an error's ancestry decides."""
 
@@ -138,6 +148,8 @@ def install_error_handlers(app: FastAPI) -> None:
     """Make every error reply of an application a problem."""
     app.add_exception_handler(RequestError, _own_error)
     app.add_exception_handler(InputError, _own_error)
+    app.add_exception_handler(JobsUnavailableError, _jobs_error)
+    app.add_exception_handler(SealError, _jobs_error)
     app.add_exception_handler(RequestValidationError, _invalid_option)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _hung_up)
@@ -163,6 +175,16 @@ async def _own_error(request: Request, error: Exception) -> JSONResponse:
         reply.headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, UnknownCallerError):
         reply.headers["WWW-Authenticate"] = 'Basic realm="osteon"'
+    return reply
+
+
+async def _jobs_error(request: Request, error: Exception) -> JSONResponse:
+    logger.error("%s %s: %s", request.method, request.scope["route"].path, error)  # the route, which names no study
+    if not isinstance(error, JobsUnavailableError):
+        return problem(request, status_of(error), type(error).__name__, str(error))
+    detail = f"{error} Nothing is wrong with the request; send it again later."
+    reply = problem(request, status_of(error), type(error).__name__, detail)
+    reply.headers["Retry-After"] = str(RETRY_SECONDS)
     return reply
 
 

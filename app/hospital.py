@@ -3,11 +3,13 @@
 import asyncio
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from app.archive_threads import ArchiveThreads, OpenArchive
 from app.errors import NotConfiguredError, OutOfRangeError
 from app.metrics import Metrics
 from app.settings import Settings
@@ -17,7 +19,6 @@ from pacs.job import Instance, Job, Source
 from xray.dicom_tags import Identity
 
 if TYPE_CHECKING:
-    from pacs.archive import Archive
     from pacs.jobs import Jobs
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Hospital:
     destination: str | None
     settle: timedelta
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    threads: ArchiveThreads = field(default_factory=ArchiveThreads)
 
     async def receive(self, checkpoint: str, identity: Identity, data: bytes, source: Source) -> Job:
         """Put a radiograph into its study's job; it is safe when this returns.
@@ -73,14 +75,23 @@ class Hospital:
             metrics.jobs.labels(state).set(count)
         metrics.overdue_jobs.set(overdue.total_seconds())
 
-    def archive(self, name: str) -> "Archive":
-        """A connection to an archive, for one thread. Raises OutOfRangeError if none has that name."""
+    def require_archive(self, name: str) -> None:
+        """Raises OutOfRangeError if no archive has that name."""
         if name not in self.archives:
             known = ", ".join(sorted(self.archives)) or "none"
             raise OutOfRangeError(f"There is no archive of that name; the configuration has: {known}.")
-        from pacs.archive import Archive  # it takes a second, and most replicas never need it
 
-        return Archive(name, self.archives[name])
+    @asynccontextmanager
+    async def connected(self, name: str) -> AsyncIterator[OpenArchive]:
+        """An archive that is asked in threads of its own; what they still wait for is ended with the block.
+
+        Raises:
+            OutOfRangeError: no archive has that name.
+            ConfigurationError: its certificates cannot be used.
+        """
+        self.require_archive(name)
+        async with self.threads.connected(name, self.archives[name]) as archive:
+            yield archive
 
 
 def load_hospital(settings: Settings) -> Hospital | None:

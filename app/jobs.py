@@ -53,6 +53,8 @@ async def jobs(
     study: Annotated[str | None, Query(description="Only those of this Study Instance UID.")] = None,
 ) -> list[JobReply]:
     """The latest jobs."""
+    if study is not None and not UID.fullmatch(study):
+        raise OutOfRangeError("study has to be a Study Instance UID.")
     found = await asyncio.to_thread(hospital.jobs.latest, MAX_JOBS, state, study)
     return [JobReply.model_validate(job) for job in found]
 
@@ -95,7 +97,7 @@ async def analyze_study(
     """Fetch a study from an archive, analyse it and give the results back to that archive."""
     if not UID.fullmatch(study_uid):
         raise OutOfRangeError("The path names no Study Instance UID.")
-    hospital.archive(pacs)
+    hospital.require_archive(pacs)
     checkpoint = service.generation.predictor.manifest.id
     asked = await asyncio.to_thread(hospital.jobs.request, study_uid, checkpoint, pacs)
     hospital.arrived.set()
@@ -104,7 +106,7 @@ async def analyze_study(
 
 
 async def _found(hospital: Hospital, job_id: str) -> Job:
-    found = await asyncio.to_thread(hospital.jobs.find, job_id)
+    found = await asyncio.to_thread(hospital.jobs.find, job_id) if job_id.isalnum() else None
     if found is None:
         raise UnknownPathError("There is no job of that id; GET /jobs lists the latest.")
     return found

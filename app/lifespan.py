@@ -33,6 +33,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     for task in tasks:
         task.cancel()
+    if service.hospital is not None:
+        service.hospital.threads.close()
     await asyncio.to_thread(service.batcher.stop, service.settings.deadline_seconds)
     await service.passes.close()
     service.workers.shutdown(cancel_futures=True)

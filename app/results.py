@@ -1,59 +1,92 @@
-"""Results that are kept here in, what QIDO-RS and WADO-RS (PS3.18 10.4, 10.6) say of them out.
+"""Searches (QIDO-RS) and retrievals (WADO-RS, PS3.18 10.4 and 10.6) of the results that are kept here.
 
 Only results that no archive is to have are here; those that were delivered are asked of the archive.
 """
 
 import asyncio
-from typing import Any
+import json
+from collections.abc import Callable, Iterable
 from uuid import uuid4
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
 
 from app.dependencies import CallerDep, HospitalDep
-from app.errors import UnknownPathError
+from app.errors import MalformedRequestError, OutOfRangeError, UnknownPathError
 from app.hospital import Hospital
+from app.matching import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, Level, Query, query_of, supported
 from app.schemas import REFUSALS
 from app.stow import DICOM, DICOM_JSON
+from pacs.dicom_json import DicomJson, written
 from pacs.job import Instance
 from xray.dicom import dataset_of
+from xray.dicom_tags import UID
 
 router = APIRouter(prefix="/dicom-web", responses=REFUSALS)
 
-STUDY_TAGS = ("StudyDate", "StudyTime", "AccessionNumber", "PatientName", "PatientID", "StudyInstanceUID", "StudyID")
-SERIES_TAGS = ("Modality", "SeriesDescription", "SeriesInstanceUID", "SeriesNumber")
-INSTANCE_TAGS = ("SOPClassUID", "SOPInstanceUID", "InstanceNumber", "Rows", "Columns")
+MAX_STUDIES = 100
+"""Whose results one search looks through."""
+NOT_FUZZY = '299 osteon "The fuzzymatching parameter is not supported. Only literal matching has been performed."'
+"""As PS3.18 8.3.4.2 words it."""
+
+
+def _tags(*keywords: str) -> frozenset[int]:
+    return frozenset(tag for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None)
+
+
+STUDY_TAGS = _tags(*STUDY_KEYS, "NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
+SERIES_TAGS = _tags(*SERIES_KEYS, "NumberOfSeriesRelatedInstances")
+INSTANCE_TAGS = _tags(*INSTANCE_KEYS, "Rows", "Columns")
 """What a query returns of each level, as far as a result has it (PS3.18 Tables 10.6.3-3 to 10.6.3-5)."""
+STUDY_FIELDS = STUDY_TAGS | _tags("PatientBirthDate", "PatientSex", "StudyDescription", "IssuerOfPatientID")
+SERIES_FIELDS = STUDY_FIELDS | SERIES_TAGS | _tags("SeriesDate", "SeriesTime", "Manufacturer", "BodyPartExamined")
+"""What `includefield` may add, where that is not all that an instance has."""
 
 
 @router.get("/studies")
 async def studies(request: Request, hospital: HospitalDep, caller: CallerDep) -> Response:
-    """The study that `StudyInstanceUID` names, if results of it are here."""
-    asked = request.query_params
-    uid = asked.get("StudyInstanceUID") or asked.get("0020000D") or ""
-    found = await _kept(hospital, uid)
-    return _answer([_tags(found[0], STUDY_TAGS)] if found else [])
+    """The studies that `StudyInstanceUID` names, if results of them are here and match the other keys."""
+    return await _search(request, hospital, "study")
+
+
+@router.get("/series")
+async def all_series(request: Request, hospital: HospitalDep, caller: CallerDep) -> Response:
+    """The same for series."""
+    return await _search(request, hospital, "series")
+
+
+@router.get("/instances")
+async def all_instances(request: Request, hospital: HospitalDep, caller: CallerDep) -> Response:
+    """The same for results."""
+    return await _search(request, hospital, "instance")
 
 
 @router.get("/studies/{study_uid}/series")
-async def series(study_uid: str, hospital: HospitalDep, caller: CallerDep) -> Response:
+async def series(study_uid: str, request: Request, hospital: HospitalDep, caller: CallerDep) -> Response:
     """A series for each kind of result."""
-    return _answer([_tags(each, STUDY_TAGS + SERIES_TAGS) for each in await _kept(hospital, study_uid)])
+    return await _search(request, hospital, "series", study_uid)
 
 
 @router.get("/studies/{study_uid}/instances")
-async def instances(study_uid: str, hospital: HospitalDep, caller: CallerDep) -> Response:
+async def instances(study_uid: str, request: Request, hospital: HospitalDep, caller: CallerDep) -> Response:
     """The results of a study."""
-    tags = STUDY_TAGS + SERIES_TAGS + INSTANCE_TAGS
-    return _answer([_tags(each, tags) for each in await _kept(hospital, study_uid)])
+    return await _search(request, hospital, "instance", study_uid)
+
+
+@router.get("/studies/{study_uid}/series/{series_uid}/instances")
+async def instances_of_series(
+    study_uid: str, series_uid: str, request: Request, hospital: HospitalDep, caller: CallerDep
+) -> Response:
+    """The results of a series."""
+    return await _search(request, hospital, "instance", study_uid, series_uid)
 
 
 @router.get("/studies/{study_uid}/metadata")
 async def metadata(study_uid: str, hospital: HospitalDep, caller: CallerDep) -> Response:
     """All tags of the results of a study but the pixels."""
-    found = await _kept(hospital, study_uid)
-    return _answer([_without_pixels(each).to_json_dict() for each in found])
+    found = await _results(hospital, study_uid)
+    return await asyncio.to_thread(_answer, found, lambda datasets: [written(each) for each in datasets])
 
 
 @router.get("/studies/{study_uid}")
@@ -77,31 +110,75 @@ async def instance(
     return _files([each for each in found if (each.series_uid, each.instance_uid) == (series_uid, instance_uid)])
 
 
+async def _search(
+    request: Request, hospital: Hospital, level: Level, study_uid: str | None = None, series_uid: str | None = None
+) -> Response:
+    """Answer a query at a level, of one study or of those that the query names."""
+    query = query_of(request.query_params.multi_items(), level)
+    found = [each for uid in _studies(query, level, study_uid) for each in await _results(hospital, uid)]
+
+    def search(datasets: list[Dataset]) -> list[DicomJson]:
+        _summarize(datasets)
+        wanted = [each for each in datasets if series_uid in (None, each.SeriesInstanceUID) and query.matches(each)]
+        return list(query.page([written(each, _fields(query, level)) for each in _each_once(wanted, level)]))
+
+    reply = await asyncio.to_thread(_answer, found, search)  # parsing what archives wrote may take its time
+    if query.fuzzy:
+        reply.headers["Warning"] = NOT_FUZZY
+    return reply
+
+
+def _studies(query: Query, level: Level, study_uid: str | None) -> Iterable[str]:
+    if study_uid is not None:
+        return [study_uid]
+    if query.study_uids is None:
+        raise MalformedRequestError(
+            "The query names no study, and results are kept sealed, by study: give StudyInstanceUID, alone or with "
+            f"other keys. {supported(level)}"
+        )
+    if len(query.study_uids) > MAX_STUDIES:
+        raise MalformedRequestError(f"StudyInstanceUID names more than {MAX_STUDIES} studies; ask for fewer at once.")
+    return sorted(query.study_uids)
+
+
+def _summarize(datasets: list[Dataset]) -> None:
+    """Add what is known of a study and a series only from all of their results."""
+    for dataset in datasets:
+        study = [each for each in datasets if each.StudyInstanceUID == dataset.StudyInstanceUID]
+        dataset.ModalitiesInStudy = sorted({each.Modality for each in study})
+        dataset.NumberOfStudyRelatedSeries = len({each.SeriesInstanceUID for each in study})
+        dataset.NumberOfStudyRelatedInstances = len(study)
+        series = [each for each in study if each.SeriesInstanceUID == dataset.SeriesInstanceUID]
+        dataset.NumberOfSeriesRelatedInstances = len(series)
+
+
+def _each_once(datasets: list[Dataset], level: Level) -> Iterable[Dataset]:
+    """One result for each study, series or instance."""
+    keyword = {"study": "StudyInstanceUID", "series": "SeriesInstanceUID", "instance": "SOPInstanceUID"}[level]
+    return {each[keyword].value: each for each in datasets}.values()
+
+
+def _fields(query: Query, level: Level) -> frozenset[int] | None:
+    """Tags to return; None for all."""
+    usual = {"study": STUDY_TAGS, "series": SERIES_TAGS, "instance": INSTANCE_TAGS}[level]
+    if level == "instance":
+        return None if query.fields is None else usual | query.fields
+    possible = STUDY_FIELDS if level == "study" else SERIES_FIELDS
+    return possible if query.fields is None else usual | (possible & query.fields)
+
+
 async def _results(hospital: Hospital, study_uid: str) -> list[Instance]:
+    if not UID.fullmatch(study_uid):
+        raise OutOfRangeError("The path names no Study Instance UID.")
     return await asyncio.to_thread(hospital.jobs.kept_results, study_uid)
 
 
-async def _kept(hospital: Hospital, study_uid: str) -> list[Dataset]:
-    return [dataset_of(each.data) for each in await _results(hospital, study_uid)]
-
-
-def _tags(dataset: Dataset, keywords: tuple[str, ...]) -> dict[str, Any]:
-    chosen = Dataset()
-    for keyword in keywords:
-        if keyword in dataset:
-            chosen[keyword] = dataset[keyword]
-    return dict(chosen.to_json_dict())
-
-
-def _without_pixels(dataset: Dataset) -> Dataset:
-    if "PixelData" in dataset:
-        del dataset.PixelData
-    return dataset
-
-
-def _answer(found: list[dict[str, Any]]) -> Response:
-    """204 where there is nothing, as PS3.18 asks for."""
-    return JSONResponse(found, media_type=DICOM_JSON) if found else Response(status_code=204)
+def _answer(found: list[Instance], told: Callable[[list[Dataset]], list[DicomJson]]) -> Response:
+    """204 where there is nothing, as PS3.18 10.6.3 asks for."""
+    reply = told([dataset_of(each.data) for each in found])
+    if not reply:
+        return Response(status_code=204)
+    return Response(json.dumps(reply), media_type=DICOM_JSON)
 
 
 def _files(found: list[Instance]) -> Response:

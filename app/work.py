@@ -6,13 +6,14 @@ import logging
 import math
 import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import timedelta
 from uuid import uuid4
 
 from app.analysis import NothingToJudgeError, analyse
 from app.errors import RequestError
+from app.fetching import LeftOut, fetched
 from app.hospital import Hospital
 from app.service import Service
 from pacs.archive import Archive
@@ -85,14 +86,16 @@ async def attempt(service: Service, hospital: Hospital, job: Job, policy: RetryP
 async def _run(service: Service, hospital: Hospital, job: Job) -> JobState:
     results = await asyncio.to_thread(hospital.jobs.results, job.id)
     if not results:
-        finding = await analyse(service, job, _instances(service, hospital, job))
+        async with aclosing(_instances(service, hospital, job)) as instances:
+            finding = await analyse(service, job, instances)
         made = await service.off_loop(results_of, finding)
         answer = json.dumps(diagnostic_report(finding))
         results = await asyncio.to_thread(hospital.jobs.keep_results, job, made, answer)
     if job.archive is None:
         await asyncio.to_thread(hospital.jobs.finish, job, JobState.KEPT)
         return JobState.KEPT
-    await asyncio.to_thread(deliver, hospital.archive(job.archive), job.study_uid, results)
+    async with hospital.connected(job.archive) as archive:
+        await archive.run(deliver, archive.archive, job.study_uid, results)
     await asyncio.to_thread(hospital.jobs.finish, job, JobState.DELIVERED)
     return JobState.DELIVERED
 
@@ -113,29 +116,23 @@ def deliver(archive: Archive, study_uid: str, results: list[Instance]) -> None:
         PacsError: it does not take them, or does not find them yet.
     """
     uids = [result.instance_uid for result in results]
-    with archive:
-        if archive.has(study_uid, uids):
-            return
-        archive.store([dataset_of(result.data) for result in results])
-        if not archive.has(study_uid, uids):
-            raise ArchiveUnavailableError(f"Archive {archive.name} took the results and does not find them yet.")
-
-
-async def _instances(service: Service, hospital: Hospital, job: Job) -> AsyncIterator[Instance]:
-    """The radiographs of the study: those that were sent, or those that the archive has, one in memory at a time."""
-    if job.source != "pull" or job.archive is None:
-        sent = hospital.jobs.instances(job.id)
-        while (instance := await asyncio.to_thread(next, sent, None)) is not None:
-            yield instance
+    if archive.has(study_uid, uids):
         return
-    archive = hospital.archive(job.archive)
-    try:
-        files = archive.retrieve(job.study_uid, max_bytes=service.settings.max_upload_bytes)
-        while (data := await asyncio.to_thread(next, files, None)) is not None:
-            identity = await service.passes.identify(data)
-            yield Instance(identity.series_uid, identity.instance_uid, identity.sop_class_uid, data)
-    finally:
-        archive.close()
+    archive.store([dataset_of(result.data) for result in results])
+    if not archive.has(study_uid, uids):
+        raise ArchiveUnavailableError(f"Archive {archive.name} took the results and does not find them yet.")
+
+
+async def _instances(service: Service, hospital: Hospital, job: Job) -> AsyncGenerator[Instance | LeftOut]:
+    """The radiographs of the study: those that were sent, or those that the archive has, one in memory at a time."""
+    if job.source == "pull" and job.archive is not None:
+        async with aclosing(fetched(service, hospital, job, job.archive)) as pulled:
+            async for each in pulled:
+                yield each
+        return
+    sent = hospital.jobs.instances(job.id)
+    while (instance := await asyncio.to_thread(next, sent, None)) is not None:
+        yield instance
 
 
 @asynccontextmanager

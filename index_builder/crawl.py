@@ -19,7 +19,7 @@ from index_builder.check import check_gallery, sampled_rows
 from index_builder.embedder import Embedder
 from index_builder.holdings import Held, Holdings, Origin, opened
 from index_builder.reader import Reader
-from index_builder.visits import Visitor, one_ahead
+from index_builder.visits import ArchiveGoneError, Visitor, one_ahead
 from pacs.archive import Archive
 from pacs.configuration import ArchiveConfig, read_archives
 from pacs.errors import ArchiveUnavailableError
@@ -96,7 +96,7 @@ def crawl(options: CrawlOptions) -> GalleryManifest:
     """Crawl the archive, or delete from what is known of it, and write the gallery anew.
 
     Raises:
-        PacsError: the archive is away or refuses; what was gathered stays, and the next crawl goes on.
+        PacsError: the archive is away or refuses to be searched; what was gathered stays, and the next crawl goes on.
         ArtifactError: the checkpoint or the gallery to be like is damaged, or they do not belong together.
         DatasetError: there is no radiograph to index; a gallery that is there was removed.
         InputError: the query or the archive's name is none, OUT is no gallery, or its holdings are another archive's or
@@ -127,24 +127,46 @@ def withdraw(uids: Sequence[str], names: Pseudonyms, holdings: Holdings) -> None
         print(f"{uid}: {found}. No crawl will take it in again.")
 
 
+@dataclass
+class Tally:
+    """What a crawl has met with: radiographs that are new, gone or could not be had, and studies."""
+
+    new: int = 0
+    gone: int = 0
+    failed: int = 0
+    unlisted: int = 0
+    missing: int = 0
+
+    def tell(self, studies: int) -> None:
+        print(f"{studies} studies, {self.new} new radiographs, {self.gone} gone")
+        if self.missing:
+            print(f"{self.missing} studies were found and are not there any more")
+        if self.unlisted:
+            print(f"{self.unlisted} studies could not be searched; what is held of them stays until the next crawl")
+        if self.failed:
+            print(f"{self.failed} radiographs could not be fetched, and are tried again by the next crawl")
+
+
 async def gather(archive: Archive, filters: Mapping[str, str], reader: Reader, holdings: Holdings) -> None:
     """Take in what is new in the archive, and drop what has gone from its studies."""
     visitor = Visitor(archive, reader.names, holdings.names(), reader.embedder.batch)
-    new, gone, failed = 0, 0, 0
+    tally = Tally()
     try:
         studies = archive.studies(filters)
         for visit in one_ahead(visitor.visit(tqdm(studies, desc="crawling", unit="study"))):
+            tally.failed, tally.missing = tally.failed + visit.failed, tally.missing + visit.missing
+            if visit.listed is None:
+                tally.unlisted += 1
+                continue
             seen = await reader.read(visit)
             holdings.put(seen)
-            new, failed = new + len(seen), failed + visit.failed
-            gone += holdings.keep_only(visit.study, visit.listed)
-    except ArchiveUnavailableError as error:
+            tally.new += len(seen)
+            tally.gone += holdings.keep_only(visit.study, visit.listed)
+    except (ArchiveGoneError, ArchiveUnavailableError) as error:
         raise ArchiveUnavailableError(f"{error} What was gathered stays; run the same command again.") from error
     finally:
         await reader.apart.close()
-    print(f"{len(studies)} studies, {new} new radiographs, {gone} gone")
-    if failed:
-        print(f"{failed} radiographs could not be fetched, and are tried again by the next crawl")
+    tally.tell(len(studies))
 
 
 def config_of(options: CrawlOptions) -> ArchiveConfig:

@@ -12,6 +12,7 @@ import msgspec
 from pacs.errors import ConfigurationError
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
+DEFAULT_REPLY_SECONDS = 120.0
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Names appear in messages and logs, so they are plain words."""
 
@@ -27,6 +28,7 @@ class ArchiveConfig:
         certificate: of this client, as PEM, with its private `key`; for mutual TLS.
         ca: PEM bundle of the only authorities trusted to vouch for the archive; without it, those of `certifi`.
         timeout_seconds: for the connection, and for each wait for more of an answer.
+        reply_seconds: for a whole reply, from the request to its last byte.
     """
 
     url: str
@@ -37,6 +39,7 @@ class ArchiveConfig:
     key: Path | None = None
     ca: Path | None = None
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    reply_seconds: float = DEFAULT_REPLY_SECONDS
 
     def __post_init__(self) -> None:
         """Raises ValueError, which msgspec and `read_archives` give the name of the table."""
@@ -53,6 +56,8 @@ class ArchiveConfig:
             raise ValueError("`certificate` needs a `url` of https")
         if not 0 < self.timeout_seconds <= 3600:
             raise ValueError("`timeout_seconds` must be more than 0 and at most 3600")
+        if not 0 < self.reply_seconds <= 3600:
+            raise ValueError("`reply_seconds` must be more than 0 and at most 3600")
 
 
 def read_archives(path: Path) -> dict[str, ArchiveConfig]:

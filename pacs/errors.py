@@ -5,6 +5,7 @@ XrayError
     ├── ConfigurationError         the file of archives, or a file that it names; the operator can mend it
     ├── ArchiveUnavailableError    no answer, or one of 408, 429 or 5xx; the same may work later
     ├── ArchiveRefusedError        the archive says no, or talks something else; the same will not work again
+    │   └── TooLargeError          its answer has more bytes than are taken
     └── StudyMissingError          the archive does not have that study
 
 Messages reach logs and job lists: they may hold the archive's name and UIDs, never a patient, a query or a secret.
@@ -27,6 +28,10 @@ class ArchiveUnavailableError(PacsError):
 
 class ArchiveRefusedError(PacsError):
     """The archive refused, or answered what is no DICOMweb."""
+
+
+class TooLargeError(ArchiveRefusedError):
+    """An answer has more bytes than are taken."""
 
 
 class StudyMissingError(PacsError):

@@ -1,18 +1,26 @@
 """What an archive answers in DICOM JSON goes in, references and refusals without anything of the patient come out."""
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pydicom import Dataset
-
 from pacs.errors import ArchiveRefusedError
-from xray.dicom_tags import UID
+from xray.object_kind import OTHER_MODALITIES, is_radiograph
 
 Match = Mapping[str, Any]
 """One result of a search: PS3.18 F.2, by tag."""
 STUDY, SERIES, INSTANCE, SOP_CLASS = "0020000D", "0020000E", "00080018", "00080016"
 MODALITY, MODALITIES, DATE, TIME = "00080060", "00080061", "00080020", "00080030"
+FAILED, FAILED_INSTANCE, FAILURE_REASON = "00081198", "00081155", "00081197"
+DUPLICATE = 0x0111
+UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
+"""Stricter than what files are read with: a name such as `..` would change the path of a request."""
+
+
+class AnswerError(ValueError):
+    """What an archive answered cannot be used; the message holds nothing of the answer."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +51,14 @@ class SeriesReference:
     series_uid: str
     modality: str
 
+    @property
+    def may_have_radiographs(self) -> bool:
+        return self.modality not in OTHER_MODALITIES
+
 
 @dataclass(frozen=True)
 class InstanceReference:
-    """An instance, with the modality of its series."""
+    """An instance, with the modality of its series; its SOP class is empty where the archive does not say."""
 
     study_uid: str
     series_uid: str
@@ -54,19 +66,35 @@ class InstanceReference:
     sop_class_uid: str
     modality: str
 
+    @property
+    def may_be_radiograph(self) -> bool:
+        """Whether to fetch it. Without a SOP class only the file itself can tell."""
+        return not self.sop_class_uid or is_radiograph(self.modality, self.sop_class_uid)
+
 
 def require_uid(text: str) -> None:
     """Raises ArchiveRefusedError for what no archive can have; the text itself may be anything and is left out."""
     if UID.fullmatch(text) is None:
-        raise ArchiveRefusedError("What was given as the UID of a study is none.")
+        raise ArchiveRefusedError("What was given as the UID of a study is not a DICOM UID.")
+
+
+def matches_in(answer: object) -> Sequence[Match]:
+    """The matches of a search. Raises AnswerError for other JSON."""
+    if not isinstance(answer, list) or not all(isinstance(match, dict) for match in answer):
+        raise AnswerError("its answer to a search is JSON, but not a list of DICOM data sets.")
+    return answer
 
 
 def uid_in(match: Match, tag: str) -> str:
-    """Raises ValueError where it is missing or none."""
-    value = text_in(match, tag)
+    """Raises AnswerError where it is missing or not a UID."""
+    value = text_in(match, tag).strip(" \0")
     if UID.fullmatch(value) is None:
-        raise ValueError(f"no UID in ({tag[:4]},{tag[4:]})")
+        raise AnswerError(f"a match of its search has no UID in ({tag[:4]},{tag[4:]}).")
     return value
+
+
+def has_uid(match: Match, tag: str) -> bool:
+    return UID.fullmatch(text_in(match, tag).strip(" \0")) is not None
 
 
 def text_in(match: Match, tag: str) -> str:
@@ -74,27 +102,53 @@ def text_in(match: Match, tag: str) -> str:
 
 
 def texts_in(match: Match, tag: str) -> tuple[str, ...]:
-    return tuple(str(value) for value in match.get(tag, {}).get("Value", ()) if value is not None)
+    return tuple(str(value) for value in _values(match, tag) if value is not None)
 
 
-def reply_of(body: bytes) -> Dataset:
-    """The data set of a STOW-RS reply; an empty one where the body is something else, such as a gateway's page."""
-    try:
-        return Dataset.from_json(body.decode())
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return Dataset()
+def _values(match: object, tag: str) -> list[object]:
+    """Of an element that may be missing, empty or no element at all."""
+    element = match.get(tag) if isinstance(match, dict) else None
+    values = element.get("Value") if isinstance(element, dict) else None
+    return values if isinstance(values, list) else []
 
 
-def refusals_in(reply: Dataset) -> list[str]:
-    """Each instance that a STOW-RS reply says was not stored, with its reason code of PS3.18 I.2.2.
+@dataclass(frozen=True)
+class Failure:
+    """An instance that a STOW-RS reply says was not stored.
 
-    A reply of success may hold an empty sequence of them.
+    Attributes:
+        instance: its UID, or "an instance".
+        reason: a code of PS3.18 I.2.2; None where the reply has none.
     """
+
+    instance: str
+    reason: int | None
+
+    @property
+    def is_duplicate(self) -> bool:
+        """The archive says that it has the instance already."""
+        return self.reason == DUPLICATE
+
+    def __str__(self) -> str:
+        return f"{self.instance} (reason {'not given' if self.reason is None else f'0x{self.reason:04X}'})"
+
+
+def failures_in(body: bytes) -> list[Failure]:
+    """What a STOW-RS reply says was not stored; a reply of success may hold an empty sequence of it.
+
+    In a body that is no DICOM JSON, such as a gateway's page, nothing is found.
+    """
+    try:
+        reply = json.loads(body)
+    except (ValueError, RecursionError):
+        return []
+    items = [item for item in _values(reply, FAILED) if isinstance(item, dict)]
     return [
-        f"{item.get('ReferencedSOPInstanceUID', 'an instance')} (reason {_code(item.get('FailureReason'))})"
-        for item in reply.get("FailedSOPSequence") or ()
+        Failure(uid_in(item, FAILED_INSTANCE) if has_uid(item, FAILED_INSTANCE) else "an instance", _reason(item))
+        for item in items
     ]
 
 
-def _code(reason: object) -> str:
-    return f"0x{reason:04X}" if isinstance(reason, int) else "not given"
+def _reason(item: Match) -> int | None:
+    code = next(iter(_values(item, FAILURE_REASON)), None)
+    return code if isinstance(code, int) and 0 <= code <= 0xFFFF else None

@@ -15,6 +15,8 @@ from requests.auth import AuthBase
 
 from pacs.configuration import ArchiveConfig
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, ConfigurationError, PacsError, StudyMissingError
+from pacs.references import AnswerError
+from pacs.transport import MAX_ANSWER_BYTES, BoundedAdapter
 
 JSON_TYPES = ("application/dicom+json", "application/json")
 MAX_SECRET_BYTES = 64 << 10
@@ -29,6 +31,7 @@ PERMANENT = (
 )
 TALKATIVE = (
     "dicomweb_client.web",
+    "retrying",
     "urllib3.connection",
     "urllib3.connectionpool",
     "urllib3.poolmanager",
@@ -39,12 +42,14 @@ TALKATIVE = (
 
 
 class ArchiveSession(requests.Session):
-    """Follows one archive's settings and nothing else: no retry, redirect, proxy or .netrc."""
+    """Follows one archive's settings and nothing else: no retry, redirect, proxy or .netrc.
+
+    Replies are read whole when a method returns, within `reply_seconds` and a limit of bytes.
+    """
 
     def __init__(self, name: str, config: ArchiveConfig) -> None:
         super().__init__()
         self.trust_env = False  # REQUESTS_CA_BUNDLE would replace `ca`, and .netrc the secrets
-        self.max_redirects = 0  # a redirected STOW turns into a GET, and a stranger may be shown the study
         self.headers["Accept"] = JSON_TYPES[0]  # of STOW, where dicomweb_client names none
         _require_readable(name, config)
         self.verify = str(config.ca) if config.ca else True
@@ -52,7 +57,24 @@ class ArchiveSession(requests.Session):
             self.cert = (str(config.certificate), str(config.key))
         if config.user is not None or config.bearer_file is not None:
             self.auth = SecretFromFile(name, config)
+        self._adapter = BoundedAdapter(name, config.reply_seconds)
+        self.mount("https://", self._adapter)
+        self.mount("http://", self._adapter)
         _silence()
+
+    def close(self) -> None:
+        """From any thread; a request that another thread waits for ends at once."""
+        self._adapter.cut()
+        super().close()
+
+    @contextmanager
+    def up_to(self, max_bytes: int) -> Iterator[None]:
+        """Take bodies of so many bytes in the block, instead of those that an answer in JSON may have."""
+        self._adapter.max_bytes = max_bytes
+        try:
+            yield
+        finally:
+            self._adapter.max_bytes = MAX_ANSWER_BYTES
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         request.headers.pop("Host", None)  # dicomweb_client's lacks the port; http.client knows better
@@ -131,8 +153,8 @@ def typed_errors(name: str, study_uid: str | None = None) -> Iterator[None]:
         raise ArchiveUnavailableError(f"Archive {name} cannot be reached: {type(error).__name__}.") from None
     except OSError as error:  # requests' own are of this kind too, and were dealt with
         raise ConfigurationError(f"Archive {name}: `certificate`, `key` or `ca`: {type(error).__name__}.") from None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ArchiveRefusedError(f"Archive {name} did not answer in DICOM JSON: {type(error).__name__}.") from None
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise ArchiveRefusedError(f"Archive {name}: {_unusable(error)}") from None
 
 
 def error_of_status(name: str, status: int, study_uid: str | None) -> PacsError:
@@ -149,7 +171,19 @@ def _reason(error: requests.RequestException) -> str:
         return f"TLS failed ({_tls_reason(error)}); look at `ca`, `certificate` and `key`."
     if isinstance(error, requests.exceptions.TooManyRedirects):
         return "it redirects, which is not followed; `url` must be the DICOMweb root itself."
-    return f"its answer is no DICOMweb ({type(error).__name__})."
+    if isinstance(error, requests.exceptions.InvalidJSONError):
+        return "its answer to a search is not JSON; `url` must be the DICOMweb root itself."
+    if isinstance(error, requests.exceptions.ContentDecodingError):
+        return "its answer cannot be decompressed."
+    return f"the request cannot be sent ({type(error).__name__}); look at `url`."
+
+
+def _unusable(error: Exception) -> str:
+    if isinstance(error, AnswerError):
+        return str(error)
+    if isinstance(error, RecursionError):
+        return "its answer is nested too deeply."
+    return f"its answer cannot be read ({type(error).__name__})."
 
 
 def _tls_reason(error: BaseException) -> str:

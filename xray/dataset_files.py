@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xray.dicom import is_dicom
+from xray.dicom_file import is_dicom
 from xray.errors import DatasetError
 from xray.image import format_of
 

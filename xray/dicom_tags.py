@@ -10,25 +10,13 @@ from typing import Any
 from pydicom import Dataset
 from pydicom.datadict import dictionary_description, tag_for_keyword
 from pydicom.tag import Tag
-from pydicom.uid import (
-    ComputedRadiographyImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    DigitalXRayImageStorageForProcessing,
-)
 
 from xray.body_parts import body_part_of, is_elsewhere
 from xray.errors import InputError, OutOfScopeError, TooManyPixelsError, UnreadableImageError
 from xray.grayscale import StoredBits, has_window
+from xray.object_kind import LeftAlone, left_alone
 from xray.radiograph import DicomFacts, too_many
 
-MODALITIES = ("CR", "DX")
-OTHER_MODALITIES = (None, "DR", "RG", "XR", "OT")
-"""What some senders write for radiographs, whose SOP class then says that they are."""
-RADIOGRAPH_CLASSES = (
-    ComputedRadiographyImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    DigitalXRayImageStorageForProcessing,
-)
 GRAY = ("MONOCHROME1", "MONOCHROME2")
 CODE_STRING = re.compile(r"[A-Z0-9_ ]{1,16}")
 UID = re.compile(r"[0-9.]{1,64}")
@@ -55,8 +43,13 @@ class Identity:
     modality: str | None
 
     @property
+    def left_alone(self) -> LeftAlone | None:
+        """Why it is not analyzed; None for a radiograph."""
+        return left_alone(self.modality, self.sop_class_uid)
+
+    @property
     def is_radiograph(self) -> bool:
-        return _is_radiograph(self.modality, self.sop_class_uid)
+        return self.left_alone is None
 
 
 def identity_of(header: Dataset) -> Identity:
@@ -77,15 +70,12 @@ def identity_of(header: Dataset) -> Identity:
     )
 
 
-def _is_radiograph(modality: str | None, sop_class: str | None) -> bool:
-    """By the modality, or where that says nothing by the SOP class."""
-    return modality in MODALITIES or (modality in OTHER_MODALITIES and sop_class in RADIOGRAPH_CLASSES)
-
-
 def require_radiograph(header: Dataset) -> None:
     """Raises OutOfScopeError unless it is one gray image of a limb by an X-ray detector, ready to be shown."""
-    if not _is_radiograph(text(header, "Modality"), uid(header, "SOPClassUID")):
-        raise OutOfScopeError(f"{named(header, 'Modality')}; send radiographs, which are CR or DX.")
+    reason = left_alone(text(header, "Modality"), uid(header, "SOPClassUID") or "")
+    if reason is not None:
+        beside = "" if reason == "another modality" else f", and the object is of {reason}"
+        raise OutOfScopeError(f"{named(header, 'Modality')}{beside}; send radiographs, which are CR or DX.")
     if whole(header, "NumberOfFrames", 1) not in (0, 1):
         raise OutOfScopeError(f"{named(header, 'NumberOfFrames')}; send the radiographs as files of one frame each.")
     photometric = text(header, "PhotometricInterpretation")

@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import cv2
 import pytest
+import requests
 from pydicom import Dataset, dcmread
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
@@ -25,6 +28,7 @@ from pacs.pseudonyms import Pseudonyms
 from tests.conftest import ROOT
 from tests.dicom_files import CANARY, dicom
 from tests.orthanc import RunningOrthanc, archives_at, free_ports, orthanc
+from tests.pacs.test_session import Reply, answering
 from tests.phantoms import draw_phantom
 from tests.tools import needs
 from xray.artifact import sha256
@@ -224,23 +228,114 @@ def test_patient_and_uids_are_in_no_byte_that_is_written_and_no_line_that_is_pri
             assert secret not in told
 
 
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crawl that does not wait between two attempts."""
+    unavailable = retry_if_exception_type(ArchiveUnavailableError)
+    for name in ("AWAY", "STUCK"):
+        retrying = Retrying(retry=unavailable, stop=stop_after_attempt(2), reraise=True)
+        monkeypatch.setattr(visits, name, retrying)
+
+
+@pytest.mark.usefixtures("hasty")
 def test_archive_that_is_away_ends_the_crawl_and_the_next_one_goes_on(
     running: RunningOrthanc, options: CrawlOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unavailable = retry_if_exception_type(ArchiveUnavailableError)
-    monkeypatch.setattr(visits, "PATIENT", Retrying(retry=unavailable, stop=stop_after_attempt(2), reraise=True))
     file, given = Archive.file, iter(range(5))
 
-    def sometimes(archive: Archive, instance: visits.InstanceReference) -> bytes:
+    def until_a_power_cut(archive: Archive, instance: visits.InstanceReference) -> bytes:
         if next(given, None) is None:
-            raise ArchiveUnavailableError("Archive ward did not answer in time.")
+            running.kill()
         return file(archive, instance)
 
-    monkeypatch.setattr(Archive, "file", sometimes)
+    monkeypatch.setattr(Archive, "file", until_a_power_cut)
     with pytest.raises(ArchiveUnavailableError, match="run the same command again"):
         crawl(options)
     monkeypatch.setattr(Archive, "file", file)
+    running.start()
     assert crawl(options).count == STUDIES * VIEWS
+
+
+@contextmanager
+def in_front_of(running: RunningOrthanc, odd: Callable[[str], Reply | None]) -> Iterator[str]:
+    """A gateway before an archive, which answers in its stead where `odd` says so of a path."""
+
+    def reply(request: BaseHTTPRequestHandler) -> Reply:
+        answer = odd(request.path)
+        if answer is not None:
+            return answer
+        url = f"http://127.0.0.1:{running.http_port}{request.path}"
+        who, accept = (running.user, running.password), {"Accept": request.headers["Accept"]}
+        real = requests.get(url, auth=who, headers=accept, timeout=30)
+        return real.status_code, {"Content-Type": real.headers.get("Content-Type", "")}, real.content
+
+    with answering(reply) as url:
+        yield url
+
+
+def through(options: CrawlOptions, url: str) -> CrawlOptions:
+    file = options.archives.with_name("gateway.toml")
+    file.write_text(f'[ward]\nurl = "{url}"\ntimeout_seconds = 2\n')
+    return dataclasses.replace(options, archives=file)
+
+
+def asleep() -> Reply:
+    time.sleep(4)
+    return 200, {}, b""
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("answer", [400, 401, 403, 409, 413, 414, 422, 500, 503, "no JSON", "no answer"])
+def test_study_whose_search_fails_is_counted_and_the_crawl_ends_with_a_gallery(
+    answer: int | str,
+    running: RunningOrthanc,
+    options: CrawlOptions,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def odd(path: str) -> Reply | None:
+        if f"{UIDS}.3/series" not in path:
+            return None
+        if isinstance(answer, int):
+            return answer, {}, b""
+        return asleep() if answer == "no answer" else (200, {"Content-Type": "text/html"}, b"<html>")
+
+    with in_front_of(running, odd) as url:
+        assert crawl(through(options, url)).count == (STUDIES - 1) * VIEWS
+    assert "1 studies could not be searched" in capsys.readouterr().out
+    assert paths(options) == references(options, ((3, 0), (3, 1)))
+
+
+@pytest.mark.usefixtures("hasty")
+def test_what_is_held_of_a_study_that_cannot_be_searched_stays(
+    running: RunningOrthanc, options: CrawlOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crawl(options)
+    with in_front_of(running, lambda path: (403, {}, b"") if f"{UIDS}.3/series" in path else None) as url:
+        assert crawl(through(options, url)).count == STUDIES * VIEWS
+    with in_front_of(running, lambda path: (404, {}, b"") if f"{UIDS}.3/series" in path else None) as url:
+        assert crawl(through(options, url)).count == (STUDIES - 1) * VIEWS
+    assert "1 studies were found and are not there any more" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("status", [403, 500])
+def test_radiograph_that_is_not_given_is_counted_and_tried_again_by_the_next_crawl(
+    status: int, running: RunningOrthanc, options: CrawlOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = f"/instances/{UIDS}.3.1.0"
+    with in_front_of(running, lambda path: (status, {}, b"") if path.endswith(odd) else None) as url:
+        assert crawl(through(options, url)).count == STUDIES * VIEWS - 1
+    assert "1 radiographs could not be fetched" in capsys.readouterr().out
+    assert crawl(options).count == STUDIES * VIEWS
+
+
+def test_radiographs_of_an_unsure_modality_are_taken_in(
+    running: RunningOrthanc, options: CrawlOptions, tmp_path: Path
+) -> None:
+    with connected(running, tmp_path) as archive:
+        archive.store([radiograph(8, 1, Modality="DR", StudyDate="20260108")])
+    crawl(options)
+    assert reference(options, 8, 1) in paths(options)
 
 
 def test_two_crawls_at_once_are_one_too_many(tmp_path: Path) -> None:

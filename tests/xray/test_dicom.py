@@ -197,6 +197,7 @@ def test_body_part_is_named_as_in_mura(term: str, body_part: str | None) -> None
     assert body_part_of(term) == body_part
 
 
+CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 REFUSED: dict[str, tuple[dict[str, Any], type[InputError], str]] = {
     "CT": ({"Modality": "CT"}, OutOfScopeError, r"\(0008,0060\) Modality is CT"),
     "MR": ({"Modality": "MR"}, OutOfScopeError, r"\(0008,0060\) Modality is MR"),

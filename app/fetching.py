@@ -1,0 +1,72 @@
+"""The radiographs of a study that an archive has, fetched one by one; what cannot be had is named and left out."""
+
+import logging
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from app.archive_threads import OpenArchive
+from app.hospital import Hospital
+from app.service import Service
+from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, PacsError, StudyMissingError, TooLargeError
+from pacs.job import Instance, Job
+from pacs.references import InstanceReference
+from xray.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+ANOTHER_STUDY = "The archive gave a file of another study."
+ANOTHER_INSTANCE = "The archive gave a file of another instance."
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A radiograph of a study that cannot be had, and why."""
+
+    instance_uid: str
+    reason: str
+
+
+async def fetched(
+    service: Service, hospital: Hospital, job: Job, archive_name: str
+) -> AsyncGenerator[Instance | LeftOut]:
+    """The radiographs of a job's study, one in memory at a time.
+
+    One that is refused, too large or damaged is left out, and the others go on. One that the archive does not give at
+    the moment ends the attempt, and is left out in the last one.
+
+    Raises:
+        StudyMissingError: the archive does not have the study.
+        PacsError: the archive is away, does not say what it has, or gives none of it.
+    """
+    last_attempt = job.attempts >= service.settings.job_attempts
+    given = 0
+    failure: PacsError | None = None
+    outcome: Instance | LeftOut
+    async with hospital.connected(archive_name) as archive:
+        for reference in await archive.run(archive.archive.radiographs, job.study_uid):
+            try:
+                outcome = await _fetch(service, archive, reference)
+                given += 1
+            except (InputError, TooLargeError) as error:
+                outcome = LeftOut(reference.instance_uid, str(error))
+                given += 1
+            except ArchiveUnavailableError as error:
+                if not last_attempt:
+                    raise
+                failure, outcome = error, LeftOut(reference.instance_uid, str(error))
+            except (ArchiveRefusedError, StudyMissingError) as error:
+                failure, outcome = error, LeftOut(reference.instance_uid, str(error))
+            yield outcome
+    if failure is not None and not given:
+        raise failure
+
+
+async def _fetch(service: Service, archive: OpenArchive, reference: InstanceReference) -> Instance | LeftOut:
+    data = await archive.run(archive.archive.file, reference, service.settings.max_upload_bytes)
+    identity = await service.passes.identify(data)
+    if identity.study_uid != reference.study_uid:
+        logger.warning("Archive %s gave a file of another study than it was asked for.", archive.archive.name)
+        return LeftOut(reference.instance_uid, ANOTHER_STUDY)
+    if identity.instance_uid != reference.instance_uid:
+        return LeftOut(reference.instance_uid, ANOTHER_INSTANCE)
+    return Instance(identity.series_uid, identity.instance_uid, identity.sop_class_uid, data)

@@ -1,0 +1,129 @@
+"""A study is judged by the radiographs that its archive gives; the others are named. A sick archive holds up nobody."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from http import HTTPStatus
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.hospital import Hospital
+from app.service import Service, assemble
+from pacs.configuration import ArchiveConfig
+from pacs.jobs import Jobs
+from pacs.sealing import Seal
+from tests.app.conftest import serving
+from tests.app.held_study import HeldStudy, holding
+from tests.app.test_stow import STUDY, finished, hand
+from tests.pacs.sick import OK, sick
+from tests.pacs.test_session import Reply
+
+GOOD, ODD = f"{STUDY}.1.1", f"{STUDY}.1.2"
+CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+
+@contextmanager
+def pulling(service: Service, folder: Path, archives: dict[str, str], **changed: object) -> Iterator[httpx.Client]:
+    """A service that can fetch from archives at these roots."""
+    jobs = Jobs(f"sqlite:///{folder / 'jobs.sqlite'}", Seal.of_file(folder / "key"), 1 << 30)
+    configs = {name: ArchiveConfig(url) for name, url in archives.items()}
+    hospital = Hospital(jobs, configs, None, timedelta(0))
+    settings = service.settings.model_copy(update=changed)
+    with serving(assemble(settings, service.generation, hospital)) as client:
+        yield client
+
+
+def asked(client: httpx.Client, archive: str = "main", study: str = STUDY) -> str:
+    return str(client.post(f"/dicom-web/studies/{study}/analyze?pacs={archive}").json()["id"])
+
+
+def answered(service: Service, folder: Path, study: HeldStudy, **changed: object) -> tuple[dict[str, object], str]:
+    """The job once it is final, and its report."""
+    with holding(study) as url, pulling(service, folder, {"main": url}, **changed) as client:
+        job = finished(client, asked(client))
+        return job, client.get(f"/jobs/{job['id']}/report").text
+
+
+ODD_ONES: dict[str, tuple[bytes | Reply, str]] = {
+    "damaged": (hand(2)[:300], "is missing; export the file again"),
+    "no DICOM": (b"hello", "is missing; export the file again"),
+    "another media type": ((200, {"Content-Type": "text/html"}, b"<html>"), "another media type"),
+    "too large": (hand(2) + bytes(2 << 20), "has more than 1048576 bytes"),
+    "gone": ((404, {}, b""), f"Archive main has no instance {ODD}."),
+    "forbidden": ((403, {}, b""), "Archive main answered 403."),
+    "of another study": (hand(2, study="1.2.3"), "a file of another study"),
+    "another instance": (hand(3), "a file of another instance"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_ONES)
+def test_one_instance_that_cannot_be_had_is_named_and_the_rest_is_judged(
+    kind: str, service: Service, tmp_path: Path
+) -> None:
+    given, reason = ODD_ONES[kind]
+    study = HeldStudy({ODD: given, GOOD: hand(1)})
+    job, report = answered(service, tmp_path, study, max_upload_mib=1)
+    assert (job["state"], job["attempts"]) == ("delivered", 1)
+    assert ODD in report
+    assert reason in report
+    assert len(study.stored) == 2
+
+
+def test_instance_that_the_archive_never_delivers_is_left_out_in_the_last_attempt(
+    service: Service, tmp_path: Path
+) -> None:
+    study = HeldStudy({ODD: (500, {}, b""), GOOD: hand(1)})
+    job, report = answered(service, tmp_path, study, job_attempts=1)
+    assert job["state"] == "delivered"
+    assert f"{ODD}" in report
+    assert "Archive main answered 500." in report
+
+
+def test_archive_that_gives_out_nothing_is_no_study_without_radiographs(service: Service, tmp_path: Path) -> None:
+    for number, status in enumerate((500, 403)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        study = HeldStudy({ODD: (status, {}, b""), GOOD: (status, {}, b"")})
+        job, _ = answered(service, folder, study, job_attempts=1)
+        assert (job["state"], job["reason"]) == ("dead", f"Archive main answered {status}.")
+
+
+@pytest.mark.parametrize("modality", ["DR", "RG", "OT", ""])
+def test_series_of_an_unsure_modality_is_fetched_for_its_sop_class(
+    modality: str, service: Service, tmp_path: Path
+) -> None:
+    study = HeldStudy({GOOD: hand(1, Modality=modality)}, modality)
+    assert answered(service, tmp_path, study)[0]["state"] == "delivered"
+    capture = HeldStudy({GOOD: hand(1, Modality=modality, SOPClassUID=CAPTURE)}, modality, CAPTURE)
+    (tmp_path / "capture").mkdir()
+    job, _ = answered(service, tmp_path / "capture", capture)
+    assert (job["state"], job["reason"]) == ("refused", "The study holds no radiographs (CR or DX).")
+
+
+def threads_of(archive: str) -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name.startswith(f"archive-{archive}")]
+
+
+def test_archive_that_drips_holds_up_no_other_and_gives_its_threads_back(service: Service, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        slow = stack.enter_context(sick(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"))
+        well = stack.enter_context(holding(HeldStudy({GOOD: hand(1)})))
+        roots = {"slow": slow.url, "main": well}
+        client = stack.enter_context(pulling(service, tmp_path, roots, job_seconds=0.3, job_attempts=1))
+        dripping = [asked(client, "slow", f"1.2.{number}") for number in range(12)]
+        assert slow.asked.wait(30)
+        for path in ("/jobs", "/metrics", "/health/live"):
+            assert client.get(path).status_code == HTTPStatus.OK
+        assert [finished(client, job)["reason"] for job in dripping] == ["The attempt took more than 0.3 s."] * 12
+        assert slow.left.wait(30)
+        assert 0 < len(threads_of("slow")) <= 4
+    with pulling(service, tmp_path, {"main": well}) as client, pytest.raises(httpx.HTTPStatusError):
+        client.post(f"/dicom-web/studies/{STUDY}/analyze?pacs=slow").raise_for_status()
+    deadline = time.monotonic() + 30
+    while threads_of("slow"):
+        assert time.monotonic() < deadline, "the threads did not end with the service"
+        time.sleep(0.05)
