@@ -6,12 +6,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from platformdirs import user_cache_path, user_data_path
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from xray.errors import InputError
 from xray.radiograph import MAX_PIXELS
+from xray.user_folders import cache_folder, data_folder
 
 STARTER = Path(__file__).resolve().parent.parent / "artifacts" / "starter"
 MEBIBYTE = 1 << 20
@@ -28,9 +28,7 @@ class Settings(BaseSettings):
     precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
         "auto", description="The network's arithmetic; int8 needs a CPU, and `python -m training quantize` before."
     )
-    cache: Path = Field(
-        default_factory=lambda: user_cache_path("osteon"), description="Folder that keeps compiled networks."
-    )
+    cache: Path = Field(default_factory=cache_folder, description="Folder that keeps compiled networks.")
     checkpoint: Path = Field(STARTER / "checkpoint", description="Checkpoint folder.")
     gallery: Path = Field(STARTER / "gallery", description="Gallery folder, built with that checkpoint.")
     scope: Literal["refuse", "flag", "off"] = Field(
@@ -61,7 +59,7 @@ class Settings(BaseSettings):
         "postgresql+pg8000://user@host/osteon; without one, /dicom-web takes no studies.",
     )
     jobs_key: Path = Field(
-        default_factory=lambda: user_data_path("osteon") / "jobs.key",
+        default_factory=lambda: data_folder() / "jobs.key",
         description="File of the key that seals studies in that database; made when missing.",
     )
     archives: Path | None = Field(None, description="TOML file of the hospital's archives.")

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from platformdirs import user_data_path
 from pydicom.datadict import tag_for_keyword
 from tqdm import tqdm
 
@@ -33,6 +32,8 @@ from xray.gallery import Gallery
 from xray.gallery_files import UNKNOWN, GalleryEntry, GalleryManifest, StorageChoice
 from xray.gallery_folder import load_gallery, save_gallery
 from xray.predictor import Predictor
+from xray.preprocess import PREPROCESS_VERSION
+from xray.user_folders import data_folder
 
 DECODE_SECONDS = 30.0
 """For one file, at most."""
@@ -60,7 +61,7 @@ class CrawlOptions:
     """Which studies: DICOM keywords with values, such as StudyDate=20260101- ModalitiesInStudy=DX; all if not given."""
     delete: tuple[str, ...] = ()
     """UIDs of studies or radiographs that are to go, in place of a crawl."""
-    key: Path = field(default_factory=lambda: user_data_path("osteon") / "references.key")
+    key: Path = field(default_factory=lambda: data_folder() / "references.key")
     """File of the key that makes the references; made when missing. Whoever has it can tell whose they are."""
     device: DeviceChoice = "auto"
     precision: PrecisionChoice = "auto"
@@ -107,7 +108,9 @@ def crawl(options: CrawlOptions) -> GalleryManifest:
     checkpoint = load_checkpoint(options.checkpoint)
     like = load_gallery(options.like, checkpoint.manifest.id)
     names = Pseudonyms.of_file(options.key)
-    with opened(options.holdings, Origin(checkpoint.manifest.id, options.pacs, names.name(""))) as holdings:
+    # Embeddings of another version's canvases are as strange to these as those of another checkpoint.
+    embedder_id = f"{checkpoint.manifest.id}, preprocessing {PREPROCESS_VERSION}"
+    with opened(options.holdings, Origin(embedder_id, options.pacs, names.name(""))) as holdings:
         if config is None:
             withdraw(options.delete, names, holdings)
         else:

@@ -25,8 +25,12 @@ def require_replaceable(target: Path) -> None:
     """Make sure that writing `target` destroys nothing but an artifact; call it before hours are spent.
 
     Raises:
-        InputError: there is something else, which is not ours to remove.
+        InputError: there is something else, which is not ours to remove, or the name is no UTF-8, which libraries want.
     """
+    try:
+        str(target).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{str(target)!a} is no UTF-8; choose another folder.") from error
     previous = _previous(target)
     if previous.exists() and not target.exists():
         previous.rename(target)  # a writer was killed between its two renames

@@ -1,5 +1,6 @@
 """A folder on disk is whole or not there, and a damaged one is never used."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -48,6 +49,11 @@ def test_folder_that_is_no_artifact_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="thesis is there"), written_whole(tmp_path / "thesis") as partial:
         (partial / MANIFEST).write_text("{}")
     assert (tmp_path / "thesis" / "chapter1.txt").read_text() == "years of work"
+
+
+def test_folder_whose_name_is_no_utf8_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no UTF-8; choose another folder"):
+        require_replaceable(tmp_path / os.fsdecode(b"gal\xe9rie"))
 
 
 def test_artifact_of_a_writer_killed_between_its_renames_comes_back(tmp_path: Path) -> None:
