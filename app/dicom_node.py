@@ -30,7 +30,7 @@ from xray.apart import DecoderProcesses
 from xray.artifact import read_manifest
 from xray.checkpoint import CheckpointManifest
 from xray.errors import InputError, XrayError
-from xray.object_kind import STANDARD_ROOT
+from xray.object_kind import PRIVATE_CLASS, STANDARD_ROOT
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND, UNABLE = 0x0000, 0xA700, 0xC000, 0xC001
 """Status of a C-STORE response, PS3.4 Table B.2-1."""
@@ -71,11 +71,14 @@ class Node:
     async def _take(self, data: bytes, sop_class_uid: str) -> int:
         try:
             identity = await self._apart.identify(data)
-            if identity.is_radiograph:
+            if identity.left_alone is not None:
+                await self._hospital.leave_alone({identity.left_alone: 1})
+            else:
                 await self._hospital.receive(self._checkpoint, identity, data, "store")
         except InputError as error:
             if not sop_class_uid.startswith(STANDARD_ROOT):
-                return SUCCESS  # a private object in a private encoding is none of ours
+                await self._hospital.leave_alone({PRIVATE_CLASS: 1})  # in a private encoding, too
+                return SUCCESS
             logger.warning("An instance was refused: %s", error)
             return CANNOT_UNDERSTAND
         except (SpoolFullError, JobsUnavailableError) as error:

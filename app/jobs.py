@@ -49,14 +49,24 @@ class JobReply(BaseModel):
 async def jobs(
     hospital: HospitalDep,
     caller: CallerDep,
+    response: Response,
     state: Annotated[JobState | None, Query(description="Only these.")] = None,
     study: Annotated[str | None, Query(description="Only those of this Study Instance UID.")] = None,
 ) -> list[JobReply]:
-    """The latest jobs."""
+    """The latest jobs; `X-Left-Alone` counts the instances that none was made for, as `/jobs/left-alone` does."""
     if study is not None and not UID.fullmatch(study):
         raise OutOfRangeError("study has to be a Study Instance UID.")
     found = await asyncio.to_thread(hospital.jobs.latest, MAX_JOBS, state, study)
+    counts = await asyncio.to_thread(hospital.jobs.left_alone)
+    if counts:
+        response.headers["X-Left-Alone"] = ", ".join(f"{reason}={count}" for reason, count in counts.items())
     return [JobReply.model_validate(job) for job in found]
+
+
+@router.get("/jobs/left-alone")
+async def left_alone(hospital: HospitalDep, caller: CallerDep) -> dict[str, int]:
+    """How many instances were accepted and not analyzed, by reason, since the database was made."""
+    return await asyncio.to_thread(hospital.jobs.left_alone)
 
 
 @router.get("/jobs/{job_id}")

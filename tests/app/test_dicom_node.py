@@ -224,6 +224,7 @@ def test_private_and_unknown_classes_are_accepted_and_left_alone(sop_class: str,
     assert association.send_c_store(radiograph(2)).Status == SUCCESS
     association.release()
     assert [job.instances for job in jobs.latest(10)] == [1]
+    assert sum(jobs.left_alone().values()) == 1
 
 
 def test_private_class_in_a_private_syntax_is_accepted_and_left_alone(port: int, jobs: Jobs) -> None:
