@@ -113,12 +113,17 @@ class BoundedMessages(DIMSEServiceProvider):
 
     Attributes:
         since: when the latest message was whole, or else when the association began; seconds of `time.monotonic`.
+        serving: whether an instance is being stored, for which the caller has to wait.
     """
 
     def __init__(self, association: Any, limits: NodeLimits, memory: Memory) -> None:
         super().__init__(association)
-        self.since = time.monotonic()
+        self.since, self.serving = time.monotonic(), False
         self._limits, self._memory, self._command_bytes = limits, memory, 0
+
+    def is_silent(self) -> bool:
+        """Whether the caller has finished nothing for so long that the association may have to make room."""
+        return not self.serving and time.monotonic() - self.since > SPARE_SECONDS
 
     def receive_primitive(self, primitive: Any) -> None:
         if self.message is None:
@@ -155,8 +160,7 @@ class Crowd:
             here = server.active_associations
             if len(here) < self._limit:
                 return True
-            latest = time.monotonic() - SPARE_SECONDS
-            silent = [each for each in here if isinstance(each.dimse, BoundedMessages) and each.dimse.since < latest]
+            silent = [each for each in here if isinstance(each.dimse, BoundedMessages) and each.dimse.is_silent()]
             if not silent:
                 return False
             # One that is in the middle of a message goes only if all are.

@@ -57,10 +57,13 @@ class Node:
         if data_set.refusal is not None:
             logger.warning("An instance was refused: %s", data_set.refusal)
             return _refused(OUT_OF_RESOURCES, data_set.refusal)
+        messages: Any = event.assoc.dimse
+        messages.serving = True
         try:
             taken = self._taken_in_turn(event, str(request.AffectedSOPClassUID))
             return asyncio.run_coroutine_threadsafe(taken, self._loop).result()
         finally:
+            messages.serving = False
             data_set.let_go()
 
     async def _taken_in_turn(self, event: Event, sop_class_uid: str) -> int:

@@ -12,6 +12,7 @@ from app.errors import ConflictError, OutOfRangeError, UnknownPathError
 from app.hospital import Hospital
 from app.schemas import NOTICE, REFUSALS
 from pacs.job import Job, JobState
+from pacs.references import UID as VALID_UID
 from xray.dicom_tags import UID
 
 FHIR_JSON = "application/fhir+json"
@@ -105,7 +106,7 @@ async def analyze_study(
     pacs: Annotated[str, Query(description="Name of the archive that has the study, and that the results go to.")],
 ) -> JobReply:
     """Fetch a study from an archive, analyse it and give the results back to that archive."""
-    if not UID.fullmatch(study_uid):
+    if not VALID_UID.fullmatch(study_uid):
         raise OutOfRangeError("The path names no Study Instance UID.")
     hospital.require_archive(pacs)
     checkpoint = service.generation.predictor.manifest.id

@@ -107,6 +107,14 @@ def test_series_of_an_unsure_modality_is_fetched_for_its_sop_class(
     assert (job["state"], job["reason"]) == ("refused", "The study holds no radiographs (CR or DX).")
 
 
+@pytest.mark.parametrize("uid", ["1..2", "1.2.", "..", "abc", "%00"])
+def test_study_without_a_uid_is_refused_at_once(uid: str, service: Service, tmp_path: Path) -> None:
+    with pulling(service, tmp_path, {"main": "http://127.0.0.1:9/"}) as client:
+        told = client.post(f"/dicom-web/studies/{uid}/analyze?pacs=main")
+        assert told.status_code in (HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.NOT_FOUND)
+        assert client.get("/jobs").json() == []
+
+
 def test_archive_that_drips_takes_only_its_own_threads_and_gives_them_back_at_once() -> None:
     async def ask(slow_url: str, well_url: str) -> None:
         threads = ArchiveThreads()
