@@ -61,18 +61,30 @@ class Hospital:
         self.arrived.set()
         return job
 
+    async def leave_alone(self, reasons: Mapping[str, int]) -> None:
+        """Count instances that are accepted and not analyzed; nobody is refused because that cannot be done."""
+        for reason, instances in reasons.items():
+            try:
+                await asyncio.to_thread(self.jobs.leave_alone, reason, instances)
+            except PacsError as error:
+                logger.error("%d instances that are left alone (%s) were not counted: %s", instances, reason, error)
+
     async def measure(self, metrics: Metrics) -> None:
         """Count the jobs; where their database does not answer, nothing is known of them, and the log says why."""
         metrics.jobs.clear()
+        metrics.left_alone.clear()
         metrics.overdue_jobs.set(math.nan)
         try:
             counts = await asyncio.to_thread(self.jobs.counts)
             overdue = await asyncio.to_thread(self.jobs.overdue)
+            left_alone = await asyncio.to_thread(self.jobs.left_alone)
         except PacsError as error:
             logger.error("The jobs cannot be counted: %s", error)
             return
         for state, count in counts.items():
             metrics.jobs.labels(state).set(count)
+        for reason, count in left_alone.items():
+            metrics.left_alone.labels(reason).set(count)
         metrics.overdue_jobs.set(overdue.total_seconds())
 
     def require_archive(self, name: str) -> None:

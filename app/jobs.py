@@ -12,6 +12,7 @@ from app.errors import ConflictError, OutOfRangeError, UnknownPathError
 from app.hospital import Hospital
 from app.schemas import NOTICE, REFUSALS
 from pacs.job import Job, JobState
+from pacs.references import UID as VALID_UID
 from xray.dicom_tags import UID
 
 FHIR_JSON = "application/fhir+json"
@@ -49,14 +50,24 @@ class JobReply(BaseModel):
 async def jobs(
     hospital: HospitalDep,
     caller: CallerDep,
+    response: Response,
     state: Annotated[JobState | None, Query(description="Only these.")] = None,
     study: Annotated[str | None, Query(description="Only those of this Study Instance UID.")] = None,
 ) -> list[JobReply]:
-    """The latest jobs."""
+    """The latest jobs; `X-Left-Alone` counts the instances that none was made for, as `/jobs/left-alone` does."""
     if study is not None and not UID.fullmatch(study):
         raise OutOfRangeError("study has to be a Study Instance UID.")
     found = await asyncio.to_thread(hospital.jobs.latest, MAX_JOBS, state, study)
+    counts = await asyncio.to_thread(hospital.jobs.left_alone)
+    if counts:
+        response.headers["X-Left-Alone"] = ", ".join(f"{reason}={count}" for reason, count in counts.items())
     return [JobReply.model_validate(job) for job in found]
+
+
+@router.get("/jobs/left-alone")
+async def left_alone(hospital: HospitalDep, caller: CallerDep) -> dict[str, int]:
+    """How many instances were accepted and not analyzed, by reason, since the database was made."""
+    return await asyncio.to_thread(hospital.jobs.left_alone)
 
 
 @router.get("/jobs/{job_id}")
@@ -95,7 +106,7 @@ async def analyze_study(
     pacs: Annotated[str, Query(description="Name of the archive that has the study, and that the results go to.")],
 ) -> JobReply:
     """Fetch a study from an archive, analyse it and give the results back to that archive."""
-    if not UID.fullmatch(study_uid):
+    if not VALID_UID.fullmatch(study_uid):
         raise OutOfRangeError("The path names no Study Instance UID.")
     hospital.require_archive(pacs)
     checkpoint = service.generation.predictor.manifest.id

@@ -46,6 +46,12 @@ class Metrics:
             registry=self.registry,
         )
         self.jobs = Gauge("osteon_jobs", "Studies taken, by state.", ("state",), registry=self.registry)
+        self.left_alone = Gauge(
+            "osteon_left_alone_instances",
+            "Instances accepted and not analyzed, by reason, of all replicas.",
+            ("reason",),
+            registry=self.registry,
+        )
         self.overdue_jobs = Gauge(
             "osteon_jobs_overdue_seconds", "Since an attempt was due that nobody has begun.", registry=self.registry
         )

@@ -3,6 +3,7 @@
 The reply is given when every radiograph is safe on disk; what becomes of the study is told by its job.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -38,6 +39,7 @@ class Receipt:
     accepted: list[Dataset] = field(default_factory=list)
     failed: list[Dataset] = field(default_factory=list)
     jobs: dict[str, Job] = field(default_factory=dict)
+    left_alone: Counter[str] = field(default_factory=Counter)
 
     def accept(self, identity: Identity) -> None:
         self.accepted.append(_item(identity))
@@ -92,6 +94,7 @@ async def _stored(request: Request, service: Service, hospital: Hospital, study_
                 f"More than {MAX_INSTANCES} instances were sent; send the others in a further request."
             )
         await _take(service, hospital, data, study_uid, receipt)
+    await hospital.leave_alone(receipt.left_alone)
     if not receipt.accepted and not receipt.failed:
         raise MalformedRequestError("The body has no parts; send each instance as one.")
     headers = {"X-Jobs": ", ".join(sorted(receipt.jobs))} if receipt.jobs else {}
@@ -108,7 +111,9 @@ async def _take(service: Service, hospital: Hospital, data: bytes, study_uid: st
     if study_uid not in (None, identity.study_uid):
         receipt.fail(OTHER_STUDY, identity)
         return
-    if identity.is_radiograph:
+    if identity.left_alone is not None:
+        receipt.left_alone[identity.left_alone] += 1
+    else:
         try:
             job = await hospital.receive(service.generation.predictor.manifest.id, identity, data, "stow")
         except SpoolFullError:

@@ -139,6 +139,7 @@ def _create_tables(connection: Connection, seal: Seal) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(CREATION_LOCK)))
     tables.layout.create(connection, checkfirst=True)
+    tables.left_alone.create(connection, checkfirst=True)  # which older databases of the same layout lack
     row = connection.execute(select(tables.layout)).one_or_none()
     if row is None:
         tables.metadata.create_all(connection)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from pacs import tables
 from pacs.job import DEFAULT_POLICY, DONE, FINISHED, OPEN, Instance, Job, JobState, RetryPolicy, Source
@@ -54,6 +54,15 @@ class Jobs(KnownJobs):
                 self._check_room(connection)
                 job = job.grown(now, settle)
             return saved(connection, job)
+
+    def leave_alone(self, reason: str, instances: int = 1) -> None:
+        """Count instances that were accepted and are not analyzed; `reason` is one of a few."""
+        table, now = tables.left_alone, self._clock()
+        mine = table.c.reason == reason
+        more = {"instances": table.c.instances + instances, "latest": now}
+        with self._database.writing() as connection:
+            connection.execute(self._database.insert_missing(table).values(reason=reason, instances=0, latest=now))
+            connection.execute(update(table).where(mine).values(more))
 
     def request(self, study_uid: str, checkpoint: str, archive: str) -> Job:
         """The job of a study that is to be fetched from an archive and given back to it.

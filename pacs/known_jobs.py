@@ -57,6 +57,13 @@ class KnownJobs:
             due: datetime | None = connection.execute(query).scalar()
         return max(self._clock() - due, timedelta()) if due else timedelta()
 
+    def left_alone(self) -> dict[str, int]:
+        """How many instances were accepted and not analyzed, by reason."""
+        table = tables.left_alone
+        with self._database.reading() as connection:
+            rows = connection.execute(select(table.c.reason, table.c.instances).order_by(table.c.reason)).all()
+        return {row.reason: row.instances for row in rows}
+
     def stored_bytes(self) -> int:
         """Of what has come and is not final, sealed; results do not count."""
         with self._database.reading() as connection:

@@ -109,22 +109,23 @@ class SecretFromFile(AuthBase):
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         user, password, bearer = self._config.user, self._config.password_file, self._config.bearer_file
         if bearer:
-            request.headers["Authorization"] = f"Bearer {self._secret(bearer)}"
+            request.headers["Authorization"] = f"Bearer {self._secret('bearer_file', bearer)}"
         elif user is not None and password:
-            pair = b64encode(f"{user}:{self._secret(password)}".encode())
+            pair = b64encode(f"{user}:{self._secret('password_file', password)}".encode())
             request.headers["Authorization"] = f"Basic {pair.decode()}"
         return request
 
-    def _secret(self, file: Path) -> str:
+    def _secret(self, key: str, file: Path) -> str:
+        """Errors name the key of the archive's table and not the path: they reach lists of jobs."""
         try:
             with file.open("rb") as stream:
                 secret = stream.read(MAX_SECRET_BYTES).decode().strip("\r\n")
         except OSError as error:
-            raise ConfigurationError(f"Archive {self._name}: {file} cannot be read: {error.strerror}.") from None
+            raise ConfigurationError(f"Archive {self._name}: `{key}` cannot be read: {error.strerror}.") from None
         except UnicodeDecodeError:
-            raise ConfigurationError(f"Archive {self._name}: {file} holds no UTF-8.") from None
-        if not secret or not secret.isprintable() or (file == self._config.bearer_file and not secret.isascii()):
-            raise ConfigurationError(f"Archive {self._name}: {file} holds no secret on one line.")
+            raise ConfigurationError(f"Archive {self._name}: `{key}` holds no UTF-8.") from None
+        if not secret or not secret.isprintable() or (key == "bearer_file" and not secret.isascii()):
+            raise ConfigurationError(f"Archive {self._name}: `{key}` holds no secret on one line.")
         return secret
 
 

@@ -82,6 +82,16 @@ answers = Table(
 """What a job found, for those who ask by HTTP."""
 
 
+left_alone = Table(
+    "left_alone",
+    metadata,
+    Column("reason", Text, primary_key=True),
+    Column("instances", BigInteger, nullable=False),
+    Column("latest", Moment, nullable=False),
+)
+"""How many instances were accepted and not analyzed, for each of a few reasons."""
+
+
 def _files(name: str) -> Table:
     """DICOM files of jobs in the order in which they came; `sealed` goes when the bytes may."""
     return Table(

@@ -8,6 +8,8 @@ from typing import Literal
 LeftAlone = Literal["another modality", "another SOP class", "a private SOP class"]
 """Why an object is not analyzed."""
 
+PRIVATE_CLASS: LeftAlone = "a private SOP class"
+
 MODALITIES = ("CR", "DX")
 RADIOGRAPH_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.1",  # Computed Radiography
@@ -51,4 +53,4 @@ def left_alone(modality: str | None, sop_class_uid: str) -> LeftAlone | None:
         return "another SOP class"
     if modality in MODALITIES or sop_class_uid in RADIOGRAPH_CLASSES:
         return None
-    return "another SOP class" if sop_class_uid.startswith(STANDARD_ROOT) else "a private SOP class"
+    return "another SOP class" if sop_class_uid.startswith(STANDARD_ROOT) else PRIVATE_CLASS

@@ -1,15 +1,22 @@
 """What is sent by C-STORE is in a job when the sender is told so."""
 
+import io
 import os
 import socket
+import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from pydicom.uid import JPEG2000Lossless
+from pydicom import Dataset, dcmread
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
+from pynetdicom import AE
+from pynetdicom.association import Association
 
 from app.settings import Settings
 from pacs.jobs import Jobs
@@ -21,6 +28,7 @@ from tests.orthanc import free_ports
 from tests.phantoms import draw_phantom
 from tests.tools import needs
 
+CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 STORESCU = "/usr/bin/storescu"
 """dcmtk's by its path: pynetdicom brings a program of the same name."""
 pytestmark = needs("dcmj2pnm")
@@ -31,25 +39,49 @@ def jobs(tmp_path: Path) -> Jobs:
     return Jobs(f"sqlite:///{tmp_path / 'jobs.sqlite'}", Seal.of_file(tmp_path / "key"), 1 << 30)
 
 
-@pytest.fixture
-def port(settings: Settings, jobs: Jobs, tmp_path: Path) -> Iterator[int]:
-    """Where a node in a process of its own listens."""
+@dataclass(frozen=True)
+class Node:
+    """A node in a process of its own."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def peak_mib(self) -> float:
+        """Of memory, since it began."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+@contextmanager
+def listening(settings: Settings, folder: Path, **changed: object) -> Iterator[Node]:
     number = free_ports(1)[0]
     environment = os.environ | {
         "OSTEON_CHECKPOINT": str(settings.checkpoint),
-        "OSTEON_JOBS": f"sqlite:///{tmp_path / 'jobs.sqlite'}",
-        "OSTEON_JOBS_KEY": str(tmp_path / "key"),
+        "OSTEON_JOBS": f"sqlite:///{folder / 'jobs.sqlite'}",
+        "OSTEON_JOBS_KEY": str(folder / "key"),
         "OSTEON_DICOM_PORT": str(number),
+        **{f"OSTEON_{name.upper()}": str(value) for name, value in changed.items()},
     }
     command = [sys.executable, "-m", "app.dicom_node"]
-    with (tmp_path / "log").open("wb") as log:
-        node = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log)
-    while not listens(number):
-        assert node.poll() is None, (tmp_path / "log").read_text()
-        time.sleep(0.1)
-    yield number
-    node.terminate()
-    assert node.wait(20) == 0
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log)
+    try:
+        while not listens(number):
+            assert process.poll() is None, (folder / "log").read_text()
+            time.sleep(0.1)
+        yield Node(number, process, folder / "log")
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def port(settings: Settings, jobs: Jobs, tmp_path: Path) -> Iterator[int]:
+    with listening(settings, tmp_path) as node:
+        yield node.port
 
 
 def listens(port: int) -> bool:
@@ -58,7 +90,7 @@ def listens(port: int) -> bool:
 
 
 def test_radiographs_are_in_their_studys_job_and_nothing_else_is(port: int, jobs: Jobs, tmp_path: Path) -> None:
-    for number, data in enumerate((hand(1), hand(2), hand(3, Modality="CT"))):
+    for number, data in enumerate((hand(1), hand(2), hand(3, Modality="OT", SOPClassUID=CAPTURE))):
         (tmp_path / f"{number}.dcm").write_bytes(data)
     run("echoscu", "127.0.0.1", port)
     run(STORESCU, "-aec", "OSTEON", "127.0.0.1", port, *sorted(tmp_path.glob("?.dcm")))
@@ -74,3 +106,147 @@ def test_compressed_radiograph_comes_as_it_was_sent(port: int, jobs: Jobs, tmp_p
     (job,) = jobs.latest(10)
     (instance,) = jobs.instances(job.id)
     assert JPEG2000Lossless.encode() in instance.data[:400]
+
+
+DX, PRIVATE = "1.2.840.10008.5.1.4.1.1.1.1", "1.3.12.2.1107.5.9.1"
+RETIRED = "1.2.840.10008.5.1.4.1.1.6"
+"""Ultrasound images of before 1993, which no list of storage classes has any more."""
+PRIVATE_SYNTAX = "1.2.276.0.50.1.2.1"
+SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
+Context = tuple[str, Sequence[str]]
+
+
+def associated(port: int, *contexts: Context) -> Association:
+    caller = AE("MODALITY")
+    for sop_class, syntaxes in contexts or ((DX, [ExplicitVRLittleEndian]),):
+        caller.add_requested_context(sop_class, list(syntaxes))
+    return caller.associate("127.0.0.1", port)
+
+
+def radiograph(number: int = 1, private_bytes: int = 0, **tags: object) -> Dataset:
+    dataset = dcmread(io.BytesIO(hand(number, **tags)))
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    if private_bytes:
+        dataset.add_new(0x00090010, "LO", "OWNER")
+        dataset.add_new(0x00091001, "OB", bytes(private_bytes))
+    return dataset
+
+
+def test_data_set_over_the_limit_is_refused_without_being_held_and_the_next_is_taken(
+    settings: Settings, jobs: Jobs, tmp_path: Path
+) -> None:
+    with listening(settings, tmp_path, max_upload_mib=1) as node:
+        association = associated(node.port)
+        assert association.send_c_store(radiograph(1)).Status == SUCCESS
+        before = node.peak_mib()
+        refused = association.send_c_store(radiograph(2, private_bytes=200 << 20))
+        assert (refused.Status, refused.ErrorComment) == (OUT_OF_RESOURCES, "The instance has more than 1 MiB.")
+        assert node.peak_mib() - before < 50
+        assert association.send_c_store(radiograph(3)).Status == SUCCESS
+        association.release()
+    assert [job.instances for job in jobs.latest(10)] == [2]
+
+
+def test_data_sets_of_all_associations_together_are_bounded(settings: Settings, jobs: Jobs, tmp_path: Path) -> None:
+    with listening(settings, tmp_path, max_upload_mib=50, max_inflight_mib=2) as node:
+        association = associated(node.port)
+        for _ in range(3):
+            refused = association.send_c_store(radiograph(1, private_bytes=3 << 20))
+            assert (refused.Status, refused.ErrorComment) == (
+                OUT_OF_RESOURCES,
+                "Too many bytes are being received; send it again.",
+            )
+            assert association.send_c_store(radiograph(1, private_bytes=1 << 20)).Status == SUCCESS
+        association.release()
+
+
+def pour(caller: socket.socket) -> None:
+    for _ in range(100):
+        caller.sendall(bytes(1 << 20))
+
+
+@pytest.mark.parametrize("kind", [1, 4])
+def test_pdu_that_announces_4_gib_is_refused_before_it_is_read(kind: int, settings: Settings, tmp_path: Path) -> None:
+    with listening(settings, tmp_path) as node:
+        run("echoscu", "127.0.0.1", node.port)
+        before = node.peak_mib()
+        with socket.create_connection(("127.0.0.1", node.port), timeout=30) as caller:
+            caller.sendall(struct.pack(">BBL", kind, 0, 0xFFFFFFF0))
+            with pytest.raises((ConnectionResetError, BrokenPipeError)):
+                pour(caller)
+        assert node.peak_mib() - before < 20
+        assert "announced a PDU of 4294967280 bytes" in node.log.read_text()
+        run("echoscu", "127.0.0.1", node.port)
+
+
+def test_silent_callers_make_room_for_one_that_sends(settings: Settings, jobs: Jobs, tmp_path: Path) -> None:
+    with listening(settings, tmp_path, dicom_associations=6) as node:
+        silent = [associated(node.port) for _ in range(3)]
+        dumb = [socket.create_connection(("127.0.0.1", node.port)) for _ in range(2)]
+        slow = socket.create_connection(("127.0.0.1", node.port))
+        slow.sendall(struct.pack(">BBL", 1, 0, 1000) + b"\0")
+        time.sleep(2.5)  # for as long as nobody has to make room
+        for number in range(1, 7):
+            association = associated(node.port)
+            assert association.is_established
+            assert association.send_c_store(radiograph(number)).Status == SUCCESS
+        association.release()
+        run("echoscu", "127.0.0.1", node.port)
+        for each in (*dumb, slow):
+            each.close()
+        assert not any(each.is_established for each in silent)
+
+
+def test_connections_that_close_without_a_word_leave_nothing_behind(settings: Settings, tmp_path: Path) -> None:
+    with listening(settings, tmp_path, dicom_associations=2) as node:
+        for _ in range(20):
+            socket.create_connection(("127.0.0.1", node.port)).close()
+        deadline = time.monotonic() + 30  # they would keep their places for a minute
+        while subprocess.run(["echoscu", "127.0.0.1", str(node.port)], stderr=subprocess.DEVNULL).returncode != 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def test_silent_association_ends_after_the_set_time(settings: Settings, tmp_path: Path) -> None:
+    with listening(settings, tmp_path, dicom_idle_seconds=0.5) as node:
+        association = associated(node.port)
+        with socket.create_connection(("127.0.0.1", node.port), timeout=30) as dumb:
+            assert dumb.recv(1) == b""
+        association.join(30)
+        assert not association.is_alive()
+
+
+@pytest.mark.parametrize("sop_class", [PRIVATE, RETIRED])
+def test_private_and_unknown_classes_are_accepted_and_left_alone(sop_class: str, port: int, jobs: Jobs) -> None:
+    association = associated(port, (sop_class, [ExplicitVRLittleEndian]), (DX, [ExplicitVRLittleEndian]))
+    assert len(association.accepted_contexts) == 2
+    assert association.send_c_store(radiograph(1, Modality="OT", SOPClassUID=sop_class)).Status == SUCCESS
+    assert association.send_c_store(radiograph(2)).Status == SUCCESS
+    association.release()
+    assert [job.instances for job in jobs.latest(10)] == [1]
+    assert sum(jobs.left_alone().values()) == 1
+
+
+def test_private_class_in_a_private_syntax_is_accepted_and_left_alone(port: int, jobs: Jobs) -> None:
+    association = associated(port, (PRIVATE, [PRIVATE_SYNTAX]))
+    assert [context.transfer_syntax for context in association.accepted_contexts] == [[PRIVATE_SYNTAX]]
+    association.release()
+
+
+def test_known_syntax_is_chosen_where_a_private_one_is_offered_too(port: int) -> None:
+    association = associated(
+        port, (DX, [PRIVATE_SYNTAX, JPEG2000Lossless]), (PRIVATE, [PRIVATE_SYNTAX, JPEG2000Lossless])
+    )
+    assert [context.transfer_syntax for context in association.accepted_contexts] == [[JPEG2000Lossless]] * 2
+    association.release()
+    only_private = associated(port, (DX, [PRIVATE_SYNTAX]), (DX, [ExplicitVRLittleEndian]))
+    assert [context.transfer_syntax for context in only_private.accepted_contexts] == [[ExplicitVRLittleEndian]]
+    only_private.release()
+
+
+@pytest.mark.parametrize("modality", ["DR", "RG", "OT", None])
+def test_radiograph_of_an_unsure_modality_is_taken(modality: str | None, port: int, jobs: Jobs) -> None:
+    association = associated(port)
+    assert association.send_c_store(radiograph(1, Modality=modality)).Status == SUCCESS
+    association.release()
+    assert [job.instances for job in jobs.latest(10)] == [1]

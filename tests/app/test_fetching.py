@@ -1,9 +1,10 @@
 """A study is judged by the radiographs that its archive gives; the others are named. A sick archive holds up nobody."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
@@ -11,9 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.archive_threads import ArchiveThreads
 from app.hospital import Hospital
 from app.service import Service, assemble
 from pacs.configuration import ArchiveConfig
+from pacs.errors import PacsError
 from pacs.jobs import Jobs
 from pacs.sealing import Seal
 from tests.app.conftest import serving
@@ -102,6 +105,34 @@ def test_series_of_an_unsure_modality_is_fetched_for_its_sop_class(
     (tmp_path / "capture").mkdir()
     job, _ = answered(service, tmp_path / "capture", capture)
     assert (job["state"], job["reason"]) == ("refused", "The study holds no radiographs (CR or DX).")
+
+
+@pytest.mark.parametrize("uid", ["1..2", "1.2.", "..", "abc", "%00"])
+def test_study_without_a_uid_is_refused_at_once(uid: str, service: Service, tmp_path: Path) -> None:
+    with pulling(service, tmp_path, {"main": "http://127.0.0.1:9/"}) as client:
+        told = client.post(f"/dicom-web/studies/{uid}/analyze?pacs=main")
+        assert told.status_code in (HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.NOT_FOUND)
+        assert client.get("/jobs").json() == []
+
+
+def test_archive_that_drips_takes_only_its_own_threads_and_gives_them_back_at_once() -> None:
+    async def ask(slow_url: str, well_url: str) -> None:
+        threads = ArchiveThreads()
+        slow, well = ArchiveConfig(slow_url, reply_seconds=600), ArchiveConfig(well_url)
+        async with AsyncExitStack() as stack:
+            dripping = [await stack.enter_async_context(threads.connected("slow", slow)) for _ in range(4)]
+            waiting = [asyncio.create_task(each.run(each.archive.series, STUDY)) for each in dripping]
+            async with threads.connected("well", well) as archive:
+                assert [each.series_uid for each in await archive.run(archive.archive.series, STUDY)] == [f"{STUDY}.1"]
+            assert await asyncio.gather(*(asyncio.to_thread(str, number) for number in range(20)))
+            assert not any(task.done() for task in waiting)
+        ended = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 30)
+        assert all(isinstance(error, PacsError) for error in ended)
+        threads.close()
+
+    drips = sick(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n")
+    with drips as slow, holding(HeldStudy({GOOD: hand(1)})) as well:
+        asyncio.run(ask(slow.url, well))
 
 
 def threads_of(archive: str) -> list[threading.Thread]:

@@ -118,7 +118,26 @@ def test_what_is_no_radiograph_is_accepted_and_left_alone(client: httpx.Client) 
     reply = stow(client, related(capture))
     assert (reply.status_code, uids(reply)) == (HTTPStatus.OK, [f"{STUDY}.1.1"])
     assert "x-jobs" not in reply.headers
-    assert client.get("/jobs").json() == []
+    jobs = client.get("/jobs")
+    assert (jobs.json(), jobs.headers["x-left-alone"]) == ([], "another SOP class=1")
+
+
+def test_what_is_left_alone_is_counted_by_reason(client: httpx.Client) -> None:
+    assert client.get("/jobs/left-alone").json() == {}
+    assert "x-left-alone" not in client.get("/jobs").headers
+    tomograms = [hand(number, Modality="CT") for number in (1, 2)]
+    private = hand(3, Modality="OT", SOPClassUID="1.3.12.2.1107.5.9.1")
+    for _ in range(2):
+        assert stow(client, related(*tomograms, private, hand(4))).status_code == HTTPStatus.OK
+    assert client.get("/jobs/left-alone").json() == {"a private SOP class": 2, "another modality": 4}
+    assert metric(client, 'osteon_left_alone_instances{reason="another modality"}') == 4
+
+
+@pytest.mark.parametrize("modality", ["DR", "RG", "OT", None])
+def test_radiograph_of_an_unsure_modality_is_analysed(modality: str | None, service: Service, tmp_path: Path) -> None:
+    with serving(assemble(service.settings, service.generation, hospital_at(tmp_path, settle=0))) as client:
+        job = stow(client, related(hand(1, Modality=modality))).headers["x-jobs"]
+        assert finished(client, job)["state"] == "kept"
 
 
 def test_instance_of_another_study_fails_and_the_others_do_not(client: httpx.Client) -> None:

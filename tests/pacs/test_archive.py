@@ -168,17 +168,19 @@ def test_the_routing_rule_sends_radiographs_once_and_not_what_comes_back(
     config: ArchiveConfig, running: RunningOrthanc, tmp_path: Path
 ) -> None:
     target = running.url.replace("http://", f"http://{running.user}:{running.password}@")
-    radiograph, result = instance(10, 1), instance(10, 2, Modality="OT", SOPClassUID=SecondaryCaptureImageStorage)
+    radiograph, unsure = instance(10, 1), instance(10, 3, Modality="DR")
+    result = instance(10, 2, Modality="OT", SOPClassUID=SecondaryCaptureImageStorage)
+    sent = [radiograph.SOPInstanceUID, unsure.SOPInstanceUID]
     study = radiograph.StudyInstanceUID
     with (
         orthanc(tmp_path / "router", lua=routing_rule(), forward_to=target) as router,
         Archive("router", replace(config, url=router.url)) as archive,
     ):
-        archive.store([radiograph])
-        wait_until(lambda: running.instances(study) == [radiograph.SOPInstanceUID])
+        archive.store([radiograph, unsure])
+        wait_until(lambda: sorted(running.instances(study)) == sent)
         archive.store([result])
         wait_until(
             lambda: [each["ChangeType"] for each in router.rest("/changes")["Changes"]].count("StableStudy") == 2
         )
         assert len(router.rest("/jobs")) == 1
-        assert running.instances(study) == [radiograph.SOPInstanceUID]
+        assert sorted(running.instances(study)) == sent

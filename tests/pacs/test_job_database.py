@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
+from pacs import tables
 from pacs.errors import ConfigurationError
 from pacs.job_errors import JobsUnavailableError, SealError
 from pacs.jobs import Jobs, JobState
@@ -136,3 +137,20 @@ def test_postgresql_that_falls_silent_is_unavailable_and_its_late_answers_are_no
         jobs.find(job.id)
     assert jobs.find(job.id) == job
     jobs.close()
+
+
+def test_instances_that_are_left_alone_are_counted_for_all_replicas(place: Place) -> None:
+    one, other = place.jobs(), place.jobs()
+    assert one.left_alone() == {}
+    one.leave_alone("another modality", 2)
+    other.leave_alone("another modality")
+    other.leave_alone("a private SOP class")
+    assert one.left_alone() == other.left_alone() == {"a private SOP class": 1, "another modality": 3}
+
+
+def test_database_of_before_the_count_gets_its_table(place: Place) -> None:
+    with place.jobs()._database.writing() as connection:
+        tables.left_alone.drop(connection)
+    jobs = place.jobs()
+    jobs.leave_alone("another modality")
+    assert jobs.left_alone() == {"another modality": 1}

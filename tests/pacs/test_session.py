@@ -82,6 +82,7 @@ def test_what_is_no_token_is_not_sent(secret: str, tmp_path: Path) -> None:
     with Archive("main", config) as archive, pytest.raises(PacsError, match="holds no secret") as caught:
         archive.studies(QUERY)
     assert not secret or secret not in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
 
 
 def test_an_archive_that_never_answers_is_unavailable_within_the_time_out() -> None:
