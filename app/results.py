@@ -1,23 +1,25 @@
-"""Results that are kept here in, what QIDO-RS and WADO-RS (PS3.18 10.4, 10.6) say of them out.
+"""QIDO-RS and WADO-RS (PS3.18 10.4, 10.6) for results that are kept here.
 
-Only results that no archive is to have are here; those that were delivered are asked of the archive.
+They are read in a process apart, for they repeat what a stranger has sent. Results that were delivered to an archive
+are not here; ask the archive.
 """
 
 import asyncio
-from typing import Any
 from uuid import uuid4
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from pydicom import Dataset
+from pydicom.tag import Tag
 
-from app.dependencies import CallerDep, HospitalDep
-from app.errors import UnknownPathError
+from app.dependencies import CallerDep, HospitalDep, ServiceDep
+from app.errors import EngineError, UnknownPathError
 from app.hospital import Hospital
 from app.schemas import REFUSALS
+from app.service import Service
 from app.stow import DICOM, DICOM_JSON
+from pacs.errors import ResultsError
 from pacs.job import Instance
-from xray.dicom import dataset_of
+from pacs.result_processes import Json
 
 router = APIRouter(prefix="/dicom-web", responses=REFUSALS)
 
@@ -28,32 +30,31 @@ INSTANCE_TAGS = ("SOPClassUID", "SOPInstanceUID", "InstanceNumber", "Rows", "Col
 
 
 @router.get("/studies")
-async def studies(request: Request, hospital: HospitalDep, caller: CallerDep) -> Response:
+async def studies(request: Request, service: ServiceDep, hospital: HospitalDep, caller: CallerDep) -> Response:
     """The study that `StudyInstanceUID` names, if results of it are here."""
     asked = request.query_params
     uid = asked.get("StudyInstanceUID") or asked.get("0020000D") or ""
-    found = await _kept(hospital, uid)
+    found = await _kept(service, hospital, uid)
     return _answer([_tags(found[0], STUDY_TAGS)] if found else [])
 
 
 @router.get("/studies/{study_uid}/series")
-async def series(study_uid: str, hospital: HospitalDep, caller: CallerDep) -> Response:
+async def series(study_uid: str, service: ServiceDep, hospital: HospitalDep, caller: CallerDep) -> Response:
     """A series for each kind of result."""
-    return _answer([_tags(each, STUDY_TAGS + SERIES_TAGS) for each in await _kept(hospital, study_uid)])
+    return _answer([_tags(each, STUDY_TAGS + SERIES_TAGS) for each in await _kept(service, hospital, study_uid)])
 
 
 @router.get("/studies/{study_uid}/instances")
-async def instances(study_uid: str, hospital: HospitalDep, caller: CallerDep) -> Response:
+async def instances(study_uid: str, service: ServiceDep, hospital: HospitalDep, caller: CallerDep) -> Response:
     """The results of a study."""
     tags = STUDY_TAGS + SERIES_TAGS + INSTANCE_TAGS
-    return _answer([_tags(each, tags) for each in await _kept(hospital, study_uid)])
+    return _answer([_tags(each, tags) for each in await _kept(service, hospital, study_uid)])
 
 
 @router.get("/studies/{study_uid}/metadata")
-async def metadata(study_uid: str, hospital: HospitalDep, caller: CallerDep) -> Response:
+async def metadata(study_uid: str, service: ServiceDep, hospital: HospitalDep, caller: CallerDep) -> Response:
     """All tags of the results of a study but the pixels."""
-    found = await _kept(hospital, study_uid)
-    return _answer([_without_pixels(each).to_json_dict() for each in found])
+    return _answer(await _kept(service, hospital, study_uid))
 
 
 @router.get("/studies/{study_uid}")
@@ -81,25 +82,21 @@ async def _results(hospital: Hospital, study_uid: str) -> list[Instance]:
     return await asyncio.to_thread(hospital.jobs.kept_results, study_uid)
 
 
-async def _kept(hospital: Hospital, study_uid: str) -> list[Dataset]:
-    return [dataset_of(each.data) for each in await _results(hospital, study_uid)]
+async def _kept(service: Service, hospital: Hospital, study_uid: str) -> list[Json]:
+    """All tags but the pixels of each result; a text that is not valid in its character set is not among them."""
+    try:
+        return [await service.results.described(each.data) for each in await _results(hospital, study_uid)]
+    except ResultsError as error:
+        raise EngineError("The results cannot be described; WADO-RS of the study gives their files.") from error
 
 
-def _tags(dataset: Dataset, keywords: tuple[str, ...]) -> dict[str, Any]:
-    chosen = Dataset()
-    for keyword in keywords:
-        if keyword in dataset:
-            chosen[keyword] = dataset[keyword]
-    return dict(chosen.to_json_dict())
+def _tags(result: Json, keywords: tuple[str, ...]) -> Json:
+    """Those of the tags that a result has."""
+    tags = [f"{Tag(keyword):08X}" for keyword in keywords]
+    return {tag: result[tag] for tag in tags if tag in result}
 
 
-def _without_pixels(dataset: Dataset) -> Dataset:
-    if "PixelData" in dataset:
-        del dataset.PixelData
-    return dataset
-
-
-def _answer(found: list[dict[str, Any]]) -> Response:
+def _answer(found: list[Json]) -> Response:
     """204 where there is nothing, as PS3.18 asks for."""
     return JSONResponse(found, media_type=DICOM_JSON) if found else Response(status_code=204)
 

@@ -6,14 +6,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Self
 
-import requests
 from dicomweb_client import URI, DICOMwebClient
-from pydicom import Dataset, dcmread, dcmwrite
+from pydicom import Dataset, dcmwrite
 
 from pacs import references
 from pacs.configuration import ArchiveConfig
 from pacs.errors import ArchiveRefusedError, StudyMissingError
-from pacs.multipart import only_part
+from pacs.multipart import only_part, related
 from pacs.references import InstanceReference, Match, SeriesReference, StudyReference
 from pacs.session import ArchiveSession, typed_errors
 from xray.dicom_tags import MODALITIES as RADIOGRAPHS
@@ -176,17 +175,21 @@ class Archive:
         Raises:
             ArchiveRefusedError: among others, it failed to store one; the message holds the reason code.
         """
-        if not datasets:
+        self.send([_as_file(dataset) for dataset in datasets])
+
+    def send(self, files: Sequence[bytes]) -> None:
+        """Send DICOM files byte for byte; raises what `store` does."""
+        if not files:
             return
-        files = [_as_file(dataset) for dataset in datasets]
+        content_type, body = related(files)
         with typed_errors(self.name):
-            try:
-                reply = self._client.store_instances(files)
-            except requests.HTTPError as error:
-                if error.response is not None and error.response.status_code == HTTPStatus.CONFLICT:
-                    self._require_stored(references.reply_of(error.response.content))
-                raise
-            self._require_stored(reply)
+            response = self._session.post(
+                f"{self._url}/studies", data=body, headers={"Content-Type": content_type}, timeout=self._timeout
+            )
+            if response.status_code == HTTPStatus.CONFLICT:
+                self._require_stored(references.reply_of(response.content))
+            response.raise_for_status()
+            self._require_stored(references.reply_of(response.content))
 
     def _require_stored(self, reply: Dataset) -> None:
         refusals = references.refusals_in(reply)
@@ -194,13 +197,12 @@ class Archive:
             raise ArchiveRefusedError(f"Archive {self.name} did not store {', '.join(refusals)}.")
 
 
-def _as_file(dataset: Dataset) -> Dataset:
-    """With preamble and complete meta header, which dicomweb_client does not write where they are missing."""
+def _as_file(dataset: Dataset) -> bytes:
+    """With preamble and complete meta header."""
     buffer = io.BytesIO()
     try:
         dcmwrite(buffer, dataset, enforce_file_format=True)
     except UNWRITABLE as error:
         uid = dataset.get("SOPInstanceUID", "without UID")
         raise ArchiveRefusedError(f"Instance {uid} cannot be written as DICOM: {type(error).__name__}.") from None
-    buffer.seek(0)
-    return dcmread(buffer)
+    return buffer.getvalue()

@@ -1,6 +1,8 @@
-"""The body of a WADO-RS answer for one instance goes in, the DICOM file in it comes out."""
+"""Bodies of multipart/related (PS3.18 8.6.1.2): the file in one that an archive sends, and one of files to send."""
 
+from collections.abc import Sequence
 from email.message import Message
+from uuid import uuid4
 
 from pacs.errors import ArchiveUnavailableError
 
@@ -31,3 +33,11 @@ def only_part(content_type: str, body: bytes | bytearray) -> bytes:
     if end < 0:  # where the connection's end is the body's, this alone tells that something is missing
         raise ArchiveUnavailableError("An instance came without its end; the archive broke off.")
     return bytes(memoryview(body)[start:end])
+
+
+def related(files: Sequence[bytes]) -> tuple[str, bytes]:
+    """The content type and body that hold DICOM files, each byte for byte."""
+    boundary = uuid4().hex
+    head = f"--{boundary}\r\nContent-Type: {DICOM}\r\n\r\n".encode()
+    body = b"".join(part for file in files for part in (head, file, b"\r\n")) + f"--{boundary}--\r\n".encode()
+    return f'{RELATED}; type="{DICOM}"; boundary={boundary}', body

@@ -91,18 +91,6 @@ def header_of(data: bytes, max_pixels: int = MAX_PIXELS) -> Dataset:
         return header
 
 
-def dataset_of(data: bytes) -> Dataset:
-    """A file of our own, as it was written by `file_of`."""
-    return dcmread(io.BytesIO(data))
-
-
-def file_of(dataset: Dataset) -> bytes:
-    """A data set with its meta header as the bytes of a file."""
-    stream = io.BytesIO()
-    dataset.save_as(stream, enforce_file_format=True)
-    return stream.getvalue()
-
-
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Raise but our own errors, and say nothing: warnings of pydicom repeat the values of tags."""
