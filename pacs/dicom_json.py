@@ -58,9 +58,8 @@ def _make_unicode(dataset: Dataset, encodings: list[str]) -> None:
 
 def _encodings(dataset: Dataset) -> list[str]:
     """Python's names of the declared sets; one that no standard knows counts as ASCII, which all of them hold."""
-    element = dataset.get_item(CHARACTER_SET)
-    raw = element.value if isinstance(element, RawDataElement) else None
-    terms = [term.strip(" \0") for term in (raw or b"").decode(ASCII, "replace").split("\\")]
+    declared = dataset.SpecificCharacterSet or ""
+    terms = [term.strip(" \0") for term in ([declared] if isinstance(declared, str) else declared)]
     known = convert_encodings(terms)
     return [ASCII if each == default_encoding or not _is_known(each) else each for each in known]
 

@@ -3,7 +3,7 @@
 They go from the service to the process that writes results, so they hold plain numbers, texts and bytes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pacs.job import Instance
 from pacs.picture import Picture
@@ -28,7 +28,7 @@ class CopiedElement:
     """
 
     tag: int
-    encoded: bytes
+    encoded: bytes = field(repr=False)  # it is the patient's, and no log may show it
 
 
 @dataclass(frozen=True)

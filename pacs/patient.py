@@ -4,6 +4,7 @@ Results that bear other bytes than their radiographs would be filed or shown und
 decoded, repaired or shortened here: an attribute is copied as it is, left out and named, or the radiograph is refused.
 """
 
+import io
 import struct
 from collections.abc import Iterator
 
@@ -11,7 +12,7 @@ from pydicom import Dataset
 from pydicom.datadict import dictionary_description, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.filebase import DicomBytesIO
-from pydicom.filereader import read_sequence
+from pydicom.filereader import read_dataset, read_sequence_item
 from pydicom.filewriter import write_data_element
 from pydicom.tag import BaseTag, Tag
 
@@ -53,7 +54,8 @@ TEXTS = frozenset(("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "
 """Value representations whose bytes are the same in every transfer syntax."""
 UNKNOWN = "UN"
 CHARACTER_SET = Tag("SpecificCharacterSet")
-ITEM = struct.Struct("<HHL")
+ITEM_LITTLE, ITEM_BIG = struct.Struct("<HHL"), struct.Struct(">HHL")
+ITEM_TAG, UNDEFINED_LENGTH = (0xFFFE, 0xE000), 0xFFFFFFFF
 
 
 class NotCopyableError(Exception):
@@ -114,6 +116,8 @@ def _text(header: Dataset, tag: BaseTag) -> bytes:
     value = element.value or b""
     if len(value) > MAX_VALUE_BYTES:
         raise NotCopyableError(f"{tag} is too long")
+    if element.length not in (len(value), UNDEFINED_LENGTH):
+        raise NotCopyableError(f"{tag} is cut off")
     return bytes(value)
 
 
@@ -125,7 +129,7 @@ def _sequence(header: Dataset, tag: BaseTag, level: int, budget: Iterator[int]) 
         if next(budget, None) is None or len(item) > MAX_ITEM_TAGS:
             raise NotCopyableError(f"{tag} is too large")
         encoded = b"".join(_element_of_item(item, each, level, budget) for each in sorted(item.keys()))
-        content += ITEM.pack(0xFFFE, 0xE000, len(encoded)) + encoded
+        content += ITEM_LITTLE.pack(*ITEM_TAG, len(encoded)) + encoded
     if len(content) > MAX_SEQUENCE_BYTES:
         raise NotCopyableError(f"{tag} is too long")
     return _encoded(tag, "SQ", content)
@@ -139,8 +143,31 @@ def _items(header: Dataset, tag: BaseTag) -> list[Dataset]:
     value = element.value or b""
     if len(value) > MAX_SEQUENCE_BYTES or element.VR not in ("SQ", None):
         raise NotCopyableError(f"{tag} is too long or no sequence")
-    stream = DicomBytesIO(value)
-    return list(read_sequence(stream, element.is_implicit_VR, element.is_little_endian, len(value), "iso8859"))
+    stream, items = io.BytesIO(value), []
+    while stream.tell() < len(value):
+        items.append(_item(stream, element.is_implicit_VR, element.is_little_endian))
+    return items
+
+
+def _item(stream: io.BytesIO, implicit: bool, little: bool) -> Dataset:
+    """The next item; pydicom alone would make something of bytes that are no item."""
+    order = ITEM_LITTLE if little else ITEM_BIG
+    group, number, length = order.unpack(stream.read(order.size))
+    if (group, number) != ITEM_TAG:
+        raise NotCopyableError("there is no item where one should be")
+    if length == UNDEFINED_LENGTH:
+        stream.seek(-order.size, io.SEEK_CUR)
+        item = read_sequence_item(stream, implicit, little, "iso8859")
+        if item is None:
+            raise NotCopyableError("the item has no end")
+        return item
+    body = stream.read(length)
+    item = read_dataset(io.BytesIO(body), implicit, little, bytelength=length, at_top_level=False)
+    elements: list[object] = [item.get_item(tag) for tag in sorted(item.keys())]
+    ends = [each.value_tell + each.length for each in elements if isinstance(each, RawDataElement)]
+    if len(body) < length or (len(ends) == len(elements) and max(ends, default=0) != length):
+        raise NotCopyableError("the item is cut off")
+    return item
 
 
 def _element_of_item(item: Dataset, tag: BaseTag, level: int, budget: Iterator[int]) -> bytes:

@@ -1,7 +1,7 @@
 """The picture of a radiograph that goes back to the archive: its heatmap over it, small enough to keep many."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -31,7 +31,7 @@ class Picture:
 
     height: int
     width: int
-    rgb: bytes
+    rgb: bytes = field(repr=False)
     radiograph_height: int
     radiograph_width: int
 

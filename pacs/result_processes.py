@@ -7,7 +7,7 @@ import msgspec
 from pacs.errors import ResultsError
 from pacs.finding import Results, Source, StudyFinding
 from pacs.result_process import DESCRIBE, READ_SOURCE, WRITE_RESULTS
-from xray.apart import ProcessEndedError, Processes
+from xray.apart import ProcessEndedError, Processes, ProcessNotStartedError
 from xray.errors import UnreadableImageError
 
 AT_ONCE = 2
@@ -31,6 +31,7 @@ class ResultProcesses:
         Raises:
             UnreadableImageError: also where reading took too long, or brought the process down.
             InputError: any other that reading raises.
+            ResultsError: the file is not to blame.
         """
         try:
             _, answer = await self._processes.answer(READ_SOURCE, data, self._seconds)
@@ -38,6 +39,8 @@ class ResultProcesses:
             raise UnreadableImageError(
                 f"The header takes more than {self._seconds:g} s to read; export the file with fewer attributes."
             ) from error
+        except ProcessNotStartedError as error:
+            raise ResultsError("The process that reads headers cannot be started.") from error
         except ProcessEndedError as error:
             raise UnreadableImageError("The header brings its reader down; export the file again.") from error
         return msgspec.msgpack.decode(answer, type=Source)

@@ -1,9 +1,10 @@
 """Reading from a radiograph's file what its results take over. For a process apart: the file may be anything."""
 
 import io
+import warnings
 import zlib
 
-from pydicom import Dataset
+from pydicom import Dataset, config
 from pydicom.dataelem import RawDataElement
 from pydicom.filereader import data_element_generator, read_dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
@@ -26,6 +27,12 @@ def source_of(data: bytes, max_pixels: int) -> Source:
     Raises:
         InputError: as `xray.dicom.header_of`, or an attribute that says whose it is cannot be copied.
     """
+    with warnings.catch_warnings(), config.disable_value_validation():
+        warnings.simplefilter("ignore")  # they would repeat the patient's values
+        return _source(data, max_pixels)
+
+
+def _source(data: bytes, max_pixels: int) -> Source:
     header = header_of(data, max_pixels)
     _undecode_character_set(header, data)
     patient_and_study, left_out = copied(header, PATIENT_AND_STUDY)  # first: whatever is looked at is decoded

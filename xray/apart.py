@@ -48,6 +48,10 @@ class ProcessEndedError(Exception):
     """A process ended, or said what is no answer, before it had answered."""
 
 
+class ProcessNotStartedError(ProcessEndedError):
+    """No process could be started, so the data is not to blame."""
+
+
 class Processes:
     """Up to `at_once` processes that run a module which calls `xray.guarded.serve`; touched on the event loop only."""
 
@@ -65,12 +69,13 @@ class Processes:
         Raises:
             InputError: what the process has to object to the data.
             TimeoutError: it took too long.
+            ProcessNotStartedError: there is no process to ask.
             ProcessEndedError: the data brought the process down.
         """
         try:
             async with self._turns, self._process() as process, asyncio.timeout(seconds):
                 header, rest = await _asked(process, question, data)
-        except TimeoutError:
+        except (TimeoutError, ProcessEndedError):
             raise
         except (OSError, asyncio.IncompleteReadError, RuntimeError, ValueError) as error:
             # RuntimeError is uvloop's, where the process has ended before it was given the data.
@@ -108,9 +113,12 @@ class Processes:
         while self._idle:
             if await _says_ready(worker := self._idle.pop()):
                 return worker
-        if await _says_ready(worker := _Worker(await self._start())):
-            return worker
-        raise ChildProcessError("The process ended before it was ready.")
+        try:
+            if await _says_ready(worker := _Worker(await self._start())):
+                return worker
+        except (OSError, ValueError) as error:
+            raise ProcessNotStartedError("The process cannot be started, or takes too long to begin.") from error
+        raise ProcessNotStartedError("The process ended before it was ready.")
 
     async def _start(self) -> Process:
         command = [*ONE_THREAD, sys.executable, *self._command]
