@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def _import() -> None:
-    import pacs.dicom_json
+    import pacs.result_json
     import pacs.results
     import pacs.source  # noqa: F401
 
@@ -32,7 +32,7 @@ def _import() -> None:
 def _answer(question: bytes, data: bytes, max_pixels: int) -> None:
     import msgspec
 
-    from pacs.dicom_json import json_of
+    from pacs.result_json import json_of
     from pacs.finding import StudyFinding
     from pacs.results import results_of
     from pacs.source import source_of

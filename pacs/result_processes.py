@@ -56,7 +56,7 @@ class ResultProcesses:
         return msgspec.msgpack.decode(answer, type=Results)
 
     async def described(self, result: bytes) -> Json:
-        """See `pacs.dicom_json.json_of`. Raises ResultsError where the result cannot be read."""
+        """See `pacs.result_json.json_of`. Raises ResultsError where the result cannot be read."""
         try:
             _, answer = await self._processes.answer(DESCRIBE, result, self._seconds)
         except TimeoutError as error:

@@ -11,11 +11,13 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pacs.finding import Source
 from pacs.patient import CHARACTER_SET, PATIENT_AND_STUDY, copied
-from xray.dicom import META_GROUP, PREAMBLE, SIGNATURE, header_of
+from xray.dicom import header_of
 from xray.dicom_tags import facts_of, identity_of, text
 
 LOSSY = "01"
 """Lossy Image Compression: what has once lost something remains so, whatever is made of it."""
+META_START, META_GROUP = 132, 0x0002
+"""Where a file's meta header begins (PS3.10 7.1), and its group."""
 BEGIN = 64 << 10
 """Bytes of a deflated file's tags in which its character set is, if anywhere: only one tag may come before it."""
 COMPRESSION = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
@@ -59,7 +61,7 @@ def _undecode_character_set(header: Dataset, data: bytes) -> None:
     if CHARACTER_SET not in header:
         return
     stream = io.BytesIO(data)
-    stream.seek(PREAMBLE + len(SIGNATURE))
+    stream.seek(META_START)
     meta = read_dataset(stream, False, True, stop_when=lambda tag, *_: tag.group != META_GROUP)
     if meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
         stream = io.BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(stream.read(), BEGIN))

@@ -8,7 +8,7 @@ import pytest
 from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
-from pacs.dicom_json import json_of
+from pacs.result_json import json_of
 from pacs.finding import RadiographFinding, Source
 from pacs.patient import MAX_ITEM_TAGS, MAX_ITEMS, MAX_VALUE_BYTES
 from pacs.results import results_of
