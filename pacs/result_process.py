@@ -32,8 +32,8 @@ def _import() -> None:
 def _answer(question: bytes, data: bytes, max_pixels: int) -> None:
     import msgspec
 
-    from pacs.result_json import json_of
     from pacs.finding import StudyFinding
+    from pacs.result_json import json_of
     from pacs.results import results_of
     from pacs.source import source_of
     from xray.errors import InputError
