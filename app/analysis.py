@@ -1,58 +1,120 @@
-"""The radiographs of a job in, what the network finds in its study out."""
+"""What the network finds in the study of a job.
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+However many radiographs a study has, and however large they are, one of them is in memory at a time: of the others a
+small picture, the map and a few numbers are kept.
+"""
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from app.fetching import LeftOut
 from app.generation import Generation
 from app.service import Service
-from pacs.finding import RadiographFinding, StudyFinding
+from app.settings import Settings
+from pacs.finding import RadiographFinding, Source, StudyFinding
 from pacs.jobs import Instance, Job
-from xray.cam import regions, render
+from pacs.picture import Picture, picture_of
+from xray.cam import Region, regions
 from xray.checkpoint import CODE_VERSION
-from xray.dicom import header_of
-from xray.errors import InputError, OutOfScopeError, XrayError
+from xray.errors import InputError, OutOfScopeError, TooManyPixelsError, UnreadableImageError, XrayError
 from xray.predictor import Prediction
+from xray.radiograph import PixelArray
 
-OPACITY = 0.5
-"""Of the heat at its peak, in the pictures that go back."""
+MAX_LEFT_OUT = 256
+"""Radiographs that are left out by name; a study of more is not looked at any further."""
+NO_PIXELS: PixelArray = np.zeros((0, 0), np.uint8)
+
+logger = logging.getLogger(__name__)
 
 
 class NothingToJudgeError(XrayError):
     """A study without a radiograph that can be judged."""
 
 
+@dataclass(frozen=True)
+class _View:
+    """What is kept of a radiograph that was judged.
+
+    Attributes:
+        prediction: without the pixels.
+    """
+
+    source: Source
+    prediction: Prediction
+    picture: Picture
+    regions: tuple[Region, ...]
+
+
 @dataclass
 class _Judged:
-    """The radiographs of a study so far."""
+    """The radiographs of a study so far.
 
-    instances: list[Instance] = field(default_factory=list)
-    predictions: list[Prediction] = field(default_factory=list)
+    Attributes:
+        pixels: of all that were judged.
+    """
+
+    views: list[_View] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    more_left_out: bool = False
+    pixels: int = 0
 
 
-async def analyse(service: Service, job: Job, instances: AsyncIterator[Instance | LeftOut]) -> StudyFinding:
+async def analyse(service: Service, job: Job, instances: AsyncGenerator[Instance | LeftOut, None]) -> StudyFinding:
     """Judge a study's radiographs one after the other, and then together; what cannot be judged is left out and named.
 
     Raises:
         NothingToJudgeError: that is all of them; the message says why.
     """
     generation, judged = service.generation, _Judged()
-    async for instance in instances:
-        if isinstance(instance, LeftOut):
-            judged.left_out.append((instance.instance_uid, instance.reason))
-            continue
-        try:
-            prediction = await _predict(service, generation, instance.data)
-        except InputError as error:
-            judged.left_out.append((instance.instance_uid, str(error)))
-            continue
-        judged.instances.append(instance)
-        judged.predictions.append(prediction)
-    if not judged.predictions:
+    async with aclosing(instances):
+        async for instance in instances:
+            if len(judged.left_out) == MAX_LEFT_OUT:
+                judged.more_left_out = True
+                break
+            try:
+                if isinstance(instance, LeftOut):
+                    raise InputError(instance.reason)
+                _require_room(judged, service.settings)
+                await _judge(service, generation, job, instance, judged)
+            except InputError as error:
+                judged.left_out.append((instance.instance_uid, str(error)))
+    if not judged.views:
         reasons = sorted({reason for _, reason in judged.left_out}) or ["The study holds no radiographs (CR or DX)."]
         raise NothingToJudgeError(" ".join(reasons))
-    return await service.off_loop(_finding, generation, job.study_uid, judged)
+    return _finding(generation, job.study_uid, judged)
+
+
+def _require_room(judged: _Judged, settings: Settings) -> None:
+    if len(judged.views) == settings.max_study_radiographs:
+        raise InputError(f"The study has more than {settings.max_study_radiographs} radiographs; these were judged.")
+
+
+async def _judge(service: Service, generation: Generation, job: Job, instance: Instance, judged: _Judged) -> None:
+    """Add a radiograph to the study.
+
+    Raises:
+        InputError: it cannot be judged.
+    """
+    prediction = await _predict(service, generation, instance.data)
+    pixels, most = prediction.prepared.radiograph.pixels.size, service.settings.max_study_pixels
+    if judged.pixels + pixels > most:
+        raise TooManyPixelsError(f"The study has more than {most:,} pixels; those before it were judged.")
+    source = await service.results.source(instance.data)
+    if (source.study_uid, source.instance_uid) != (job.study_uid, instance.instance_uid):
+        raise UnreadableImageError("The file names more than one study or instance; export it again.")
+    if source.not_copied:
+        logger.warning(
+            "Job %s: %d attributes of an instance are too large, too deep or damaged and not in the results: %s.",
+            job.id,
+            len(source.not_copied),
+            ", ".join(source.not_copied),
+        )
+    judged.views.append(await service.off_loop(_view, source, prediction, len(judged.views) + 1))
+    judged.pixels += pixels
 
 
 async def _predict(service: Service, generation: Generation, data: bytes) -> Prediction:
@@ -67,11 +129,22 @@ async def _predict(service: Service, generation: Generation, data: bytes) -> Pre
     return done.prediction
 
 
+def _view(source: Source, prediction: Prediction, number: int) -> _View:
+    cam, prepared = prediction.cam(), prediction.prepared
+    without_pixels = replace(prepared.radiograph, pixels=NO_PIXELS)
+    return _View(
+        source,
+        replace(prediction, prepared=replace(prepared, radiograph=without_pixels, pixels_1SS=NO_PIXELS)),
+        picture_of(cam, prepared.radiograph, number),
+        tuple(regions(cam)),
+    )
+
+
 def _finding(generation: Generation, study_uid: str, judged: _Judged) -> StudyFinding:
-    study = generation.predictor.judge(judged.predictions)
+    study = generation.predictor.judge([view.prediction for view in judged.views])
     radiographs = [
-        _radiograph_finding(instance, prediction, weight)
-        for instance, prediction, weight in zip(judged.instances, study.radiographs, study.weights, strict=True)
+        RadiographFinding(view.source, view.picture, view.regions, view.prediction.probability, weight)
+        for view, weight in zip(judged.views, study.weights, strict=True)
     ]
     return StudyFinding(
         study_uid,
@@ -83,15 +156,5 @@ def _finding(generation: Generation, study_uid: str, judged: _Judged) -> StudyFi
         CODE_VERSION,
         tuple(radiographs),
         tuple(judged.left_out),
-    )
-
-
-def _radiograph_finding(instance: Instance, prediction: Prediction, weight: float) -> RadiographFinding:
-    cam = prediction.cam()
-    return RadiographFinding(
-        header_of(instance.data),
-        render(cam, prediction.prepared.radiograph, "overlay", OPACITY),
-        tuple(regions(cam)),
-        prediction.probability,
-        weight,
+        judged.more_left_out,
     )

@@ -24,7 +24,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     logger.info("Serving %s.", service.generation)
     tasks = [asyncio.create_task(watch(service, app.state.give_up))]
     if service.hospital is not None:
-        from app.work import work  # and with it what writes results, which takes seconds
+        from app.work import work  # and with it the database's library, which most replicas never need
 
         tasks.append(asyncio.create_task(work(service, service.hospital)))
     if threading.current_thread() is threading.main_thread():  # else this process is not ours to end or to signal
@@ -37,6 +37,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.hospital.threads.close()
     await asyncio.to_thread(service.batcher.stop, service.settings.deadline_seconds)
     await service.passes.close()
+    await service.results.close()
     service.workers.shutdown(cancel_futures=True)
 
 

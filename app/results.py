@@ -1,26 +1,30 @@
 """Searches (QIDO-RS) and retrievals (WADO-RS, PS3.18 10.4 and 10.6) of the results that are kept here.
 
-Only results that no archive is to have are here; those that were delivered are asked of the archive.
+They are read in a process apart, because they repeat what a stranger has sent. Results that were delivered to an
+archive are not here; ask the archive.
 """
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated
 from uuid import uuid4
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 
-from app.dependencies import CallerDep, HospitalDep
-from app.errors import MalformedRequestError, OutOfRangeError, UnknownPathError
+from app.dependencies import CallerDep, HospitalDep, ServiceDep
+from app.errors import EngineError, MalformedRequestError, OutOfRangeError, UnknownPathError
 from app.hospital import Hospital
 from app.matching import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, Level, Query, query_of, supported
 from app.schemas import REFUSALS
+from app.service import Service
 from app.stow import DICOM, DICOM_JSON
 from pacs.dicom_json import DicomJson, written
+from pacs.errors import ResultsError
 from pacs.job import Instance
-from xray.dicom import dataset_of
 from xray.dicom_tags import UID
 
 router = APIRouter(prefix="/dicom-web", responses=REFUSALS)
@@ -44,85 +48,110 @@ SERIES_FIELDS = STUDY_FIELDS | SERIES_TAGS | _tags("SeriesDate", "SeriesTime", "
 """What `includefield` may add, where that is not all that an instance has."""
 
 
+@dataclass(frozen=True)
+class KeptResults:
+    """The results of the studies that no archive is to have."""
+
+    service: Service
+    hospital: Hospital
+
+    async def files(self, study_uid: str) -> list[Instance]:
+        """Those of a study."""
+        if not UID.fullmatch(study_uid):
+            raise OutOfRangeError("The path names no Study Instance UID.")
+        return await asyncio.to_thread(self.hospital.jobs.kept_results, study_uid)
+
+    async def described(self, study_uid: str) -> list[DicomJson]:
+        """All tags but the pixels of each of them; a text that is not valid in its character set is left out."""
+        try:
+            return [await self.service.results.described(each.data) for each in await self.files(study_uid)]
+        except ResultsError as error:
+            raise EngineError("The results cannot be described; WADO-RS of the study gives their files.") from error
+
+
+async def kept_results(service: ServiceDep, hospital: HospitalDep, caller: CallerDep) -> KeptResults:
+    """For a caller who may see them."""
+    return KeptResults(service, hospital)
+
+
+KeptDep = Annotated[KeptResults, Depends(kept_results)]
+
+
 @router.get("/studies")
-async def studies(request: Request, hospital: HospitalDep, caller: CallerDep) -> Response:
+async def studies(request: Request, kept: KeptDep) -> Response:
     """The studies that `StudyInstanceUID` names, if results of them are here and match the other keys."""
-    return await _search(request, hospital, "study")
+    return await _search(request, kept, "study")
 
 
 @router.get("/series")
-async def all_series(request: Request, hospital: HospitalDep, caller: CallerDep) -> Response:
+async def all_series(request: Request, kept: KeptDep) -> Response:
     """The same for series."""
-    return await _search(request, hospital, "series")
+    return await _search(request, kept, "series")
 
 
 @router.get("/instances")
-async def all_instances(request: Request, hospital: HospitalDep, caller: CallerDep) -> Response:
+async def all_instances(request: Request, kept: KeptDep) -> Response:
     """The same for results."""
-    return await _search(request, hospital, "instance")
+    return await _search(request, kept, "instance")
 
 
 @router.get("/studies/{study_uid}/series")
-async def series(study_uid: str, request: Request, hospital: HospitalDep, caller: CallerDep) -> Response:
+async def series(study_uid: str, request: Request, kept: KeptDep) -> Response:
     """A series for each kind of result."""
-    return await _search(request, hospital, "series", study_uid)
+    return await _search(request, kept, "series", study_uid)
 
 
 @router.get("/studies/{study_uid}/instances")
-async def instances(study_uid: str, request: Request, hospital: HospitalDep, caller: CallerDep) -> Response:
+async def instances(study_uid: str, request: Request, kept: KeptDep) -> Response:
     """The results of a study."""
-    return await _search(request, hospital, "instance", study_uid)
+    return await _search(request, kept, "instance", study_uid)
 
 
 @router.get("/studies/{study_uid}/series/{series_uid}/instances")
-async def instances_of_series(
-    study_uid: str, series_uid: str, request: Request, hospital: HospitalDep, caller: CallerDep
-) -> Response:
+async def instances_of_series(study_uid: str, series_uid: str, request: Request, kept: KeptDep) -> Response:
     """The results of a series."""
-    return await _search(request, hospital, "instance", study_uid, series_uid)
+    return await _search(request, kept, "instance", study_uid, series_uid)
 
 
 @router.get("/studies/{study_uid}/metadata")
-async def metadata(study_uid: str, hospital: HospitalDep, caller: CallerDep) -> Response:
+async def metadata(study_uid: str, kept: KeptDep) -> Response:
     """All tags of the results of a study but the pixels."""
-    found = await _results(hospital, study_uid)
-    return await asyncio.to_thread(_answer, found, lambda datasets: [written(each) for each in datasets])
+    return _answer(await kept.described(study_uid))
 
 
 @router.get("/studies/{study_uid}")
-async def study(study_uid: str, hospital: HospitalDep, caller: CallerDep) -> Response:
+async def study(study_uid: str, kept: KeptDep) -> Response:
     """The results of a study as files."""
-    return _files(await _results(hospital, study_uid))
+    return _files(await kept.files(study_uid))
 
 
 @router.get("/studies/{study_uid}/series/{series_uid}")
-async def one_series(study_uid: str, series_uid: str, hospital: HospitalDep, caller: CallerDep) -> Response:
+async def one_series(study_uid: str, series_uid: str, kept: KeptDep) -> Response:
     """The results of a series as files."""
-    return _files([each for each in await _results(hospital, study_uid) if each.series_uid == series_uid])
+    return _files([each for each in await kept.files(study_uid) if each.series_uid == series_uid])
 
 
 @router.get("/studies/{study_uid}/series/{series_uid}/instances/{instance_uid}")
-async def instance(
-    study_uid: str, series_uid: str, instance_uid: str, hospital: HospitalDep, caller: CallerDep
-) -> Response:
+async def instance(study_uid: str, series_uid: str, instance_uid: str, kept: KeptDep) -> Response:
     """One result as a file."""
-    found = await _results(hospital, study_uid)
+    found = await kept.files(study_uid)
     return _files([each for each in found if (each.series_uid, each.instance_uid) == (series_uid, instance_uid)])
 
 
 async def _search(
-    request: Request, hospital: Hospital, level: Level, study_uid: str | None = None, series_uid: str | None = None
+    request: Request, kept: KeptResults, level: Level, study_uid: str | None = None, series_uid: str | None = None
 ) -> Response:
     """Answer a query at a level, of one study or of those that the query names."""
     query = query_of(request.query_params.multi_items(), level)
-    found = [each for uid in _studies(query, level, study_uid) for each in await _results(hospital, uid)]
+    found = [each for uid in _studies(query, level, study_uid) for each in await kept.described(uid)]
 
-    def search(datasets: list[Dataset]) -> list[DicomJson]:
+    def search() -> list[DicomJson]:
+        datasets = [Dataset.from_json(each) for each in found]
         _summarize(datasets)
         wanted = [each for each in datasets if series_uid in (None, each.SeriesInstanceUID) and query.matches(each)]
         return list(query.page([written(each, _fields(query, level)) for each in _each_once(wanted, level)]))
 
-    reply = await asyncio.to_thread(_answer, found, search)  # parsing what archives wrote may take its time
+    reply = _answer(await asyncio.to_thread(search))  # of many results it takes its time
     if query.fuzzy:
         reply.headers["Warning"] = NOT_FUZZY
     return reply
@@ -167,18 +196,9 @@ def _fields(query: Query, level: Level) -> frozenset[int] | None:
     return possible if query.fields is None else usual | (possible & query.fields)
 
 
-async def _results(hospital: Hospital, study_uid: str) -> list[Instance]:
-    if not UID.fullmatch(study_uid):
-        raise OutOfRangeError("The path names no Study Instance UID.")
-    return await asyncio.to_thread(hospital.jobs.kept_results, study_uid)
-
-
-def _answer(found: list[Instance], told: Callable[[list[Dataset]], list[DicomJson]]) -> Response:
+def _answer(found: list[DicomJson]) -> Response:
     """204 where there is nothing, as PS3.18 10.6.3 asks for."""
-    reply = told([dataset_of(each.data) for each in found])
-    if not reply:
-        return Response(status_code=204)
-    return Response(json.dumps(reply), media_type=DICOM_JSON)
+    return Response(json.dumps(found), media_type=DICOM_JSON) if found else Response(status_code=204)
 
 
 def _files(found: list[Instance]) -> Response:

@@ -22,6 +22,7 @@ from app.settings import Settings
 from app.stages import Stages
 from app.uploads import Upload
 from app.vitals import Vitals
+from pacs.result_processes import ResultProcesses
 from xray.engine import choose_device
 from xray.errors import InputError, OutOfScopeError, TooManyPixelsError, XrayError
 from xray.predictor import Prediction
@@ -41,6 +42,7 @@ class Service:
 
     Attributes:
         generation: the artifacts that answer; a request takes them once and keeps them to its end.
+        results: reads and writes what goes back to archives, in processes apart.
         hospital: None where the settings name no jobs.
     """
 
@@ -52,6 +54,7 @@ class Service:
     admission: Admission
     vitals: Vitals
     metrics: Metrics
+    results: ResultProcesses
     hospital: Hospital | None = None
     reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -180,6 +183,7 @@ def assemble(settings: Settings, generation: Generation, hospital: Hospital | No
     metrics.watch("osteon_queue_age_seconds", "How long the first in the queue waits.", lambda: batcher.oldest_seconds)
     metrics.watch("osteon_canary_age_seconds", "Since the canary had its known answer.", lambda: vitals.canary_age)
     metrics.watch("osteon_kept_bytes", "Of answers that are kept.", lambda: passes.kept_bytes)
-    service = Service(settings, generation, batcher, workers, passes, admission, vitals, metrics, hospital)
+    results = ResultProcesses(settings.decode_seconds, settings.max_pixels)
+    service = Service(settings, generation, batcher, workers, passes, admission, vitals, metrics, results, hospital)
     service.take(generation)
     return service

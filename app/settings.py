@@ -67,6 +67,10 @@ class Settings(BaseSettings):
     settle_seconds: float = Field(
         2.0, ge=0, description="Pause after a study's latest radiograph before it is analysed."
     )
+    max_study_radiographs: int = Field(
+        64, ge=1, description="Radiographs of a study from an archive that are judged; more are left out and named."
+    )
+    max_study_pixels: int = Field(2_000_000_000, ge=1, description="Width x height of all of them together.")
     max_spool_mib: int = Field(4096, ge=1, description="Bytes of all studies on their way, in MiB.")
     lease_seconds: float = Field(
         30.0, ge=1, description="Time after which a study is another replica's, if its own is not heard of."

@@ -1,7 +1,6 @@
 """Jobs in, results in the archive out; whatever happens in between, the job is either done or comes again."""
 
 import asyncio
-import json
 import logging
 import math
 import socket
@@ -17,14 +16,9 @@ from app.fetching import LeftOut, fetched
 from app.hospital import Hospital
 from app.service import Service
 from pacs.archive import Archive
-from pacs.capture import secondary_capture
 from pacs.errors import ArchiveUnavailableError, PacsError, StudyMissingError
-from pacs.fhir import diagnostic_report
-from pacs.finding import StudyFinding
 from pacs.job_errors import LeaseLostError
 from pacs.jobs import Instance, Job, JobState, RetryPolicy
-from pacs.report import structured_report
-from xray.dicom import dataset_of, file_of
 
 logger = logging.getLogger(__name__)
 
@@ -86,11 +80,9 @@ async def attempt(service: Service, hospital: Hospital, job: Job, policy: RetryP
 async def _run(service: Service, hospital: Hospital, job: Job) -> JobState:
     results = await asyncio.to_thread(hospital.jobs.results, job.id)
     if not results:
-        async with aclosing(_instances(service, hospital, job)) as instances:
-            finding = await analyse(service, job, instances)
-        made = await service.off_loop(results_of, finding)
-        answer = json.dumps(diagnostic_report(finding))
-        results = await asyncio.to_thread(hospital.jobs.keep_results, job, made, answer)
+        finding = await analyse(service, job, _instances(service, hospital, job))
+        made = await service.results.results(finding)
+        results = await asyncio.to_thread(hospital.jobs.keep_results, job, made.files, made.fhir)
     if job.archive is None:
         await asyncio.to_thread(hospital.jobs.finish, job, JobState.KEPT)
         return JobState.KEPT
@@ -98,15 +90,6 @@ async def _run(service: Service, hospital: Hospital, job: Job) -> JobState:
         await archive.run(deliver, archive.archive, job.study_uid, results)
     await asyncio.to_thread(hospital.jobs.finish, job, JobState.DELIVERED)
     return JobState.DELIVERED
-
-
-def results_of(finding: StudyFinding) -> list[Instance]:
-    """The picture and the report, as files."""
-    capture = secondary_capture(finding)
-    return [
-        Instance(each.SeriesInstanceUID, each.SOPInstanceUID, each.SOPClassUID, file_of(each))
-        for each in (capture, structured_report(finding, capture))
-    ]
 
 
 def deliver(archive: Archive, study_uid: str, results: list[Instance]) -> None:
@@ -118,7 +101,7 @@ def deliver(archive: Archive, study_uid: str, results: list[Instance]) -> None:
     uids = [result.instance_uid for result in results]
     if archive.has(study_uid, uids):
         return
-    archive.store([dataset_of(result.data) for result in results])
+    archive.send([result.data for result in results])
     if not archive.has(study_uid, uids):
         raise ArchiveUnavailableError(f"Archive {archive.name} took the results and does not find them yet.")
 

@@ -208,9 +208,13 @@ class Archive:
         Raises:
             ArchiveRefusedError: among others, it failed to store one; the message holds the reason code.
         """
-        if not datasets:
+        self.send([_as_file(dataset) for dataset in datasets])
+
+    def send(self, files: Sequence[bytes]) -> None:
+        """Send DICOM files byte for byte; raises what `store` does."""
+        if not files:
             return
-        content_type, body = related([_as_file(dataset) for dataset in datasets])
+        content_type, body = related(files)
         with typed_errors(self.name):
             headers = {"Content-Type": content_type}
             response = self._session.post(f"{self._url}/studies", body, headers=headers, timeout=self._timeout)

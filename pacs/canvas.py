@@ -1,4 +1,4 @@
-"""What was found in a study in, one picture of it out: its overlays side by side under a banner.
+"""One picture of what was found in a study: its overlays side by side under a banner.
 
     +-- notice --------------------+
     |   what was found, by whom    |
@@ -20,14 +20,13 @@ from PIL import Image, ImageDraw
 
 from pacs.finding import ALGORITHM, NOTICE, RadiographFinding, StudyFinding
 from pacs.lettering import BOUND, Colour, paragraph
-from xray.dicom_tags import facts_of
+from pacs.picture import MAX_IN_ROW, tallest
 from xray.radiograph import PixelArray
 
-MAX_IN_ROW = 4
-MIN_HEIGHT, MAX_HEIGHT = 512, 1024
+MIN_HEIGHT = 512
 """Of an overlay, in pixels; all have the same."""
-MAX_WIDTH, MAX_SUM = 4096, 3072
-"""Of a row of overlays, and of the heights of all rows, in pixels; more than these shrinks the overlays."""
+MAX_WIDTH = 4096
+"""Of a row of overlays, in pixels; more than this shrinks all overlays."""
 MIN_WIDTH, MIN_CELL = 720, 240
 """Of the picture and of the place of an overlay, in pixels: less has no room for words."""
 MAX_STEEPNESS = 2
@@ -75,9 +74,9 @@ def _rows(radiographs: tuple[RadiographFinding, ...]) -> list[list[_Cell]]:
     """All overlays in one height, so many of them beside each other as can be seen."""
     numbered = list(enumerate(radiographs, 1))
     rows = [numbered[start : start + MAX_IN_ROW] for start in range(0, len(numbered), MAX_IN_ROW)]
-    aspects = [sum(each.overlay_HW3.shape[1] / each.overlay_HW3.shape[0] for _, each in row) for row in rows]
-    tallest = max(each.overlay_HW3.shape[0] for each in radiographs)
-    height = int(min(max(MIN_HEIGHT, tallest), MAX_HEIGHT, MAX_WIDTH / max(aspects), MAX_SUM / len(rows)))
+    aspects = [sum(each.picture.width / each.picture.height for _, each in row) for row in rows]
+    largest = max(each.picture.height for each in radiographs)
+    height = int(min(max(MIN_HEIGHT, largest), tallest(len(radiographs)), MAX_WIDTH / max(aspects)))
     return [
         [_Cell(_scaled(each, height), _caption(each, number, len(radiographs))) for number, each in row] for row in rows
     ]
@@ -85,24 +84,24 @@ def _rows(radiographs: tuple[RadiographFinding, ...]) -> list[list[_Cell]]:
 
 def _scaled(radiograph: RadiographFinding, height: int) -> PixelArray:
     """The overlay in that height, with frames around its regions: white between black, to be seen on any colour."""
-    old_height, old_width = radiograph.overlay_HW3.shape[:2]
-    scale = height / old_height
-    size = max(1, round(scale * old_width)), height
-    picture = Image.fromarray(radiograph.overlay_HW3).resize(size, Image.Resampling.BICUBIC)
+    old = radiograph.picture
+    width = max(1, round(height / old.height * old.width))
+    picture = Image.fromarray(old.pixels_HW3).resize((width, height), Image.Resampling.BICUBIC)
     drawing = ImageDraw.Draw(picture)
+    down, across = height / old.radiograph_height, width / old.radiograph_width
     thickness = max(2, height // FRAME_SHARE)
     for box in radiograph.regions:
-        left, top = round(scale * box.left), round(scale * box.top)
-        right, bottom = round(scale * (box.left + box.width)) - 1, round(scale * (box.top + box.height)) - 1
-        for colour, outside, width in ((BLACK, 3 * thickness, 3 * thickness), (WHITE, 2 * thickness, thickness)):
+        left, top = round(across * box.left), round(down * box.top)
+        right, bottom = round(across * (box.left + box.width)) - 1, round(down * (box.top + box.height)) - 1
+        for colour, outside, line_width in ((BLACK, 3 * thickness, 3 * thickness), (WHITE, 2 * thickness, thickness)):
             corners = (left - outside, top - outside, right + outside, bottom + outside)
-            drawing.rectangle(corners, outline=colour, width=width)
+            drawing.rectangle(corners, outline=colour, width=line_width)
     return np.asarray(picture)
 
 
 def _caption(radiograph: RadiographFinding, number: int, count: int) -> str:
-    facts = facts_of(radiograph.header)
-    tags = " ".join(tag for tag in (facts.laterality, facts.view) if tag)
+    source = radiograph.source
+    tags = " ".join(tag for tag in (source.laterality, source.view) if tag)
     which = ", ".join(part for part in (f"{number} of {count}" if count > 1 else "", tags) if part)
     return f"{which}{': ' if which else ''}probability{BOUND}{radiograph.probability:.3f}"
 
@@ -116,8 +115,9 @@ def _statements(finding: StudyFinding) -> list[str]:
         f"Probability of abnormality {finding.probability:.3f}, threshold {finding.threshold:.3f}",
         f"Label: {finding.label}. Decision: {finding.decision}.",
     ]
-    if finding.left_out:
-        found.append(f"Radiographs that could not be judged: {len(finding.left_out)}. The report says why.")
+    if not finding.is_complete:
+        count = f"{len(finding.left_out)}{' and more' if finding.more_left_out else ''}"
+        found.append(f"Radiographs that were not judged: {count}. The report says why.")
     return found
 
 

@@ -1,4 +1,4 @@
-"""What was found in a study in, a Secondary Capture Image of it out, which every viewer shows at once."""
+"""The finding of a study as a Secondary Capture Image, which every viewer shows at once."""
 
 from highdicom.sc import SCImage
 from pydicom import Dataset
@@ -6,21 +6,20 @@ from pydicom import Dataset
 from pacs.canvas import draw
 from pacs.codes import SOURCE_IMAGE
 from pacs.finding import ALGORITHM, MANUFACTURER, NOTICE, StudyFinding
-from pacs.patient import add_patient_and_study, copy_attributes
 from pacs.uids import instance_uid, series_uid
-from xray.dicom_tags import facts_of, text
 
 SERIES_NUMBER = 9101
 """Behind those of the detector's own series."""
 SIDES = ("L", "R")
-LOSSY = "01"
+LOSSY, LOSSLESS = "01", "00"
 """Lossy Image Compression: what has once lost something remains so, whatever is made of it."""
 
 
 def secondary_capture(finding: StudyFinding) -> Dataset:
     """One RGB image in the study of its radiographs: their overlays, the probabilities and the notice, burned in.
 
-    It has no pixel spacing: the radiographs are scaled, each by a factor of its own.
+    It has no pixel spacing: the radiographs are scaled, each by a factor of its own. Its patient is added when it is
+    written (`pacs.result_file`).
     """
     capture = SCImage(
         pixel_array=draw(finding),
@@ -38,7 +37,6 @@ def secondary_capture(finding: StudyFinding) -> Dataset:
         patient_orientation=("L", "F"),
     )
     capture.PatientOrientation = []  # highdicom asks for one, but several radiographs have none in common
-    add_patient_and_study(capture, finding.radiographs[0].header)
     _describe(capture, finding)
     _reference(capture, finding)
     return capture
@@ -46,22 +44,19 @@ def secondary_capture(finding: StudyFinding) -> Dataset:
 
 def _describe(capture: Dataset, finding: StudyFinding) -> None:
     """How it came about, and what all radiographs have in common."""
-    headers = [radiograph.header for radiograph in finding.radiographs]
+    sources = [radiograph.source for radiograph in finding.radiographs]
     capture.SoftwareVersions = [finding.version, finding.checkpoint]
     capture.ImageType = ["DERIVED", "SECONDARY"]
     capture.BurnedInAnnotation = "YES"
     capture.DerivationDescription = "Heatmaps laid over the radiographs, scaled, side by side. " + NOTICE
     capture.ImageComments = NOTICE
-    sides = {facts_of(header).laterality for header in headers}
+    sides = {source.laterality for source in sources}
     side = sides.pop() if len(sides) == 1 else None
     capture.Laterality = side if side in SIDES else None
-    parts = {text(header, "BodyPartExamined") for header in headers}
+    parts = {source.body_part for source in sources}
     if len(parts) == 1 and None not in parts:
         capture.BodyPartExamined = parts.pop()
-    lossy = [header for header in headers if text(header, "LossyImageCompression") == LOSSY]
-    capture.LossyImageCompression = LOSSY if lossy else "00"
-    if lossy:
-        copy_attributes(capture, lossy[0], ("LossyImageCompressionRatio", "LossyImageCompressionMethod"))
+    capture.LossyImageCompression = LOSSY if any(source.lossy for source in sources) else LOSSLESS
 
 
 def _reference(capture: Dataset, finding: StudyFinding) -> None:
@@ -71,7 +66,7 @@ def _reference(capture: Dataset, finding: StudyFinding) -> None:
     capture.SourceImageSequence = []
     for radiograph in finding.radiographs:
         source = Dataset()
-        source.ReferencedSOPClassUID = radiograph.header.SOPClassUID
-        source.ReferencedSOPInstanceUID = radiograph.header.SOPInstanceUID
+        source.ReferencedSOPClassUID = radiograph.source.sop_class_uid
+        source.ReferencedSOPInstanceUID = radiograph.source.instance_uid
         source.PurposeOfReferenceCodeSequence = [purpose]
         capture.SourceImageSequence.append(source)

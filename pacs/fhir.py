@@ -1,6 +1,7 @@
-"""What was found in a study in, a FHIR R4 DiagnosticReport of it out, as what `json.dumps` takes.
+"""The finding of a study as a FHIR R4 DiagnosticReport, in the types that `json.dumps` takes.
 
-All that it speaks of is contained in it. It names no patient; the study that it refers to has one.
+All that it speaks of is contained in it. It names no patient, so no name can be spelled wrongly in it; the study that
+it refers to has one.
 """
 
 from typing import Any
@@ -57,7 +58,7 @@ def _observations(finding: StudyFinding) -> list[Json]:
 
 def _radiograph(radiograph: RadiographFinding, number: int) -> Json:
     """R4 refers to an image as a Media, which has its SOP Instance UID for identifier."""
-    image = [_by_uid("Media", str(radiograph.header.SOPInstanceUID))]
+    image = [_by_uid("Media", radiograph.source.instance_uid)]
     return (
         _observation(f"radiograph-{number}", PROBABILITY, image)
         | _number(radiograph.probability)
@@ -95,7 +96,7 @@ def _conclusion(finding: StudyFinding) -> str:
         f"{NOTICE}.",
         f"Probability of abnormality {finding.probability:.3f}, threshold {finding.threshold:.3f}.",
         f"Label: {finding.label}. Decision: {finding.decision}.",
-        *(f"Not judged: {uid}. {reason}" for uid, reason in finding.left_out),
+        *finding.not_judged,
     ]
     return " ".join(sentences)
 

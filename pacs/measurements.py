@@ -1,4 +1,4 @@
-"""What was found in a study in, the measurement groups of its report out (TID 1501, and TID 1410 for regions).
+"""The measurement groups of a study's report (TID 1501, and TID 1410 for regions).
 
 The study's group comes first, then one for each radiograph, then one for each region of each radiograph.
 """
@@ -85,7 +85,7 @@ def _of_region(
     """
     right, bottom = region.left + region.width, region.top + region.height
     corners = [(region.left, region.top), (right, region.top), (right, bottom), (region.left, bottom)]
-    source = SourceImageForRegion(radiograph.header.SOPClassUID, radiograph.header.SOPInstanceUID)
+    source = SourceImageForRegion(radiograph.source.sop_class_uid, radiograph.source.instance_uid)
     return PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=tracking,
         referenced_region=ImageRegion(
@@ -104,7 +104,7 @@ def _algorithm(finding: StudyFinding) -> AlgorithmIdentification:
 
 
 def _tracking(finding: StudyFinding, radiograph: RadiographFinding, name: str) -> TrackingIdentifier:
-    subject = f"{radiograph.header.SOPInstanceUID} {name}"
+    subject = f"{radiograph.source.instance_uid} {name}"
     return TrackingIdentifier(tracking_uid(finding.study_uid, finding.checkpoint, subject), f"{ALGORITHM} {name}")
 
 
@@ -113,4 +113,4 @@ def _number(name: Code, value: float) -> Measurement:
 
 
 def _source(radiograph: RadiographFinding) -> SourceImageForMeasurementGroup:
-    return SourceImageForMeasurementGroup(radiograph.header.SOPClassUID, radiograph.header.SOPInstanceUID)
+    return SourceImageForMeasurementGroup(radiograph.source.sop_class_uid, radiograph.source.instance_uid)

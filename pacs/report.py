@@ -1,4 +1,4 @@
-"""What was found in a study in, a structured report of it out: Comprehensive 3D SR, TID 1500, verified by nobody."""
+"""The finding of a study as a structured report: Comprehensive 3D SR, TID 1500, verified by nobody."""
 
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import (
@@ -16,24 +16,27 @@ from pydicom import Dataset
 from pydicom.sr.coding import Code
 
 from pacs.codes import COMMENT, ILLUSTRATION, OSTEON, PLAIN_RADIOGRAPHY
-from pacs.finding import ALGORITHM, MANUFACTURER, NOTICE, StudyFinding
+from pacs.finding import ALGORITHM, MANUFACTURER, NOTICE, Source, StudyFinding
 from pacs.measurements import measurement_groups
-from pacs.patient import REQUIRED, add_patient_and_study
+from pacs.patient import REQUIRED
 from pacs.uids import coding_scheme_uid, device_uid, instance_uid, series_uid
 
 SERIES_NUMBER = 9102
 """Behind that of the capture."""
 DEVICE = Code("121007", "DCM", "Device")
+PARTIAL = "Radiographs of the study were not judged; the comments say why."
+"""At most 64 characters, as PS3.5 allows."""
 
 
 def structured_report(finding: StudyFinding, capture: Dataset) -> Dataset:
     """The numbers and regions of the finding, with references to the radiographs and to the capture.
 
-    It is preliminary and unverified, and complete unless radiographs were left out.
+    It is preliminary and unverified, and complete unless radiographs were left out. Its patient is added when it is
+    written (`pacs.result_file`).
     """
-    sources = [radiograph.header for radiograph in finding.radiographs]
+    evidence = [_evidence_of_capture(capture), *(_evidence(each.source) for each in finding.radiographs)]
     report: Dataset = Comprehensive3DSR(
-        evidence=[_evidence(each) for each in (capture, *sources)],
+        evidence=evidence,
         content=_content(finding, capture)[0],
         series_instance_uid=series_uid("report", finding.study_uid, finding.checkpoint),
         series_number=SERIES_NUMBER,
@@ -42,7 +45,7 @@ def structured_report(finding: StudyFinding, capture: Dataset) -> Dataset:
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=ALGORITHM,
-        is_complete=not finding.left_out,
+        is_complete=finding.is_complete,
         is_final=False,
         is_verified=False,
         coding_schemes=[
@@ -52,18 +55,27 @@ def structured_report(finding: StudyFinding, capture: Dataset) -> Dataset:
         ],
     )
     report.SoftwareVersions = [finding.version, finding.checkpoint]
-    add_patient_and_study(report, sources[0])
+    if not finding.is_complete:
+        report.CompletionFlagDescription = PARTIAL
     return report
 
 
-def _evidence(instance: Dataset) -> Dataset:
-    """The instance without its patient, whose attributes highdicom would refuse where they are not valid."""
-    evidence = Dataset()
-    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID"):
-        setattr(evidence, keyword, instance[keyword].value)
+def _evidence_of_capture(capture: Dataset) -> Dataset:
+    return _instance(capture.StudyInstanceUID, capture.SeriesInstanceUID, capture.SOPClassUID, capture.SOPInstanceUID)
+
+
+def _evidence(source: Source) -> Dataset:
+    return _instance(source.study_uid, source.series_uid, source.sop_class_uid, source.instance_uid)
+
+
+def _instance(study_uid: str, series_uid: str, sop_class_uid: str, instance_uid: str) -> Dataset:
+    """An instance without its patient, whose attributes highdicom would refuse where they are not valid."""
+    instance = Dataset()
+    instance.StudyInstanceUID, instance.SeriesInstanceUID = study_uid, series_uid
+    instance.SOPClassUID, instance.SOPInstanceUID = sop_class_uid, instance_uid
     for keyword in REQUIRED:
-        setattr(evidence, keyword, None)
-    return evidence
+        setattr(instance, keyword, None)
+    return instance
 
 
 def _content(finding: StudyFinding, capture: Dataset) -> MeasurementReport:
@@ -85,7 +97,7 @@ def _content(finding: StudyFinding, capture: Dataset) -> MeasurementReport:
             relationship_type=RelationshipTypeValues.CONTAINS,
         )
     )
-    items.extend(_comment(f"Not judged: {uid}. {reason}") for uid, reason in finding.left_out)
+    items.extend(_comment(sentence) for sentence in finding.not_judged)
     return tree
 
 

@@ -1,4 +1,4 @@
-"""Image bytes in, a radiograph out, by processes in which a decoder can do no harm.
+"""Processes apart, in which what a stranger sends can do no harm, and the decoding of images by them.
 
 A process is kept warm for the next file, for its imports cost more than most files; after some files, and after any
 trouble, another one takes its place.
@@ -9,7 +9,7 @@ import contextlib
 import json
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ import msgspec
 import numpy as np
 
 from xray import errors
-from xray.decode_process import DECODE, IDENTIFY, LENGTH_BYTES, READY
+from xray.decode_process import DECODE, IDENTIFY
 from xray.dicom_tags import Identity
 from xray.errors import InputError, UnreadableImageError
+from xray.guarded import LENGTH_BYTES, READY
 from xray.radiograph import MAX_PIXELS, Box, DicomFacts, Radiograph
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,54 +44,46 @@ class _Worker:
     files: int = 0
 
 
-class DecoderProcesses:
-    """As many processes as decode at once; touched on the event loop only."""
+class ProcessEndedError(Exception):
+    """A process ended, or said what is no answer, before it had answered."""
 
-    def __init__(self, at_once: int, seconds: float, max_pixels: int = MAX_PIXELS) -> None:
-        """`seconds` are those of one file, counted from when a process is ready for it."""
-        self._max_pixels, self._seconds = max_pixels, seconds
+
+class ProcessNotStartedError(ProcessEndedError):
+    """No process could be started, so the data is not to blame."""
+
+
+class Processes:
+    """Up to `at_once` processes that run a module which calls `xray.guarded.serve`; touched on the event loop only."""
+
+    def __init__(self, module: str, arguments: Sequence[str], at_once: int) -> None:
+        self._command = ["-m", module, *arguments]
         self._turns = asyncio.Semaphore(at_once)
         self._idle: list[_Worker] = []
 
-    async def decode(self, data: bytes) -> Radiograph:
-        """See `xray.reading.decode_radiograph`.
+    async def answer(self, question: bytes, data: bytes, seconds: float) -> tuple[dict[str, Any], bytes]:
+        """What a process says about the data: a header, and the bytes behind it.
+
+        Args:
+            seconds: that it may take, counted from when a process is ready for it.
 
         Raises:
-            UnreadableImageError: also where decoding took too long or too much memory, or brought the decoder down.
-            InputError: any other that decoding raises.
+            InputError: what the process has to object to the data.
+            TimeoutError: it took too long.
+            ProcessNotStartedError: there is no process to ask.
+            ProcessEndedError: the data brought the process down.
         """
-        header, pixels = await self._answer(DECODE, data)
-        facts = header["facts"]
-        return Radiograph(
-            np.frombuffer(pixels, np.uint8).reshape(header["shape"]),
-            facts["inverted"],
-            facts["coloured"],
-            msgspec.convert(facts["dicom"], DicomFacts | None),
-            msgspec.convert(facts["content"], Box | None),
-            facts["pixel_aspect"],
-        )
-
-    async def identify(self, data: bytes) -> Identity:
-        """See `xray.dicom.identify`; raises as `decode` does."""
-        header, _ = await self._answer(IDENTIFY, data)
-        return msgspec.convert(header["facts"], Identity)
-
-    async def _answer(self, question: bytes, data: bytes) -> tuple[dict[str, Any], bytes]:
-        """What a process writes of a file: a header and pixels."""
         try:
-            async with self._turns, self._process() as process, asyncio.timeout(self._seconds):
-                header, pixels = await _asked(process, question, data)
-        except TimeoutError as error:
-            raise UnreadableImageError(
-                f"The image takes more than {self._seconds:g} s to decode; save it as an ordinary file."
-            ) from error
+            async with self._turns, self._process() as process, asyncio.timeout(seconds):
+                header, rest = await _asked(process, question, data)
+        except (TimeoutError, ProcessEndedError):
+            raise
         except (OSError, asyncio.IncompleteReadError, RuntimeError, ValueError) as error:
-            # RuntimeError is uvloop's, where the process has ended before it was given the image.
-            raise UnreadableImageError(BROUGHT_DOWN) from error
+            # RuntimeError is uvloop's, where the process has ended before it was given the data.
+            raise ProcessEndedError("The process ended before it answered.") from error
         if "error" in header:
             kind: type[InputError] = getattr(errors, header["error"])
             raise kind(header["detail"])
-        return header, pixels
+        return header, rest
 
     async def close(self) -> None:
         """Let the idle processes go; they end with their input."""
@@ -120,13 +113,62 @@ class DecoderProcesses:
         while self._idle:
             if await _says_ready(worker := self._idle.pop()):
                 return worker
-        if await _says_ready(worker := _Worker(await self._start())):
-            return worker
-        raise ChildProcessError("The process ended before it was ready.")
+        try:
+            if await _says_ready(worker := _Worker(await self._start())):
+                return worker
+        except (OSError, ValueError) as error:
+            raise ProcessNotStartedError("The process cannot be started, or takes too long to begin.") from error
+        raise ProcessNotStartedError("The process ended before it was ready.")
 
     async def _start(self) -> Process:
-        command = [*ONE_THREAD, sys.executable, "-m", "xray.decode_process", str(self._max_pixels)]
+        command = [*ONE_THREAD, sys.executable, *self._command]
         return await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=PIPE, stdout=PIPE, limit=PIPE_BYTES)
+
+
+class DecoderProcesses:
+    """As many processes as decode at once; touched on the event loop only."""
+
+    def __init__(self, at_once: int, seconds: float, max_pixels: int = MAX_PIXELS) -> None:
+        """`seconds` are those of one file, counted from when a process is ready for it."""
+        self._seconds = seconds
+        self._processes = Processes("xray.decode_process", [str(max_pixels)], at_once)
+
+    async def decode(self, data: bytes) -> Radiograph:
+        """See `xray.reading.decode_radiograph`.
+
+        Raises:
+            UnreadableImageError: also where decoding took too long or too much memory, or brought the decoder down.
+            InputError: any other that decoding raises.
+        """
+        header, pixels = await self._answer(DECODE, data)
+        facts = header["facts"]
+        return Radiograph(
+            np.frombuffer(pixels, np.uint8).reshape(header["shape"]),
+            facts["inverted"],
+            facts["coloured"],
+            msgspec.convert(facts["dicom"], DicomFacts | None),
+            msgspec.convert(facts["content"], Box | None),
+            facts["pixel_aspect"],
+        )
+
+    async def identify(self, data: bytes) -> Identity:
+        """See `xray.dicom.identify`; raises as `decode` does."""
+        header, _ = await self._answer(IDENTIFY, data)
+        return msgspec.convert(header["facts"], Identity)
+
+    async def close(self) -> None:
+        """Let the idle processes go; they end with their input."""
+        await self._processes.close()
+
+    async def _answer(self, question: bytes, data: bytes) -> tuple[dict[str, Any], bytes]:
+        try:
+            return await self._processes.answer(question, data, self._seconds)
+        except TimeoutError as error:
+            raise UnreadableImageError(
+                f"The image takes more than {self._seconds:g} s to decode; save it as an ordinary file."
+            ) from error
+        except ProcessEndedError as error:
+            raise UnreadableImageError(BROUGHT_DOWN) from error
 
 
 async def _says_ready(worker: _Worker) -> bool:

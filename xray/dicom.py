@@ -4,7 +4,6 @@ Nothing is decoded before the tags have said that it is worth it. Decoders are o
 `decode_dicom` in a process of its own (`xray.apart`), with a limit on memory and time.
 """
 
-import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import Dataset, config, dcmread
+from pydicom import Dataset, config
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -80,18 +79,6 @@ def header_of(data: bytes, max_pixels: int = MAX_PIXELS) -> Dataset:
     """All tags of a file that has been decoded before, without its pixels; raises what `decode_dicom` raises."""
     with _quietly():
         return read_file(data, max_pixels)[0]
-
-
-def dataset_of(data: bytes) -> Dataset:
-    """A file of our own, as it was written by `file_of`."""
-    return dcmread(io.BytesIO(data))
-
-
-def file_of(dataset: Dataset) -> bytes:
-    """A data set with its meta header as the bytes of a file."""
-    stream = io.BytesIO()
-    dataset.save_as(stream, enforce_file_format=True)
-    return stream.getvalue()
 
 
 @contextmanager

@@ -142,10 +142,10 @@ def test_process_is_kept_for_the_next_file_and_given_up_after_some(
 SWELLS_AT_ONCE = """exec "$0" -c '
 import sys
 from xray import decode_process
-answer = decode_process._answer
+answer, kept = decode_process._answer, []
 def answer_and_swell(*file):
     answer(*file)
-    decode_process.SWOLLEN_BYTES = 0
+    kept.append(b"x" * decode_process.SWOLLEN_BYTES)
 decode_process._answer = answer_and_swell
 decode_process.main()
 ' "$3" """

@@ -1,5 +1,6 @@
 """What goes back to the archive is valid, speaks of the right patient, and says what the finding says."""
 
+import io
 import json
 import subprocess
 import warnings
@@ -15,19 +16,20 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
 from pacs.canvas import AMBER, MIN_HEIGHT, draw
-from pacs.capture import secondary_capture
 from pacs.codes import PROBABILITY, THRESHOLD
 from pacs.fhir import diagnostic_report
 from pacs.finding import NOTICE, RadiographFinding, StudyFinding
 from pacs.patient import REQUIRED
-from pacs.report import structured_report
+from pacs.picture import picture_of
+from pacs.results import results_of
+from pacs.source import source_of
 from pacs.uids import device_uid, instance_uid, series_uid, tracking_uid
 from tests.dicom_files import CANARY, dicom
 from tests.phantoms import draw_phantom
 from tests.tools import needs
-from xray.cam import Cam, Region, colour, overlay
-from xray.dicom import decode_dicom, header_of
-from xray.radiograph import PixelArray
+from xray.cam import Cam, Region
+from xray.dicom import decode_dicom
+from xray.radiograph import MAX_PIXELS, PixelArray
 
 STUDY = "1.2.826.0.1.3680043.10.1338.1"
 ABSENT = dict.fromkeys(("PatientName", "PatientID", "PatientBirthDate", "AccessionNumber"))
@@ -48,7 +50,7 @@ def radiograph(
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]]
     distances = ((y / shape[0] - 0.6) ** 2 + (x / shape[1] - 0.41) ** 2) / 0.02
     cam = Cam(np.exp(-distances).astype(np.float32))
-    return RadiographFinding(header_of(data), overlay(cam, colour(cam), decoded, 0.5), regions, 0.75, 1 / 3)
+    return RadiographFinding(source_of(data, MAX_PIXELS), picture_of(cam, decoded), regions, 0.75, 1 / 3)
 
 
 def finding(*radiographs: RadiographFinding, **changes: Any) -> StudyFinding:
@@ -59,14 +61,17 @@ def finding(*radiographs: RadiographFinding, **changes: Any) -> StudyFinding:
 
 
 def results(of: StudyFinding) -> tuple[Dataset, Dataset]:
-    capture = secondary_capture(of)
-    return capture, structured_report(of, capture)
+    """The capture and the report, read back."""
+    capture, report = (dcmread(io.BytesIO(each.data)) for each in results_of(of).files)
+    return capture, report
 
 
-def stored(result: Dataset, folder: Path) -> Path:
-    file = folder / f"{result.Modality}.dcm"
-    result.save_as(file, enforce_file_format=True)
-    return file
+def stored(of: StudyFinding, folder: Path) -> list[Path]:
+    """Files of the capture and the report."""
+    files = [folder / "capture.dcm", folder / "report.dcm"]
+    for file, result in zip(files, results_of(of).files, strict=True):
+        file.write_bytes(result.data)
+    return files
 
 
 THREE = (radiograph(1), radiograph(2, (90, 150), (), ViewPosition="LL"), radiograph(3, (256, 100), (WARM,)))
@@ -94,16 +99,16 @@ each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 @needs("dciodvfy")
 @each_case
 def test_results_are_valid_dicom(case: StudyFinding, tmp_path: Path) -> None:
-    for result in results(case):
-        said = subprocess.run(["dciodvfy", stored(result, tmp_path)], capture_output=True, text=True, check=False)
+    for file, name in zip(stored(case, tmp_path), ("SCImage", "Comprehensive3DSR"), strict=True):
+        said = subprocess.run(["dciodvfy", file], capture_output=True, text=True, check=False)
         assert [line for line in said.stderr.splitlines() if line.startswith("Error")] == []
-        assert ("SCImage" if result.Modality == "OT" else "Comprehensive3DSR") in said.stderr
+        assert name in said.stderr
 
 
 @needs("dsrdump")
 def test_report_shows_probability_notice_and_what_was_left_out(tmp_path: Path) -> None:
-    _, report = results(CASES["three radiographs"])
-    command = ["dsrdump", "+Pl", stored(report, tmp_path)]
+    _, report = stored(CASES["three radiographs"], tmp_path)
+    command = ["dsrdump", "+Pl", report]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert f'"{PROBABILITY.meaning}")="0.8125"' in shown
     assert f'"{THRESHOLD.meaning}")="0.218"' in shown
@@ -135,14 +140,11 @@ def test_uids_are_valid_and_differ_by_kind_study_and_checkpoint() -> None:
 
 
 @each_case
-def test_results_belong_to_the_patient_and_study_of_the_radiograph(case: StudyFinding, tmp_path: Path) -> None:
-    source = case.radiographs[0].header
+def test_results_belong_to_the_study_of_the_radiograph_in_series_of_their_own(case: StudyFinding) -> None:
     for result in results(case):
-        back = dcmread(stored(result, tmp_path))
-        for keyword in REQUIRED:
-            assert (back[keyword].value or None) == (source.get(keyword) or None), keyword
-        assert back.StudyInstanceUID == STUDY
-        assert back.SeriesInstanceUID not in {each.header.SeriesInstanceUID for each in case.radiographs}
+        assert all(keyword in result for keyword in REQUIRED)
+        assert result.StudyInstanceUID == STUDY
+        assert result.SeriesInstanceUID not in {each.source.series_uid for each in case.radiographs}
 
 
 def test_odd_patient_attributes_go_back_unchanged_and_unsaid(tmp_path: Path) -> None:
@@ -153,15 +155,14 @@ def test_odd_patient_attributes_go_back_unchanged_and_unsaid(tmp_path: Path) -> 
         case = finding(radiograph(**odd))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        made = results(case)
-        files = [stored(result, tmp_path) for result in made]
+        files = stored(case, tmp_path)
     assert all(value.encode() in file.read_bytes() for value in odd.values() for file in files)
 
 
 def test_capture_refers_to_its_radiographs() -> None:
     capture, _ = results(CASES["three radiographs"])
     sources = [item.ReferencedSOPInstanceUID for item in capture.SourceImageSequence]
-    assert sources == [each.header.SOPInstanceUID for each in THREE]
+    assert sources == [each.source.instance_uid for each in THREE]
     assert (capture.BurnedInAnnotation, list(capture.ImageType)) == ("YES", ["DERIVED", "SECONDARY"])
     assert "PixelSpacing" not in capture
 
@@ -197,7 +198,7 @@ def test_words_change_with_the_finding_and_overlay_does_not() -> None:
 def test_overlays_are_shown_whole_with_nothing_over_them() -> None:
     sources = [radiograph(number, (600, 480), ()) for number in range(2)]
     picture = draw(finding(*sources))
-    assert all(is_within(source.overlay_HW3, picture) for source in sources)
+    assert all(is_within(source.picture.pixels_HW3, picture) for source in sources)
 
 
 def is_within(part_HW3: PixelArray, whole_HW3: PixelArray) -> bool:
@@ -218,10 +219,10 @@ def test_frame_runs_round_its_region_and_leaves_the_inside_free() -> None:
 
 
 @each_case
-def test_report_has_the_regions_and_numbers_of_the_finding(case: StudyFinding, tmp_path: Path) -> None:
+def test_report_has_the_regions_and_numbers_of_the_finding(case: StudyFinding) -> None:
     """Read back as any other program would."""
     capture, report = results(case)
-    content = Comprehensive3DSR.from_dataset(dcmread(stored(report, tmp_path))).content
+    content = Comprehensive3DSR.from_dataset(report).content
     found = []
     for group in content.get_planar_roi_measurement_groups():
         corners = group.roi.value
@@ -230,13 +231,13 @@ def test_report_has_the_regions_and_numbers_of_the_finding(case: StudyFinding, t
         (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
         evidence = group.get_measurements()[0].value
         found.append((source.referenced_sop_instance_uid, Region(left, top, right - left, bottom - top, evidence)))
-    assert found == [(each.header.SOPInstanceUID, region) for each in case.radiographs for region in each.regions]
+    assert found == [(each.source.instance_uid, region) for each in case.radiographs for region in each.regions]
     of_study, *of_radiographs = content.get_image_measurement_groups()
     assert [each.value for each in of_study.get_measurements()] == [case.probability, case.threshold]
     numbers = [[each.value for each in group.get_measurements()] for group in of_radiographs]
     assert np.allclose(numbers, [(each.probability, each.weight) for each in case.radiographs], atol=1e-6)
-    evidence_uids = {sop for _, _, sop, _ in report.get_evidence()}
-    assert evidence_uids == {capture.SOPInstanceUID, *(each.header.SOPInstanceUID for each in case.radiographs)}
+    evidence_uids = {sop for _, _, sop, _ in Comprehensive3DSR.from_dataset(report).get_evidence()}
+    assert evidence_uids == {capture.SOPInstanceUID, *(each.source.instance_uid for each in case.radiographs)}
 
 
 def nodes(value: Any) -> Iterator[dict[str, Any]]:
@@ -272,8 +273,8 @@ def test_fhir_report_says_the_finding_and_nothing_of_the_patient(case: StudyFind
     assert label["valueCodeableConcept"]["text"].lower() == case.label
     assert {"value": case.checkpoint, "type": {"text": "checkpoint"}} in report["contained"][0]["version"]
     assert "subject" not in report
-    written, header = json.dumps(report, ensure_ascii=False), case.radiographs[0].header
-    assert not any(str(header[keyword].value) in written for keyword in ABSENT if header.get(keyword))
+    written, capture = json.dumps(report, ensure_ascii=False), results(case)[0]
+    assert not any(str(capture[keyword].value) in written for keyword in ABSENT if capture.get(keyword))
 
 
 def test_fhir_report_passes_the_models_of_fhir_resources() -> None:

@@ -36,6 +36,24 @@ def test_a_large_object_is_sent_whole_with_its_length_as_a_file() -> None:
     assert only_part(request.headers["Content-Type"], request.body) == saved(stored)
 
 
+def test_files_are_sent_byte_for_byte_even_where_no_library_could_read_them() -> None:
+    sent: list[BaseHTTPRequestHandler] = []
+
+    def reply(request: BaseHTTPRequestHandler) -> Reply:
+        sent.append(request)
+        return 200, {"Content-Type": DICOM_JSON}, b"{}"
+
+    files = [bytes(range(256)) * 9, b"\r\n--\r\n"]
+    with answering(reply) as url, Archive("main", ArchiveConfig(url)) as archive:
+        archive.send(files)
+        archive.send([])
+    (request,) = sent
+    assert request.headers["Content-Type"].startswith('multipart/related; type="application/dicom"; boundary=')
+    assert only_part(request.headers["Content-Type"], request.body) == files[0]
+    assert request.body.count(b"\r\nContent-Type: application/dicom\r\n\r\n") == 2
+    assert b"\r\n\r\n" + files[1] + b"\r\n--" in request.body
+
+
 def failed(reason: int | None) -> bytes:
     reply, item = Dataset(), Dataset()
     item.ReferencedSOPInstanceUID = f"{STUDY}.1.1"

@@ -1,0 +1,55 @@
+"""`python -m pacs.result_process MAX_PIXELS`: reads sources and writes results; see `xray.guarded` for how.
+
+Answers are msgpack of the types of `pacs.finding` and `pacs.results`, or DICOM JSON.
+"""
+
+import json
+import sys
+
+from xray.guarded import MemoryLimits, serve, write
+
+BASE_BYTES = 2 << 30
+"""Address space of Python and its libraries, of the largest picture of a study while it is drawn, and of a file."""
+BYTES_A_PIXEL = 8
+"""Of a file whose pixels are passed over, inflated where it is deflated."""
+SWOLLEN_BYTES = 700 << 20
+"""Resident after a request, beyond which the process gives its memory back; a fresh one takes 150 MB."""
+READ_SOURCE, WRITE_RESULTS, DESCRIBE = b"S", b"R", b"D"
+
+
+def main() -> None:
+    max_pixels = int(sys.argv[1])
+    limits = MemoryLimits(BASE_BYTES + BYTES_A_PIXEL * max_pixels, SWOLLEN_BYTES)
+    serve(_import, lambda question, data: _answer(question, data, max_pixels), limits)
+
+
+def _import() -> None:
+    import pacs.result_json
+    import pacs.results
+    import pacs.source  # noqa: F401
+
+
+def _answer(question: bytes, data: bytes, max_pixels: int) -> None:
+    import msgspec
+
+    from pacs.finding import StudyFinding
+    from pacs.result_json import json_of
+    from pacs.results import results_of
+    from pacs.source import source_of
+    from xray.errors import InputError
+
+    try:
+        if question == READ_SOURCE:
+            answer = msgspec.msgpack.encode(source_of(data, max_pixels))
+        elif question == WRITE_RESULTS:
+            answer = msgspec.msgpack.encode(results_of(msgspec.msgpack.decode(data, type=StudyFinding)))
+        else:
+            answer = json.dumps(json_of(data)).encode()
+    except InputError as error:
+        write({"error": type(error).__name__, "detail": str(error)})
+    else:
+        write({}, answer)
+
+
+if __name__ == "__main__":
+    main()
