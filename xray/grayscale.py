@@ -78,7 +78,7 @@ def to_gray(
     else:
         shown_HW = ~padding_HW if open_HW is None else ~padding_HW & open_HW
         counts_V = np.bincount(places_HW[shown_HW], minlength=len(modality_V))
-        table_V = _by_range(_levels(bits, modality_V, header), counts_V)
+        table_V = _by_range(_levels(bits, modality_V, header), counts_V, bits)
         if not header.get("ModalityLUTSequence") and modality_V[-1] < modality_V[0]:
             table_V = WHITE - table_V
     if _is_inverse(header):
@@ -136,7 +136,7 @@ def _levels(bits: StoredBits, modality_V: FloatArray, header: Dataset) -> IntArr
     return (modality_V if header.get("ModalityLUTSequence") else bits.values_V).astype(np.int64)
 
 
-def _by_range(levels_V: IntArray, counts_V: IntArray) -> FloatArray:
+def _by_range(levels_V: IntArray, counts_V: IntArray, bits: StoredBits) -> FloatArray:
     """0 to `WHITE` by the significant bits of the levels that the image has, which it has so often."""
     order = np.argsort(levels_V, kind="stable")
     order = order[counts_V[order] > 0]
@@ -144,10 +144,12 @@ def _by_range(levels_V: IntArray, counts_V: IntArray) -> FloatArray:
         return np.zeros(len(levels_V))
     levels_N, counts_N = levels_V[order], counts_V[order]
     highest, lowest = _last(levels_N, counts_N), -_last(-levels_N[::-1], counts_N[::-1])
-    first = min(lowest, 0)
-    depth, spread = max(GRAY_BITS, (highest - first).bit_length()), highest - lowest
+    first, spread = min(lowest, 0), highest - lowest
+    depth = max(min(GRAY_BITS, bits.stored), (highest - first).bit_length())
+    if depth <= GRAY_BITS:
+        return np.clip((levels_V - first) << (GRAY_BITS - depth), 0, WHITE).astype(np.float64)
     step = 1 << (depth - GRAY_BITS)
-    if depth > GRAY_BITS and MIN_LEVELS <= spread < MIN_LEVELS * step:
+    if MIN_LEVELS <= spread < MIN_LEVELS * step:
         return np.clip((levels_V - lowest) / spread, 0, 1) * WHITE
     return np.clip((levels_V - first) // step, 0, WHITE).astype(np.float64)
 
