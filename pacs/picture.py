@@ -3,11 +3,11 @@
 import math
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 
 from xray.cam import Cam, render
 from xray.radiograph import PixelArray, Radiograph
+from xray.resample import resample
 
 MAX_IN_ROW = 4
 """Pictures beside each other in a study's capture."""
@@ -53,9 +53,8 @@ def picture_of(cam: Cam, radiograph: Radiograph, number: int = 1) -> Picture:
             pictures of a whole study take about 100 MB at most, however many they are.
     """
     height, width = _size(radiograph, tallest(number))
-    smooth = cv2.INTER_AREA if height < radiograph.height else cv2.INTER_LINEAR
-    gray_HW = np.asarray(cv2.resize(radiograph.pixels, (width, height), interpolation=smooth), np.uint8)
-    evidence_HW = np.asarray(cv2.resize(cam.evidence_HW, (width, height), interpolation=smooth), np.float32)
+    gray_HW = np.rint(resample(radiograph.pixels, (height, width))).astype(np.uint8)
+    evidence_HW = resample(cam.evidence_HW, (height, width))
     overlay_HW3 = render(Cam(evidence_HW), Radiograph(gray_HW), "overlay", OPACITY)
     return Picture(height, width, overlay_HW3.tobytes(), radiograph.height, radiograph.width)
 

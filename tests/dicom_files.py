@@ -45,6 +45,7 @@ ENCODERS: dict[UID, Callable[[np.ndarray], bytes]] = {
     JPEGLSLossless: lambda pixels: imagecodecs.jpegls_encode(pixels),
     JPEG2000Lossless: lambda pixels: imagecodecs.jpeg2k_encode(pixels, codecformat="j2k", reversible=True, level=0),
     HTJ2KLossless: lambda pixels: imagecodecs.htj2k_encode(pixels),
+    RLELossless: lambda pixels: rle(pixels),
 }
 LOSSY: dict[UID, Callable[[np.ndarray], bytes]] = {
     JPEGBaseline8Bit: lambda pixels: imagecodecs.jpeg8_encode(pixels, level=95),
@@ -220,4 +221,4 @@ def run(*command: Any) -> str:
 
 
 EXTENDED = JPEGExtended12Bit
-LOSSLESS = (*NATIVE, *ENCODERS, RLELossless)
+LOSSLESS = (*NATIVE, *ENCODERS)

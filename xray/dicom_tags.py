@@ -5,14 +5,14 @@ A tag's value is repeated in a message only where it is a code string: anything 
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from pydicom import Dataset
 from pydicom.datadict import dictionary_description, tag_for_keyword
 from pydicom.tag import Tag
 
 from xray.body_parts import body_part_of, is_elsewhere
-from xray.errors import InputError, OutOfScopeError, TooManyPixelsError, UnreadableImageError
+from xray.dicom_values import numbers_of, value_of
+from xray.errors import OutOfScopeError, TooManyPixelsError, UnreadableImageError
 from xray.grayscale import StoredBits, has_window
 from xray.object_kind import LeftAlone, left_alone
 from xray.radiograph import DicomFacts, too_many
@@ -142,7 +142,7 @@ def facts_of(header: Dataset) -> DicomFacts:
 
 def named(header: Dataset, keyword: str) -> str:
     """`(0008,0060) Modality is CT`."""
-    value = header.get(keyword)
+    value = value_of(header, keyword)
     shown = str(value) if isinstance(value, int) else text(header, keyword)
     says = "is missing" if value in (None, "") else f"is {shown}" if shown else "has a value that it cannot have"
     return f"{tag_name(keyword)} {says}"
@@ -172,7 +172,7 @@ def whole(header: Dataset, keyword: str, otherwise: int | None = None) -> int:
     Raises:
         UnreadableImageError: it is no number, or not there and has to be.
     """
-    value = _value(header, keyword)
+    value = value_of(header, keyword)
     if value in (None, "") and otherwise is not None:
         return otherwise
     try:
@@ -183,22 +183,8 @@ def whole(header: Dataset, keyword: str, otherwise: int | None = None) -> int:
 
 def _written(header: Dataset, keyword: str) -> str:
     """As it stands in the file, however odd: never to be repeated."""
-    value = _value(header, keyword)
+    value = value_of(header, keyword)
     return "" if value is None else str(value).strip()
-
-
-def _value(header: Dataset, keyword: str) -> Any:
-    """None where the tag is not there.
-
-    Raises:
-        InputError: the tag cannot be parsed, which pydicom only tries now.
-    """
-    try:
-        return header.get(keyword)
-    except InputError:
-        raise
-    except Exception as error:  # pydicom reports damage as almost any type
-        raise UnreadableImageError(f"The tag {keyword} is damaged; export the file again.") from error
 
 
 def pixel_aspect_of(header: Dataset) -> float:
@@ -226,8 +212,5 @@ def _spacing(header: Dataset) -> tuple[float, float] | None:
 
 def _pair(header: Dataset, keyword: str) -> tuple[float, float] | None:
     """Down and across; None where the tag is not there or holds no two such numbers: nobody is refused for that."""
-    try:
-        rows, columns = (float(each) for each in _value(header, keyword))
-    except (TypeError, ValueError, UnreadableImageError):
-        return None
-    return (rows, columns) if 0 < rows < MAX_SPACING and 0 < columns < MAX_SPACING else None
+    numbers = numbers_of(header, keyword)
+    return (numbers[0], numbers[1]) if len(numbers) == 2 and all(0 < each < MAX_SPACING for each in numbers) else None

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
 
+from xray.dicom_values import numbers_of, value_of
 from xray.errors import UnreadableImageError
 from xray.lookup import FloatArray, lookup_table
 from xray.radiograph import PixelArray
@@ -56,7 +57,7 @@ class StoredBits:
 
 def has_window(header: Dataset) -> bool:
     """Whether the tags say how the values are to be shown."""
-    return bool(header.get("VOILUTSequence")) or _window(header) is not None
+    return bool(value_of(header, "VOILUTSequence")) or _window(header) is not None
 
 
 def to_gray(
@@ -78,8 +79,8 @@ def to_gray(
     else:
         shown_HW = ~padding_HW if open_HW is None else ~padding_HW & open_HW
         counts_V = np.bincount(places_HW[shown_HW], minlength=len(modality_V))
-        table_V = _by_range(_levels(bits, modality_V, header), counts_V)
-        if not header.get("ModalityLUTSequence") and modality_V[-1] < modality_V[0]:
+        table_V = _by_range(_levels(bits, modality_V, header), counts_V, bits)
+        if not value_of(header, "ModalityLUTSequence") and modality_V[-1] < modality_V[0]:
             table_V = WHITE - table_V
     if _is_inverse(header):
         table_V = WHITE - table_V
@@ -90,12 +91,12 @@ def to_gray(
 
 def _is_inverse(header: Dataset) -> bool:
     """MONOCHROME1 and the shape INVERSE say the same thing, so both together ask for one inversion."""
-    asked = header.PhotometricInterpretation, header.get("PresentationLUTShape")
+    asked = header.PhotometricInterpretation, value_of(header, "PresentationLUTShape")
     return "MONOCHROME1" in asked or "INVERSE" in asked
 
 
 def _modality(values_V: FloatArray, header: Dataset) -> FloatArray:
-    if sequence := header.get("ModalityLUTSequence"):
+    if sequence := value_of(header, "ModalityLUTSequence"):
         return lookup_table(sequence[0], "(0028,3000) Modality LUT Sequence", values_V)(values_V)
     slope, intercept = _number(header, "RescaleSlope", 1.0), _number(header, "RescaleIntercept", 0.0)
     if slope == 0 or not np.isfinite((slope, intercept)).all():
@@ -105,18 +106,18 @@ def _modality(values_V: FloatArray, header: Dataset) -> FloatArray:
 
 def _voi(modality_V: FloatArray, header: Dataset) -> FloatArray:
     """0 to `WHITE`; a look-up table goes before windows, and the first of several is taken."""
-    if sequence := header.get("VOILUTSequence"):
+    if sequence := value_of(header, "VOILUTSequence"):
         lookup = lookup_table(sequence[0], "(0028,3010) VOI LUT Sequence", modality_V)
         return lookup(np.rint(modality_V)) / lookup.white * WHITE
     window = _window(header)
     assert window is not None, "asked for only where there is one"
     center, width = window
-    function = header.get("VOILUTFunction") or "LINEAR"
+    function = value_of(header, "VOILUTFunction") or "LINEAR"
     if function == "SIGMOID":
         # Beyond some hundred widths from the center it is flat to the last bit, and exp would overflow.
         return WHITE / (1 + np.exp(np.clip(-4 * (modality_V - center) / width, -700, 700)))
-    # The formula of LINEAR counts whole values; a width below one value is of a rescaled image, and exact.
-    if function == "LINEAR" and width >= 1:
+    # LINEAR, the default, counts whole values; a width below one value is of a rescaled image, and exact.
+    if function != "LINEAR_EXACT" and width >= 1:
         center, width = center - 0.5, width - 1
     if width == 0:
         return np.where(modality_V > center, WHITE, 0.0)
@@ -125,7 +126,7 @@ def _voi(modality_V: FloatArray, header: Dataset) -> FloatArray:
 
 def _window(header: Dataset) -> tuple[float, float] | None:
     """Center and width of the first window that can be one; None where there is none."""
-    for center, width in zip(_numbers(header, "WindowCenter"), _numbers(header, "WindowWidth"), strict=False):
+    for center, width in zip(numbers_of(header, "WindowCenter"), numbers_of(header, "WindowWidth"), strict=False):
         if np.isfinite((center, width)).all() and width >= np.finfo(float).tiny:
             return center, width
     return None
@@ -133,10 +134,10 @@ def _window(header: Dataset) -> tuple[float, float] | None:
 
 def _levels(bits: StoredBits, modality_V: FloatArray, header: Dataset) -> IntArray:
     """Whole numbers whose bits say how deep the image is: a table's, or else those stored, rescaled or not."""
-    return (modality_V if header.get("ModalityLUTSequence") else bits.values_V).astype(np.int64)
+    return (modality_V if value_of(header, "ModalityLUTSequence") else bits.values_V).astype(np.int64)
 
 
-def _by_range(levels_V: IntArray, counts_V: IntArray) -> FloatArray:
+def _by_range(levels_V: IntArray, counts_V: IntArray, bits: StoredBits) -> FloatArray:
     """0 to `WHITE` by the significant bits of the levels that the image has, which it has so often."""
     order = np.argsort(levels_V, kind="stable")
     order = order[counts_V[order] > 0]
@@ -144,10 +145,13 @@ def _by_range(levels_V: IntArray, counts_V: IntArray) -> FloatArray:
         return np.zeros(len(levels_V))
     levels_N, counts_N = levels_V[order], counts_V[order]
     highest, lowest = _last(levels_N, counts_N), -_last(-levels_N[::-1], counts_N[::-1])
-    first = min(lowest, 0)
-    depth, spread = max(GRAY_BITS, (highest - first).bit_length()), highest - lowest
+    first, spread = min(lowest, 0), highest - lowest
+    depth = max(min(GRAY_BITS, bits.stored), (highest - first).bit_length())
+    if depth <= GRAY_BITS:
+        raised_V = ((levels_V - first) << (GRAY_BITS - depth)).astype(np.float64)
+        return raised_V.clip(0, WHITE)
     step = 1 << (depth - GRAY_BITS)
-    if depth > GRAY_BITS and MIN_LEVELS <= spread < MIN_LEVELS * step:
+    if MIN_LEVELS <= spread < MIN_LEVELS * step:
         return np.clip((levels_V - lowest) / spread, 0, 1) * WHITE
     return np.clip((levels_V - first) // step, 0, WHITE).astype(np.float64)
 
@@ -191,29 +195,11 @@ def _stored(value: int, bits: StoredBits) -> int:
 
 
 def _whole(header: Dataset, keyword: str) -> int | None:
-    numbers = _numbers(header, keyword)
+    numbers = numbers_of(header, keyword)
     return int(numbers[0]) if numbers and np.isfinite(numbers[0]) else None
 
 
 def _number(header: Dataset, keyword: str, otherwise: float) -> float:
     """The first value of a tag."""
-    if header.get(keyword) in (None, ""):
-        return otherwise
-    if not (numbers := _numbers(header, keyword)):
-        raise UnreadableImageError(f"The tag {keyword} holds no number; export the file again.")
-    return numbers[0]
-
-
-def _numbers(header: Dataset, keyword: str) -> list[float]:
-    """All values of a tag; what is no number is NaN."""
-    value = header.get(keyword)
-    if value in (None, ""):
-        return []
-    return [_float(each) for each in ([value] if isinstance(value, str | bytes | int | float) else value)]
-
-
-def _float(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return float("nan")
+    numbers = numbers_of(header, keyword)
+    return numbers[0] if numbers else otherwise

@@ -7,13 +7,13 @@ files hold places that do not lie on the image.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageDraw
 from pydicom import Dataset
 
+from xray.dicom_values import numbers_of, values_of
 from xray.radiograph import MIN_SIDE, Box
 
 P_VALUES_A_GRAY_LEVEL = 257
@@ -45,7 +45,7 @@ def shutter_of(header: Dataset, shape: tuple[int, int], pixel_aspect: float) -> 
     as by a viewer without shutters.
     """
     open_HW = np.ones(shape, bool)
-    for name in dict.fromkeys(_strings(header, "ShutterShape")):
+    for name in dict.fromkeys(str(each).strip() for each in values_of(header, "ShutterShape")):
         read = SHAPES.get(name)
         inside_HW = read(header, shape, pixel_aspect) if read else None
         if inside_HW is not None and _box(inside_HW) is not None:
@@ -87,9 +87,9 @@ def _polygon(header: Dataset, shape: tuple[int, int], _: float) -> BoolArray | N
     if len(numbers) < 6 or len(numbers) % 2:
         return None
     corners_N2 = np.rint(np.reshape(numbers, (-1, 2)))[:, ::-1].astype(np.int32) - 1
-    inside_HW = np.zeros(shape, np.uint8)
-    cv2.fillPoly(inside_HW, [corners_N2], 1)
-    return inside_HW.astype(bool)
+    inside = Image.new("1", shape[::-1])
+    ImageDraw.Draw(inside).polygon([(int(x), int(y)) for x, y in corners_N2], fill=1, outline=1)
+    return np.array(inside)
 
 
 SHAPES: dict[str, Callable[[Dataset, tuple[int, int], float], BoolArray | None]] = {
@@ -108,20 +108,6 @@ def _box(inside_HW: BoolArray) -> Box | None:
 
 
 def _numbers(header: Dataset, keyword: str) -> list[float]:
-    """The tag's numbers; none where one of them is no number, or none that a place in an image can be."""
-    try:
-        numbers = [float(each) for each in _values(header, keyword)]
-    except (TypeError, ValueError):
-        return []
+    """The tag's numbers; none where one of them is no place in an image."""
+    numbers = numbers_of(header, keyword)
     return numbers if all(abs(number) < MAX_PLACE for number in numbers) else []
-
-
-def _strings(header: Dataset, keyword: str) -> list[str]:
-    return [str(each).strip() for each in _values(header, keyword)]
-
-
-def _values(header: Dataset, keyword: str) -> list[Any]:
-    value = header.get(keyword)
-    if value in (None, ""):
-        return []
-    return [value] if isinstance(value, str | int | float) else list(value)
