@@ -24,6 +24,7 @@ from xray.gallery_files import GalleryEntry, GalleryManifest, StorageChoice
 from xray.gallery_folder import load_gallery, save_gallery
 from xray.mura import MuraRecord, fingerprint, read_mura, records_of
 from xray.predictor import Predictor, Prepared
+from xray.preprocess import PREPROCESS_VERSION
 from xray.reading import read_radiograph
 from xray.scan import EmbeddingArray
 
@@ -138,7 +139,9 @@ def records_to_index(options: BuildOptions) -> list[MuraRecord]:
 def plan_of(options: BuildOptions, checkpoint_id: str, records: Sequence[MuraRecord]) -> Plan:
     """What decides the content of the gallery."""
     dataset = records[0].path.split("/", 1)[0]
-    return Plan(checkpoint_id, dataset, options.split, options.only, fingerprint(records), SHARD_SIZE)
+    return Plan(
+        checkpoint_id, dataset, options.split, options.only, fingerprint(records), SHARD_SIZE, PREPROCESS_VERSION
+    )
 
 
 def assemble(

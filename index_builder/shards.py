@@ -24,7 +24,12 @@ PLAN = "plan.json"
 
 @dataclass(frozen=True)
 class Plan:
-    """What decides a gallery's content; `fingerprint` is over the paths and labels to be indexed."""
+    """What decides a gallery's content.
+
+    Attributes:
+        fingerprint: over the paths and labels to be indexed.
+        preprocess_version: of the program that makes the embeddings; 1 where an unfinished gallery records none.
+    """
 
     checkpoint: str
     dataset: str
@@ -32,6 +37,7 @@ class Plan:
     only: str
     fingerprint: str
     shard_size: int
+    preprocess_version: int = 1
 
 
 @dataclass(frozen=True)
@@ -60,14 +66,14 @@ class Workplace:
         """Enter the workplace of a gallery, new or left behind by a killed builder.
 
         Raises:
-            InputError: an unfinished gallery of another checkpoint, dataset or option lies there.
+            InputError: an unfinished gallery of another checkpoint, dataset, option or version lies there.
         """
         place = cls(out.with_name(f".{out.name}.building"))
         stored = place.folder / PLAN
         if stored.exists() and _read_plan(stored) != plan:
             raise InputError(
-                f"{place.folder} holds an unfinished gallery of another checkpoint, dataset or option; "
-                "finish that one first, or remove the folder."
+                f"{place.folder} holds an unfinished gallery of another checkpoint, dataset or option, or of another "
+                "version of this program; finish that one first, or remove the folder."
             )
         place.folder.mkdir(parents=True, exist_ok=True)
         with replaced_at_once(stored) as partial:

@@ -67,6 +67,7 @@ class GalleryManifest:
         dimension: of the vectors that are searched.
         scope_limit: residual of the projection beyond which an embedding is unlike all entries; None without one.
         checksums: SHA-256 of each file of the folder, by name.
+        preprocess_version: `PREPROCESS_VERSION` of the program that made the embeddings; 1 where none is recorded.
     """
 
     checkpoint: str
@@ -79,6 +80,7 @@ class GalleryManifest:
     scope_limit: float | None = None
     schema_version: int = SCHEMA_VERSION
     checksums: dict[str, str] = field(default_factory=dict)
+    preprocess_version: int = 1
 
 
 def write_entries(file: Path, entries: Sequence[GalleryEntry]) -> None:

@@ -214,6 +214,12 @@ def test_shard_is_read_back_as_it_was_written(workplace: Workplace) -> None:
     assert [workplace.has(number) for number in range(3)] == [False, True, False]
 
 
+def test_shards_of_other_canvases_are_not_gone_on_with(workplace: Workplace, tmp_path: Path) -> None:
+    later = Plan("0123456789ab", "Drawn", "train", "all", "", SHARD_SIZE, preprocess_version=2)
+    with pytest.raises(InputError, match="of another version of this program"):
+        Workplace.open(tmp_path / "gallery", later)
+
+
 def test_damaged_shard_is_named(workplace: Workplace, tmp_path: Path) -> None:
     (workplace.folder / "00000.safetensors").write_bytes(b"torn")
     with pytest.raises(ArtifactError, match=r"00000\.safetensors is damaged"):

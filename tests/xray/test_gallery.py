@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 from pathlib import Path
 from shutil import copytree
 
@@ -18,6 +19,7 @@ from xray.errors import ArtifactError, InputError
 from xray.gallery import Gallery, Wanted
 from xray.gallery_files import ENTRIES, INDEX, GalleryEntry, GalleryManifest, StorageChoice
 from xray.gallery_folder import load_gallery, save_gallery
+from xray.preprocess import PREPROCESS_VERSION
 
 COUNT, DIMENSION = 300, 24
 PARTS = ("XR_ELBOW", "XR_HAND", "XR_WRIST")
@@ -218,6 +220,20 @@ def test_gallery_whose_files_are_not_what_they_should_be_is_refused(
     copy = copytree(folder, tmp_path / "copy")
     rewrite(copy, name, content)
     with pytest.raises(ArtifactError, match=r"index\.faiss|entries\.parquet|1 entries and 300 vectors"):
+        load_gallery(copy, "0123456789ab")
+
+
+@pytest.mark.parametrize("version", [None, PREPROCESS_VERSION - 1, PREPROCESS_VERSION + 1])
+def test_gallery_of_other_canvases_is_refused_with_what_to_do(
+    folder: Path, tmp_path: Path, version: int | None
+) -> None:
+    copy = copytree(folder, tmp_path / "copy")
+    manifest = json.loads((copy / "manifest.json").read_bytes())
+    assert manifest.pop("preprocess_version") == PREPROCESS_VERSION
+    if version is not None:
+        manifest["preprocess_version"] = version
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match=rf"preprocessing {version or 1}, not .*build it again with"):
         load_gallery(copy, "0123456789ab")
 
 
