@@ -55,7 +55,7 @@ def save_gallery(
         if projection is not None:
             write_projection(partial / PROJECTION, projection)
         checksums = {file.name: sha256(file) for file in sorted(partial.iterdir())}
-        finished = replace(manifest, checksums=checksums, preprocess_version=PREPROCESS_VERSION)
+        finished = replace(manifest, checksums=checksums)
         write_manifest(partial, finished)
     return finished
 

@@ -223,17 +223,24 @@ def test_gallery_whose_files_are_not_what_they_should_be_is_refused(
         load_gallery(copy, "0123456789ab")
 
 
-@pytest.mark.parametrize("version", [None, PREPROCESS_VERSION - 1, PREPROCESS_VERSION + 1])
-def test_gallery_of_other_canvases_is_refused_with_what_to_do(
-    folder: Path, tmp_path: Path, version: int | None
+@pytest.mark.parametrize("version", [PREPROCESS_VERSION - 1, PREPROCESS_VERSION + 1])
+def test_gallery_of_other_canvases_is_refused_with_what_to_do(folder: Path, tmp_path: Path, version: int) -> None:
+    copy = copytree(folder, tmp_path / "copy")
+    manifest = json.loads((copy / MANIFEST).read_bytes())
+    assert manifest["preprocess_version"] == PREPROCESS_VERSION
+    (copy / MANIFEST).write_text(json.dumps(manifest | {"preprocess_version": version}))
+    with pytest.raises(ArtifactError, match=rf"preprocessing {version}, not .*build it again with"):
+        load_gallery(copy, "0123456789ab")
+
+
+def test_gallery_from_before_its_canvases_were_recorded_is_refused_with_what_to_do(
+    folder: Path, tmp_path: Path
 ) -> None:
     copy = copytree(folder, tmp_path / "copy")
-    manifest = json.loads((copy / "manifest.json").read_bytes())
-    assert manifest.pop("preprocess_version") == PREPROCESS_VERSION
-    if version is not None:
-        manifest["preprocess_version"] = version
-    (copy / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ArtifactError, match=rf"preprocessing {version or 1}, not .*build it again with"):
+    manifest = json.loads((copy / MANIFEST).read_bytes()) | {"schema_version": 2}
+    del manifest["preprocess_version"]
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match="schema 2; this version reads 3: make the artifact again"):
         load_gallery(copy, "0123456789ab")
 
 
