@@ -32,7 +32,6 @@ from xray.gallery import Gallery
 from xray.gallery_files import UNKNOWN, GalleryEntry, GalleryManifest, StorageChoice
 from xray.gallery_folder import load_gallery, save_gallery
 from xray.predictor import Predictor
-from xray.preprocess import PREPROCESS_VERSION
 from xray.user_folders import data_folder
 
 DECODE_SECONDS = 30.0
@@ -108,9 +107,7 @@ def crawl(options: CrawlOptions) -> GalleryManifest:
     checkpoint = load_checkpoint(options.checkpoint)
     like = load_gallery(options.like, checkpoint.manifest.id)
     names = Pseudonyms.of_file(options.key)
-    # Embeddings of another version's canvases are as strange to these as those of another checkpoint.
-    embedder_id = f"{checkpoint.manifest.id}, preprocessing {PREPROCESS_VERSION}"
-    with opened(options.holdings, Origin(embedder_id, options.pacs, names.name(""))) as holdings:
+    with opened(options.holdings, Origin(checkpoint.manifest.id, options.pacs, names.name(""))) as holdings:
         if config is None:
             withdraw(options.delete, names, holdings)
         else:

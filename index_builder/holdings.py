@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from xray.errors import ArtifactError, InputError
+from xray.preprocess import PREPROCESS_VERSION
 from xray.scan import EmbeddingArray
 
 TABLES = """
@@ -137,6 +138,15 @@ def _require_origin(connection: sqlite3.Connection, file: Path, origin: Origin) 
             f"{file} holds another checkpoint's embeddings, another archive's radiographs or another key's names; "
             "give another --out, or remove it."
         )
+    _forget_other_canvases(connection)
+
+
+def _forget_other_canvases(connection: sqlite3.Connection) -> None:
+    """Read every radiograph again where another version of the program embedded them; what is withdrawn stays so."""
+    if connection.execute("PRAGMA user_version").fetchone() != (PREPROCESS_VERSION,):
+        with connection:
+            connection.execute("DELETE FROM seen")
+            connection.execute(f"PRAGMA user_version = {PREPROCESS_VERSION}")
 
 
 def _row(seen: Held | LeftOut) -> tuple[str, str, str | None, bytes | None, str | None]:

@@ -68,14 +68,14 @@ class Workplace:
         """Enter the workplace of a gallery, new or left behind by a killed builder.
 
         Raises:
-            InputError: an unfinished gallery of another checkpoint, dataset or option lies there.
+            InputError: an unfinished gallery of another checkpoint, dataset, option or version lies there.
         """
         place = cls(out.with_name(f".{out.name}.building"))
         stored = place.folder / PLAN
         if stored.exists() and _read_plan(stored) != plan:
             raise InputError(
-                f"{place.folder} holds an unfinished gallery of another checkpoint, dataset or option; "
-                "finish that one first, or remove the folder."
+                f"{place.folder} holds an unfinished gallery of another checkpoint, dataset or option, or of another "
+                "version of this program; finish that one first, or remove the folder."
             )
         place.folder.mkdir(parents=True, exist_ok=True)
         with replaced_at_once(stored) as partial:

@@ -46,7 +46,7 @@ def worst_mistakes(
 
 def _picture(prediction: Prediction, boxes: Sequence[Box]) -> str:
     """PNG data URL."""
-    pixels = render(prediction.cam(), prediction.prepared.radiograph, "overlay", ALPHA)
+    pixels = np.array(render(prediction.cam(), prediction.prepared.radiograph, "overlay", ALPHA))
     height, width = pixels.shape[:2]
     for box in boxes:
         first = round(box.left * width), round(box.top * height)

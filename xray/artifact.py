@@ -200,7 +200,7 @@ def _json(manifest: Any) -> bytes:
 def _require_schema(file: Path, stored: dict[str, Any], manifest_type: Any) -> None:
     found, known = stored.get("schema_version"), manifest_type.schema_version
     if found != known:
-        raise ArtifactError(f"{file} has schema {found}; this version reads {known}.")
+        raise ArtifactError(f"{file} has schema {found}; this version reads {known}: make the artifact again with it.")
 
 
 def verify(folder: Path, checksums: Mapping[str, str]) -> None:

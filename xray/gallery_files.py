@@ -15,6 +15,7 @@ from pyarrow import parquet
 
 from xray.errors import ArtifactError
 from xray.mura import study_key
+from xray.preprocess import PREPROCESS_VERSION
 from xray.scan import EmbeddingArray
 
 try:
@@ -24,7 +25,7 @@ except ImportError as error:
 
 ENTRIES = "entries.parquet"
 INDEX = "index.faiss"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 GPU_SCRATCH_BYTES = 64 * 2**20
 """What FAISS may take on a GPU beside the vectors; its default is 1.5 GB."""
 
@@ -67,6 +68,7 @@ class GalleryManifest:
         dimension: of the vectors that are searched.
         scope_limit: residual of the projection beyond which an embedding is unlike all entries; None without one.
         checksums: SHA-256 of each file of the folder, by name.
+        preprocess_version: `PREPROCESS_VERSION` of the program that made the embeddings.
     """
 
     checkpoint: str
@@ -79,6 +81,7 @@ class GalleryManifest:
     scope_limit: float | None = None
     schema_version: int = SCHEMA_VERSION
     checksums: dict[str, str] = field(default_factory=dict)
+    preprocess_version: int = PREPROCESS_VERSION
 
 
 def write_entries(file: Path, entries: Sequence[GalleryEntry]) -> None:

@@ -26,6 +26,7 @@ from xray.gallery_files import (
     write_entries,
     write_vectors,
 )
+from xray.preprocess import PREPROCESS_VERSION
 from xray.projection import Projection, read_projection, write_projection
 from xray.scan import EmbeddingArray, Scan
 
@@ -63,13 +64,19 @@ def load_gallery(folder: Path, checkpoint_id: str, on_gpu: bool = False) -> Gall
     """Read and verify a folder; needs up to 5 x N x D bytes of memory, and 4 x N x D on the GPU.
 
     Raises:
-        ArtifactError: a file is missing or damaged, or the gallery is empty or belongs to another checkpoint.
+        ArtifactError: a file is missing or damaged, or the gallery is empty, belongs to another checkpoint or was made
+            of other canvases.
     """
     manifest = read_manifest(folder, GalleryManifest)
     verify(folder, {INDEX: "", ENTRIES: "", **manifest.checksums})
     if manifest.checkpoint != checkpoint_id:
         raise ArtifactError(
             f"{folder} was built with checkpoint {manifest.checkpoint}, not {checkpoint_id}; build it again."
+        )
+    if manifest.preprocess_version != PREPROCESS_VERSION:
+        raise ArtifactError(
+            f"{folder} was built by a version of this program that turns files into other canvases (preprocessing "
+            f"{manifest.preprocess_version}, not {PREPROCESS_VERSION}); build it again with `python -m index_builder`."
         )
     entries = read_entries(folder / ENTRIES)
     vectors_ND = read_vectors(folder / INDEX)

@@ -99,6 +99,7 @@ def _decode_png(data: bytes, max_pixels: int) -> tuple[PixelArray, float]:
     _require_pixels(header.width, header.height, max_pixels)
     picture = png_chunks.read_picture(data)
     with Image.open(io.BytesIO(picture.data), formats=("PNG",)) as image:
+        _require_pixels(image.width, image.height, max_pixels)  # a second header may announce more
         orientation = _orientation(image) or picture.orientation
         if not _is_deep_colour(header):
             image.load()
@@ -121,6 +122,7 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> tuple[PixelArray, float]:
         raise UnreadableImageError(f"The JPEG has more than {MAX_SCANS} scans; save it as an ordinary JPEG.")
     if _is_for_pillow(header):
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            _require_pixels(image.width, image.height, max_pixels)  # a second header may announce more
             image.load()
             return _upright(_to_gray(image), _orientation(image)), _coloured(image)
     if header.process not in DEEP_PROCESSES:

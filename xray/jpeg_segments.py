@@ -27,6 +27,8 @@ PROCESSES = {
     0xF7: JPEG_LS,
 }
 """By the second byte of the frame's marker."""
+MAX_SEGMENTS = 10_000
+"""Of a file; photographs with much beside their picture have some hundreds."""
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """What ends a scan: no stuffed byte and no restart."""
 MARKER_OF_LS = re.compile(rb"\xff[\x80-\xfe]")
@@ -54,10 +56,12 @@ class JpegHeader:
 
 
 def read_header(data: bytes) -> JpegHeader | None:
-    """None where the segments lead to no frame."""
+    """None where the segments lead to no frame, or are too many."""
     frame: tuple[int, bytes] | None = None
     exif, scans, place, is_whole = None, 0, 2, False
-    while (found := MARKER.search(data, place)) is not None:
+    for _ in range(MAX_SEGMENTS):
+        if (found := MARKER.search(data, place)) is None:
+            break
         marker, place = data[found.end() - 1], found.end()
         if marker == END_OF_IMAGE:
             is_whole = True
@@ -73,6 +77,8 @@ def read_header(data: bytes) -> JpegHeader | None:
         elif marker == START_OF_SCAN:
             scans += 1
             place = _end_of_scan(data, place, frame)
+    else:
+        return None
     if frame is None or len(frame[1]) < 6:
         return None
     height, width = int.from_bytes(frame[1][1:3]), int.from_bytes(frame[1][3:5])

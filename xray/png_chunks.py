@@ -19,6 +19,8 @@ GRAY = 0
 """Colour type of one channel without a palette."""
 ANCILLARY = 0x20
 """Bit of a chunk type's first letter that says that the picture can be shown without it."""
+MAX_CHUNKS = 100_000
+"""Of a file; a picture of 64 million pixels has some thousands."""
 PICTURE_EXTRAS = (b"tRNS", b"eXIf")
 EXIF_TEXT = b"Raw profile type exif\0"
 XMP_TEXT = b"XML:com.adobe.xmp\0"
@@ -59,7 +61,7 @@ def read_picture(data: bytes) -> PngPicture:
     """Read the chunks up to the end of the picture; what comes behind is left out.
 
     Raises:
-        ValueError: a chunk of the picture itself has a wrong checksum, or is cut short.
+        ValueError: a chunk of the picture itself has a wrong checksum, or is cut short, or there are too many chunks.
     """
     kept, orientation = [SIGNATURE], None
     for kind, chunk in _chunks(data):
@@ -77,12 +79,15 @@ def read_picture(data: bytes) -> PngPicture:
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Type and whole bytes of each chunk; the last one may be cut short."""
     place = len(SIGNATURE)
-    while place + 8 <= len(data):
+    for _ in range(MAX_CHUNKS):
+        if place + 8 > len(data):
+            return
         length, kind = struct.unpack_from(">I4s", data, place)
         yield kind, data[place : place + 12 + length]
         if kind == b"IEND":
             return
         place += 12 + length
+    raise ValueError("too many chunks")
 
 
 def _holds_exif(kind: bytes, chunk: bytes) -> bool:

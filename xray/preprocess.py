@@ -17,9 +17,6 @@ from xray.edges import canny
 from xray.radiograph import Box, PixelArray, Radiograph
 from xray.resample import resample
 
-PREPROCESS_VERSION = 2
-"""Bytes to canvas; raised when the same file gives another canvas."""
-
 IMAGENET_MEAN = 0.449
 IMAGENET_STD = 0.226
 """Means over ImageNet's three channels, in units of the full gray range: a radiograph has but one channel."""

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 import httpx
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
@@ -49,6 +50,34 @@ def test_large_radiograph_is_answered_as_a_thread_would_have(service: Service, m
         damaged = client.post("/classify", files={"file": body[: len(body) // 2]}, timeout=60)
         assert damaged.json()["type"].endswith("UnreadableImageError")
         assert damaged.json()["detail"].startswith("Radiograph 1 of 1: The PNG is truncated")
+
+
+def test_rare_kinds_of_image_are_decoded_apart_and_answered_like_others(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = draw_phantom(seed=5)
+    deep = pixels.astype(np.uint16) << 4
+    bodies = (
+        imagecodecs.png_encode(np.dstack([deep] * 3)),
+        imagecodecs.jpeg_encode(deep, lossless=True, bitspersample=12),
+        imagecodecs.jpegls_encode(deep),
+    )
+    with serving(assemble(service.settings, service.generation)) as client:
+        expected = client.post("/classify", files={"file": png(pixels)}).json()["radiographs"][0]["logit"]
+        # Nothing but a process apart can decode from here on.
+        monkeypatch.setattr(decoding, "decode_radiograph", None)
+        for body in bodies:
+            reply = client.post("/classify", files={"file": body}).json()
+            assert reply["radiographs"][0]["logit"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_jpeg_of_a_process_that_is_not_read_gets_a_415_that_names_it(client: httpx.Client) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(draw_phantom(seed=5)).save(buffer, "JPEG")
+    odd = buffer.getvalue().replace(b"\xff\xc0", b"\xff\xcb", 1)
+    reply = client.post("/classify", files={"file": odd})
+    assert reply.status_code == HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    assert "arithmetic lossless process" in reply.json()["detail"]
 
 
 def test_file_that_takes_too_long_is_refused_and_meanwhile_others_are_answered(

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import requests
 from pydicom import Dataset, dcmread
@@ -20,7 +22,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 from index_builder import visits
 from index_builder.build import BuildOptions, build
 from index_builder.crawl import CrawlOptions, crawl
-from index_builder.holdings import Origin, opened
+from index_builder.holdings import Held, Origin, opened
 from pacs.archive import Archive
 from pacs.configuration import read_archives
 from pacs.errors import ArchiveUnavailableError
@@ -343,6 +345,20 @@ def test_two_crawls_at_once_are_one_too_many(tmp_path: Path) -> None:
     for _ in range(2):  # the first makes the file
         with opened(file, origin), pytest.raises(InputError, match="is another crawl at it"):
             opened(file, origin).__enter__()
+
+
+def test_embeddings_of_other_canvases_are_made_again_and_what_is_withdrawn_stays_so(tmp_path: Path) -> None:
+    file, origin = tmp_path / "holdings.sqlite", Origin("checkpoint", "ward", "key")
+    with opened(file, origin) as holdings:
+        holdings.put([Held("instance", "study", None, np.ones(4, np.float32))])
+        holdings.withdraw("erased")
+    with opened(file, origin) as holdings:
+        assert holdings.names() == {"instance", "erased"}
+    with sqlite3.connect(file) as earlier:
+        earlier.execute("PRAGMA user_version = 1")
+    with opened(file, origin) as holdings:
+        assert holdings.names() == {"erased"}
+        assert list(holdings.held()) == []
 
 
 def test_wrong_options_are_refused_before_anything_is_fetched(options: CrawlOptions, tmp_path: Path) -> None:

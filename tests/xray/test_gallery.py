@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 from pathlib import Path
 from shutil import copytree
 
@@ -18,6 +19,7 @@ from xray.errors import ArtifactError, InputError
 from xray.gallery import Gallery, Wanted
 from xray.gallery_files import ENTRIES, INDEX, GalleryEntry, GalleryManifest, StorageChoice
 from xray.gallery_folder import load_gallery, save_gallery
+from xray.preprocess import PREPROCESS_VERSION
 
 COUNT, DIMENSION = 300, 24
 PARTS = ("XR_ELBOW", "XR_HAND", "XR_WRIST")
@@ -218,6 +220,27 @@ def test_gallery_whose_files_are_not_what_they_should_be_is_refused(
     copy = copytree(folder, tmp_path / "copy")
     rewrite(copy, name, content)
     with pytest.raises(ArtifactError, match=r"index\.faiss|entries\.parquet|1 entries and 300 vectors"):
+        load_gallery(copy, "0123456789ab")
+
+
+@pytest.mark.parametrize("version", [PREPROCESS_VERSION - 1, PREPROCESS_VERSION + 1])
+def test_gallery_of_other_canvases_is_refused_with_what_to_do(folder: Path, tmp_path: Path, version: int) -> None:
+    copy = copytree(folder, tmp_path / "copy")
+    manifest = json.loads((copy / MANIFEST).read_bytes())
+    assert manifest["preprocess_version"] == PREPROCESS_VERSION
+    (copy / MANIFEST).write_text(json.dumps(manifest | {"preprocess_version": version}))
+    with pytest.raises(ArtifactError, match=rf"preprocessing {version}, not .*build it again with"):
+        load_gallery(copy, "0123456789ab")
+
+
+def test_gallery_from_before_its_canvases_were_recorded_is_refused_with_what_to_do(
+    folder: Path, tmp_path: Path
+) -> None:
+    copy = copytree(folder, tmp_path / "copy")
+    manifest = json.loads((copy / MANIFEST).read_bytes()) | {"schema_version": 2}
+    del manifest["preprocess_version"]
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match="schema 2; this version reads 3: make the artifact again"):
         load_gallery(copy, "0123456789ab")
 
 

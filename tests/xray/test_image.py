@@ -391,3 +391,12 @@ def test_effort_of_damaged_headers_is_nothing_or_a_number() -> None:
     for data in (JPEG, saved(GRAY), deep_png(TWELVE_BITS, 0)):
         for length in range(0, 300, 7):
             assert decoding_effort(data[:length]) >= 0
+
+
+def test_file_of_endless_chunks_or_segments_is_refused_without_walking_them_all() -> None:
+    endless_png = with_extras(saved(GRAY), chunk(b"tEXt", b"") * 200_000)
+    endless_jpeg = JPEG[:2] + b"\xff\xfe\0\2" * 50_000 + JPEG[2:]
+    for data in (endless_png, endless_jpeg):
+        with pytest.raises(UnreadableImageError):
+            decode_radiograph(data)
+    assert decoding_effort(endless_jpeg) == 0
