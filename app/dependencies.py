@@ -108,7 +108,7 @@ async def _answer(
             place.radiographs = len(uploads)
             body_is_read()
             generation = service.generation
-            predictions = await service.predict(generation, uploads, stages)
+            predictions = await service.predict(generation, uploads, stages, place)
             scopes = await service.scopes(generation, predictions)
             study = generation.predictor.judge(predictions, threshold)
             yield AnsweredStudy(uploads, study, scopes, generation, stages)

@@ -54,6 +54,12 @@ class Settings(BaseSettings):
     decode_seconds: float = Field(10.0, gt=0, description="Time that decoding one very large image may take.")
     result_cache_mib: int = Field(64, ge=0, description="Memory that keeps the latest answers, in MiB; 0 keeps none.")
     canary_seconds: float = Field(5.0, gt=0, description="Pause between two checks with a known radiograph.")
+    engine_dead_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="Time without progress of the engine or the event loop after which the process ends; only time in "
+        "which it could run counts.",
+    )
     drain_seconds: float = Field(1.0, ge=0, description="Time between SIGTERM and the end of listening.")
     jobs: str | None = Field(
         None,
