@@ -1,9 +1,16 @@
 """Health cannot lie: whatever keeps a replica from answering rightly turns it unready, and a lost engine ends it."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from http import HTTPStatus
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -13,6 +20,7 @@ from app import watch
 from app.service import Service, assemble
 from tests.app.conftest import held, metric, png, serving
 from tests.app.test_life import free_port, process
+from tests.conftest import ROOT
 from tests.phantoms import draw_phantom
 from xray.gallery import Gallery
 from xray.model import ModelOutput
@@ -167,30 +175,126 @@ def test_dead_engine_thread_is_given_up(service: Service) -> None:
 
 
 HANG = """
-import time
-from app import __main__
+import os, time
+from pathlib import Path
+from app import __main__, operations
 from xray.openvino_engine import OpenVinoEngine
-forward, started = OpenVinoEngine.forward, time.monotonic()
+trigger, forward = Path(os.environ["TRIGGER"]), OpenVinoEngine.forward
+def sleep():
+    time.sleep(600)
+def spin():
+    while True:
+        pass
+def burn():
+    until = time.thread_time() + 1
+    while time.thread_time() < until:
+        pass
+def told():
+    if trigger.exists():
+        {kind}()
 def hang(engine, pixels):
-    time.sleep(600 if len(pixels) == 1 and engine.answered > 4 else 0)
-    engine.answered += 1
+    {in_engine}
     return forward(engine, pixels)
-OpenVinoEngine.answered, OpenVinoEngine.forward = 0, hang
+def measure(registry):
+    {in_loop}
+    return b""
+OpenVinoEngine.forward, operations.generate_latest = hang, measure
 __main__.main()
 """
 
 
-def test_process_whose_engine_hangs_ends_with_a_status_that_a_supervisor_heeds(service: Service) -> None:
-    port = free_port()
-    with process(service.settings, port, "-c", HANG) as running:
-        address = f"http://127.0.0.1:{port}"
-        until = time.monotonic() + 60
-        while time.monotonic() < until and running.poll() is None:
-            try:
-                reply = httpx.post(f"{address}/classify", files={"file": PHANTOM}, timeout=10, trust_env=False)
-            except httpx.TransportError:
-                time.sleep(0.1)
-                continue
-            assert reply.status_code == HTTPStatus.SERVICE_UNAVAILABLE
-            break
-        assert running.wait(5) == 70
+@contextmanager
+def hanging(
+    service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, where: str = "engine"
+) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client, Path]]:
+    """A ready process of its own, whose engine or event loop does as told once a file exists."""
+    trigger, port = folder / "trigger", free_port()
+    monkeypatch.setenv("TRIGGER", str(trigger))
+    monkeypatch.setenv("OSTEON_ENGINE_DEAD_SECONDS", "3")
+    monkeypatch.setenv("OSTEON_RESULT_CACHE_MIB", "0")
+    places = {place: "told()" if where == place else "pass" for place in ("engine", "loop")}
+    script = HANG.format(kind=kind, in_engine=places["engine"], in_loop=places["loop"])
+    with (
+        process(service.settings, port, "-c", script) as running,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client,
+    ):
+        while running.poll() is None:
+            with suppress(httpx.TransportError):
+                if client.get("/health/ready").status_code == HTTPStatus.OK:
+                    break
+            time.sleep(0.1)
+        yield running, client, trigger
+
+
+@pytest.mark.parametrize(
+    ("kind", "where", "status"),
+    [
+        ("sleep", "engine", os.EX_SOFTWARE),
+        ("spin", "engine", os.EX_SOFTWARE),
+        ("sleep", "loop", os.EX_SOFTWARE),
+    ],
+)
+def test_process_that_hangs_ends_with_a_status_that_a_supervisor_heeds(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, where: str, status: int
+) -> None:
+    with hanging(service, tmp_path, monkeypatch, kind, where) as (running, client, trigger):
+        trigger.touch()
+        with suppress(httpx.TransportError):  # where it ends before it can say so
+            client.post("/classify", files={"file": PHANTOM}) if where == "engine" else client.get("/metrics")
+        assert running.wait(60) == status
+
+
+KEPT = """
+import asyncio, threading, time
+from app.clock import OwnTime, Ticker
+from app.watch import LoopWatch
+async def main():
+    clock = OwnTime()
+    watch = LoopWatch(clock, 0.5)
+    watch.arm()
+    beat = asyncio.create_task(watch.beat())
+    Ticker(clock, watch.look).start()
+    await asyncio.sleep(1.5)
+    threading.Thread(target=lambda: sum(range(10**15)), daemon=True).start()
+    await asyncio.sleep(600)
+asyncio.run(main())
+"""
+
+
+def test_call_that_keeps_the_interpreter_to_itself_ends_the_process_with_every_traceback() -> None:
+    ran = subprocess.run([sys.executable, "-c", KEPT], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == signal.SIGPROF
+    assert "Thread 0x" in ran.stderr
+
+
+@contextmanager
+def busy_neighbors(count: int, core: int) -> Iterator[None]:
+    """Other programs that want a processor."""
+    script = f"import os\nos.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
+    hogs = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for hog in hogs:
+            hog.kill()
+            hog.wait()
+
+
+def test_process_that_was_paused_or_starved_goes_on(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with hanging(service, tmp_path, monkeypatch, "burn") as (running, client, trigger):
+        running.send_signal(signal.SIGSTOP)
+        time.sleep(10)
+        running.send_signal(signal.SIGCONT)
+        wait_until_ready(client)
+        trigger.touch()
+        core = min(os.sched_getaffinity(0))
+        for task in Path(f"/proc/{running.pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), {core})
+        with busy_neighbors(5, core):
+            reply = client.post("/classify", files={"file": PHANTOM})
+        assert reply.status_code in (HTTPStatus.OK, HTTPStatus.GATEWAY_TIMEOUT)
+        trigger.unlink()
+        wait_until_ready(client)
+        assert running.poll() is None
