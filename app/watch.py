@@ -13,7 +13,7 @@ import signal
 from collections.abc import Callable
 from functools import partial
 
-from app.clock import OwnTime
+from app.clock import LATEST_SECONDS, OwnTime
 from app.generation import CANARY, CANARY_NEIGHBORS, canary_answer
 from app.service import Service
 
@@ -76,7 +76,7 @@ class LoopWatch:
         """Called at every tick of the clock, in its thread."""
         cores = min(len(os.sched_getaffinity(0)), MAX_CORES)
         signal.setitimer(signal.ITIMER_PROF, self._seconds * cores)
-        if self._clock() - self._beat > self._seconds:
+        if self._clock() - self._beat > self._seconds + LATEST_SECONDS:  # one tick may bring so much at once
             faulthandler.dump_traceback(all_threads=True)
             end_process()
 

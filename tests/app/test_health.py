@@ -250,11 +250,11 @@ from app.clock import OwnTime, Ticker
 from app.watch import LoopWatch
 async def main():
     clock = OwnTime()
-    watch = LoopWatch(clock, 0.5)
+    watch = LoopWatch(clock, 1.0)
     watch.arm()
     beat = asyncio.create_task(watch.beat())
     Ticker(clock, watch.look).start()
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(1.0)
     threading.Thread(target=lambda: sum(range(10**15)), daemon=True).start()
     await asyncio.sleep(600)
 asyncio.run(main())
