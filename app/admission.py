@@ -4,11 +4,12 @@ A request is refused at the door, before its body is read, when the radiographs 
 than it may wait: an answer that comes too late would only take the machine's time from those that do not.
 """
 
+import asyncio
+import heapq
 import math
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from app.errors import OverloadedError
@@ -18,6 +19,10 @@ MEMORY = 0.95
 """What an older batch counts against the next newer one."""
 SHORTEST_PAUSE_SECONDS = 1
 LONGEST_PAUSE_SECONDS = 10
+SENDERS_SHARE = 0.5
+"""Of the bytes inside that may be bodies of studies on their way; the rest is for callers who wait for an answer."""
+SENDERS_PATIENCE_SECONDS = 10.0
+"""For which the sender of a study waits for a place before it is told to come back."""
 WELCOME_BATCHES = 2
 """A wait of that many full batches is never too long, however slow the machine: it takes one to keep it busy."""
 
@@ -67,7 +72,12 @@ class Pace:
 
 @dataclass
 class Place:
-    """What one admitted request holds: its radiographs, 1 until they have been counted, and its bytes."""
+    """What one admitted request holds.
+
+    Attributes:
+        radiographs: that it has yet to hand to the engine; 1 until they have been counted.
+        size: bytes of its body.
+    """
 
     radiographs: int
     size: int
@@ -75,17 +85,27 @@ class Place:
 
 @dataclass
 class Admission:
-    """The door; touched on the event loop only, but for the pace, which the engine's thread keeps."""
+    """The door; touched on the event loop only, but for the pace, which the engine's thread keeps.
+
+    Attributes:
+        queued: how many radiographs are with the engine, whoever queued them: requests, jobs or the canary.
+        expected: when those who were sent away may come back (monotonic); a heap.
+    """
 
     settings: Settings
     pace: Pace = field(default_factory=Pace)
+    queued: Callable[[], int] = lambda: 0
     inside: list[Place] = field(default_factory=list)
-    expected: deque[float] = field(default_factory=deque)
-    """When those who were sent away may come back (monotonic)."""
+    expected: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        share = int(SENDERS_SHARE * self.settings.max_inflight_bytes)
+        self._senders = asyncio.Semaphore(max(1, share // self.settings.max_upload_bytes))
 
     @property
     def radiographs(self) -> int:
-        return sum(place.radiographs for place in self.inside)
+        """That the engine has yet to answer."""
+        return sum(place.radiographs for place in self.inside) + self.queued()
 
     @property
     def size(self) -> int:
@@ -104,10 +124,11 @@ class Admission:
         largest = self.settings.max_batch
         welcome = max(self.settings.max_wait_seconds, WELCOME_BATCHES * self.pace.batch_seconds(largest))
         patience = min(deadline, welcome)
-        wait = self.pace.wait_seconds(self.radiographs + 1, largest)
-        if self.inside and wait > patience:
+        waiting = self.radiographs
+        wait = self.pace.wait_seconds(waiting + 1, largest)
+        if waiting and wait > patience:
             raise OverloadedError(
-                f"{self.radiographs} radiographs wait, {wait:.1f} s of work; send the request again after the pause.",
+                f"{waiting} radiographs wait, {wait:.1f} s of work; send the request again after the pause.",
                 self._pause(patience),
                 "wait",
             )
@@ -124,23 +145,52 @@ class Admission:
             OverloadedError: no place or no memory is free, or the wait would be too long; says when to come back.
         """
         self.require_time(deadline)
-        self._require_room(size)
-        place = Place(1, size)
+        with self._placed(Place(1, size)) as place:
+            yield place
+
+    @asynccontextmanager
+    async def admit_sender(self) -> AsyncIterator[None]:
+        """Hold a place for the sender of a study, who waits for no answer of the network; wait for one if need be.
+
+        The study's radiographs count once its job hands them to the engine.
+
+        Raises:
+            OverloadedError: no place became free, or no memory is.
+        """
+        try:
+            await asyncio.wait_for(self._senders.acquire(), SENDERS_PATIENCE_SECONDS)
+        except TimeoutError as error:
+            raise OverloadedError(
+                "As many studies are being received as there is room for; send this one again after the pause.",
+                LONGEST_PAUSE_SECONDS,
+                "senders",
+            ) from error
+        try:
+            # One instance at a time is in memory, whatever the body's length.
+            with self._placed(Place(0, self.settings.max_upload_bytes)):
+                yield
+        finally:
+            self._senders.release()
+
+    @contextmanager
+    def _placed(self, place: Place) -> Iterator[Place]:
+        self._require_room(place.size)
         self.inside.append(place)
         try:
             yield place
         finally:
-            self.inside.remove(place)
+            # By identity: two requests may hold equal places.
+            self.inside = [each for each in self.inside if each is not place]
 
     def _pause(self, patience: float) -> int:
         """Whole seconds until there is room, behind all others who were sent away, lest they return as one."""
         now = time.monotonic()
         while self.expected and self.expected[0] <= now:
-            self.expected.popleft()
+            heapq.heappop(self.expected)
         crowd = self.radiographs + len(self.expected) + 1
         seconds = math.ceil(self.pace.wait_seconds(crowd, self.settings.max_batch) - patience)
         seconds = min(max(seconds, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
-        self.expected.append(now + seconds)
+        heapq.heappush(self.expected, now + seconds)
         return seconds
 
     def _require_room(self, size: int) -> None:

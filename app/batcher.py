@@ -69,14 +69,24 @@ class Batch:
 class Batcher:
     """Runs engines in one thread; `submit` may be called from any."""
 
-    def __init__(self, max_batch: int, on_batch: Callable[[int, float], None]) -> None:
-        """`on_batch` is told, in the engine's thread, the size of each batch and the seconds it took."""
-        self._max_batch, self._on_batch = max_batch, on_batch
+    def __init__(
+        self,
+        max_batch: int,
+        on_batch: Callable[[int, float], None],
+        own_time: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make a batcher that does not run yet.
+
+        Args:
+            on_batch: told, in the engine's thread, the size of each batch and the seconds it took.
+            own_time: seconds in which this process could run (`app.clock`).
+        """
+        self._max_batch, self._on_batch, self._own_time = max_batch, on_batch, own_time
         self._batches: deque[Batch] = deque()
         self._running: Batch | None = None
         self._work = threading.Condition()
         self._stopping = False
-        self._beat = time.monotonic()
+        self._beat, self._own_beat = time.monotonic(), own_time()
         self._failures = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -96,18 +106,30 @@ class Batcher:
         with self._work:
             return time.monotonic() - self._batches[0].jobs[0].queued if self._batches else 0.0
 
-    def fault(self, patience: float) -> str | None:
-        """What is wrong with the engine, if anything.
+    @property
+    def queued(self) -> int:
+        """Radiographs that wait for the engine or are with it, whoever queued them."""
+        with self._work:
+            batches = [self._running, *self._batches] if self._running else [*self._batches]
+            return sum(not job.result.done() for batch in batches for job in batch.jobs)
 
-        Args:
-            patience: seconds without a sign of life after which it counts as hung.
-        """
+    @property
+    def silent_seconds(self) -> float:
+        """Time since the engine's last sign of life, whatever kept it from the next."""
+        return time.monotonic() - self._beat
+
+    @property
+    def idle_seconds(self) -> float:
+        """The same in time that this process could use: what counts against the engine."""
+        return self._own_time() - self._own_beat
+
+    def fault(self) -> str | None:
+        """What will not pass, if anything."""
         if not self._thread.is_alive():
             return "The engine's thread does not run."
         if self._failures >= BROKEN_AFTER:
             return f"The last {self._failures} forward passes failed."
-        silent = time.monotonic() - self._beat
-        return f"The engine has given no sign of life for {silent:.1f} s." if silent > patience else None
+        return None
 
     def submit(self, predictor: Predictor, prepared: Prepared) -> "Future[Pass]":
         """Queue one radiograph.
@@ -147,7 +169,7 @@ class Batcher:
         """The batch at the head of the queue as soon as there is one; None when there will be none."""
         with self._work:
             while True:
-                self._beat = time.monotonic()
+                self._beat, self._own_beat = time.monotonic(), self._own_time()
                 if self._batches:
                     self._running = self._batches.popleft()
                     return self._running

@@ -11,6 +11,7 @@ import httpx
 import tyro
 import uvicorn
 
+from app.connections import server_config
 from app.main import create_app
 from app.service import load_service
 from app.settings import read_settings
@@ -47,7 +48,7 @@ def main() -> None:
         app = create_app(load_service(read_settings(port=options.port, scope="flag")))
     except XrayError as error:
         sys.exit(f"osteon refuses to start: {error}")
-    server = uvicorn.Server(uvicorn.Config(app, port=options.port, log_level="warning"))
+    server = uvicorn.Server(server_config(app, port=options.port, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

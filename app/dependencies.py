@@ -74,8 +74,19 @@ async def answering(
     ] = None,
 ) -> Callable[..., AbstractAsyncContextManager[AnsweredStudy]]:
     """A function that reads the body and predicts; a route calls it once its options are known to be good."""
+    if len(request.headers.getlist("x-deadline-ms")) > 1:
+        raise OutOfRangeError("The header X-Deadline-Ms comes more than once; send it once.")
     seconds = min((x_deadline_ms or math.inf) / 1000, service.settings.deadline_seconds)
     return partial(_answer, request, service, seconds)
+
+
+async def turned_away(service: ServiceDep) -> None:
+    """Turn callers away where too much is inside, before their options are read: under load most requests end here.
+
+    Raises:
+        OverloadedError: says when to come back.
+    """
+    service.admission.require_time(service.settings.deadline_seconds)
 
 
 @asynccontextmanager
@@ -97,7 +108,7 @@ async def _answer(
             place.radiographs = len(uploads)
             body_is_read()
             generation = service.generation
-            predictions = await service.predict(generation, uploads, stages)
+            predictions = await service.predict(generation, uploads, stages, place)
             scopes = await service.scopes(generation, predictions)
             study = generation.predictor.judge(predictions, threshold)
             yield AnsweredStudy(uploads, study, scopes, generation, stages)

@@ -44,6 +44,8 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS = 10
 """After which to ask again where the database of jobs does not answer."""
 PROBLEM_TYPE = "application/problem+json"
+SAFE_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+"""Of every reply: what is said of a patient stays in no cache, and no browser guesses what it is."""
 WHAT_IS_SERVED = "a radiograph is POSTed to /classify, /cam, /retrieve or /analyze, and /docs shows the rest."
 
 
@@ -164,8 +166,12 @@ def status_of(error: Exception) -> HTTPStatus:
 def problem(request: Request, status: HTTPStatus, kind: str, detail: str) -> JSONResponse:
     """One problem document; the metrics learn of its kind from the request's state."""
     request.state.reason = kind
-    content = {"type": f"urn:osteon:error:{kind}", "title": status.phrase, "status": status.value, "detail": detail}
-    return JSONResponse(content, status, media_type=PROBLEM_TYPE)
+    return JSONResponse(problem_content(status, kind, detail), status, media_type=PROBLEM_TYPE)
+
+
+def problem_content(status: HTTPStatus, kind: str, detail: str) -> dict[str, str | int]:
+    """The members of a problem document (RFC 9457)."""
+    return {"type": f"urn:osteon:error:{kind}", "title": status.phrase, "status": status.value, "detail": detail}
 
 
 async def _own_error(request: Request, error: Exception) -> JSONResponse:
@@ -218,9 +224,11 @@ async def _hung_up(request: Request, error: Exception) -> JSONResponse:
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     # The server logs the traceback; the caller learns only that it is our fault.
-    return problem(
+    reply = problem(
         request,
         HTTPStatus.INTERNAL_SERVER_ERROR,
         EngineError.__name__,
         "This is our fault; the request may be sent again.",
     )
+    reply.headers.update(SAFE_HEADERS)  # this reply is made outside of what gives them to all others
+    return reply

@@ -4,12 +4,13 @@ import asyncio
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict
 
 from app.dependencies import CallerDep, HospitalDep, ServiceDep
 from app.errors import ConflictError, OutOfRangeError, UnknownPathError
 from app.hospital import Hospital
+from app.parameters import require_known_parameters
 from app.schemas import NOTICE, REFUSALS
 from pacs.job import Job, JobState
 from pacs.references import UID as VALID_UID
@@ -19,7 +20,7 @@ FHIR_JSON = "application/fhir+json"
 MAX_JOBS = 100
 """Of one list."""
 
-router = APIRouter(responses=REFUSALS)
+router = APIRouter(responses=REFUSALS, dependencies=[Depends(require_known_parameters)])
 
 
 class JobReply(BaseModel):

@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 
+from app.clock import Ticker
 from app.errors import ReloadRefusedError
 from app.service import Service
-from app.watch import end_with_the_loop, watch
+from app.watch import LoopWatch, watch
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +28,18 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         from app.work import work  # and with it the database's library, which most replicas never need
 
         tasks.append(asyncio.create_task(work(service, service.hospital)))
-    if threading.current_thread() is threading.main_thread():  # else this process is not ours to end or to signal
-        tasks.append(asyncio.create_task(end_with_the_loop()))
+    loop_watch = LoopWatch(service.clock, service.settings.engine_dead_seconds)
+    ours = threading.current_thread() is threading.main_thread()  # else this process is not ours to end or to signal
+    ticker = Ticker(service.clock, loop_watch.look if ours else lambda: None)
+    if ours:
+        loop_watch.arm()
+        tasks.append(asyncio.create_task(loop_watch.beat()))
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _start_reload, service, tasks)
+    ticker.start()
     yield
+    ticker.stop()
+    if ours:
+        loop_watch.disarm()
     for task in tasks:
         task.cancel()
     if service.hospital is not None:

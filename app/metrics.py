@@ -8,6 +8,7 @@ from http import HTTPStatus
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.errors import SAFE_HEADERS
 from app.generation import Generation
 from app.stages import Stages
 
@@ -16,6 +17,8 @@ STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
 """Seconds."""
 UNROUTED = "unrouted"
 """Stands for every path that we do not serve, so that a scanner cannot fill the registry."""
+
+RAW_SAFE_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SAFE_HEADERS.items()]
 
 UNEXPECTED = "unexpected"
 """Stands for every error of ours that has no kind."""
@@ -115,5 +118,5 @@ class MeasuredRequests:
             raise
 
     def _headers(self, stages: Stages, seconds: float) -> list[tuple[bytes, bytes]]:
-        headers = [(b"server-timing", stages.header(seconds).encode())]
+        headers = [(b"server-timing", stages.header(seconds).encode()), *RAW_SAFE_HEADERS]
         return [*headers, (b"connection", b"close")] if self.draining() else headers

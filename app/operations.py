@@ -5,18 +5,26 @@ from fastapi.responses import RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from app.dependencies import ServiceDep, administrator
+from app.parameters import require_known_parameters
 from app.schemas import REFUSALS, GalleryInfo, HealthReply, InfoReply, ReloadReply
 from xray.checkpoint import CODE_VERSION
 
-router = APIRouter(responses=REFUSALS)
+router = APIRouter(responses=REFUSALS, dependencies=[Depends(require_known_parameters)])
 
 
 @router.get("/", include_in_schema=False)
 async def documentation() -> RedirectResponse:
-    """Whoever opens the address in a browser is shown what is served."""
+    """A browser that opens the address is shown what is served."""
     return RedirectResponse("docs")
 
 
+@router.head("/", include_in_schema=False)
+async def present() -> Response:
+    """A monitor that asks for the head of the address learns that something answers."""
+    return Response()
+
+
+@router.get("/health", include_in_schema=False)
 @router.get("/health/live")
 async def live(service: ServiceDep) -> HealthReply:
     """Whether the engine gives signs of life; where it does not, only a new process will help."""

@@ -1,7 +1,6 @@
-"""A multipart/related body in, its parts out, each as soon as it is whole: one part is in memory at a time.
+"""Multipart bodies, forms and multipart/related: their parts, each as soon as it is whole.
 
-Senders differ in what they quote and in how they begin (RFC 2387, RFC 2046), so parsing is left to the parser that also
-reads the forms.
+One part is in memory at a time. Senders differ in what they quote and in how they begin (RFC 2387, RFC 2046, RFC 7578).
 """
 
 from collections import deque
@@ -14,16 +13,26 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.errors import MalformedRequestError, PayloadTooLargeError, UnsupportedContentTypeError
+from app.settings import MEBIBYTE
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 RELATED = "multipart/related"
-MEBIBYTE = 1 << 20
+OVERHEAD_BYTES = 64 * 1024
+"""Of a part: its headers and boundaries."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a body; the names of its headers are in lower case."""
+
+    headers: dict[str, str]
+    data: bytes
 
 
 async def related_parts(request: Request, part_type: str, max_part_mib: int) -> AsyncIterator[bytes]:
-    """The bodies of the parts.
+    """The bodies of the parts of a multipart/related request.
 
     Args:
         part_type: the media type that all parts have to be of, such as application/dicom.
@@ -33,27 +42,45 @@ async def related_parts(request: Request, part_type: str, max_part_mib: int) -> 
         MalformedRequestError: no multipart, or cut off.
         PayloadTooLargeError: a part has more bytes than the limit; the rest is not read.
     """
-    reader = _Reader(max_part_mib)
-    parser = MultipartParser(_boundary(request, part_type), reader.callbacks())
-    try:
-        async for chunk in request.stream():
-            parser.write(chunk)
-            while reader.whole:
-                yield reader.whole.popleft()
-        parser.finalize()
-    except FormParserError as error:
-        raise MalformedRequestError(f"The body is no {RELATED} with the boundary that its type names.") from error
-    if not reader.ended:
-        raise MalformedRequestError("The body ends before its last boundary; send all of it.")
-
-
-def _boundary(request: Request, part_type: str) -> bytes:
     media, options = parse_options_header(request.headers.get("content-type", ""))
     if media != RELATED.encode() or options.get(b"type", part_type.encode()).lower() != part_type.encode():
         raise UnsupportedContentTypeError(f'Send {RELATED}; type="{part_type}"; boundary=… with a file in each part.')
+    async for part in multipart_parts(request, max_part_mib):
+        yield part.data
+
+
+async def multipart_parts(request: Request, max_part_mib: int) -> AsyncIterator[Part]:
+    """The parts of any multipart request, up to its last boundary; what follows that is not read.
+
+    Raises:
+        MalformedRequestError: no multipart, or cut off.
+        PayloadTooLargeError: a part has more bytes than the limit; the rest is not read.
+    """
+    _, options = parse_options_header(request.headers.get("content-type", ""))
     if not options.get(b"boundary"):
-        raise MalformedRequestError(f"The Content-Type {RELATED} names no boundary.")
-    return options[b"boundary"]
+        raise MalformedRequestError("The Content-Type of this multipart body names no boundary.")
+    reader, unfinished = _Reader(max_part_mib), 0
+    try:
+        parser = MultipartParser(options[b"boundary"], reader.callbacks())
+        async for chunk in request.stream():
+            parser.write(chunk)
+            unfinished += len(chunk)
+            while reader.whole:
+                unfinished = 0
+                yield reader.whole.popleft()
+            if reader.ended:
+                return
+            if unfinished > max_part_mib * MEBIBYTE + OVERHEAD_BYTES + len(chunk):
+                raise too_large(max_part_mib)
+    except FormParserError as error:
+        raise MalformedRequestError(
+            "The body is no multipart with the boundary that its Content-Type names."
+        ) from error
+    raise MalformedRequestError("The body ends before its last boundary; send all of it.")
+
+
+def too_large(max_part_mib: int) -> PayloadTooLargeError:
+    return PayloadTooLargeError(f"A part is larger than {max_part_mib} MiB; send smaller files.")
 
 
 @dataclass
@@ -61,22 +88,40 @@ class _Reader:
     """What the parser has told so far."""
 
     max_part_mib: int
-    whole: deque[bytes] = field(default_factory=deque)
+    whole: deque[Part] = field(default_factory=deque)
     ended: bool = False
-    _part: bytearray = field(default_factory=bytearray)
+    _name: bytearray = field(default_factory=bytearray)
+    _value: bytearray = field(default_factory=bytearray)
+    _headers: dict[str, str] = field(default_factory=dict)
+    _data: bytearray = field(default_factory=bytearray)
 
     def callbacks(self) -> "MultipartCallbacks":
         return {
-            "on_part_begin": self._part.clear,
+            "on_part_begin": self._begin,
+            "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+            "on_header_end": self._end_header,
             "on_part_data": self._add,
-            "on_part_end": lambda: self.whole.append(bytes(self._part)),
+            "on_part_end": self._end_part,
             "on_end": self._end,
         }
 
+    def _begin(self) -> None:
+        self._headers, self._data = {}, bytearray()
+
+    def _end_header(self) -> None:
+        self._headers[self._name.decode("latin-1").lower()] = self._value.decode("latin-1")
+        self._name.clear()
+        self._value.clear()
+
     def _add(self, data: bytes, start: int, end: int) -> None:
-        if len(self._part) + end - start > self.max_part_mib * MEBIBYTE:
-            raise PayloadTooLargeError(f"A part is larger than {self.max_part_mib} MiB; send smaller files.")
-        self._part += data[start:end]
+        if len(self._data) + end - start > self.max_part_mib * MEBIBYTE:
+            raise too_large(self.max_part_mib)
+        self._data += data[start:end]
+
+    def _end_part(self) -> None:
+        self.whole.append(Part(self._headers, bytes(self._data)))
+        self._data = bytearray()
 
     def _end(self) -> None:
         self.ended = True

@@ -1,14 +1,14 @@
 """The endpoints that read radiographs; each turns one `StudyPrediction` into its reply."""
 
 import base64
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request, Response
-from fastapi.routing import APIRoute
+from fastapi import APIRouter, Depends, Query, Response
 
-from app.dependencies import AnswerDep, AnsweredStudy, ServiceDep, ThresholdDep, WantedDep, service
+from app.dependencies import AnswerDep, AnsweredStudy, ServiceDep, ThresholdDep, WantedDep, turned_away
+from app.parameters import require_known_parameters
 from app.schemas import (
     REFUSALS,
     AnalyzeReply,
@@ -47,21 +47,7 @@ AlphaQuery = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False, description
 StyleQuery = Annotated[Style, Query(description="`map` is gray, 255 at the peak; `boxes` frames where it is hottest.")]
 
 
-class StudyRoute(APIRoute):
-    """Where too much is inside, callers are turned away before their options are read: most requests may end here."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        answer = super().get_route_handler()
-
-        async def answer_or_turn_away(request: Request) -> Response:
-            running = await service(request)
-            running.admission.require_time(running.settings.deadline_seconds)
-            return await answer(request)
-
-        return answer_or_turn_away
-
-
-router = APIRouter(responses=REFUSALS, route_class=StudyRoute)
+router = APIRouter(responses=REFUSALS, dependencies=[Depends(turned_away), Depends(require_known_parameters)])
 
 
 @router.post("/classify", openapi_extra=UPLOAD)

@@ -1,61 +1,23 @@
-"""An application in, the process that serves it out: told to stop, it loses no caller whose connection it took."""
+"""The process that serves the application. Graceful shutdown: every accepted connection gets its response."""
 
 import asyncio
+import math
 import signal
 import socket
 import time
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.connections import REPLY_SECONDS, Connection, raise_file_limit, server_config
 from app.settings import Settings
 from app.vitals import Vitals
 
-HEAD_SECONDS = 10.0
-"""Within which a request's head must be complete; the deadline of the request counts from there."""
 LAST_HEADS_SECONDS = 0.5
-"""For the next requests of connections that were answered before; who has yet to ask his first has `HEAD_SECONDS`."""
+"""For the next requests of connections that were answered before; a first one has as long as it always has."""
 LOOK_SECONDS = 0.05
 """Between two looks at who has yet to ask."""
-
-
-class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 for those who send a request's head without dawdling; others would hold a connection for ever."""
-
-    _head_timer: asyncio.TimerHandle | None = None
-
-    @property
-    def expects_head(self) -> bool:
-        """Whether a request has to come: the first of the connection, or one that has begun."""
-        return self._head_timer is not None
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._expect_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._have_head()
-        super().connection_lost(exc)
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._expect_head()
-
-    def on_headers_complete(self) -> None:
-        self._have_head()
-        super().on_headers_complete()
-
-    def _expect_head(self) -> None:
-        self._have_head()
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
-
-    def _have_head(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
 
 
 class Server(uvicorn.Server):
@@ -63,18 +25,18 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, settings: Settings, vitals: Vitals) -> None:
         # Query strings can name patients, so no access log; /metrics counts the requests. The log is set up by now.
-        config = uvicorn.Config(
-            app, host=settings.host, port=settings.port, http=Protocol, access_log=False, log_config=None
-        )
-        super().__init__(config)
+        longest = math.ceil(settings.deadline_seconds + REPLY_SECONDS)
+        address = {"host": settings.host, "port": settings.port}
+        super().__init__(server_config(app, **address, timeout_graceful_shutdown=longest, log_config=None))
         self._vitals, self._drain_seconds = vitals, settings.drain_seconds
         self._listen_until = float("inf")
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until told to stop; exits with status 3 where the port cannot be opened."""
+        raise_file_limit()
         listening = self.config.bind_socket()
         listening.set_inheritable(False)
-        # Whoever connected just before the end waits in the kernel; this second handle keeps him reachable.
+        # A caller who connected just before the end waits in the kernel; this second handle keeps it reachable.
         self._waiting_room = listening.dup()
         super().run(sockets=[listening])
 
@@ -102,7 +64,7 @@ class Server(uvicorn.Server):
 
     def _anybody_is_about_to_ask(self) -> bool:
         connections = self.server_state.connections
-        return any(isinstance(each, Protocol) and each.expects_head for each in connections)
+        return any(isinstance(each, Connection) and each.expects_head for each in connections)
 
     async def _take_waiting(self) -> None:
         loop = asyncio.get_running_loop()
@@ -113,7 +75,7 @@ class Server(uvicorn.Server):
                     connection, _ = self._waiting_room.accept()
                 except BlockingIOError:
                     return
-                await loop.connect_accepted_socket(self._protocol, connection)
+                await loop.connect_accepted_socket(self._connection, connection)
 
-    def _protocol(self) -> asyncio.Protocol:
-        return Protocol(self.config, self.server_state, self.lifespan.state)
+    def _connection(self) -> asyncio.Protocol:
+        return Connection(self.config, self.server_state, self.lifespan.state)

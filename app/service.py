@@ -11,8 +11,9 @@ from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
-from app.admission import Admission
+from app.admission import Admission, Place
 from app.batcher import Batcher
+from app.clock import OwnTime
 from app.errors import ReloadRefusedError
 from app.generation import Generation, load_generation
 from app.hospital import Hospital, load_hospital
@@ -55,13 +56,19 @@ class Service:
     vitals: Vitals
     metrics: Metrics
     results: ResultProcesses
+    clock: OwnTime
     hospital: Hospital | None = None
     reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def predict(self, generation: Generation, uploads: Sequence[Upload], stages: Stages) -> list[Prediction]:
+    async def predict(
+        self, generation: Generation, uploads: Sequence[Upload], stages: Stages, place: Place
+    ) -> list[Prediction]:
         """One pass for the radiographs of one study.
 
         They are decoded one after the other: a request occupies one worker at a time, and none once it has failed.
+
+        Args:
+            place: the request's; its radiographs count there until the engine has them.
 
         Raises:
             InputError: one of the images cannot be read, or they have too many pixels together; none is answered.
@@ -75,6 +82,7 @@ class Service:
                 except InputError as error:
                     # By its place and not by its name, which may hold a patient's.
                     raise type(error)(f"Radiograph {number} of {len(uploads)}: {error}") from error
+        place.radiographs = 0
         answers = await asyncio.gather(*(self.passes.predict(reading) for reading in readings))
         for _, source in answers:
             self.metrics.answers.labels(source).inc()
@@ -165,15 +173,15 @@ def load_service(settings: Settings) -> Service:
 
 def assemble(settings: Settings, generation: Generation, hospital: Hospital | None = None) -> Service:
     """Give a generation its batcher, workers, door and metrics; nothing runs yet."""
-    admission = Admission(settings)
-    metrics = Metrics()
+    clock, metrics = OwnTime(), Metrics()
 
     def on_batch(size: int, seconds: float) -> None:
         admission.pace.observe(size, seconds)
         metrics.batch_size.observe(size)
         metrics.forward_seconds.observe(seconds)
 
-    batcher = Batcher(settings.max_batch, on_batch)
+    batcher = Batcher(settings.max_batch, on_batch, clock)
+    admission = Admission(settings, queued=lambda: batcher.queued)
     workers = ThreadPoolExecutor(settings.decode_threads, "decode")
     passes = Passes(settings, batcher, workers)
     vitals = Vitals(settings, batcher, admission)
@@ -184,6 +192,8 @@ def assemble(settings: Settings, generation: Generation, hospital: Hospital | No
     metrics.watch("osteon_canary_age_seconds", "Since the canary had its known answer.", lambda: vitals.canary_age)
     metrics.watch("osteon_kept_bytes", "Of answers that are kept.", lambda: passes.kept_bytes)
     results = ResultProcesses(settings.decode_seconds, settings.max_pixels)
-    service = Service(settings, generation, batcher, workers, passes, admission, vitals, metrics, results, hospital)
+    service = Service(
+        settings, generation, batcher, workers, passes, admission, vitals, metrics, results, clock, hospital
+    )
     service.take(generation)
     return service

@@ -1,13 +1,16 @@
 """What an operator can set; the only reader of environment variables (`OSTEON_*`)."""
 
+import logging
 import os
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from xray.errors import InputError
 from xray.radiograph import MAX_PIXELS
@@ -17,6 +20,24 @@ STARTER = Path(__file__).resolve().parent.parent / "artifacts" / "starter"
 MEBIBYTE = 1 << 20
 NEARLY_THE_SAME = 0.93
 """Share of the letters that two names of variables have in common, prefix counted, when one is a slip for the other."""
+SERVICE_VALUE = re.compile(r"(tcp|udp|sctp)://\S+:\d+")
+SERVICE_NAME = re.compile(r"OSTEON_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
+"""What Kubernetes puts into each container about a Service named osteon, or osteon-something."""
+
+logger = logging.getLogger(__name__)
+
+
+class Environment(EnvSettingsSource):
+    """The environment without the addresses of Kubernetes Services, whose names may be those of settings."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        value, key, is_complex = super().get_field_value(field, field_name)
+        if isinstance(value, str) and SERVICE_VALUE.fullmatch(value.strip()):
+            logger.warning(
+                "OSTEON_%s holds the address of a Kubernetes Service and counts as not set.", field_name.upper()
+            )
+            value = None
+        return value, key, is_complex
 
 
 class Settings(BaseSettings):
@@ -52,6 +73,12 @@ class Settings(BaseSettings):
     decode_seconds: float = Field(10.0, gt=0, description="Time that decoding one very large image may take.")
     result_cache_mib: int = Field(64, ge=0, description="Memory that keeps the latest answers, in MiB; 0 keeps none.")
     canary_seconds: float = Field(5.0, gt=0, description="Pause between two checks with a known radiograph.")
+    engine_dead_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="Time without progress of the engine or the event loop after which the process ends; only time in "
+        "which it could run counts.",
+    )
     drain_seconds: float = Field(1.0, ge=0, description="Time between SIGTERM and the end of listening.")
     jobs: str | None = Field(
         None,
@@ -86,6 +113,18 @@ class Settings(BaseSettings):
     dicomweb_user: str | None = Field(None, description="Name that callers of /dicom-web and /jobs have to give.")
     dicomweb_password: SecretStr | None = Field(None, description="Their password (HTTP Basic).")
     admin_token: SecretStr | None = Field(None, description="Bearer token of /admin; without it, only local callers.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given, then what the environment says; no other source."""
+        return init_settings, Environment(settings_cls)
 
     @property
     def max_upload_bytes(self) -> int:
@@ -122,6 +161,10 @@ def read_settings(**given: object) -> Settings:
 def _misspelt(environment: Mapping[str, str]) -> dict[str, str]:
     """Names surely meant for a setting's, each with that; all others are left to whoever else uses them."""
     settings = [f"OSTEON_{field.upper()}" for field in Settings.model_fields]
-    strangers = [name for name in environment if name.startswith("OSTEON_") and name not in settings]
+    strangers = [
+        name
+        for name in environment
+        if name.startswith("OSTEON_") and name not in settings and not SERVICE_NAME.fullmatch(name)
+    ]
     meant = {name: get_close_matches(name, settings, n=1, cutoff=NEARLY_THE_SAME) for name in strangers}
     return {name: close[0] for name, close in meant.items() if close}

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydicom import Dataset
 
+from app.bodies import bounded_body, paced_body
 from app.dependencies import CallerDep, HospitalDep, ServiceDep
 from app.errors import MalformedRequestError, OutOfRangeError
 from app.hospital import Hospital
@@ -87,13 +88,15 @@ async def store_in_study(
 
 
 async def _stored(request: Request, service: Service, hospital: Hospital, study_uid: str | None) -> Response:
-    receipt = Receipt()
-    async for data in related_parts(request, DICOM, service.settings.max_upload_mib):
-        if len(receipt.accepted) + len(receipt.failed) == MAX_INSTANCES:
-            raise OutOfRangeError(
-                f"More than {MAX_INSTANCES} instances were sent; send the others in a further request."
-            )
-        await _take(service, hospital, data, study_uid, receipt)
+    receipt, settings = Receipt(), service.settings
+    async with service.admission.admit_sender():
+        body = bounded_body(paced_body(request, settings.deadline_seconds), settings, total=False)
+        async for data in related_parts(body, DICOM, settings.max_upload_mib):
+            if len(receipt.accepted) + len(receipt.failed) == MAX_INSTANCES:
+                raise OutOfRangeError(
+                    f"More than {MAX_INSTANCES} instances were sent; send the others in a further request."
+                )
+            await _take(service, hospital, data, study_uid, receipt)
     await hospital.leave_alone(receipt.left_alone)
     if not receipt.accepted and not receipt.failed:
         raise MalformedRequestError("The body has no parts; send each instance as one.")

@@ -1,26 +1,31 @@
-"""A request body in, named image bytes out, within the limits and before anything is decoded."""
+"""The radiographs of a request: named bytes from a form or the raw body, within the limits and not yet decoded."""
 
 import re
-import sys
 from dataclasses import dataclass
-from typing import Any
+from urllib.parse import unquote
 
 from fastapi import Request
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartParser
-from starlette.types import Message, Receive
+from python_multipart.multipart import parse_options_header
 
-from app.errors import MalformedRequestError, OutOfRangeError, PayloadTooLargeError, UnsupportedContentTypeError
+from app.bodies import bounded_body, is_encoded, require_within
+from app.errors import MalformedRequestError, OutOfRangeError, UnsupportedContentTypeError
+from app.parameters import require_known
+from app.parts import Part, multipart_parts
 from app.settings import Settings
 
 PART = "file"
+CHARSET_PART = "_charset_"
+"""How HTML forms name their encoding (RFC 7578, 4.6); nothing here depends on it."""
+FORM_TYPE = "multipart/form-data"
 RAW_TYPES = frozenset({"", "image/png", "image/jpeg", "image/jpg", "application/dicom", "application/octet-stream"})
 RAW_NAME = "radiograph"
-UNSAFE_NAME = re.compile(r"[/\\\x00-\x1f\x7f]|^\.\.?$")
+EXTENDED_NAME = re.compile(r";\s*filename\*\s*=\s*\"?([\w-]+)'[^']*'([^;\"\s]+)", re.IGNORECASE)
+"""A name with its encoding (RFC 8187), which some clients send beside or in place of the plain one."""
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 MAX_NAME = 255
 """Characters of a file name."""
 MAX_PARTS = 1000
-"""Files that are parsed at all; far above the limit on a study, so that a caller just beyond that learns of it."""
+"""Parts that are read at all; far above the limit on a study, so that a caller just beyond that learns of it."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +42,13 @@ async def read_uploads(request: Request, settings: Settings, max_files: int) -> 
     Raises:
         MalformedRequestError: no image, an empty one, an unsafe file name or broken multipart.
         PayloadTooLargeError: more bytes than the limit; the rest is not read.
-        UnsupportedContentTypeError: the declared type cannot hold a radiograph.
-        OutOfRangeError: more files than the limit.
+        UnsupportedContentTypeError: the declared type or encoding cannot be read.
+        OutOfRangeError: more files than the limit, or a form field that is not known.
     """
     content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    bounded = Request(request.scope, _bounded(request, settings))
-    if content_type == "multipart/form-data":
-        uploads = await _parts(bounded, max_files)
+    bounded = bounded_body(request, settings)
+    if content_type == FORM_TYPE:
+        uploads = await _form(bounded, settings, max_files)
     elif content_type in RAW_TYPES:
         uploads = [Upload(RAW_NAME, await bounded.body())]
     else:
@@ -67,51 +72,72 @@ def announced_size(request: Request, settings: Settings) -> int:
     """
     announced = request.headers.get("content-length", "")
     size = int(announced) if announced.isdecimal() else settings.max_upload_bytes
-    _require_within(size, settings)
-    return size
+    require_within(size, settings)
+    return settings.max_upload_bytes if is_encoded(request) else size
 
 
-def _require_within(size: int, settings: Settings) -> None:
-    if size > settings.max_upload_bytes:
-        raise PayloadTooLargeError(
-            f"The request is larger than {settings.max_upload_mib} MiB; send fewer or smaller files."
-        )
+async def _form(request: Request, settings: Settings, max_files: int) -> list[Upload]:
+    files: list[Part] = []
+    fields: list[str] = []
+    async for part in multipart_parts(request, settings.max_upload_mib):
+        field = _decoded(_disposition(part).get(b"name", b""))
+        if field == PART:
+            files.append(part)
+        elif field != CHARSET_PART:
+            fields.append(field)
+        if len(files) + len(fields) > MAX_PARTS:
+            raise MalformedRequestError(f"The form has more than {MAX_PARTS} parts; send the radiographs of one study.")
+    if not files:
+        raise MalformedRequestError(f"The form has no part named '{PART}'; send each radiograph as one.")
+    for field in fields:
+        require_known(field, (PART,), "form field; options go into the query string, and each radiograph is a part")
+    if len(files) > max_files:
+        raise OutOfRangeError(f"{len(files)} files were sent; this endpoint takes at most {max_files}.")
+    return [_upload(part) for part in files]
 
 
-def _bounded(request: Request, settings: Settings) -> Receive:
-    """The request's messages, cut off with an error once their bytes pass the limit."""
-    received = 0
-
-    async def receive() -> Message:
-        nonlocal received
-        message = await request.receive()
-        received += len(message.get("body", b""))
-        _require_within(received, settings)
-        return message
-
-    return receive
-
-
-# A larger part would lie in a file, open to whoever reads the disk; the limit of the request bounds the memory.
-MultiPartParser.spool_max_size = sys.maxsize
-
-
-async def _parts(request: Request, max_files: int) -> list[Upload]:
-    async with request.form(max_files=MAX_PARTS, max_fields=1) as form:
-        parts: list[Any] = form.getlist(PART)
-        if not parts:
-            raise MalformedRequestError(f"The form has no part named '{PART}'; send each radiograph as one.")
-        if len(parts) > max_files:
-            raise OutOfRangeError(f"{len(parts)} files were sent; this endpoint takes at most {max_files}.")
-        return [await _upload(part) for part in parts]
-
-
-async def _upload(part: Any) -> Upload:
-    if not isinstance(part, UploadFile):
+def _upload(part: Part) -> Upload:
+    name = _file_name(part)
+    if name is None and _is_text(part.data):
         raise MalformedRequestError(f"The part '{PART}' is a text field; send it as a file, with a file name.")
-    name = part.filename or RAW_NAME
-    if len(name) > MAX_NAME or UNSAFE_NAME.search(name):
+    name = name or RAW_NAME
+    if name == ".." or len(name) > MAX_NAME or CONTROL.search(name):
         raise MalformedRequestError(
-            "A file name may not hold a folder, control characters or more than 255 characters."
+            f"A file name may not lead upwards ('..') or hold control characters or more than {MAX_NAME} characters."
         )
-    return Upload(name, await part.read())
+    return Upload(name, part.data)
+
+
+def _file_name(part: Part) -> str | None:
+    """The name of the file without its folder; None where the part has none."""
+    if extended := EXTENDED_NAME.search(part.headers.get("content-disposition", "")):
+        charset, quoted = extended.groups()
+        written = unquote(quoted, "utf-8" if charset.lower() == "utf-8" else "latin-1", errors="replace")
+    else:
+        plain = _disposition(part).get(b"filename")
+        if plain is None:
+            return None
+        written = _decoded(plain)
+    # Browsers send the files of a folder with their paths, and programs on Windows do too.
+    folders = re.split(r"[/\\]", written)
+    return ".." if ".." in folders else folders[-1]
+
+
+def _disposition(part: Part) -> dict[bytes, bytes]:
+    _, options = parse_options_header(part.headers.get("content-disposition", ""))
+    return options
+
+
+def _decoded(written: bytes) -> str:
+    try:
+        return written.decode()
+    except UnicodeDecodeError:
+        return written.decode("latin-1")
+
+
+def _is_text(data: bytes) -> bool:
+    """No image is text: PNG and JPEG begin with bytes that no UTF-8 has, and DICOM with zeros."""
+    try:
+        return bool(data) and b"\0" not in data and bool(data.decode())
+    except UnicodeDecodeError:
+        return False

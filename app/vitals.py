@@ -9,9 +9,11 @@ from app.batcher import Batcher
 from app.errors import NotReadyError
 from app.settings import Settings
 
-HUNG_SECONDS = 2.0
-HUNG_BATCHES = 8
-"""A batch is never that many times slower than the latest were."""
+SILENT_SECONDS = 2.5
+"""Without a sign of life of the engine, after which a replica is not ready; a paused or starved one is not either."""
+SILENT_BATCHES = 3
+DEAD_BATCHES = 8
+"""A batch takes longer than these limits on a machine whose latest ones took so many times less."""
 
 
 @dataclass
@@ -41,18 +43,31 @@ class Vitals:
         if failure is None:
             self.canary_time = time.monotonic()
 
-    def engine_fault(self) -> str | None:
-        """What is wrong with the engine, if anything."""
-        batch_seconds = self.admission.pace.batch_seconds(self.settings.max_batch)
-        return self.batcher.fault(max(HUNG_SECONDS, HUNG_BATCHES * batch_seconds))
+    def lost(self) -> str | None:
+        """Why only a new process will help, if that is so."""
+        if fault := self.batcher.fault():
+            return fault
+        idle, limit = self.batcher.idle_seconds, self.settings.engine_dead_seconds
+        if idle > max(limit, DEAD_BATCHES * self._batch_seconds):
+            return f"The engine has given no sign of life in {idle:.0f} s that the process could run."
+        return None
 
     def require_live(self) -> None:
         """Raises: NotReadyError: the engine is dead or hangs, and only a new process will help."""
-        _require_none(self.engine_fault)
+        _require_none(self.lost)
 
     def require_ready(self) -> None:
         """Raises: NotReadyError: a radiograph that comes now is better sent elsewhere."""
-        _require_none(self.engine_fault, self._told_to_stop, self._late, lambda: self.canary_failure)
+        _require_none(self.lost, self._silent, self._told_to_stop, self._late, lambda: self.canary_failure)
+
+    @property
+    def _batch_seconds(self) -> float:
+        return self.admission.pace.batch_seconds(self.settings.max_batch)
+
+    def _silent(self) -> str | None:
+        silent = self.batcher.silent_seconds
+        patience = max(SILENT_SECONDS, SILENT_BATCHES * self._batch_seconds)
+        return f"The engine has given no sign of life for {silent:.1f} s." if silent > patience else None
 
     def _told_to_stop(self) -> str | None:
         return "This replica was told to stop." if self.draining else None

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import uvicorn
 
+from app.connections import server_config
 from app.main import create_app
 from app.service import Service, assemble, load_service
 from app.settings import Settings
@@ -25,7 +26,7 @@ from xray.predictor import Predictor
 @contextmanager
 def serving(service: Service, give_up: Callable[[], None] = lambda: None, port: int = 0) -> Iterator[httpx.Client]:
     """Run a service on a free port for the length of the block; `give_up` stands for the end of the process."""
-    server = uvicorn.Server(uvicorn.Config(create_app(service, give_up), port=port, log_level="warning"))
+    server = uvicorn.Server(server_config(create_app(service, give_up), port=port, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -1,7 +1,10 @@
 """Whoever would wait too long is told so at the door, and told when to come back."""
 
+import asyncio
+
 import pytest
 
+from app import admission
 from app.admission import Admission, Pace
 from app.errors import OverloadedError
 from app.settings import MEBIBYTE, Settings
@@ -101,3 +104,60 @@ def test_bytes_and_requests_inside_are_bounded_and_given_back() -> None:
             with small.admit(1, deadline=1), pytest.raises(OverloadedError, match="2 requests"), small.admit(1, 1):
                 pass
     assert (small.radiographs, small.size) == (0, 0)
+
+
+def test_radiographs_of_jobs_are_part_of_the_predicted_wait() -> None:
+    queued = 64
+    crowded = Admission(Settings(max_batch=16), measured(1, 8, 16), queued=lambda: queued)
+    with pytest.raises(OverloadedError, match="64 radiographs wait"):
+        crowded.require_time(30)
+    queued = 1
+    crowded.require_time(30)
+
+
+def test_pauses_that_were_told_in_any_order_are_forgotten_when_they_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(admission.time, "monotonic", lambda: now)
+    crowded = door(measured(1, 8, 16), max_wait_seconds=0.5)
+    with crowded.admit(1, deadline=30) as place:
+        for radiographs in (600, 64, 64, 64):  # the longest pause first
+            place.radiographs = radiographs
+            with pytest.raises(OverloadedError):
+                crowded.require_time(30)
+        longest = max(crowded.expected)
+        now = longest - 0.5
+        place.radiographs = 64
+        with pytest.raises(OverloadedError):
+            crowded.require_time(30)
+        assert sorted(crowded.expected)[0] >= longest
+        assert len(crowded.expected) == 2
+
+
+def test_place_that_is_given_back_is_its_own_and_not_an_equal_one() -> None:
+    both = door(Pace())
+    with both.admit(5, deadline=1) as first:
+        with both.admit(5, deadline=1):
+            pass
+        first.radiographs = 7
+        assert both.radiographs == 7
+
+
+def test_senders_of_studies_wait_for_a_place_and_are_told_when_none_becomes_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(admission, "SENDERS_PATIENCE_SECONDS", 0.1)
+
+    async def send() -> None:
+        small = door(Pace(), max_inflight_mib=40, max_upload_mib=10)
+        async with small.admit_sender(), small.admit_sender():
+            assert (small.size, small.radiographs) == (20 * MEBIBYTE, 0)
+            with small.admit(10 * MEBIBYTE, deadline=1):  # the other half is for callers
+                pass
+            with pytest.raises(OverloadedError) as refusal:
+                await small.admit_sender().__aenter__()
+            assert refusal.value.limit == "senders"
+        async with small.admit_sender():
+            assert small.size == 10 * MEBIBYTE
+        assert small.size == 0
+
+    asyncio.run(send())

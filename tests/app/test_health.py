@@ -1,17 +1,28 @@
 """Health cannot lie: whatever keeps a replica from answering rightly turns it unready, and a lost engine ends it."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from http import HTTPStatus
+from pathlib import Path
 
 import httpx
 import numpy as np
+import pytest
 
+from app import watch
 from app.service import Service, assemble
 from tests.app.conftest import held, metric, png, serving
 from tests.app.test_life import free_port, process
+from tests.conftest import ROOT
 from tests.phantoms import draw_phantom
+from xray.gallery import Gallery
 from xray.model import ModelOutput
 from xray.predictor import Predictor
 
@@ -28,6 +39,13 @@ def wait_until_unready(client: httpx.Client, seconds: float) -> str:
     return str(reply.json()["detail"])
 
 
+def wait_until_ready(client: httpx.Client) -> None:
+    until = time.monotonic() + 30
+    while client.get("/health/ready").status_code != HTTPStatus.OK:
+        assert time.monotonic() < until, "still not ready"
+        time.sleep(0.05)
+
+
 class LyingEngine:
     """A fake that is off by a logit once it is told to."""
 
@@ -41,20 +59,70 @@ class LyingEngine:
         return replace(output, logits_B=output.logits_B + 1.0) if self.lies else output
 
 
-def test_hung_engine_is_not_live_its_callers_are_told_and_the_process_is_given_up(service: Service) -> None:
+def test_hung_engine_is_unready_first_and_in_the_end_not_live_its_callers_told_and_the_process_given_up(
+    service: Service,
+) -> None:
     given_up = threading.Event()
-    engine, held_service = held(service)
+    engine, held_service = held(service, engine_dead_seconds=5)
     with serving(held_service, given_up.set) as client:
         replies: list[httpx.Response] = []
         caller = threading.Thread(target=lambda: replies.append(client.post("/classify", files={"file": PHANTOM})))
         caller.start()
         engine.entered.wait(30)
-        assert "no sign of life" in wait_until_unready(client, 3)
-        assert client.get("/health/live").status_code == HTTPStatus.SERVICE_UNAVAILABLE
-        assert given_up.wait(5)
+        assert "no sign of life" in wait_until_unready(client, 30)
+        assert client.get("/health/live").status_code == HTTPStatus.OK
+        assert not given_up.is_set()
+        while client.get("/health/live").status_code == HTTPStatus.OK:
+            time.sleep(0.05)
+        assert given_up.wait(30)
         caller.join()
         assert replies[0].status_code == HTTPStatus.SERVICE_UNAVAILABLE
         engine.gate.set()
+
+
+def test_slow_pass_makes_the_replica_unready_and_its_end_makes_it_ready_again(service: Service) -> None:
+    engine, held_service = held(service)
+    with serving(held_service, lambda: pytest.fail("a slow engine is not a lost one")) as client:
+        caller = threading.Thread(target=lambda: client.post("/classify", files={"file": PHANTOM}))
+        caller.start()
+        engine.entered.wait(30)
+        wait_until_unready(client, 30)
+        engine.gate.set()
+        caller.join()
+        wait_until_ready(client)
+
+
+class HeldSearch:
+    """A fake gallery whose search waits for its gate."""
+
+    def __init__(self, real: Gallery) -> None:
+        self.real, self.gate = real, threading.Event()
+        self.manifest, self.entries = real.manifest, real.entries
+        self.memory_bytes, self.gpu_memory_bytes = real.memory_bytes, real.gpu_memory_bytes
+
+    def search(self, *arguments: object) -> object:
+        self.gate.wait(30)
+        return self.real.search(*arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_canary_that_is_late_makes_unready_and_only_one_that_never_comes_ends_the_process(
+    service: Service, monkeypatch: pytest.MonkeyPatch, comes: bool
+) -> None:
+    monkeypatch.setattr(watch, "CANARY_SECONDS", 0.5)
+    given_up = threading.Event()
+    gallery = HeldSearch(service.generation.gallery)
+    settings = service.settings.model_copy(update={"canary_seconds": 0.2, "engine_dead_seconds": 60 if comes else 3})
+    generation = replace(service.generation, gallery=gallery)  # type: ignore[arg-type]
+    with serving(assemble(settings, generation), given_up.set) as client:
+        assert "no answer" in wait_until_unready(client, 30)
+        if comes:
+            gallery.gate.set()
+            wait_until_ready(client)
+            assert not given_up.is_set()
+        else:
+            assert given_up.wait(30)
+        gallery.gate.set()
 
 
 def test_engine_that_only_fails_is_given_up(service: Service) -> None:
@@ -65,8 +133,8 @@ def test_engine_that_only_fails_is_given_up(service: Service) -> None:
     with serving(held_service, given_up.set) as client:
         for _ in range(3):
             assert client.post("/classify", files={"file": PHANTOM}).status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
-        assert "forward passes failed" in wait_until_unready(client, 3)
-        assert given_up.wait(5)
+        assert "forward passes failed" in wait_until_unready(client, 30)
+        assert given_up.wait(30)
 
 
 def test_engine_that_says_something_else_of_the_canary_is_unready_and_then_given_up(service: Service) -> None:
@@ -75,12 +143,13 @@ def test_engine_that_says_something_else_of_the_canary_is_unready_and_then_given
     predictor = Predictor(service.generation.predictor.manifest, engine)
     settings = service.settings.model_copy(update={"canary_seconds": 0.2})
     with serving(assemble(settings, replace(service.generation, predictor=predictor)), given_up.set) as client:
-        time.sleep(0.5)
+        age = metric(client, "osteon_canary_age_seconds")
+        while metric(client, "osteon_canary_age_seconds") >= age:  # until the next has its answer
+            age = metric(client, "osteon_canary_age_seconds")
         assert client.get("/health/ready").status_code == HTTPStatus.OK
-        assert metric(client, "osteon_canary_age_seconds") < 0.5
         engine.lies = True
-        assert "not the known one" in wait_until_unready(client, 3)
-        assert given_up.wait(5)
+        assert "not the known one" in wait_until_unready(client, 30)
+        assert given_up.wait(30)
 
 
 def test_canary_that_comes_back_makes_the_replica_ready_again(service: Service) -> None:
@@ -89,10 +158,9 @@ def test_canary_that_comes_back_makes_the_replica_ready_again(service: Service) 
     settings = service.settings.model_copy(update={"canary_seconds": 0.5})
     with serving(assemble(settings, replace(service.generation, predictor=predictor))) as client:
         engine.lies = True
-        wait_until_unready(client, 3)
+        wait_until_unready(client, 30)
         engine.lies = False
-        time.sleep(0.8)
-        assert client.get("/health/ready").status_code == HTTPStatus.OK
+        wait_until_ready(client)
 
 
 def test_dead_engine_thread_is_given_up(service: Service) -> None:
@@ -101,36 +169,132 @@ def test_dead_engine_thread_is_given_up(service: Service) -> None:
     with serving(doomed, given_up.set) as client:
         assert client.get("/health/ready").status_code == HTTPStatus.OK
         doomed.batcher.stop(5)
-        assert "does not run" in wait_until_unready(client, 3)
+        assert "does not run" in wait_until_unready(client, 30)
         assert client.post("/classify", files={"file": PHANTOM}).status_code == HTTPStatus.SERVICE_UNAVAILABLE
-        assert given_up.wait(5)
+        assert given_up.wait(30)
 
 
 HANG = """
-import time
-from app import __main__
+import os, time
+from pathlib import Path
+from app import __main__, operations
 from xray.openvino_engine import OpenVinoEngine
-forward, started = OpenVinoEngine.forward, time.monotonic()
+trigger, forward = Path(os.environ["TRIGGER"]), OpenVinoEngine.forward
+def sleep():
+    time.sleep(600)
+def spin():
+    while True:
+        pass
+def burn():
+    until = time.thread_time() + 1
+    while time.thread_time() < until:
+        pass
+def told():
+    if trigger.exists():
+        {kind}()
 def hang(engine, pixels):
-    time.sleep(600 if len(pixels) == 1 and engine.answered > 4 else 0)
-    engine.answered += 1
+    {in_engine}
     return forward(engine, pixels)
-OpenVinoEngine.answered, OpenVinoEngine.forward = 0, hang
+def measure(registry):
+    {in_loop}
+    return b""
+OpenVinoEngine.forward, operations.generate_latest = hang, measure
 __main__.main()
 """
 
 
-def test_process_whose_engine_hangs_ends_with_a_status_that_a_supervisor_heeds(service: Service) -> None:
-    port = free_port()
-    with process(service.settings, port, "-c", HANG) as running:
-        address = f"http://127.0.0.1:{port}"
-        until = time.monotonic() + 60
-        while time.monotonic() < until and running.poll() is None:
-            try:
-                reply = httpx.post(f"{address}/classify", files={"file": PHANTOM}, timeout=10, trust_env=False)
-            except httpx.TransportError:
-                time.sleep(0.1)
-                continue
-            assert reply.status_code == HTTPStatus.SERVICE_UNAVAILABLE
-            break
-        assert running.wait(5) == 70
+@contextmanager
+def hanging(
+    service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, where: str = "engine"
+) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client, Path]]:
+    """A ready process of its own, whose engine or event loop does as told once a file exists."""
+    trigger, port = folder / "trigger", free_port()
+    monkeypatch.setenv("TRIGGER", str(trigger))
+    monkeypatch.setenv("OSTEON_ENGINE_DEAD_SECONDS", "3")
+    monkeypatch.setenv("OSTEON_RESULT_CACHE_MIB", "0")
+    places = {place: "told()" if where == place else "pass" for place in ("engine", "loop")}
+    script = HANG.format(kind=kind, in_engine=places["engine"], in_loop=places["loop"])
+    with (
+        process(service.settings, port, "-c", script) as running,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client,
+    ):
+        while running.poll() is None:
+            with suppress(httpx.TransportError):
+                if client.get("/health/ready").status_code == HTTPStatus.OK:
+                    break
+            time.sleep(0.1)
+        yield running, client, trigger
+
+
+@pytest.mark.parametrize(
+    ("kind", "where", "status"),
+    [
+        ("sleep", "engine", os.EX_SOFTWARE),
+        ("spin", "engine", os.EX_SOFTWARE),
+        ("sleep", "loop", os.EX_SOFTWARE),
+    ],
+)
+def test_process_that_hangs_ends_with_a_status_that_a_supervisor_heeds(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, where: str, status: int
+) -> None:
+    with hanging(service, tmp_path, monkeypatch, kind, where) as (running, client, trigger):
+        trigger.touch()
+        with suppress(httpx.TransportError):  # where it ends before it can say so
+            client.post("/classify", files={"file": PHANTOM}) if where == "engine" else client.get("/metrics")
+        assert running.wait(60) == status
+
+
+KEPT = """
+import asyncio, threading, time
+from app.clock import OwnTime, Ticker
+from app.watch import LoopWatch
+async def main():
+    clock = OwnTime()
+    watch = LoopWatch(clock, 1.0)
+    watch.arm()
+    beat = asyncio.create_task(watch.beat())
+    Ticker(clock, watch.look).start()
+    await asyncio.sleep(1.0)
+    threading.Thread(target=lambda: sum(range(10**15)), daemon=True).start()
+    await asyncio.sleep(600)
+asyncio.run(main())
+"""
+
+
+def test_call_that_keeps_the_interpreter_to_itself_ends_the_process_with_every_traceback() -> None:
+    ran = subprocess.run([sys.executable, "-c", KEPT], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == signal.SIGPROF
+    assert "Thread 0x" in ran.stderr
+
+
+@contextmanager
+def busy_neighbors(count: int, core: int) -> Iterator[None]:
+    """Other programs that want a processor."""
+    script = f"import os\nos.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
+    hogs = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for hog in hogs:
+            hog.kill()
+            hog.wait()
+
+
+def test_process_that_was_paused_or_starved_goes_on(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with hanging(service, tmp_path, monkeypatch, "burn") as (running, client, trigger):
+        running.send_signal(signal.SIGSTOP)
+        time.sleep(10)
+        running.send_signal(signal.SIGCONT)
+        wait_until_ready(client)
+        trigger.touch()
+        core = min(os.sched_getaffinity(0))
+        for task in Path(f"/proc/{running.pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), {core})
+        with busy_neighbors(5, core):
+            reply = client.post("/classify", files={"file": PHANTOM})
+        assert reply.status_code in (HTTPStatus.OK, HTTPStatus.GATEWAY_TIMEOUT)
+        trigger.unlink()
+        wait_until_ready(client)
+        assert running.poll() is None

@@ -85,6 +85,36 @@ def test_slip_in_a_settings_name_is_told_and_anothers_variable_is_not(monkeypatc
         read_settings()
 
 
+@pytest.mark.parametrize("name", ["OSTEON_PORT", "OSTEON_DICOM_PORT"])
+def test_address_of_a_kubernetes_service_counts_as_not_set_and_the_log_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    addresses = {
+        name: "tcp://10.96.0.12:8000",
+        "OSTEON_SERVICE_HOST": "10.96.0.12",
+        "OSTEON_SERVICE_PORT_HTTP": "8000",
+        "OSTEON_PORT_8000_TCP": "tcp://10.96.0.12:8000",
+        "OSTEON_PORT_8000_TCP_ADDR": "10.96.0.12",
+        "OSTEON_DICOM_SERVICE_PORT": "11112",
+    }
+    for variable, value in addresses.items():
+        monkeypatch.setenv(variable, value)
+    settings = read_settings()
+    assert (settings.port, settings.dicom_port) == (8000, 11112)
+    assert f"{name} holds the address of a Kubernetes Service" in caplog.text
+    assert "10.96" not in caplog.text
+
+
+def test_health_check_finds_its_port_where_a_kubernetes_service_has_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OSTEON_PORT", "tcp://10.96.0.12:8000")
+    command = [sys.executable, "-m", "app.health"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert "Traceback" not in ran.stderr
+    assert "Kubernetes Service" in ran.stderr
+
+
 def test_caller_that_never_sends_its_body_gets_a_504_and_frees_its_place(service: Service, radiograph: bytes) -> None:
     hurried = assemble(
         service.settings.model_copy(update={"deadline_seconds": 0.5, "max_pending": 1}), service.generation
@@ -152,7 +182,9 @@ def test_caller_that_connected_in_time_and_asks_late_is_answered(settings: Setti
 
 def test_connection_without_a_head_is_closed_and_others_are_answered(settings: Settings) -> None:
     port = free_port()
-    with process(settings, port, "-c", "import app.server, app.__main__ as m; app.server.HEAD_SECONDS = 1; m.main()"):
+    with process(
+        settings, port, "-c", "import app.connections, app.__main__ as m; app.connections.HEAD_SECONDS = 1; m.main()"
+    ):
         while health(port) != 0:
             time.sleep(0.1)
         with socket.create_connection(("127.0.0.1", port), timeout=20) as silent:

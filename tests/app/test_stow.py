@@ -1,7 +1,9 @@
 """What senders of studies may rely on: every form of the same body is read, and each instance is answered for."""
 
 import asyncio
+import gzip
 import math
+import socket
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -14,13 +16,13 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from app import work
+from app import admission, middleware, work
 from app.hospital import Hospital
 from app.service import Service, assemble
 from pacs.job_errors import JobsUnavailableError
 from pacs.jobs import Job, Jobs
 from pacs.sealing import Seal
-from tests.app.conftest import metric, serving
+from tests.app.conftest import metric, png, serving
 from tests.dicom_files import dicom
 from tests.phantoms import draw_phantom
 
@@ -274,3 +276,60 @@ def finished(client: httpx.Client, job: str, seconds: float = 60) -> dict[str, o
         assert time.monotonic() < deadline, told
         time.sleep(0.05)
     return dict(told)
+
+
+def opened(client: httpx.Client) -> socket.socket:
+    """A connection that has begun to send a study."""
+    connection = socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=60)
+    head = f"POST /dicom-web/studies HTTP/1.1\r\nHost: x\r\nContent-Type: {TYPE}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    part = b"--b-1\r\nContent-Type: application/dicom\r\n\r\n"
+    connection.sendall(head.encode() + b"%x\r\n%s\r\n" % (len(part), part))
+    return connection
+
+
+def test_sender_that_drips_gets_504_and_frees_its_place(service: Service, hospital: Hospital) -> None:
+    settings = service.settings.model_copy(update={"deadline_seconds": 1.0, "max_inflight_mib": 100})
+    with serving(assemble(settings, service.generation, hospital)) as client, opened(client) as dripping:
+        while metric(client, "osteon_pending_bytes") != settings.max_upload_bytes:
+            time.sleep(0.01)
+        dripping.sendall(b"1\r\nx\r\n")
+        assert dripping.recv(4096).split()[1] == b"504"
+        assert metric(client, "osteon_pending_bytes") == 0
+        assert stow(client, related(hand(1))).status_code == HTTPStatus.OK
+
+
+def test_senders_beyond_the_places_for_them_get_429_and_callers_are_answered(
+    service: Service, hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "SENDERS_PATIENCE_SECONDS", 0.2)
+    settings = service.settings.model_copy(update={"max_inflight_mib": 200})
+    with (
+        serving(assemble(settings, service.generation, hospital)) as client,
+        opened(client),
+        opened(client),
+    ):
+        while metric(client, "osteon_pending_requests") < 2:
+            time.sleep(0.01)
+        refused = stow(client, related(hand(1)))
+        assert (refused.status_code, refused.headers["retry-after"]) == (HTTPStatus.TOO_MANY_REQUESTS, "10")
+        image = png(draw_phantom(seed=1))
+        assert client.post("/classify", files={"file": image}).status_code == HTTPStatus.OK
+
+
+def test_bytes_behind_the_last_boundary_are_not_read_for_ever(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(middleware, "REST_BYTES", 1 << 20)
+    with opened(client) as endless:
+        file = hand(1) + b"\r\n--b-1--\r\n"
+        endless.sendall(b"%x\r\n%s\r\n" % (len(file), file))
+        assert endless.recv(4096).split()[1] == b"200"
+        endless.sendall(b"40000000\r\n")
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            endless.sendall(bytes(1 << 30))
+
+
+def test_compressed_study_is_taken(client: httpx.Client) -> None:
+    headers = {"Content-Type": TYPE, "Content-Encoding": "gzip"}
+    reply = client.post("/dicom-web/studies", content=gzip.compress(related(hand(1), hand(2))), headers=headers)
+    assert (reply.status_code, len(uids(reply))) == (HTTPStatus.OK, 2)

@@ -1,0 +1,184 @@
+"""The body of a request within its limits: bytes on the wire, bytes once decoded, and the pace at which they come."""
+
+import asyncio
+import time
+import zlib
+from collections.abc import AsyncIterator, Iterator
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive
+
+from app.errors import DeadlineError, MalformedRequestError, PayloadTooLargeError, UnsupportedContentTypeError
+from app.settings import Settings
+
+CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
+OTHER_CODINGS = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
+"""Registered names that an error may repeat; any other is the caller's own word."""
+PIECE_BYTES = 256 * 1024
+"""Decoded bytes that are handed on at once."""
+GZIP, ZLIB, RAW_DEFLATE = zlib.MAX_WBITS | 16, zlib.MAX_WBITS, -zlib.MAX_WBITS
+SLOWEST_PACE = 64 * 1024
+"""Bytes a second that a sender of a long body must reach on average, after the time of one request."""
+
+
+def bounded_body(request: Request, settings: Settings, total: bool = True) -> Request:
+    """The same request, whose body raises once it passes the limit; a compressed body comes decoded.
+
+    Args:
+        total: bound the whole body. Without it, the reader bounds what it keeps.
+
+    Raises:
+        UnsupportedContentTypeError: it is compressed in a way that is not read.
+    """
+    coding = _coding(request)
+    receive = _counted(request.receive, settings) if total else request.receive
+    if coding is not None:
+        receive = _messages(_decoded(_chunks(receive), coding))
+        receive = _counted(receive, settings) if total else receive
+    return Request(request.scope, receive)
+
+
+def paced_body(request: Request, seconds: float) -> Request:
+    """The same request, whose body raises a DeadlineError when its sender is slower than `SLOWEST_PACE`.
+
+    Only time in which nothing came counts: what the service does with the body between two reads is not the sender's.
+
+    Args:
+        seconds: that may pass without a byte.
+    """
+    waited, received = 0.0, 0
+
+    async def receive() -> Message:
+        nonlocal waited, received
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(seconds + received / SLOWEST_PACE - waited):
+                message = await request.receive()
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"The body came slower than {SLOWEST_PACE // 1024} KiB a second; send it again without pause."
+            ) from error
+        waited += time.monotonic() - started
+        received += len(message.get("body", b""))
+        return message
+
+    return Request(request.scope, receive)
+
+
+def require_within(size: int, settings: Settings) -> None:
+    """Raises: PayloadTooLargeError: so many bytes are more than a request may have."""
+    if size > settings.max_upload_bytes:
+        raise PayloadTooLargeError(
+            f"The request is larger than {settings.max_upload_mib} MiB; send fewer or smaller files."
+        )
+
+
+def is_encoded(request: Request) -> bool:
+    """Whether the body has another size than its head announces."""
+    return bool(_codings(request))
+
+
+def _coding(request: Request) -> str | None:
+    codings = _codings(request)
+    if not codings:
+        return None
+    if len(codings) == 1 and codings[0] in CODINGS:
+        return codings[0]
+    named = ", ".join(each for each in codings if each in OTHER_CODINGS)
+    raise UnsupportedContentTypeError(
+        f"This Content-Encoding{f' ({named})' if named else ''} is not read; "
+        "send the body as it is, or compressed once with gzip or deflate."
+    )
+
+
+def _codings(request: Request) -> list[str]:
+    written = ",".join(request.headers.getlist("content-encoding")).lower().split(",")
+    return [each.strip() for each in written if each.strip() not in ("", "identity")]
+
+
+def _counted(source: Receive, settings: Settings) -> Receive:
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        message = await source()
+        received += len(message.get("body", b""))
+        require_within(received, settings)
+        return message
+
+    return receive
+
+
+async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        more = message.get("more_body", False)
+        yield message.get("body", b"")
+
+
+def _messages(pieces: AsyncIterator[bytes]) -> Receive:
+    async def receive() -> Message:
+        piece = await anext(pieces, None)
+        return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
+
+    return receive
+
+
+async def _decoded(chunks: AsyncIterator[bytes], coding: str) -> AsyncIterator[bytes]:
+    """Pieces of bounded size, whatever a chunk inflates to.
+
+    Raises:
+        MalformedRequestError: it is not compressed so, or cut off.
+    """
+    inflater = _Inflater(coding)
+    try:
+        async for chunk in chunks:
+            for piece in inflater.feed(chunk):
+                yield piece
+                await asyncio.sleep(0)  # other callers come in between
+    except zlib.error as error:
+        raise MalformedRequestError("The body is not compressed as its Content-Encoding says.") from error
+    if not inflater.ended:
+        raise MalformedRequestError("The compressed body ends before it is complete; send all of it.")
+
+
+class _Inflater:
+    """Decompresses a stream; gzip may have several members, and deflate may lack its wrapping, as some send it."""
+
+    def __init__(self, coding: str) -> None:
+        self._coding = coding
+        self._stream: zlib._Decompress | None = None
+        self._begun = b""
+        self._members = 0
+
+    @property
+    def ended(self) -> bool:
+        return self._stream is None and not self._begun and self._members > 0
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        data = self._begun + chunk
+        self._begun = b""
+        while data:
+            if self._stream is None:
+                if len(data) < 2:
+                    self._begun = data
+                    return
+                self._stream = zlib.decompressobj(self._window(data))
+            piece = self._stream.decompress(data, PIECE_BYTES)
+            data = self._stream.unconsumed_tail
+            if self._stream.eof:
+                data, self._stream, self._members = self._stream.unused_data, None, self._members + 1
+            if piece:
+                yield piece
+
+    def _window(self, data: bytes) -> int:
+        if self._coding != "deflate":
+            return GZIP
+        if self._members:
+            raise zlib.error("more follows the end")
+        wrapped = data[0] & 0x0F == 8 and int.from_bytes(data[:2]) % 31 == 0
+        return ZLIB if wrapped else RAW_DEFLATE
