@@ -18,14 +18,15 @@ from app.hospital import Hospital, load_hospital, required
 from app.log import LOGGING
 from app.settings import Settings, read_settings
 from pacs.errors import PacsError
-from pacs.job_errors import SpoolFullError
+from pacs.job_errors import OtherContentError, OtherPatientError, SpoolFullError
 from xray.apart import DecoderProcesses
 from xray.artifact import read_manifest
 from xray.checkpoint import CheckpointManifest
 from xray.errors import InputError, XrayError
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND, UNABLE = 0x0000, 0xA700, 0xC000, 0xC001
-"""Status of a C-STORE response, PS3.4 Table B.2-1."""
+OTHER_PATIENT, DUPLICATE = 0xA900, 0x0111
+"""Status of a C-STORE response, PS3.4 Table B.2-1 and PS3.7 C.5.7."""
 
 # Not __name__: run as a program that is __main__, of which nothing below WARNING is logged.
 logger = logging.getLogger("app.dicom_node")
@@ -47,10 +48,14 @@ class Node:
         try:
             identity = await self._apart.identify(data)
             if identity.is_radiograph:
-                await self._hospital.receive(self._checkpoint, identity, data, "store")
+                await self._hospital.receive(self._checkpoint, identity, data, "store", self._apart.decode)
         except InputError as error:
             logger.warning("An instance was refused: %s", error)
             return CANNOT_UNDERSTAND
+        except OtherContentError:
+            return DUPLICATE
+        except OtherPatientError:
+            return OTHER_PATIENT
         except SpoolFullError:
             return OUT_OF_RESOURCES
         except PacsError as error:

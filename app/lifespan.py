@@ -24,9 +24,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     logger.info("Serving %s.", service.generation)
     tasks = [asyncio.create_task(watch(service, app.state.give_up))]
     if service.hospital is not None:
-        from app.work import work  # and with it what writes results, which takes seconds
+        from app.work import keep_working  # and with it what writes results, which takes seconds
 
-        tasks.append(asyncio.create_task(work(service, service.hospital)))
+        tasks.append(asyncio.create_task(keep_working(service, service.hospital)))
     if threading.current_thread() is threading.main_thread():  # else this process is not ours to end or to signal
         tasks.append(asyncio.create_task(end_with_the_loop()))
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _start_reload, service, tasks)

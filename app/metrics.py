@@ -46,6 +46,12 @@ class Metrics:
             registry=self.registry,
         )
         self.jobs = Gauge("osteon_jobs", "Studies taken, by state.", ("state",), registry=self.registry)
+        self.refused_instances = Gauge(
+            "osteon_refused_instances",
+            "Radiographs that were not taken into a study, by reason.",
+            ("reason",),
+            registry=self.registry,
+        )
         self.overdue_jobs = Gauge(
             "osteon_jobs_overdue_seconds", "Since an attempt was due that nobody has begun.", registry=self.registry
         )

@@ -65,7 +65,8 @@ async def study(study_uid: str, hospital: HospitalDep, caller: CallerDep) -> Res
 @router.get("/studies/{study_uid}/series/{series_uid}")
 async def one_series(study_uid: str, series_uid: str, hospital: HospitalDep, caller: CallerDep) -> Response:
     """The results of a series as files."""
-    return _files([each for each in await _results(hospital, study_uid) if each.series_uid == series_uid])
+    found = await _results(hospital, study_uid, earlier=True)
+    return _files([each for each in found if each.series_uid == series_uid])
 
 
 @router.get("/studies/{study_uid}/series/{series_uid}/instances/{instance_uid}")
@@ -73,12 +74,13 @@ async def instance(
     study_uid: str, series_uid: str, instance_uid: str, hospital: HospitalDep, caller: CallerDep
 ) -> Response:
     """One result as a file."""
-    found = await _results(hospital, study_uid)
+    found = await _results(hospital, study_uid, earlier=True)
     return _files([each for each in found if (each.series_uid, each.instance_uid) == (series_uid, instance_uid)])
 
 
-async def _results(hospital: Hospital, study_uid: str) -> list[Instance]:
-    return await asyncio.to_thread(hospital.jobs.kept_results, study_uid)
+async def _results(hospital: Hospital, study_uid: str, *, earlier: bool = False) -> list[Instance]:
+    """Those of the study's latest answer; who asks by a UID is given what was replaced, too."""
+    return await asyncio.to_thread(hospital.jobs.kept_results, study_uid, earlier=earlier)
 
 
 async def _kept(hospital: Hospital, study_uid: str) -> list[Dataset]:

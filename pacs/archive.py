@@ -14,6 +14,7 @@ from pacs import references
 from pacs.configuration import ArchiveConfig
 from pacs.errors import ArchiveRefusedError, StudyMissingError
 from pacs.multipart import only_part
+from pacs.proof import proof_of
 from pacs.references import InstanceReference, Match, SeriesReference, StudyReference
 from pacs.session import ArchiveSession, typed_errors
 from xray.dicom_tags import MODALITIES as RADIOGRAPHS
@@ -30,6 +31,10 @@ WHOLE_BODY_BYTES = 1 << 62
 """As dicomweb_client's chunk size: it then sends a length instead of chunks, which some gateways refuse."""
 ORIGINAL = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 """As stored, which may be in a transfer syntax that the archive could not decode."""
+DECODED = 'multipart/related; type="application/dicom"'
+"""In Explicit VR Little Endian, which PS3.18 8.7.3.5.2 says is what nothing else asks for."""
+SPARE_BYTES = 64 << 10
+"""What an archive may add to an object that is our own."""
 UNWRITABLE = (AttributeError, LookupError, NotImplementedError, OSError, TypeError, ValueError, struct.error)
 """What pydicom raises for data sets that cannot be written; its texts hold their values."""
 
@@ -144,10 +149,10 @@ class Archive:
         with typed_errors(self.name, instance.study_uid):
             return self._retrieved(instance, max_bytes)
 
-    def _retrieved(self, instance: InstanceReference, max_bytes: int) -> bytes:
+    def _retrieved(self, instance: InstanceReference, max_bytes: int, accept: str = ORIGINAL) -> bytes:
         url = str(URI(self._url, instance.study_uid, instance.series_uid, instance.instance_uid))
         body = bytearray()
-        with self._session.get(url, headers={"Accept": ORIGINAL}, stream=True, timeout=self._timeout) as response:
+        with self._session.get(url, headers={"Accept": accept}, stream=True, timeout=self._timeout) as response:
             response.raise_for_status()
             for chunk in response.iter_content(CHUNK_BYTES):
                 body += chunk
@@ -169,6 +174,18 @@ class Archive:
         with typed_errors(self.name, study_uid):
             found = self._client.search_for_instances(study_uid, search_filters={"SOPInstanceUID": instance_uid})
             return any(references.uid_in(match, references.INSTANCE) == instance_uid for match in found)
+
+    def confirm(self, result: InstanceReference, proofs: Collection[bytes], size: int) -> bool:
+        """Whether what the archive gives out under the UID of a result of `size` bytes is that result."""
+        try:
+            with typed_errors(self.name, result.study_uid):
+                data = self._retrieved(result, size + SPARE_BYTES, DECODED)
+        except StudyMissingError:
+            return False
+        try:
+            return proof_of(dcmread(io.BytesIO(data))) in proofs
+        except Exception:  # pydicom reports damage as almost any type, and what is damaged is not ours
+            return False
 
     def store(self, datasets: Sequence[Dataset]) -> None:
         """Send finished objects. Those that the archive has already do no harm; whether it has them now tells `has`.

@@ -3,7 +3,7 @@
 Nothing here is the patient's; results take their patient from the header of the radiograph that they speak of.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydicom import Dataset
 
@@ -36,6 +36,15 @@ class RadiographFinding:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """A DICOM object of the same study."""
+
+    sop_class_uid: str
+    instance_uid: str
+    series_uid: str
+
+
+@dataclass(frozen=True)
 class StudyFinding:
     """The study: its radiographs, and what follows from them together.
 
@@ -45,6 +54,8 @@ class StudyFinding:
         checkpoint: id of the network that said so.
         version: of this software.
         left_out: SOP Instance UIDs of radiographs of the study that could not be judged, and why.
+        seed: what the UIDs of the results are made of; secret, as whoever has it can work them out.
+        supersedes: the results that these take the place of, because more of the study came.
     """
 
     study_uid: str
@@ -56,3 +67,5 @@ class StudyFinding:
     version: str
     radiographs: tuple[RadiographFinding, ...]
     left_out: tuple[tuple[str, str], ...] = ()
+    seed: bytes = field(default=b"", repr=False)
+    supersedes: tuple[Reference, ...] = ()

@@ -14,6 +14,7 @@ from pydicom.tag import Tag
 from xray.body_parts import body_part_of, is_elsewhere
 from xray.errors import InputError, OutOfScopeError, TooManyPixelsError, UnreadableImageError
 from xray.grayscale import StoredBits, has_window
+from xray.patient import Patient, patient_of
 from xray.radiograph import DicomFacts, too_many
 
 MODALITIES = ("CR", "DX")
@@ -29,6 +30,7 @@ class Identity:
 
     Attributes:
         modality: None where the tag is missing or odd.
+        patient: whom it belongs to; never to be repeated.
     """
 
     study_uid: str
@@ -36,6 +38,7 @@ class Identity:
     instance_uid: str
     sop_class_uid: str
     modality: str | None
+    patient: Patient
 
     @property
     def is_radiograph(self) -> bool:
@@ -57,6 +60,7 @@ def identity_of(header: Dataset) -> Identity:
         required("SOPInstanceUID"),
         required("SOPClassUID"),
         text(header, "Modality"),
+        patient_of(header),
     )
 
 

@@ -1,0 +1,31 @@
+"""What tells a result of ours from another object under the same UID, however an archive has stored it."""
+
+import json
+from hashlib import sha256
+
+from pydicom import Dataset
+
+MEANING = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "StudyInstanceUID",
+    "Rows",
+    "Columns",
+    "CompletionFlag",
+    "VerificationFlag",
+    "ContentSequence",
+    "PredecessorDocumentsSequence",
+)
+"""An archive may add to the rest, and may correct the patient."""
+
+
+def proof_of(dataset: Dataset) -> bytes:
+    """The digest of what an object means. Raises almost anything for one that is damaged."""
+    chosen = Dataset()
+    for keyword in MEANING:
+        if keyword in dataset:
+            chosen[keyword] = dataset[keyword]
+    digest = sha256(json.dumps(chosen.to_json_dict(), sort_keys=True).encode())
+    digest.update(dataset.get("PixelData", b""))
+    return digest.digest()
