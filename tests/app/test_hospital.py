@@ -98,8 +98,10 @@ def test_archive_finds_one_pair_of_results_in_each_study_and_never_a_second(serv
             until(lambda: {job["state"] for job in client.get("/jobs").json()} == {"delivered"})
             time.sleep(2)  # in which an archive that goes round in a circle would have sent them again
             assert {job["state"] for job in client.get("/jobs").json()} == {"delivered"}
+            grown = studies.pop(4)
+            assert results(running, grown) == [CAPTURE, CAPTURE, REPORT, REPORT]  # a view came after the first pair
             assert all(results(running, uid) == [CAPTURE, REPORT] for uid in studies)
-            assert len(client.get("/jobs").json()) == len(studies)
+            assert len(client.get("/jobs").json()) == len(studies) + 2
 
 
 def test_archive_that_is_away_for_a_while_gets_its_results_later(client: httpx.Client, archive: RunningOrthanc) -> None:
