@@ -6,29 +6,26 @@ import logging
 import math
 import socket
 import time
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import uuid4
 
 from app.analysis import NothingToJudgeError, analyse
+from app.delivery import deliver, results_of
 from app.errors import RequestError
 from app.gather import Gathering
 from app.hospital import Hospital
 from app.service import Service
-from pacs.archive import Archive
-from pacs.capture import secondary_capture
-from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, PacsError, StudyMissingError
+from pacs.errors import PacsError, StudyMissingError
 from pacs.fhir import diagnostic_report
 from pacs.finding import Reference, StudyFinding
 from pacs.incoming import Looked
-from pacs.job_errors import LeaseLostError
+from pacs.job_errors import LeaseLostError, OtherPatientError
 from pacs.jobs import Instance, Job, JobState, Judgement, RetryPolicy
-from pacs.proof import proof_of
-from pacs.references import InstanceReference
-from pacs.report import structured_report
-from xray.dicom import dataset_of, file_of
+from xray.dicom_tags import uid
+from xray.patient import patient_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +38,9 @@ LONGEST_RESTART_SECONDS = 60.0
 """Between the end of the worker by an error of ours and its next beginning, which doubles each time."""
 TOLD = 3
 """Radiographs that were left out and that a job's reason names; its report names all."""
+
+
+TWO_FACED = "A radiograph names two studies or two patients; export the study again."
 
 
 class RefusedStudyError(PacsError):
@@ -156,6 +156,7 @@ async def _judge(service: Service, hospital: Hospital, job: Job) -> _Answer:
         if gathering.looked or not reasons:
             reasons.append(str(error))
         raise RefusedStudyError(" ".join(reasons), gathering.looked) from error
+    await _require_one_patient(hospital, job, finding, gathering.looked)
     finding = replace(finding, left_out=(*finding.left_out, *gathering.left_out))
     basis = hospital.jobs.basis(job, _grounds(finding, gathering.looked))
     replaced = await asyncio.to_thread(hospital.jobs.replaced_by, job, basis)
@@ -169,6 +170,22 @@ async def _judge(service: Service, hospital: Hospital, job: Job) -> _Answer:
     judgement = Judgement(made, answer, finding.checkpoint, basis, gathering.looked)
     results = await asyncio.to_thread(hospital.jobs.keep_results, job, judgement)
     return _Answer(results, _told(gathering.left_out))
+
+
+async def _require_one_patient(hospital: Hospital, job: Job, finding: StudyFinding, looked: Sequence[Looked]) -> None:
+    """What results are made of has to say what receipt has read: a file may have a tag twice.
+
+    Raises:
+        RefusedStudyError: a radiograph is of two studies or patients, depending on who reads it.
+    """
+    for radiograph in finding.radiographs:
+        try:
+            await asyncio.to_thread(hospital.jobs.claim, job, patient_of(radiograph.header))
+            is_theirs = uid(radiograph.header, "StudyInstanceUID") == job.study_uid
+        except OtherPatientError:
+            is_theirs = False
+        if not is_theirs:
+            raise RefusedStudyError(TWO_FACED, looked)
 
 
 def _grounds(finding: StudyFinding, looked: Sequence[Looked]) -> list[str]:
@@ -189,40 +206,6 @@ def _told(left_out: Sequence[tuple[str, str]]) -> str | None:
         return None
     named = [f"{uid}: {reason}" for uid, reason in left_out[:TOLD]]
     return f"{len(left_out)} of its radiographs were left out. {' '.join(named)}"
-
-
-def results_of(finding: StudyFinding) -> list[tuple[Instance, bytes]]:
-    """The picture and the report, as files, each with its proof."""
-    capture = secondary_capture(finding)
-    made = []
-    for each in (capture, structured_report(finding, capture)):
-        data = file_of(each)
-        result = Instance(each.SeriesInstanceUID, each.SOPInstanceUID, each.SOPClassUID, data)
-        made.append((result, proof_of(dataset_of(data))))
-    return made
-
-
-def deliver(
-    archive: Archive, study_uid: str, results: Sequence[Instance], proofs: Mapping[str, Collection[bytes]]
-) -> None:
-    """Send what the archive does not have, and believe that it has it only once it gives it out.
-
-    Raises:
-        PacsError: it does not take them, does not find them yet, or has something else under the UID of one.
-    """
-    uids = [result.instance_uid for result in results]
-    with archive:
-        if not archive.has(study_uid, uids):
-            archive.store([dataset_of(result.data) for result in results])
-            if not archive.has(study_uid, uids):
-                raise ArchiveUnavailableError(f"Archive {archive.name} took the results and does not find them yet.")
-        for result in results:
-            reference = InstanceReference(study_uid, result.series_uid, result.instance_uid, result.sop_class_uid, "")
-            if not archive.confirm(reference, proofs.get(result.instance_uid, ()), len(result.data)):
-                raise ArchiveRefusedError(
-                    f"Archive {archive.name} has something else than the result under {result.instance_uid}, or does "
-                    "not give it out."
-                )
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from pydicom import Dataset
 from pydicom.uid import JPEG2000Lossless
 
 from app import work
+from app.delivery import deliver
 from app.hospital import Hospital
 from app.service import Service, assemble
 from pacs.archive import Archive
@@ -109,6 +110,21 @@ def test_second_patient_after_the_answer_is_refused_and_the_patients_own_view_is
     (report,) = reports(client)
     assert f"{STUDY}.1.3" in report.to_json()
     assert f"{STUDY}.1.2" not in report.to_json()
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "PatientID"])
+def test_file_that_names_two_studies_or_patients_gives_nobody_a_result(client: httpx.Client, keyword: str) -> None:
+    data = hand(1)
+    again = {
+        "StudyInstanceUID": b"\x20\x00\x0d\x00UI\x06\x001.2.9\0",
+        "PatientID": b"\x10\x00\x20\x00LO\x06\x00SECOND",
+    }
+    cut = data.index(b"\x28\x00\x02\x00US")
+    reply = stow(client, related(data[:cut] + again[keyword] + data[cut:]))
+    if reply.status_code == HTTPStatus.OK:  # receipt may see it too, and is welcome to refuse it
+        job = finished(client, reply.headers["x-jobs"])
+        assert (job["state"], job["reason"]) == ("refused", work.TWO_FACED)
+    assert client.get(f"/dicom-web/studies/{STUDY}").status_code == HTTPStatus.NOT_FOUND
 
 
 def test_late_view_gets_a_further_pair_of_results(client: httpx.Client) -> None:
@@ -361,10 +377,10 @@ def test_what_an_archive_has_under_a_results_uid_counts_only_if_it_is_the_result
         archive.put(forged.data)
         archive.keeps = False  # it has that UID already
         with pytest.raises(ArchiveRefusedError, match="something else than the result"):
-            work.deliver(Archive("main", archive.config), STUDY, [ours], {"1.9.1": {proof}})
+            deliver(Archive("main", archive.config), STUDY, [ours], {"1.9.1": {proof}})
     else:
-        work.deliver(Archive("main", archive.config), STUDY, [ours], {"1.9.1": {proof}})
-        work.deliver(Archive("main", archive.config), STUDY, [ours], {"1.9.1": {proof}})
+        deliver(Archive("main", archive.config), STUDY, [ours], {"1.9.1": {proof}})
+        deliver(Archive("main", archive.config), STUDY, [ours], {"1.9.1": {proof}})
         assert archive.asked.count("/dicom-web/studies") == 1
 
 
@@ -372,4 +388,4 @@ def test_archive_that_takes_results_and_loses_them_is_asked_again_later(archive:
     archive.keeps = False
     ours, proof = result(1)
     with pytest.raises(ArchiveUnavailableError, match="does not find them yet"):
-        work.deliver(Archive("main", archive.config), STUDY, [ours], {"1.9.1": {proof}})
+        deliver(Archive("main", archive.config), STUDY, [ours], {"1.9.1": {proof}})
