@@ -130,7 +130,7 @@ class _Answer:
 
 async def _run(service: Service, hospital: Hospital, job: Job) -> Job:
     earlier = await asyncio.to_thread(hospital.jobs.results, job.id)
-    answer = _Answer(earlier, job.reason) if earlier else await _judge(service, hospital, job)
+    answer = _Answer(earlier) if earlier else await _judge(service, hospital, job)
     state = JobState.KEPT
     if job.archive is not None:
         proofs = {

@@ -112,7 +112,8 @@ def test_archive_that_is_away_for_a_while_gets_its_results_later(client: httpx.C
     assert (told["state"], told["attempts"]) == ("waiting", 1)
     assert "cannot be reached" in told["reason"]
     archive.start()
-    assert finished(client, job)["state"] == "delivered"
+    after = finished(client, job)
+    assert (after["state"], after["reason"]) == ("delivered", None)
     assert results(archive, told["study_uid"]) == [CAPTURE, REPORT]
 
 

@@ -18,7 +18,7 @@ from pacs.canvas import AMBER, MIN_HEIGHT, draw
 from pacs.capture import secondary_capture
 from pacs.codes import PROBABILITY, THRESHOLD
 from pacs.fhir import diagnostic_report
-from pacs.finding import NOTICE, RadiographFinding, StudyFinding
+from pacs.finding import NOTICE, RadiographFinding, Reference, StudyFinding
 from pacs.patient import REQUIRED
 from pacs.report import structured_report
 from pacs.uids import device_uid, instance_uid, series_uid, tracking_uid
@@ -78,7 +78,12 @@ def stored(result: Dataset, folder: Path) -> Path:
 
 
 THREE = (radiograph(1), radiograph(2, (90, 150), (), ViewPosition="LL"), radiograph(3, (256, 100), (WARM,)))
+EARLIER = (
+    Reference("1.2.840.10008.5.1.4.1.1.7", "2.25.11", "2.25.1"),
+    Reference("1.2.840.10008.5.1.4.1.1.88.34", "2.25.22", "2.25.2"),
+)
 CASES = {
+    "later version": finding(supersedes=EARLIER),
     "one radiograph": finding(),
     "three radiographs": finding(*THREE, decision="uncertain", left_out=LEFT_OUT),
     "no regions": finding(radiograph(regions=()), label="normal", decision="normal", probability=0.01),
@@ -118,6 +123,31 @@ def test_report_shows_probability_notice_and_what_was_left_out(tmp_path: Path) -
     assert f'="{NOTICE}"' in shown
     assert all(f"Not judged: {uid}. {reason}" in shown for uid, reason in LEFT_OUT)
     assert all(each in shown for each in ("UNVERIFIED", "PRELIMINARY", "PARTIAL", "checkpoint=bab1e6de5b03"))
+
+
+def test_results_of_a_later_version_name_those_that_they_replace() -> None:
+    case = CASES["later version"]
+    capture, report = results(case)
+    (study,) = report.PredecessorDocumentsSequence
+    (series,) = study.ReferencedSeriesSequence
+    (document,) = series.ReferencedSOPSequence
+    assert (study.StudyInstanceUID, series.SeriesInstanceUID) == (STUDY, "2.25.2")
+    assert document.ReferencedSOPInstanceUID == "2.25.22"
+    assert "Replaces 2.25.11" in capture.ImageComments
+    (extension,) = diagnostic_report(case)["extension"]
+    assert extension["valueReference"]["identifier"]["value"] == "urn:oid:2.25.22"
+
+
+def test_results_that_replace_nothing_say_nothing_of_it() -> None:
+    capture, report = results(CASES["one radiograph"])
+    assert "PredecessorDocumentsSequence" not in report
+    assert capture.ImageComments == NOTICE
+    assert "extension" not in diagnostic_report(CASES["one radiograph"])
+
+
+def test_finding_without_a_seed_has_no_uids() -> None:
+    with pytest.raises(ValueError, match="seed"):
+        secondary_capture(replace(finding(), seed=b""))
 
 
 def test_repeated_result_has_the_same_uids_and_pixels() -> None:
