@@ -60,9 +60,15 @@ def looked_at(jobs: Jobs, job: Job) -> list[Looked]:
     return [Looked(replace(each, data=b""), jobs.digest(each.data)) for each in jobs.instances(job.id)]
 
 
-def keep(jobs: Jobs, job: Job, results: Sequence[Instance] | None = None, answer: str = ANSWER) -> list[Instance]:
-    """What a worker stores that looked at all of the study."""
-    looked = looked_at(jobs, job)
+def keep(
+    jobs: Jobs,
+    job: Job,
+    results: Sequence[Instance] | None = None,
+    answer: str = ANSWER,
+    looked: Sequence[Looked] | None = None,
+) -> list[Instance]:
+    """What a worker stores that looked at these, or else at all that the study has now."""
+    looked = looked_at(jobs, job) if looked is None else looked
     basis = jobs.basis(job, [CHECKPOINT, *sorted(each.digest.hex() for each in looked)])
     proved = [(each, f"proof of {each.instance_uid}".encode()) for each in (pair() if results is None else results)]
     return jobs.keep_results(job, Judgement(proved, answer, CHECKPOINT, basis, looked))

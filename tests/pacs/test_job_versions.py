@@ -1,12 +1,14 @@
 """What comes of a study after its answer makes a further version of it, and nothing that was taken is left out."""
 
 import random
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from pacs.incoming import Looked
 from pacs.job import Instance
 from pacs.job_errors import LeaseLostError, OtherContentError, SpoolFullError
 from pacs.jobs import Job, Jobs, JobState, RetryPolicy
@@ -24,6 +26,7 @@ from tests.pacs.studies import (
     begun,
     file,
     keep,
+    looked_at,
     send,
     taken,
 )
@@ -271,7 +274,7 @@ def test_dead_job_that_a_later_one_has_answered_for_stays_dead(jobs: Jobs, clock
 def test_every_view_that_was_taken_is_in_the_latest_answer_whatever_came_in_which_order(
     jobs: Jobs, clock: Clock, seed: int
 ) -> None:
-    events, sent, running = random.Random(seed), set[int](), list[Job]()
+    events, sent, running = random.Random(seed), set[int](), list[tuple[Job, list[Looked]]]()
     for _ in range(40):
         clock.pass_by(events.choice((0.5, 1.5, 3, 20, 40)))
         match events.randrange(8):
@@ -281,9 +284,9 @@ def test_every_view_that_was_taken_is_in_the_latest_answer_whatever_came_in_whic
                 sent.add(number)
             case 3 | 4:
                 if (job := jobs.lease("a", LEASE)) is not None:
-                    running.append(job)
+                    running.append((job, looked_at(jobs, job)))
             case 5 if running:
-                _end(jobs, running.pop(), events)
+                _end(jobs, *running.pop(), events)
             case 6:
                 jobs.request(STUDY, CHECKPOINT, ARCHIVE)
             case 7:
@@ -299,14 +302,12 @@ def test_every_view_that_was_taken_is_in_the_latest_answer_whatever_came_in_whic
     assert judged == dict.fromkeys(sent, last.version if last else 0)
 
 
-def _end(jobs: Jobs, job: Job, events: random.Random) -> None:
-    """As a worker does that may be slow, fail, or be killed between two of its writes."""
-    try:
+def _end(jobs: Jobs, job: Job, looked: list[Looked], events: random.Random) -> None:
+    """As a worker does that saw the study when it began, and may be slow, fail, or be killed between two writes."""
+    with suppress(LeaseLostError):
         if events.random() < 0.3:
             jobs.postpone(job, "It failed.", RetryPolicy(attempts=1000))
         elif events.random() < 0.8:
-            keep(jobs, job, pair_of(job))
+            keep(jobs, job, pair_of(job), looked=looked)
             if events.random() < 0.7:
                 jobs.finish(job, JobState.DELIVERED)
-    except LeaseLostError:
-        pass
