@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from app.fetching import LeftOut
 from app.generation import Generation
 from app.service import Service
 from app.settings import Settings
@@ -63,7 +62,7 @@ class _Judged:
     pixels: int = 0
 
 
-async def analyse(service: Service, job: Job, instances: AsyncGenerator[Instance | LeftOut, None]) -> StudyFinding:
+async def analyse(service: Service, job: Job, instances: AsyncGenerator[Instance]) -> StudyFinding:
     """Judge a study's radiographs one after the other, and then together; what cannot be judged is left out and named.
 
     Raises:
@@ -76,8 +75,6 @@ async def analyse(service: Service, job: Job, instances: AsyncGenerator[Instance
                 judged.more_left_out = True
                 break
             try:
-                if isinstance(instance, LeftOut):
-                    raise InputError(instance.reason)
                 _require_room(judged, service.settings)
                 await _judge(service, generation, job, instance, judged)
             except InputError as error:

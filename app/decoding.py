@@ -12,6 +12,7 @@ from app.settings import Settings
 from xray.apart import DecoderProcesses
 from xray.dicom_tags import Identity
 from xray.predictor import Predictor, Prepared
+from xray.radiograph import Radiograph
 from xray.reading import decode_radiograph, decoding_effort
 
 QUICK_EFFORT = 10_000_000
@@ -38,6 +39,10 @@ class Decoder:
             return prepared
         radiograph = await self._apart.decode(data)
         return await loop.run_in_executor(self._workers, predictor.prepare, radiograph)
+
+    async def decode(self, data: bytes) -> Radiograph:
+        """See `xray.reading.decode_radiograph`; its process apart raises as `prepare` does."""
+        return await self._apart.decode(data)
 
     async def identify(self, data: bytes) -> Identity:
         """See `xray.dicom.identify`; its process apart raises as `prepare` does."""

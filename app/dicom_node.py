@@ -25,7 +25,7 @@ from app.hospital import Hospital, load_hospital, required
 from app.log import LOGGING
 from app.settings import Settings, read_settings
 from pacs.errors import PacsError
-from pacs.job_errors import JobsUnavailableError, SpoolFullError
+from pacs.job_errors import JobsUnavailableError, OtherContentError, OtherPatientError, SpoolFullError
 from xray.apart import DecoderProcesses
 from xray.artifact import read_manifest
 from xray.checkpoint import CheckpointManifest
@@ -33,7 +33,8 @@ from xray.errors import InputError, XrayError
 from xray.object_kind import PRIVATE_CLASS, STANDARD_ROOT
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND, UNABLE = 0x0000, 0xA700, 0xC000, 0xC001
-"""Status of a C-STORE response, PS3.4 Table B.2-1."""
+OTHER_PATIENT, DUPLICATE = 0xA900, 0x0111
+"""Status of a C-STORE response, PS3.4 Table B.2-1 and PS3.7 C.5.7."""
 STORAGE_SERVICE = "1.2.840.10008.4.2"
 STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
 
@@ -77,13 +78,17 @@ class Node:
             if identity.left_alone is not None:
                 await self._hospital.leave_alone({identity.left_alone: 1})
             else:
-                await self._hospital.receive(self._checkpoint, identity, data, "store")
+                await self._hospital.receive(self._checkpoint, identity, data, "store", self._apart.decode)
         except InputError as error:
             if not sop_class_uid.startswith(STANDARD_ROOT):
                 await self._hospital.leave_alone({PRIVATE_CLASS: 1})  # in a private encoding, too
                 return SUCCESS
             logger.warning("An instance was refused: %s", error)
             return CANNOT_UNDERSTAND
+        except OtherContentError:
+            return DUPLICATE
+        except OtherPatientError:
+            return OTHER_PATIENT
         except (SpoolFullError, JobsUnavailableError) as error:
             logger.error("An instance could not be taken now: %s", error)
             return OUT_OF_RESOURCES

@@ -11,6 +11,7 @@ from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, PacsError,
 from pacs.job import Instance, Job
 from pacs.references import InstanceReference
 from xray.errors import InputError
+from xray.patient import Patient
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +27,17 @@ class LeftOut:
     reason: str
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """A radiograph as an archive gave it, and whose it is."""
+
+    instance: Instance
+    patient: Patient
+
+
 async def fetched(
     service: Service, hospital: Hospital, job: Job, archive_name: str
-) -> AsyncGenerator[Instance | LeftOut]:
+) -> AsyncGenerator[Fetched | LeftOut]:
     """The radiographs of a job's study, one in memory at a time.
 
     One that is refused, too large or damaged is left out, and the others go on. One that the archive does not give at
@@ -41,7 +50,7 @@ async def fetched(
     last_attempt = job.attempts >= service.settings.job_attempts
     given = 0
     failure: PacsError | None = None
-    outcome: Instance | LeftOut
+    outcome: Fetched | LeftOut
     async with hospital.connected(archive_name) as archive:
         for reference in await archive.run(archive.archive.radiographs, job.study_uid):
             try:
@@ -61,7 +70,7 @@ async def fetched(
         raise failure
 
 
-async def _fetch(service: Service, archive: OpenArchive, reference: InstanceReference) -> Instance | LeftOut:
+async def _fetch(service: Service, archive: OpenArchive, reference: InstanceReference) -> Fetched | LeftOut:
     data = await archive.run(archive.archive.file, reference, service.settings.max_upload_bytes)
     identity = await service.passes.identify(data)
     if identity.study_uid != reference.study_uid:
@@ -69,4 +78,5 @@ async def _fetch(service: Service, archive: OpenArchive, reference: InstanceRefe
         return LeftOut(reference.instance_uid, ANOTHER_STUDY)
     if identity.instance_uid != reference.instance_uid:
         return LeftOut(reference.instance_uid, ANOTHER_INSTANCE)
-    return Instance(identity.series_uid, identity.instance_uid, identity.sop_class_uid, data)
+    instance = Instance(identity.series_uid, identity.instance_uid, identity.sop_class_uid, data)
+    return Fetched(instance, identity.patient)

@@ -1,27 +1,42 @@
-"""What connects a replica to a hospital's archives: the jobs on their way, and where their results go."""
+"""What connects a replica to a hospital: the jobs on their way, who may be in them, and where their results go."""
 
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from app.archive_threads import ArchiveThreads, OpenArchive
-from app.errors import NotConfiguredError, OutOfRangeError
+from app.errors import NotConfiguredError, NotReadyError, OutOfRangeError
 from app.metrics import Metrics
 from app.settings import Settings
 from pacs.configuration import ArchiveConfig, read_archives
 from pacs.errors import ConfigurationError, PacsError
-from pacs.job import Instance, Job, Source
+from pacs.job import Arrival, Instance, Job, Settling, Source
+from pacs.job_errors import InstanceRefusedError, OtherContentError
 from xray.dicom_tags import Identity
+from xray.errors import InputError
+from xray.radiograph import Radiograph
 
 if TYPE_CHECKING:
     from pacs.jobs import Jobs
 
 logger = logging.getLogger(__name__)
+
+
+Decode = Callable[[bytes], Awaitable[Radiograph]]
+
+
+@dataclass
+class Worker:
+    """How the task that works on jobs is; `fault` says what ended it, until it has begun again."""
+
+    fault: str | None = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +48,7 @@ class Hospital:
         destination: name of the archive that results go to; None keeps them here.
         settle: pause after a study's latest radiograph, in which more of it may come.
         arrived: set when there may be something to do.
+        longest_settle: after a study's first radiograph, whatever comes.
     """
 
     jobs: "Jobs"
@@ -41,23 +57,35 @@ class Hospital:
     settle: timedelta
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     threads: ArchiveThreads = field(default_factory=ArchiveThreads)
+    longest_settle: timedelta = timedelta(seconds=60)
+    worker: Worker = field(default_factory=Worker)
 
-    async def receive(self, checkpoint: str, identity: Identity, data: bytes, source: Source) -> Job:
+    async def receive(self, checkpoint: str, identity: Identity, data: bytes, source: Source, decode: Decode) -> Job:
         """Put a radiograph into its study's job; it is safe when this returns.
 
+        `decode` is asked where another file of the same UID is there: the same image in another transfer syntax, or
+        with other tags around it, is no other content.
+
         Raises:
+            OtherPatientError: the study is another patient's.
+            OtherContentError: an instance of that UID shows another image.
             SpoolFullError: as much is on its way as may be.
         """
         instance = Instance(identity.series_uid, identity.instance_uid, identity.sop_class_uid, data)
-        job = await asyncio.to_thread(
-            self.jobs.receive,
-            identity.study_uid,
-            checkpoint,
-            self.destination,
-            source,
-            instance,
-            self.settle,
-        )
+        arrival = Arrival(identity.study_uid, identity.patient, checkpoint, self.destination, source)
+        settling = Settling(self.settle, self.longest_settle)
+        try:
+            try:
+                job = await asyncio.to_thread(self.jobs.receive, arrival, instance, settling)
+            except OtherContentError:
+                before = await asyncio.to_thread(self.jobs.earlier_content, identity.study_uid, identity.instance_uid)
+                if before is None or not await shows_the_same(before, data, decode):
+                    raise
+                job = await asyncio.to_thread(self.jobs.receive, arrival, replace(instance, data=before), settling)
+        except InstanceRefusedError as error:
+            job_id = await asyncio.to_thread(self.jobs.refuse, identity.study_uid, error.reason)
+            logger.warning("An instance for the study of job %s was refused: %s.", job_id, error.reason)
+            raise
         self.arrived.set()
         return job
 
@@ -69,15 +97,22 @@ class Hospital:
             except PacsError as error:
                 logger.error("%d instances that are left alone (%s) were not counted: %s", instances, reason, error)
 
+    def require_working(self) -> None:
+        """Raises: NotReadyError: nobody works on the jobs of this replica."""
+        if self.worker.fault is not None:
+            raise NotReadyError(f"{self.worker.fault} Try another replica.")
+
     async def measure(self, metrics: Metrics) -> None:
         """Count the jobs; where their database does not answer, nothing is known of them, and the log says why."""
         metrics.jobs.clear()
         metrics.left_alone.clear()
+        metrics.refused_instances.clear()
         metrics.overdue_jobs.set(math.nan)
         try:
             counts = await asyncio.to_thread(self.jobs.counts)
             overdue = await asyncio.to_thread(self.jobs.overdue)
             left_alone = await asyncio.to_thread(self.jobs.left_alone)
+            refusals = await asyncio.to_thread(self.jobs.refusals)
         except PacsError as error:
             logger.error("The jobs cannot be counted: %s", error)
             return
@@ -85,6 +120,8 @@ class Hospital:
             metrics.jobs.labels(state).set(count)
         for reason, count in left_alone.items():
             metrics.left_alone.labels(reason).set(count)
+        for reason, count in refusals.items():
+            metrics.refused_instances.labels(reason).set(count)
         metrics.overdue_jobs.set(overdue.total_seconds())
 
     def require_archive(self, name: str) -> None:
@@ -106,6 +143,16 @@ class Hospital:
             yield archive
 
 
+async def shows_the_same(one: bytes, other: bytes, decode: Decode) -> bool:
+    """Whether two files hold the same image of the same side and view; what cannot be read is like nothing."""
+    try:
+        first, second = await decode(one), await decode(other)
+    except InputError:
+        return False
+    same_facts = (first.dicom, first.content, first.pixel_aspect) == (second.dicom, second.content, second.pixel_aspect)
+    return same_facts and np.array_equal(first.pixels, second.pixels)
+
+
 def load_hospital(settings: Settings) -> Hospital | None:
     """Open the jobs and read the archives that the settings name; None where they name no jobs.
 
@@ -123,7 +170,13 @@ def load_hospital(settings: Settings) -> Hospital | None:
             f"OSTEON_RESULTS_TO is {settings.results_to}, and OSTEON_ARCHIVES names no such archive."
         )
     jobs = Jobs(settings.jobs, Seal.of_file(settings.jobs_key), settings.max_spool_bytes)
-    return Hospital(jobs, archives, settings.results_to, timedelta(seconds=settings.settle_seconds))
+    return Hospital(
+        jobs,
+        archives,
+        settings.results_to,
+        timedelta(seconds=settings.settle_seconds),
+        longest_settle=timedelta(seconds=settings.max_settle_seconds),
+    )
 
 
 def required(hospital: Hospital | None) -> Hospital:

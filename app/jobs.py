@@ -1,6 +1,7 @@
-"""What is known of jobs in, the replies that tell and change it out."""
+"""How far jobs are, what they found, and how an operator or a caller begins one."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -28,15 +29,20 @@ class JobReply(BaseModel):
 
     `waiting` for its first or its next attempt, which is due then; `running`; `delivered`: the archive was asked and
     has the results; `kept`: the results are here; `refused`: nothing in the study can be judged; `dead`: the attempts
-    are used up, and it waits for an operator. `reason` says what went wrong last.
+    are used up, and it waits for an operator. `reason` says what went wrong last, or what was left out.
+
+    What comes of a study after its answer makes a further `version`, whose results replace those of the job that
+    `supersedes` names. `refused` counts the radiographs that were not taken into the study, by reason.
     """
 
     model_config = ConfigDict(from_attributes=True)
 
     id: str
     study_uid: str
+    version: int
     checkpoint: str
     archive: str | None
+    fetched_from: str | None
     source: str
     state: JobState
     attempts: int
@@ -44,6 +50,9 @@ class JobReply(BaseModel):
     reason: str | None
     created: datetime
     changed: datetime
+    supersedes: str | None = None
+    superseded_by: str | None = None
+    refused: dict[str, int] = {}
     notice: str = NOTICE
 
 
@@ -62,7 +71,7 @@ async def jobs(
     counts = await asyncio.to_thread(hospital.jobs.left_alone)
     if counts:
         response.headers["X-Left-Alone"] = ", ".join(f"{reason}={count}" for reason, count in counts.items())
-    return [JobReply.model_validate(job) for job in found]
+    return await _replies(hospital, found)
 
 
 @router.get("/jobs/left-alone")
@@ -74,7 +83,7 @@ async def left_alone(hospital: HospitalDep, caller: CallerDep) -> dict[str, int]
 @router.get("/jobs/{job_id}")
 async def job(job_id: str, hospital: HospitalDep, caller: CallerDep) -> JobReply:
     """How far a study is."""
-    return JobReply.model_validate(await _found(hospital, job_id))
+    return await _reply(hospital, await _found(hospital, job_id))
 
 
 @router.get("/jobs/{job_id}/report", response_class=Response)
@@ -90,11 +99,14 @@ async def report(job_id: str, hospital: HospitalDep, caller: CallerDep) -> Respo
 @router.post("/jobs/{job_id}/retry")
 async def retry(job_id: str, hospital: HospitalDep, caller: CallerDep) -> JobReply:
     """Begin a dead job anew."""
-    if (await _found(hospital, job_id)).state != JobState.DEAD:
+    told = await _reply(hospital, await _found(hospital, job_id))
+    if told.state != JobState.DEAD:
         raise ConflictError(f"Job {job_id} is not dead; only those are begun anew.")
+    if told.superseded_by is not None:
+        raise ConflictError(f"Job {told.superseded_by} has answered for the same study since; job {job_id} stays dead.")
     after = await asyncio.to_thread(hospital.jobs.retry, job_id)
     hospital.arrived.set()
-    return JobReply.model_validate(after)
+    return told if after is None else await _reply(hospital, after)
 
 
 @router.post("/dicom-web/studies/{study_uid}/analyze", status_code=202)
@@ -114,7 +126,7 @@ async def analyze_study(
     asked = await asyncio.to_thread(hospital.jobs.request, study_uid, checkpoint, pacs)
     hospital.arrived.set()
     response.headers["Location"] = f"/jobs/{asked.id}"
-    return JobReply.model_validate(asked)
+    return await _reply(hospital, asked)
 
 
 async def _found(hospital: Hospital, job_id: str) -> Job:
@@ -122,3 +134,13 @@ async def _found(hospital: Hospital, job_id: str) -> Job:
     if found is None:
         raise UnknownPathError("There is no job of that id; GET /jobs lists the latest.")
     return found
+
+
+async def _reply(hospital: Hospital, job: Job) -> JobReply:
+    return (await _replies(hospital, [job]))[0]
+
+
+async def _replies(hospital: Hospital, jobs: Sequence[Job]) -> list[JobReply]:
+    relations = await asyncio.to_thread(hospital.jobs.relations, jobs)
+    told = [JobReply.model_validate(job) for job in jobs]
+    return [one.model_copy(update=vars(among)) for one, among in zip(told, relations, strict=True)]

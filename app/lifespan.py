@@ -25,9 +25,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     logger.info("Serving %s.", service.generation)
     tasks = [asyncio.create_task(watch(service, app.state.give_up))]
     if service.hospital is not None:
-        from app.work import work  # and with it the database's library, which most replicas never need
+        from app.work import keep_working  # and with it the database's library, which most replicas never need
 
-        tasks.append(asyncio.create_task(work(service, service.hospital)))
+        tasks.append(asyncio.create_task(keep_working(service, service.hospital)))
     loop_watch = LoopWatch(service.clock, service.settings.engine_dead_seconds)
     ours = threading.current_thread() is threading.main_thread()  # else this process is not ours to end or to signal
     ticker = Ticker(service.clock, loop_watch.look if ours else lambda: None)

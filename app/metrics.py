@@ -55,6 +55,12 @@ class Metrics:
             ("reason",),
             registry=self.registry,
         )
+        self.refused_instances = Gauge(
+            "osteon_refused_instances",
+            "Radiographs that were not taken into a study, by reason.",
+            ("reason",),
+            registry=self.registry,
+        )
         self.overdue_jobs = Gauge(
             "osteon_jobs_overdue_seconds", "Since an attempt was due that nobody has begun.", registry=self.registry
         )

@@ -34,8 +34,10 @@ async def live(service: ServiceDep) -> HealthReply:
 
 @router.get("/health/ready")
 async def ready(service: ServiceDep) -> HealthReply:
-    """Whether radiographs are answered, rightly and in time: engine, canary and queue are well."""
+    """Whether radiographs are answered, rightly and in time: engine, canary, queue and the worker of jobs are well."""
     service.vitals.require_ready()
+    if service.hospital is not None:
+        service.hospital.require_working()
     return HealthReply(status="ready")
 
 

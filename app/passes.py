@@ -19,6 +19,7 @@ from app.settings import Settings
 from app.sharing import Shared
 from xray.dicom_tags import Identity
 from xray.predictor import Prediction, Predictor, Prepared
+from xray.radiograph import Radiograph
 
 Key = tuple[int, bytes]
 Source = Literal["pass", "shared", "kept"]
@@ -64,6 +65,10 @@ class Passes:
         if kept is not None:
             return Reading(key, predictor, kept.prepared, kept)
         return Reading(key, predictor, await self._preparing.once(key, lambda: self._decoder.prepare(predictor, data)))
+
+    async def decode(self, data: bytes) -> Radiograph:
+        """What a file shows; raises InputError where it cannot be read."""
+        return await self._decoder.decode(data)
 
     async def identify(self, data: bytes) -> Identity:
         """Which DICOM object a file holds; raises InputError where it tells of none."""

@@ -55,11 +55,11 @@ class KeptResults:
     service: Service
     hospital: Hospital
 
-    async def files(self, study_uid: str) -> list[Instance]:
-        """Those of a study."""
+    async def files(self, study_uid: str, *, earlier: bool = False) -> list[Instance]:
+        """Those of a study's latest answer; `earlier` ones, which it replaced, are for callers who give their UID."""
         if not UID.fullmatch(study_uid):
             raise OutOfRangeError("The path names no Study Instance UID.")
-        return await asyncio.to_thread(self.hospital.jobs.kept_results, study_uid)
+        return await asyncio.to_thread(self.hospital.jobs.kept_results, study_uid, earlier=earlier)
 
     async def described(self, study_uid: str) -> list[DicomJson]:
         """All tags but the pixels of each of them; a text that is not valid in its character set is left out."""
@@ -128,13 +128,14 @@ async def study(study_uid: str, kept: KeptDep) -> Response:
 @router.get("/studies/{study_uid}/series/{series_uid}")
 async def one_series(study_uid: str, series_uid: str, kept: KeptDep) -> Response:
     """The results of a series as files."""
-    return _files([each for each in await kept.files(study_uid) if each.series_uid == series_uid])
+    found = await kept.files(study_uid, earlier=True)
+    return _files([each for each in found if each.series_uid == series_uid])
 
 
 @router.get("/studies/{study_uid}/series/{series_uid}/instances/{instance_uid}")
 async def instance(study_uid: str, series_uid: str, instance_uid: str, kept: KeptDep) -> Response:
     """One result as a file."""
-    found = await kept.files(study_uid)
+    found = await kept.files(study_uid, earlier=True)
     return _files([each for each in found if (each.series_uid, each.instance_uid) == (series_uid, instance_uid)])
 
 

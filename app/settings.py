@@ -98,6 +98,12 @@ class Settings(BaseSettings):
         64, ge=1, description="Radiographs of a study from an archive that are judged; more are left out and named."
     )
     max_study_pixels: int = Field(2_000_000_000, ge=1, description="Width x height of all of them together.")
+    max_settle_seconds: float = Field(
+        60.0, ge=0, description="Time after a study's first radiograph at which it is analysed, whatever still comes."
+    )
+    study_hours: float = Field(
+        72.0, ge=0, description="Hours that an answered study's radiographs are kept, sealed, in case more of it comes."
+    )
     max_spool_mib: int = Field(4096, ge=1, description="Bytes of all studies on their way, in MiB.")
     lease_seconds: float = Field(
         30.0, ge=1, description="Time after which a study is another replica's, if its own is not heard of."

@@ -20,7 +20,7 @@ from app.parts import related_parts
 from app.schemas import REFUSALS
 from app.service import Service
 from pacs.job import Job
-from pacs.job_errors import SpoolFullError
+from pacs.job_errors import OtherContentError, OtherPatientError, SpoolFullError
 from xray.dicom_tags import UID, Identity
 from xray.errors import InputError
 
@@ -29,6 +29,8 @@ MAX_INSTANCES = 1000
 """Of one request; a study of more comes in several."""
 CANNOT_UNDERSTAND, OUT_OF_RESOURCES, OTHER_STUDY = 0xC000, 0xA700, 0xA900
 """Failure reasons of PS3.18 Table I.2-2."""
+OTHER_PATIENT, DUPLICATE = OTHER_STUDY, 0x0111
+"""An instance that contradicts its study, and one whose UID another has (PS3.7 C.5.7)."""
 
 router = APIRouter(prefix="/dicom-web", responses=REFUSALS)
 
@@ -118,7 +120,14 @@ async def _take(service: Service, hospital: Hospital, data: bytes, study_uid: st
         receipt.left_alone[identity.left_alone] += 1
     else:
         try:
-            job = await hospital.receive(service.generation.predictor.manifest.id, identity, data, "stow")
+            checkpoint = service.generation.predictor.manifest.id
+            job = await hospital.receive(checkpoint, identity, data, "stow", service.passes.decode)
+        except OtherPatientError:
+            receipt.fail(OTHER_PATIENT, identity)
+            return
+        except OtherContentError:
+            receipt.fail(DUPLICATE, identity)
+            return
         except SpoolFullError:
             receipt.fail(OUT_OF_RESOURCES, identity)
             return

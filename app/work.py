@@ -1,31 +1,67 @@
-"""Jobs in, results in the archive out; whatever happens in between, the job is either done or comes again."""
+"""Works on jobs and delivers their results; whatever happens in between, a job is either done or comes again."""
 
 import asyncio
 import logging
 import math
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import uuid4
 
-from app.analysis import NothingToJudgeError, analyse
+from app.analysis import MAX_LEFT_OUT, NothingToJudgeError, analyse
+from app.delivery import deliver
 from app.errors import RequestError
-from app.fetching import LeftOut, fetched
+from app.gather import Gathering
 from app.hospital import Hospital
 from app.service import Service
-from pacs.archive import Archive
-from pacs.errors import ArchiveUnavailableError, PacsError, StudyMissingError
-from pacs.job_errors import LeaseLostError
-from pacs.jobs import Instance, Job, JobState, RetryPolicy
+from pacs.errors import PacsError, StudyMissingError
+from pacs.finding import Reference, StudyFinding
+from pacs.incoming import Looked
+from pacs.job_errors import LeaseLostError, OtherPatientError
+from pacs.jobs import Instance, Job, JobState, Judgement, RetryPolicy
 
 logger = logging.getLogger(__name__)
 
 IDLE_SECONDS = 1.0
 """Between two looks for a job that nobody has told of: one that was postponed, or another replica's."""
-EMPTYING_SECONDS = 3600.0
-"""Between two looks for dead jobs that have been kept for long enough."""
+EMPTYING_SECONDS = 60.0
+"""Between two looks for what has been kept for long enough."""
+RESTART_SECONDS = 1.0
+LONGEST_RESTART_SECONDS = 60.0
+"""Between the end of the worker by an error of ours and its next beginning, which doubles each time."""
+TOLD = 3
+"""Radiographs that were left out and that a job's reason names; its report names all."""
+
+
+TWO_FACED = "A radiograph names two patients; export the study again."
+
+
+class RefusedStudyError(PacsError):
+    """Nothing of the study can be judged; holds what was looked at to find that."""
+
+    def __init__(self, reason: str, looked: Sequence[Looked]) -> None:
+        super().__init__(reason)
+        self.looked = looked
+
+
+async def keep_working(service: Service, hospital: Hospital) -> None:
+    """Run `work`, and begin it again when an error of ours has ended it; meanwhile this replica is not ready."""
+    pause = RESTART_SECONDS
+    while True:
+        started = time.monotonic()
+        try:
+            await work(service, hospital)
+            ending = "an end that it should not have"
+        except Exception as error:  # it may repeat what a study holds: only its type is told
+            ending = type(error).__name__
+        hospital.worker.fault = f"The worker of the jobs ended with {ending}."
+        pause = RESTART_SECONDS if time.monotonic() - started > LONGEST_RESTART_SECONDS else pause
+        logger.error("%s It begins again in %g s.", hospital.worker.fault, pause)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LONGEST_RESTART_SECONDS)
 
 
 async def work(service: Service, hospital: Hospital) -> None:
@@ -33,14 +69,16 @@ async def work(service: Service, hospital: Hospital) -> None:
     lease = timedelta(seconds=service.settings.lease_seconds)
     policy = RetryPolicy(service.settings.job_attempts)
     owner = f"{socket.gethostname()}-{uuid4().hex[:8]}"
-    age, emptied = timedelta(days=service.settings.dead_days), -math.inf
+    emptied = -math.inf
     while True:
         hospital.arrived.clear()
         try:
             if time.monotonic() - emptied > EMPTYING_SECONDS:
-                await asyncio.to_thread(hospital.jobs.empty_dead, age)
+                await asyncio.to_thread(hospital.jobs.empty_dead, timedelta(days=service.settings.dead_days))
+                await asyncio.to_thread(hospital.jobs.empty_answered, timedelta(hours=service.settings.study_hours))
                 emptied = time.monotonic()
             job = await asyncio.to_thread(hospital.jobs.lease, owner, lease, policy)
+            hospital.worker.fault = None
             if job is not None:
                 await attempt(service, hospital, job, policy)
                 continue
@@ -61,13 +99,14 @@ async def attempt(service: Service, hospital: Hospital, job: Job, policy: RetryP
     try:
         # An archive that sends a byte now and then would hold a job for ever.
         async with _kept_alive(hospital, job, lease), asyncio.timeout(seconds):
-            state = await _run(service, hospital, job)
-        logger.info("Job %s is %s.", job.id, state)
+            done = await _run(service, hospital, job)
+        logger.info("Job %s is %s, judged by checkpoint %s.", done.id, done.state, done.checkpoint)
     except LeaseLostError:
         logger.warning("Job %s took too long and is another worker's now.", job.id)
-    except (NothingToJudgeError, StudyMissingError) as error:
-        await asyncio.to_thread(hospital.jobs.finish, job, JobState.REFUSED, str(error))
-        logger.info("Job %s is refused: %s", job.id, error)
+    except RefusedStudyError as error:
+        with suppress(LeaseLostError):  # the study has grown meanwhile
+            await asyncio.to_thread(hospital.jobs.finish, job, JobState.REFUSED, str(error), error.looked)
+            logger.info("Job %s is refused: %s", job.id, error)
     except (PacsError, RequestError) as error:
         await _postpone(hospital, job, str(error), policy)
     except TimeoutError:
@@ -77,45 +116,92 @@ async def attempt(service: Service, hospital: Hospital, job: Job, policy: RetryP
         await _postpone(hospital, job, f"The analysis failed with {type(error).__name__}.", policy)
 
 
-async def _run(service: Service, hospital: Hospital, job: Job) -> JobState:
-    results = await asyncio.to_thread(hospital.jobs.results, job.id)
-    if not results:
-        finding = await analyse(service, job, _instances(service, hospital, job))
-        made = await service.results.results(finding)
-        results = await asyncio.to_thread(hospital.jobs.keep_results, job, made.files, made.fhir)
-    if job.archive is None:
-        await asyncio.to_thread(hospital.jobs.finish, job, JobState.KEPT)
-        return JobState.KEPT
-    async with hospital.connected(job.archive) as archive:
-        await archive.run(deliver, archive.archive, job.study_uid, results)
-    await asyncio.to_thread(hospital.jobs.finish, job, JobState.DELIVERED)
-    return JobState.DELIVERED
+@dataclass(frozen=True)
+class _Answer:
+    """What an attempt came to, or an earlier one."""
+
+    results: list[Instance]
+    left_out: str | None = None
 
 
-def deliver(archive: Archive, study_uid: str, results: list[Instance]) -> None:
-    """Send what the archive does not have, and believe that it has it only once it says so.
+async def _run(service: Service, hospital: Hospital, job: Job) -> Job:
+    earlier = await asyncio.to_thread(hospital.jobs.results, job.id)
+    answer = _Answer(earlier) if earlier else await _judge(service, hospital, job)
+    state = JobState.KEPT
+    if job.archive is not None:
+        proofs = {
+            each.instance_uid: await asyncio.to_thread(hospital.jobs.proofs, each.instance_uid)
+            for each in answer.results
+        }
+        async with hospital.connected(job.archive) as archive:
+            await deliver(service, archive, job.study_uid, answer.results, proofs)
+        state = JobState.DELIVERED
+    return await asyncio.to_thread(hospital.jobs.finish, job, state, answer.left_out)
+
+
+async def _judge(service: Service, hospital: Hospital, job: Job) -> _Answer:
+    """Analyse a study and store what was found.
 
     Raises:
-        PacsError: it does not take them, or does not find them yet.
+        RefusedStudyError: there is nothing to judge.
     """
-    uids = [result.instance_uid for result in results]
-    if archive.has(study_uid, uids):
-        return
-    archive.send([result.data for result in results])
-    if not archive.has(study_uid, uids):
-        raise ArchiveUnavailableError(f"Archive {archive.name} took the results and does not find them yet.")
+    gathering = Gathering(service, hospital, job)
+    try:
+        finding = await analyse(service, job, gathering.instances())
+    except (NothingToJudgeError, StudyMissingError) as error:
+        reasons = sorted({reason for _, reason in gathering.left_out})
+        if gathering.looked or not reasons:
+            reasons.append(str(error))
+        raise RefusedStudyError(" ".join(reasons), gathering.looked) from error
+    await _require_one_patient(hospital, job, finding, gathering.looked)
+    left_out = (*finding.left_out, *gathering.left_out)
+    more_left_out = finding.more_left_out or len(left_out) > MAX_LEFT_OUT
+    finding = replace(finding, left_out=left_out[:MAX_LEFT_OUT], more_left_out=more_left_out)
+    basis = hospital.jobs.basis(job, _grounds(finding, gathering.looked))
+    replaced = await asyncio.to_thread(hospital.jobs.replaced_by, job, basis)
+    finding = replace(
+        finding,
+        seed=hospital.jobs.seed(basis, replaced),
+        supersedes=tuple(Reference(each.sop_class_uid, each.instance_uid, each.series_uid) for each in replaced),
+    )
+    made = await service.results.results(finding)
+    files = list(zip(made.files, made.proofs, strict=True))
+    judgement = Judgement(files, made.fhir, finding.checkpoint, basis, gathering.looked)
+    results = await asyncio.to_thread(hospital.jobs.keep_results, job, judgement)
+    return _Answer(results, _told(gathering.left_out))
 
 
-async def _instances(service: Service, hospital: Hospital, job: Job) -> AsyncGenerator[Instance | LeftOut]:
-    """The radiographs of the study: those that were sent, or those that the archive has, one in memory at a time."""
-    if job.source == "pull" and job.archive is not None:
-        async with aclosing(fetched(service, hospital, job, job.archive)) as pulled:
-            async for each in pulled:
-                yield each
-        return
-    sent = hospital.jobs.instances(job.id)
-    while (instance := await asyncio.to_thread(next, sent, None)) is not None:
-        yield instance
+async def _require_one_patient(hospital: Hospital, job: Job, finding: StudyFinding, looked: Sequence[Looked]) -> None:
+    """Compare the patients that results are made for with the study's, whom other readers of the files have found.
+
+    Raises:
+        RefusedStudyError: a radiograph is another patient's.
+    """
+    for radiograph in finding.radiographs:
+        try:
+            await asyncio.to_thread(hospital.jobs.claim, job, radiograph.source.patient)
+        except OtherPatientError as error:
+            raise RefusedStudyError(TWO_FACED, looked) from error
+
+
+def _grounds(finding: StudyFinding, looked: Sequence[Looked]) -> list[str]:
+    """What an answer follows from, and what it says as far as the same network may say something else."""
+    said = f"{finding.probability:.4f} {finding.threshold:.4f} {finding.label} {finding.decision}"
+    return [
+        finding.checkpoint,
+        finding.version,
+        said,
+        *sorted(f"{each.instance.instance_uid} {each.digest.hex()}" for each in looked),
+        *sorted(f"{uid} {reason}" for uid, reason in finding.left_out),
+    ]
+
+
+def _told(left_out: Sequence[tuple[str, str]]) -> str | None:
+    """The reason of a job whose study has more than was judged."""
+    if not left_out:
+        return None
+    named = [f"{uid}: {reason}" for uid, reason in left_out[:TOLD]]
+    return f"{len(left_out)} of its radiographs were left out. {' '.join(named)}"
 
 
 @asynccontextmanager

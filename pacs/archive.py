@@ -25,6 +25,8 @@ ENVELOPE_BYTES = 4 << 10
 """Around an instance: boundaries and the part's header."""
 ORIGINAL = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 """As stored, which may be in a transfer syntax that the archive could not decode."""
+DECODED = 'multipart/related; type="application/dicom"'
+"""In Explicit VR Little Endian, which PS3.18 8.7.3.5.2 says is what nothing else asks for."""
 UNWRITABLE = (AttributeError, LookupError, NotImplementedError, OSError, TypeError, ValueError, struct.error)
 """What pydicom raises for data sets that cannot be written; its texts hold their values."""
 
@@ -201,6 +203,18 @@ class Archive:
                 self._client.search_for_instances(study_uid, search_filters={"SOPInstanceUID": instance_uid})
             )
             return any(references.text_in(match, references.INSTANCE).strip(" \0") == instance_uid for match in found)
+
+    def given(self, instance: InstanceReference, max_bytes: int) -> bytes | None:
+        """The file that it gives out under a UID, which need not be what was sent; None where it gives out none.
+
+        Raises:
+            ArchiveRefusedError: among others, the file has more than `max_bytes`.
+        """
+        try:
+            with typed_errors(self.name, instance.study_uid):
+                return self._retrieved(instance, max_bytes, DECODED)
+        except StudyMissingError:
+            return None
 
     def store(self, datasets: Sequence[Dataset]) -> None:
         """Send finished objects. Those that the archive has already do no harm; whether it has them now tells `has`.

@@ -27,10 +27,10 @@ def secondary_capture(finding: StudyFinding) -> Dataset:
         bits_allocated=8,
         coordinate_system="PATIENT",
         study_instance_uid=finding.study_uid,
-        series_instance_uid=series_uid("capture", finding.study_uid, finding.checkpoint),
+        series_instance_uid=series_uid("capture", finding.seed),
         series_number=SERIES_NUMBER,
         series_description=f"{ALGORITHM}: {NOTICE}",
-        sop_instance_uid=instance_uid("capture", finding.study_uid, finding.checkpoint),
+        sop_instance_uid=instance_uid("capture", finding.seed),
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=ALGORITHM,
@@ -51,6 +51,9 @@ def _describe(capture: Dataset, finding: StudyFinding) -> None:
     capture.DerivationDescription = "Heatmaps laid over the radiographs, scaled, side by side. " + NOTICE
     capture.ImageComments = NOTICE
     sides = {source.laterality for source in sources}
+    for each in finding.supersedes:
+        if each.sop_class_uid == capture.SOPClassUID:
+            capture.ImageComments += f". Replaces {each.instance_uid}, because more of the study came."
     side = sides.pop() if len(sides) == 1 else None
     capture.Laterality = side if side in SIDES else None
     parts = {source.body_part for source in sources}

@@ -1,4 +1,4 @@
-"""An address in, transactions on a database with the tables of jobs out."""
+"""Transactions on a database with the tables of jobs, which are made or brought up to date when it is opened."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +25,7 @@ from pacs import tables
 from pacs.errors import ConfigurationError
 from pacs.job_errors import JobsUnavailableError, SealError
 from pacs.sealing import Seal
+from pacs.upgrade import bring_up
 
 ADDRESSES = "sqlite:////folder/jobs.sqlite or postgresql+pg8000://user@host/database"
 WAIT_SECONDS = 20
@@ -146,7 +147,7 @@ def _create_tables(connection: Connection, seal: Seal) -> None:
         check = seal.seal(CHECK_WORD, CHECK_PURPOSE)
         connection.execute(tables.layout.insert().values(version=tables.VERSION, check=check))
         return
-    if row.version != tables.VERSION:
+    if row.version > tables.VERSION:
         raise ConfigurationError(
             f"The database of jobs has layout {row.version}, and this program knows {tables.VERSION}: "
             "run the version that wrote it, or give another database."
@@ -155,6 +156,8 @@ def _create_tables(connection: Connection, seal: Seal) -> None:
         seal.unseal(row.check, CHECK_PURPOSE)
     except SealError:
         raise SealError("The database of jobs was sealed with another key than the key file's.") from None
+    if row.version < tables.VERSION:
+        bring_up(connection, seal)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ it refers to has one.
 from typing import Any
 
 from pydicom.sr.coding import Code
+from pydicom.uid import Comprehensive3DSRStorage
 
 from pacs.codes import DECISIONS, LABEL, NORMALITY, PROBABILITY, SYSTEMS, THRESHOLD, WEIGHT
 from pacs.finding import ALGORITHM, MANUFACTURER, NOTICE, RadiographFinding, StudyFinding
@@ -17,6 +18,7 @@ Json = dict[str, Any]
 STATUS = "preliminary"
 """Of the report and of all in it: nobody has verified it."""
 DICOM_UID = "urn:dicom:uid"
+REPLACES = "http://hl7.org/fhir/StructureDefinition/diagnosticReport-replaces"
 TERMINOLOGY = "http://terminology.hl7.org/CodeSystem"
 IMAGING_STUDY = {"system": "http://loinc.org", "code": "18748-4", "display": "Diagnostic imaging study"}
 RADIOLOGY = {"system": f"{TERMINOLOGY}/v2-0074", "code": "RAD", "display": "Radiology"}
@@ -26,10 +28,11 @@ IMAGING = {"system": f"{TERMINOLOGY}/observation-category", "code": "imaging", "
 def diagnostic_report(finding: StudyFinding) -> Json:
     """The same finding gives the same report; it holds no time."""
     observations = _observations(finding)
-    uid = instance_uid("report", finding.study_uid, finding.checkpoint)
+    uid = instance_uid("report", finding.seed)
     return {
         "resourceType": "DiagnosticReport",
         "contained": [_device(finding), *observations],
+        **_replaces(finding),
         "identifier": [_uid_identifier(uid)],
         "status": STATUS,
         "category": [{"coding": [RADIOLOGY]}],
@@ -39,6 +42,13 @@ def diagnostic_report(finding: StudyFinding) -> Json:
         "conclusion": _conclusion(finding),
         "conclusionCode": [_concept(DECISIONS[finding.decision])],
     }
+
+
+def _replaces(finding: StudyFinding) -> Json:
+    """R4 says by an extension of its own which reports this one replaces."""
+    reports = [each for each in finding.supersedes if each.sop_class_uid == Comprehensive3DSRStorage]
+    values = [{"url": REPLACES, "valueReference": _by_uid("DiagnosticReport", each.instance_uid)} for each in reports]
+    return {"extension": values} if values else {}
 
 
 def _observations(finding: StudyFinding) -> list[Json]:

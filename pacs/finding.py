@@ -9,6 +9,7 @@ from pacs.job import Instance
 from pacs.picture import Picture
 from xray.cam import Region
 from xray.judgement import Decision, Label
+from xray.patient import Patient
 
 NOTICE = "AI result - not for diagnostic use"
 """Burned into every picture and written into every report."""
@@ -38,6 +39,7 @@ class Source:
     Attributes:
         laterality, view, body_part: code strings; None where the header has none.
         lossy: whether the pixels were once compressed with loss.
+        patient: whose it is, as patients are compared.
         patient_and_study: whose it is, of which study, and the character set of both.
         compression: how it was compressed with loss.
         not_copied: keywords of attributes that are too large, too deeply nested or damaged.
@@ -51,6 +53,7 @@ class Source:
     view: str | None
     body_part: str | None
     lossy: bool
+    patient: Patient = field(repr=False)
     patient_and_study: tuple[CopiedElement, ...]
     compression: tuple[CopiedElement, ...] = ()
     not_copied: tuple[str, ...] = ()
@@ -73,6 +76,15 @@ class RadiographFinding:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """A DICOM object of the same study."""
+
+    sop_class_uid: str
+    instance_uid: str
+    series_uid: str
+
+
+@dataclass(frozen=True)
 class StudyFinding:
     """The study: its radiographs, and what follows from them together.
 
@@ -83,6 +95,8 @@ class StudyFinding:
         version: of this software.
         left_out: SOP Instance UIDs of radiographs of the study that could not be judged, and why.
         more_left_out: whether the study has further radiographs, which nobody looked at.
+        seed: what the UIDs of the results are made of; secret, as whoever has it can work them out.
+        supersedes: the results that these take the place of, because more of the study came.
     """
 
     study_uid: str
@@ -95,6 +109,8 @@ class StudyFinding:
     radiographs: tuple[RadiographFinding, ...]
     left_out: tuple[tuple[str, str], ...] = ()
     more_left_out: bool = False
+    seed: bytes = field(default=b"", repr=False)
+    supersedes: tuple[Reference, ...] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -114,8 +130,10 @@ class Results:
 
     Attributes:
         files: the Secondary Capture and the structured report.
+        proofs: of each file the digest that tells it from another one under its UID; see `pacs.proof`.
         fhir: the DiagnosticReport, as JSON.
     """
 
     files: tuple[Instance, ...]
+    proofs: tuple[bytes, ...]
     fhir: str

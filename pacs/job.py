@@ -1,17 +1,17 @@
-"""What a study on its way is, and how each event changes it: a job in, the changed job out. Nothing is stored here."""
+"""What a study on its way is, and how each event changes it. Nothing is stored here."""
 
 import random
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from hashlib import sha256
 from typing import Literal, Self
+
+from xray.patient import Patient
 
 Source = Literal["stow", "store", "pull"]
 """STOW-RS, C-STORE, or fetched from an archive on request."""
 JITTER = 0.2
 """Share of a pause by which it may be shorter, so that many jobs do not come back at once."""
-ID_DIGITS = 32
 
 
 class JobState(StrEnum):
@@ -26,7 +26,7 @@ class JobState(StrEnum):
     KEPT = "kept"
     """Final: no archive is configured, and the results are here."""
     REFUSED = "refused"
-    """Final until the study is sent again: nothing in it can be judged."""
+    """Final until the same is sent again: nothing in the study can be judged."""
     DEAD = "dead"
     """Final until an operator retries or the study is sent again: the attempts are used up."""
 
@@ -70,59 +70,119 @@ class Instance:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One study for one checkpoint.
+class Settling:
+    """When a study that still grows is begun.
 
     Attributes:
-        id: opaque; the same study and checkpoint have the same.
+        pause: after its latest instance.
+        most: after its first; what comes later, while it is worked on, is for a further version.
+    """
+
+    pause: timedelta
+    most: timedelta = timedelta(seconds=60)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What is known of an instance beside its file.
+
+    Attributes:
+        checkpoint: of the network that is to judge it, as far as the receiver knows.
+        archive: that results go to; None keeps them here.
+    """
+
+    study_uid: str
+    patient: Patient
+    checkpoint: str
+    archive: str | None
+    source: Source
+
+
+@dataclass(frozen=True)
+class Job:
+    """One version of one study: what had come of it when its work began.
+
+    Attributes:
+        id: opaque.
+        study_id: opaque; the same for all versions of a study.
+        version: 1 for what came first, and one more for what came after that was answered.
+        checkpoint: of the network that judged it; until then, of the one that is expected to.
         archive: name of the archive that the results go to; None keeps them here.
+        fetched_from: name of the archive that the study is fetched from, beside what was sent; None fetches nothing.
         attempts: that were begun since the job was last begun anew.
         due: UTC; when the next attempt may begin. Of a running job, when its lease ends.
-        reason: a sentence about what went wrong last.
-        instances: that came since the job was last begun anew.
+        reason: a sentence about what went wrong last, or what was left out.
+        opened: when its first instance came, or it was last begun anew.
+        answered: when its results were stored or it was refused; None while it has no answer.
+        basis: what the answer follows from, as a keyed digest: equal ones have equal results.
+        instances: that came for this version.
         owner: the worker that has it, or had it last.
         lease_number: grows with each lease and each withdrawal of one; who holds an older one has lost the job.
     """
 
     id: str
+    study_id: str
     study_uid: str
+    version: int
     checkpoint: str
     archive: str | None
+    fetched_from: str | None
     source: Source
     state: JobState
     attempts: int
     due: datetime
     reason: str | None
     created: datetime
+    opened: datetime
     changed: datetime
-    instances: int
+    answered: datetime | None = None
+    basis: str | None = None
+    instances: int = 0
     owner: str | None = None
     lease_number: int = 0
 
-    @classmethod
-    def new(cls, study_uid: str, checkpoint: str, archive: str | None, source: Source, now: datetime) -> Self:
-        digest = sha256(f"{study_uid}\n{checkpoint}".encode()).hexdigest()
-        state = JobState.WAITING
-        return cls(
-            digest[:ID_DIGITS], study_uid, checkpoint, archive, source, state, 0, now, None, now, now, instances=0
-        )
+    @property
+    def is_undecided(self) -> bool:
+        """It will have an answer, and has none yet."""
+        return self.state in OPEN and self.answered is None
+
+    def takes_more(self, now: datetime, settling: Settling) -> bool:
+        """Whether an instance that comes now is for this version; one that has long run is not begun again for it."""
+        return self.is_undecided and (self.state == JobState.WAITING or now < self.opened + settling.most)
 
     def anew(self, now: datetime, settle: timedelta = timedelta(0)) -> Self:
-        """As if it had not been tried; a refused study's instances are gone and have to come again."""
-        instances = 0 if self.state == JobState.REFUSED else self.instances
+        """As if it had not been tried; results that are there stand."""
+        answered = None if self.basis is None else self.answered
         return replace(
-            self, state=JobState.WAITING, attempts=0, due=now + settle, reason=None, instances=instances, changed=now
+            self,
+            state=JobState.WAITING,
+            attempts=0,
+            due=now + settle,
+            reason=None,
+            opened=now,
+            changed=now,
+            answered=answered,
         )
 
-    def grown(self, now: datetime, settle: timedelta) -> Self:
+    def grown(self, now: datetime, settling: Settling) -> Self:
         """An instance came. A job that is running starts over, and that attempt does not count."""
-        more = replace(self, instances=self.instances + 1, changed=now)
-        if self.state == JobState.RUNNING:
-            more = replace(
-                more, state=JobState.WAITING, attempts=self.attempts - 1, due=now, lease_number=self.lease_number + 1
-            )
+        due = min(now + settling.pause, max(self.opened + settling.most, now))
+        more = replace(self.withdrawn(now), instances=self.instances + 1, changed=now)
         # A job that has failed before keeps to its pause.
-        return replace(more, due=now + settle if more.attempts == 0 else max(more.due, now + settle))
+        return replace(more, due=due if more.attempts == 0 else max(more.due, due))
+
+    def withdrawn(self, now: datetime) -> Self:
+        """Taken from its worker, if one has it, as if that attempt had not been."""
+        if self.state != JobState.RUNNING:
+            return self
+        return replace(
+            self,
+            state=JobState.WAITING,
+            attempts=self.attempts - 1,
+            due=now,
+            lease_number=self.lease_number + 1,
+            changed=now,
+        )
 
     def leased(self, owner: str, now: datetime, lease: timedelta) -> Self:
         return replace(
@@ -146,7 +206,10 @@ class Job:
     def emptied(self, now: datetime) -> Self:
         """Nothing is left of a dead one but its row."""
         reason = f"{self.reason} What came of the study was deleted since; send it again."
-        return replace(self, instances=0, reason=reason, changed=now)
+        return replace(self, instances=0, reason=reason, changed=now, answered=None, basis=None)
+
+    def judged(self, checkpoint: str, basis: str, now: datetime) -> Self:
+        return replace(self, checkpoint=checkpoint, basis=basis, answered=now, changed=now)
 
     def finished(self, state: JobState, reason: str | None, now: datetime) -> Self:
-        return replace(self, state=state, reason=reason, due=now, changed=now)
+        return replace(self, state=state, reason=reason, due=now, changed=now, answered=self.answered or now)

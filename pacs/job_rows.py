@@ -1,11 +1,11 @@
-"""Rows of the table of jobs in, jobs out, and back; within the transaction that is given."""
+"""Rows of the table of jobs; within the transaction that is given."""
 
 from dataclasses import asdict
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import ColumnElement, Connection, exists, select, update
 
 from pacs import tables
-from pacs.job import Job, JobState
+from pacs.job import OPEN, Job, JobState
 from pacs.job_errors import LeaseLostError
 
 
@@ -23,6 +23,11 @@ def owned(connection: Connection, job: Job) -> Job:
     return current
 
 
+def added(connection: Connection, job: Job) -> Job:
+    connection.execute(tables.jobs.insert().values(asdict(job)))
+    return job
+
+
 def saved(connection: Connection, job: Job) -> Job:
     connection.execute(update(tables.jobs).where(tables.jobs.c.id == job.id).values(asdict(job)))
     return job
@@ -32,5 +37,13 @@ def found(connection: Connection, limit: int | None = None, **wanted: object) ->
     """Those whose columns have the wanted values; None wants nothing."""
     table = tables.jobs
     fits = [table.c[name] == value for name, value in wanted.items() if value is not None]
-    query = select(table).where(*fits).order_by(table.c.created.desc(), table.c.id).limit(limit)
-    return [Job(**row._mapping) for row in connection.execute(query)]
+    query = select(table).where(*fits).order_by(table.c.created.desc(), table.c.version.desc(), table.c.id)
+    return [Job(**row._mapping) for row in connection.execute(query.limit(limit))]
+
+
+def waits_for_earlier() -> ColumnElement[bool]:
+    """Whether an earlier version of a job's study is still on its way."""
+    table, earlier = tables.jobs, tables.jobs.alias()
+    return exists().where(
+        earlier.c.study_id == table.c.study_id, earlier.c.version < table.c.version, earlier.c.state.in_(OPEN)
+    )

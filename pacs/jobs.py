@@ -1,59 +1,46 @@
-"""Studies on their way in, one after the other to whoever works on them out; none is lost, and none is done twice.
+"""Studies on their way: taken in, and handed to workers one after the other; none is lost, and none is done twice.
 
 Everything is committed when a method returns, and every write of a worker holds only while its lease does. Replicas on
 several machines need clocks that agree to within a lease; if they do not, work is repeated, but its results are not.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from pacs import tables
-from pacs.job import DEFAULT_POLICY, DONE, FINISHED, OPEN, Instance, Job, JobState, RetryPolicy, Source
-from pacs.job_errors import SpoolFullError
-from pacs.job_rows import locked, owned, saved
-from pacs.known_jobs import KnownJobs
+from pacs.incoming import Looked
+from pacs.intake import Intake
+from pacs.job import DEFAULT_POLICY, FINISHED, OPEN, Arrival, Instance, Job, JobState, RetryPolicy, Settling, Source
+from pacs.job_rows import locked, owned, saved, waits_for_earlier
+from pacs.study_rows import locked_study, relations
 
-__all__ = ["Instance", "Job", "JobState", "Jobs", "RetryPolicy", "Source"]
+__all__ = ["Arrival", "Instance", "Job", "JobState", "Jobs", "Judgement", "RetryPolicy", "Settling", "Source"]
 
 STOPPED = "The service stopped in the middle of an attempt, and the attempts are used up."
 
 
-class Jobs(KnownJobs):
-    """What changes jobs; what only looks at them is inherited."""
+@dataclass(frozen=True)
+class Judgement:
+    """What an attempt made of a study.
 
-    def receive(
-        self,
-        study_uid: str,
-        checkpoint: str,
-        archive: str | None,
-        source: Source,
-        instance: Instance,
-        settle: timedelta,
-    ) -> Job:
-        """Put an instance into its study's job, which begins `settle` after the latest.
+    Attributes:
+        results: files, each with what tells it from others of its UID.
+        answer: the same in words, for those who ask by HTTP.
+        looked: what it looked at, be it judged or left out.
+    """
 
-        An instance that is there already, and any of a job that has its results, changes nothing: those stand, as one
-        study and checkpoint have one pair. If one comes before, while the job is running, the lease is withdrawn: the
-        worker's next write fails, and the grown study is begun again as a whole. A job that was refused or is dead
-        begins anew.
+    results: Sequence[tuple[Instance, bytes | None]]
+    answer: str
+    checkpoint: str
+    basis: str
+    looked: Sequence[Looked] = ()
 
-        Raises:
-            SpoolFullError: the limit is reached; nothing was stored.
-        """
-        now = self._clock()
-        with self._database.writing() as connection:
-            job = self._opened(connection, Job.new(study_uid, checkpoint, archive, source, now))
-            if job.state in DONE:
-                return job
-            if job.state not in OPEN:
-                job = replace(job.anew(now, settle), archive=archive, source=source)
-            if not self._results.any_of(connection, job.id) and self._incoming.put(connection, job.id, instance):
-                self._check_room(connection)
-                job = job.grown(now, settle)
-            return saved(connection, job)
+
+class Jobs(Intake):
+    """What workers and operators do with jobs; the rest is inherited."""
 
     def leave_alone(self, reason: str, instances: int = 1) -> None:
         """Count instances that were accepted and are not analyzed; `reason` is one of a few."""
@@ -64,29 +51,18 @@ class Jobs(KnownJobs):
             connection.execute(self._database.insert_missing(table).values(reason=reason, instances=0, latest=now))
             connection.execute(update(table).where(mine).values(more))
 
-    def request(self, study_uid: str, checkpoint: str, archive: str) -> Job:
-        """The job of a study that is to be fetched from an archive and given back to it.
-
-        One that is on its way or delivered is returned as it is. Results that were kept here are now delivered there;
-        a job that was refused or is dead begins anew.
-        """
-        now = self._clock()
-        with self._database.writing() as connection:
-            job = self._opened(connection, Job.new(study_uid, checkpoint, archive, "pull", now))
-            if job.state in OPEN or job.state == JobState.DELIVERED:
-                return job
-            return saved(connection, replace(job.anew(now), archive=archive, source="pull"))
-
     def lease(self, owner: str, lease: timedelta, policy: RetryPolicy = DEFAULT_POLICY) -> Job | None:
         """The earliest job that is due, or whose worker was not heard of for its lease; no two callers get the same.
 
-        It counts an attempt, so that a study that kills the service is dead in the end too.
+        A further version of a study waits until the one before it has ended. An attempt counts when it begins, so that
+        a study that kills the service is dead in the end too.
         """
         now = self._clock()
         table = tables.jobs
-        due = select(table).where(table.c.state.in_(OPEN), table.c.due <= now).order_by(table.c.due, table.c.id)
+        due = select(table).where(table.c.state.in_(OPEN), table.c.due <= now, ~waits_for_earlier())
+        due = due.order_by(table.c.due, table.c.id)
         with self._database.writing() as connection:
-            while row := connection.execute(due.limit(1).with_for_update(skip_locked=True)).first():
+            while row := connection.execute(due.limit(1).with_for_update(skip_locked=True, of=table)).first():
                 job = Job(**row._mapping)
                 if job.state == JobState.WAITING or not job.used_up(policy):
                     return saved(connection, job.leased(owner, now, lease))
@@ -98,69 +74,90 @@ class Jobs(KnownJobs):
         with self._database.writing() as connection:
             return saved(connection, replace(owned(connection, job), due=self._clock() + lease))
 
-    def keep_results(self, job: Job, results: Sequence[Instance], answer: str | None = None) -> list[Instance]:
+    def keep_results(self, job: Job, judgement: Judgement) -> list[Instance]:
         """Store results before anything is sent; those that stand are returned, which are earlier ones if there are.
 
         Raises:
             LeaseLostError: nothing was stored; the results must not be sent.
         """
+        now = self._clock()
         with self._database.writing() as connection:
-            owned(connection, job)
+            locked_study(connection, job.study_id)
+            current = owned(connection, job)
             if not self._results.any_of(connection, job.id):
-                for result in results:
-                    self._results.put(connection, job.id, result)
-                if answer is not None:
-                    sealed = self._seal.seal(answer.encode(), f"answer {job.id}")
-                    connection.execute(tables.answers.insert().values(job_id=job.id, sealed=sealed))
+                for result, proof in judgement.results:
+                    self._results.put(connection, job.id, result, proof)
+                sealed = self._seal.seal(judgement.answer.encode(), f"answer {job.id}")
+                connection.execute(tables.answers.insert().values(job_id=job.id, sealed=sealed))
+                self._incoming.note(connection, job.study_id, (job.version, now), judgement.looked)
+                saved(connection, current.judged(judgement.checkpoint, judgement.basis, now))
             return self._results.all_of(connection, job.id)
 
-    def finish(self, job: Job, state: JobState, reason: str | None = None) -> Job:
-        """End a job as delivered, kept or refused; what came is deleted, and of delivered results all but their UIDs.
+    def finish(self, job: Job, state: JobState, reason: str | None = None, looked: Sequence[Looked] = ()) -> Job:
+        """End a job as delivered, kept or refused; of delivered results all but their UIDs and proofs is deleted.
+
+        What came stays until `empty_answered` or the room for others takes it, in case more of the study comes.
 
         Raises:
             LeaseLostError: nothing was changed.
         """
         if state not in FINISHED:
             raise ValueError(f"a job does not finish as {state}")
+        now = self._clock()
         with self._database.writing() as connection:
+            locked_study(connection, job.study_id)
             current = owned(connection, job)
-            self._incoming.delete(connection, job.id)
+            self._incoming.note(connection, job.study_id, (job.version, now), looked)
             if state == JobState.DELIVERED:
                 self._results.empty(connection, job.id)
-            return saved(connection, current.finished(state, reason, self._clock()))
+            return saved(connection, current.finished(state, reason, now))
 
     def postpone(self, job: Job, reason: str, policy: RetryPolicy = DEFAULT_POLICY) -> Job:
         """End an attempt without an answer: the job waits, longer each time, or is dead. Raises LeaseLostError."""
         with self._database.writing() as connection:
             return saved(connection, owned(connection, job).postponed(reason, policy, self._clock()))
 
-    def empty_dead(self, age: timedelta) -> int:
-        """Delete what came of jobs that have been dead for `age`, and their results; how many these were."""
-        now, table = self._clock(), tables.jobs
-        dead = (table.c.state == JobState.DEAD) & (table.c.changed <= now - age) & (table.c.instances > 0)
+    def empty_answered(self, age: timedelta) -> int:
+        """Delete radiographs that came `age` ago and that no job still has to answer for; how many these were."""
         with self._database.writing() as connection:
-            jobs = [Job(**row._mapping) for row in connection.execute(select(table).where(dead).with_for_update())]
+            return self._incoming.empty_answered(connection, self._clock() - age)
+
+    def empty_dead(self, age: timedelta) -> int:
+        """Delete what came of studies whose job has been dead for `age`, and of the longest dead where they are beyond
+        the limit of bytes; how many jobs these were.
+        """
+        table = tables.jobs
+        dead = (table.c.state == JobState.DEAD) & (table.c.instances > 0)
+        emptied = 0
+        with self._database.writing() as connection:
+            jobs = [
+                Job(**row._mapping) for row in connection.execute(select(table).where(dead).order_by(table.c.changed))
+            ]
             for job in jobs:
-                self._incoming.delete(connection, job.id)
-                self._results.delete(connection, job.id)
-                saved(connection, job.emptied(now))
-        return len(jobs)
+                is_old = job.changed <= self._clock() - age
+                too_many = job.answered is None and self._incoming.bytes(connection, JobState.DEAD) > self._max_bytes
+                if is_old or too_many:
+                    emptied += self._empty(connection, job)
+        return emptied
+
+    def _empty(self, connection: Connection, job: Job) -> bool:
+        """False where the job was begun anew meanwhile."""
+        locked_study(connection, job.study_id)
+        current = locked(connection, job.id)
+        if current is None or current.state != JobState.DEAD:
+            return False
+        self._incoming.empty(connection, job.study_id)
+        self._results.delete(connection, job.id)
+        connection.execute(delete(tables.answers).where(tables.answers.c.job_id == job.id))
+        saved(connection, current.emptied(self._clock()))
+        return True
 
     def retry(self, job_id: str) -> Job | None:
-        """Begin a dead job anew, now; any other is returned as it is, and None if there is none."""
+        """Begin a dead job anew, now, unless a later one has answered for its study; any other is returned as it is,
+        and None if there is none.
+        """
         with self._database.writing() as connection:
             job = locked(connection, job_id)
-            if job is None or job.state != JobState.DEAD:
+            if job is None or job.state != JobState.DEAD or relations(connection, job).superseded_by is not None:
                 return job
             return saved(connection, job.anew(self._clock()))
-
-    def _opened(self, connection: Connection, new: Job) -> Job:
-        """The job of that id, locked: the one that is there, or else the new one."""
-        connection.execute(self._database.insert_missing(tables.jobs).values(asdict(new)))
-        job = locked(connection, new.id)
-        return new if job is None else job
-
-    def _check_room(self, connection: Connection) -> None:
-        """Replicas that store in the same instant may exceed the limit by what each of them stores."""
-        if self._incoming.bytes(connection) > self._max_bytes:
-            raise SpoolFullError("As many bytes of studies are on their way as may be; send this one again later.")

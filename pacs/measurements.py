@@ -53,9 +53,7 @@ def measurement_groups(finding: StudyFinding) -> list[Group]:
 
 def _of_study(finding: StudyFinding) -> MeasurementsAndQualitativeEvaluations:
     return MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(
-            tracking_uid(finding.study_uid, finding.checkpoint, "study"), f"{ALGORITHM} study"
-        ),
+        tracking_identifier=TrackingIdentifier(tracking_uid(finding.seed, "study"), f"{ALGORITHM} study"),
         algorithm_id=_algorithm(finding),
         measurements=[_number(PROBABILITY, finding.probability), _number(THRESHOLD, finding.threshold)],
         qualitative_evaluations=[
@@ -105,7 +103,7 @@ def _algorithm(finding: StudyFinding) -> AlgorithmIdentification:
 
 def _tracking(finding: StudyFinding, radiograph: RadiographFinding, name: str) -> TrackingIdentifier:
     subject = f"{radiograph.source.instance_uid} {name}"
-    return TrackingIdentifier(tracking_uid(finding.study_uid, finding.checkpoint, subject), f"{ALGORITHM} {name}")
+    return TrackingIdentifier(tracking_uid(finding.seed, subject), f"{ALGORITHM} {name}")
 
 
 def _number(name: Code, value: float) -> Measurement:

@@ -14,6 +14,7 @@ from highdicom.sr import (
 )
 from pydicom import Dataset
 from pydicom.sr.coding import Code
+from pydicom.uid import Comprehensive3DSRStorage
 
 from pacs.codes import COMMENT, ILLUSTRATION, OSTEON, PLAIN_RADIOGRAPHY
 from pacs.finding import ALGORITHM, MANUFACTURER, NOTICE, Source, StudyFinding
@@ -38,10 +39,10 @@ def structured_report(finding: StudyFinding, capture: Dataset) -> Dataset:
     report: Dataset = Comprehensive3DSR(
         evidence=evidence,
         content=_content(finding, capture)[0],
-        series_instance_uid=series_uid("report", finding.study_uid, finding.checkpoint),
+        series_instance_uid=series_uid("report", finding.seed),
         series_number=SERIES_NUMBER,
         series_description=f"{ALGORITHM}: {NOTICE}",
-        sop_instance_uid=instance_uid("report", finding.study_uid, finding.checkpoint),
+        sop_instance_uid=instance_uid("report", finding.seed),
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=ALGORITHM,
@@ -57,7 +58,23 @@ def structured_report(finding: StudyFinding, capture: Dataset) -> Dataset:
     report.SoftwareVersions = [finding.version, finding.checkpoint]
     if not finding.is_complete:
         report.CompletionFlagDescription = PARTIAL
+    if finding.supersedes:
+        report.PredecessorDocumentsSequence = [_predecessors(finding)]
     return report
+
+
+def _predecessors(finding: StudyFinding) -> Dataset:
+    """The reports that this one replaces (PS3.3 Table C.17-3)."""
+    study = Dataset()
+    study.StudyInstanceUID = finding.study_uid
+    study.ReferencedSeriesSequence = []
+    for each in finding.supersedes:
+        if each.sop_class_uid == Comprehensive3DSRStorage:
+            instance, series = Dataset(), Dataset()
+            instance.ReferencedSOPClassUID, instance.ReferencedSOPInstanceUID = each.sop_class_uid, each.instance_uid
+            series.SeriesInstanceUID, series.ReferencedSOPSequence = each.series_uid, [instance]
+            study.ReferencedSeriesSequence.append(series)
+    return study
 
 
 def _evidence_of_capture(capture: Dataset) -> Dataset:

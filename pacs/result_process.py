@@ -14,7 +14,7 @@ BYTES_A_PIXEL = 8
 """Of a file whose pixels are passed over, inflated where it is deflated."""
 SWOLLEN_BYTES = 700 << 20
 """Resident after a request, beyond which the process gives its memory back; a fresh one takes 150 MB."""
-READ_SOURCE, WRITE_RESULTS, DESCRIBE = b"S", b"R", b"D"
+READ_SOURCE, WRITE_RESULTS, DESCRIBE, PROVE = b"S", b"R", b"D", b"P"
 
 
 def main() -> None:
@@ -33,6 +33,7 @@ def _answer(question: bytes, data: bytes, max_pixels: int) -> None:
     import msgspec
 
     from pacs.finding import StudyFinding
+    from pacs.proof import proof_of
     from pacs.result_json import json_of
     from pacs.results import results_of
     from pacs.source import source_of
@@ -43,6 +44,8 @@ def _answer(question: bytes, data: bytes, max_pixels: int) -> None:
             answer = msgspec.msgpack.encode(source_of(data, max_pixels))
         elif question == WRITE_RESULTS:
             answer = msgspec.msgpack.encode(results_of(msgspec.msgpack.decode(data, type=StudyFinding)))
+        elif question == PROVE:
+            answer = proof_of(data)
         else:
             answer = json.dumps(json_of(data)).encode()
     except InputError as error:

@@ -6,7 +6,7 @@ import msgspec
 
 from pacs.errors import ResultsError
 from pacs.finding import Results, Source, StudyFinding
-from pacs.result_process import DESCRIBE, READ_SOURCE, WRITE_RESULTS
+from pacs.result_process import DESCRIBE, PROVE, READ_SOURCE, WRITE_RESULTS
 from xray.apart import ProcessEndedError, Processes, ProcessNotStartedError
 from xray.errors import UnreadableImageError
 
@@ -64,6 +64,16 @@ class ResultProcesses:
         except ProcessEndedError as error:
             raise ResultsError("The process that reads results ended before it had read one.") from error
         return msgspec.json.decode(answer, type=Json)
+
+    async def proof(self, file: bytes) -> bytes | None:
+        """See `pacs.proof.proof_of`; None for a file that cannot be read, which is none of ours."""
+        try:
+            _, answer = await self._processes.answer(PROVE, file, self._seconds)
+        except ProcessNotStartedError as error:
+            raise ResultsError("The process that reads results cannot be started.") from error
+        except (TimeoutError, ProcessEndedError):
+            return None
+        return answer
 
     async def close(self) -> None:
         """Let the processes go."""

@@ -8,6 +8,7 @@ from pacs.capture import secondary_capture
 from pacs.fhir import diagnostic_report
 from pacs.finding import CopiedElement, Results, StudyFinding
 from pacs.job import Instance
+from pacs.proof import proof_of
 from pacs.report import structured_report
 from pacs.result_file import file_of
 
@@ -18,7 +19,8 @@ def results_of(finding: StudyFinding) -> Results:
     capture = secondary_capture(finding)
     report = structured_report(finding, capture)
     files = _file(capture, (*patient_and_study, *_compression(finding))), _file(report, patient_and_study)
-    return Results(files, json.dumps(diagnostic_report(finding)))
+    proofs = tuple(proof_of(each.data) for each in files)
+    return Results(files, proofs, json.dumps(diagnostic_report(finding)))
 
 
 def _file(result: Dataset, copied: tuple[CopiedElement, ...]) -> Instance:

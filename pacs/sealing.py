@@ -1,6 +1,8 @@
-"""A key file and bytes in, sealed bytes out, and back: what is at rest tells nobody anything without the key."""
+"""Seals what is at rest and names what is looked for, so that neither tells anything to those without the key file."""
 
+import hmac
 import secrets
+from hashlib import sha256
 from pathlib import Path
 from typing import Self
 
@@ -14,13 +16,17 @@ NONCE_BYTES = 12
 """Random for each seal; one key is good for 2^32 of them (NIST SP 800-38D, 8.3)."""
 TAG_BYTES = 16
 OVERHEAD_BYTES = NONCE_BYTES + TAG_BYTES
+DIGEST_PURPOSE = b"osteon keyed digests"
+"""Sets the key of `Seal.digest` apart from that of the cipher."""
+LENGTH_BYTES = 8
 
 
 class Seal:
-    """AES-256-GCM. Bytes that were sealed for one purpose do not open for another."""
+    """AES-256-GCM and HMAC-SHA256. What was made for one purpose is of no use for another."""
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
+        self._digest_key = hmac.digest(key, DIGEST_PURPOSE, sha256)
 
     @classmethod
     def of_file(cls, path: Path) -> Self:
@@ -40,3 +46,12 @@ class Seal:
             return self._cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], purpose.encode())
         except InvalidTag:
             raise SealError("Stored bytes are damaged, or were sealed with another key.") from None
+
+    def digest(self, purpose: str, *parts: bytes | str) -> bytes:
+        """32 bytes that only this key makes of these parts in this order."""
+        mac = hmac.new(self._digest_key, digestmod=sha256)
+        for part in (purpose, *parts):
+            data = part.encode() if isinstance(part, str) else part
+            mac.update(len(data).to_bytes(LENGTH_BYTES))
+            mac.update(data)
+        return mac.digest()

@@ -50,6 +50,7 @@ def _source(data: bytes, max_pixels: int) -> Source:
         facts.view,
         text(header, "BodyPartExamined"),
         lossy,
+        identity.patient,
         patient_and_study,
         compression if lossy else (),
         left_out + odd,

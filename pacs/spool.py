@@ -1,26 +1,22 @@
-"""DICOM files of jobs in, sealed rows of a table out, and back; within the transaction that it is given."""
+"""The results of jobs as sealed rows; within the transaction that is given."""
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, delete, func, select, update
+from sqlalchemy import Connection, Row, delete, select, update
 
 from pacs.job import Instance
 from pacs.sealing import Seal
+from pacs.tables import results
 
 
 class Spool:
-    """The files of one table: those that came, or the results."""
+    """The table of results."""
 
-    def __init__(self, table: Table, seal: Seal) -> None:
-        self._table = table
+    def __init__(self, seal: Seal) -> None:
         self._seal = seal
 
-    def put(self, connection: Connection, job_id: str, instance: Instance) -> bool:
-        """False if one of that UID is there. The caller has the job's row locked, so nobody adds one meanwhile."""
-        table = self._table
-        mine = (table.c.job_id == job_id) & (table.c.instance_uid == instance.instance_uid)
-        if connection.execute(select(table.c.number).where(mine)).first() is not None:
-            return False
+    def put(self, connection: Connection, job_id: str, instance: Instance, proof: bytes | None) -> None:
+        """The caller has the job's row locked; `proof` is kept when the bytes go."""
         sealed = self._seal.seal(instance.data, self._purpose(job_id, instance.instance_uid))
         row = {
             "job_id": job_id,
@@ -29,36 +25,35 @@ class Spool:
             "sop_class_uid": instance.sop_class_uid,
             "size": len(sealed),
             "sealed": sealed,
+            "proof": proof,
         }
-        connection.execute(table.insert().values(row))
-        return True
+        connection.execute(results.insert().values(row))
 
     def any_of(self, connection: Connection, job_id: str) -> bool:
-        mine = self._table.c.job_id == job_id
-        return connection.execute(select(self._table.c.number).where(mine).limit(1)).first() is not None
-
-    def after(self, connection: Connection, job_id: str, number: int) -> tuple[int, Instance] | None:
-        """The first with a higher number, and its number; 0 is below all."""
-        table = self._table
-        mine = (table.c.job_id == job_id) & (table.c.number > number)
-        row = connection.execute(select(table).where(mine).order_by(table.c.number).limit(1)).first()
-        return None if row is None else (row.number, self._instance(row))
+        mine = results.c.job_id == job_id
+        return connection.execute(select(results.c.number).where(mine).limit(1)).first() is not None
 
     def all_of(self, connection: Connection, job_id: str) -> list[Instance]:
-        table = self._table
-        rows = connection.execute(select(table).where(table.c.job_id == job_id).order_by(table.c.number))
+        rows = connection.execute(select(results).where(results.c.job_id == job_id).order_by(results.c.number))
         return [self._instance(row) for row in rows]
 
+    def references(self, connection: Connection, job_id: str) -> list[Instance]:
+        """The same without their data."""
+        columns = (results.c.series_uid, results.c.instance_uid, results.c.sop_class_uid)
+        rows = connection.execute(select(*columns).where(results.c.job_id == job_id).order_by(results.c.number))
+        return [Instance(*row, b"") for row in rows]
+
+    def proofs(self, connection: Connection, instance_uid: str) -> set[bytes]:
+        """Of all results of that UID, of whichever job."""
+        mine = (results.c.instance_uid == instance_uid) & results.c.proof.is_not(None)
+        return set(connection.execute(select(results.c.proof).where(mine)).scalars())
+
     def delete(self, connection: Connection, job_id: str) -> None:
-        connection.execute(delete(self._table).where(self._table.c.job_id == job_id))
+        connection.execute(delete(results).where(results.c.job_id == job_id))
 
     def empty(self, connection: Connection, job_id: str) -> None:
         """Delete the bytes, and keep what the files are called."""
-        connection.execute(update(self._table).where(self._table.c.job_id == job_id).values(sealed=None, size=0))
-
-    def bytes(self, connection: Connection) -> int:
-        """Of all files, as they are stored."""
-        return int(connection.execute(select(func.coalesce(func.sum(self._table.c.size), 0))).scalar_one())
+        connection.execute(update(results).where(results.c.job_id == job_id).values(sealed=None, size=0))
 
     def _instance(self, row: Row[Any]) -> Instance:
         purpose = self._purpose(row.job_id, row.instance_uid)
@@ -67,4 +62,4 @@ class Spool:
 
     def _purpose(self, job_id: str, instance_uid: str) -> str:
         """A row's bytes do not open in another row, or another table."""
-        return f"{self._table.name} {job_id} {instance_uid}"
+        return f"{results.name} {job_id} {instance_uid}"

@@ -15,6 +15,7 @@ from xray.dicom_values import numbers_of, value_of
 from xray.errors import OutOfScopeError, TooManyPixelsError, UnreadableImageError
 from xray.grayscale import StoredBits, has_window
 from xray.object_kind import LeftAlone, left_alone
+from xray.patient import Patient, patient_of
 from xray.radiograph import DicomFacts, too_many
 
 GRAY = ("MONOCHROME1", "MONOCHROME2")
@@ -34,6 +35,7 @@ class Identity:
 
     Attributes:
         modality: None where the tag is missing or odd.
+        patient: whom it belongs to; never to be repeated.
     """
 
     study_uid: str
@@ -41,6 +43,7 @@ class Identity:
     instance_uid: str
     sop_class_uid: str
     modality: str | None
+    patient: Patient
 
     @property
     def left_alone(self) -> LeftAlone | None:
@@ -67,6 +70,7 @@ def identity_of(header: Dataset) -> Identity:
         required("SOPInstanceUID"),
         required("SOPClassUID"),
         text(header, "Modality"),
+        patient_of(header),
     )
 
 

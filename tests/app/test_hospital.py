@@ -98,8 +98,10 @@ def test_archive_finds_one_pair_of_results_in_each_study_and_never_a_second(serv
             until(lambda: {job["state"] for job in client.get("/jobs").json()} == {"delivered"})
             time.sleep(2)  # in which an archive that goes round in a circle would have sent them again
             assert {job["state"] for job in client.get("/jobs").json()} == {"delivered"}
+            grown = studies.pop(4)
+            assert results(running, grown) == [CAPTURE, CAPTURE, REPORT, REPORT]  # a view came after the first pair
             assert all(results(running, uid) == [CAPTURE, REPORT] for uid in studies)
-            assert len(client.get("/jobs").json()) == len(studies)
+            assert len(client.get("/jobs").json()) == len(studies) + 2
 
 
 def test_archive_that_is_away_for_a_while_gets_its_results_later(client: httpx.Client, archive: RunningOrthanc) -> None:
@@ -110,7 +112,8 @@ def test_archive_that_is_away_for_a_while_gets_its_results_later(client: httpx.C
     assert (told["state"], told["attempts"]) == ("waiting", 1)
     assert "cannot be reached" in told["reason"]
     archive.start()
-    assert finished(client, job)["state"] == "delivered"
+    after = finished(client, job)
+    assert (after["state"], after["reason"]) == ("delivered", None)
     assert results(archive, told["study_uid"]) == [CAPTURE, REPORT]
 
 
@@ -205,3 +208,25 @@ def test_service_that_is_killed_again_and_again_leaves_one_pair_and_no_patient_o
     assert all(results(archive, uid) == [CAPTURE, REPORT] for uid in studies)
     for file in folder.iterdir():
         assert CANARY.encode() not in file.read_bytes(), file.name
+
+
+def test_service_that_is_killed_between_the_views_of_a_study_has_all_of_them_in_its_latest_answer(
+    settings: Settings, archive: RunningOrthanc, tmp_path: Path
+) -> None:
+    folder = tmp_path / "state"
+    environment = environment_of(settings, archives_at(tmp_path, archive), folder)
+    base, rounds = f"http://127.0.0.1:{environment['OSTEON_PORT']}", (0.0, 0.3, 0.6, 1.0)
+    for number, pause in enumerate(rounds, start=1):
+        with process(environment, folder / "log") as running, httpx.Client(base_url=base, timeout=60) as client:
+            assert stow(client, related(hand(number), hand(number + 10))).status_code == HTTPStatus.OK
+            time.sleep(pause)
+            running.send_signal(signal.SIGKILL)
+            running.wait()
+    with process(environment, folder / "log"), httpx.Client(base_url=base, timeout=60) as client:
+        until(lambda: {job["state"] for job in client.get("/jobs").json()} == {"delivered"})
+        latest = max(client.get("/jobs").json(), key=lambda job: job["version"])
+        told = client.get(f"/jobs/{latest['id']}/report").text
+    assert latest["superseded_by"] is None
+    for number in range(1, len(rounds) + 1):
+        assert f'urn:oid:{STUDY}.1.{number}"' in told
+        assert f'urn:oid:{STUDY}.1.{number + 10}"' in told

@@ -1,16 +1,24 @@
 """Studies for tests of jobs, with the canary's name in them, and what usually happens to them in whose time."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 
-from pacs.jobs import Instance, Job, Jobs
+from pacs.incoming import Looked
+from pacs.jobs import Arrival, Instance, Job, Jobs, Judgement, Settling
 from tests.dicom_files import CANARY, dicom
+from xray.patient import Patient
 
 STUDY, CHECKPOINT, ARCHIVE = "1.2.3", "bab1e6de5b03", "ward"
 CLASS = "1.2.840.10008.5.1.4.1.1.1.1.1"
 SETTLE, LEASE = timedelta(seconds=2), timedelta(seconds=30)
+LONGEST = timedelta(seconds=60)
+SETTLING = Settling(SETTLE, LONGEST)
+PATIENT = Patient(id="4711", birth_date="19010203", name="canary bird")
+STRANGER = Patient(id="0815", birth_date="19010203", name="canary bird")
 ANSWER = '{"resourceType": "DiagnosticReport"}'
 
 
@@ -39,8 +47,31 @@ def pair(version: int = 1) -> list[Instance]:
     return [Instance(f"9.{kind}", f"9.{kind}.1", CLASS, f"{CANARY} {version}".encode()) for kind in (1, 2)]
 
 
-def send(jobs: Jobs, number: int = 1, study: str = STUDY, archive: str | None = ARCHIVE) -> Job:
-    return jobs.receive(study, CHECKPOINT, archive, "stow", file(number), SETTLE)
+def arrival(study: str = STUDY, archive: str | None = ARCHIVE, patient: Patient = PATIENT, **other: Any) -> Arrival:
+    return replace(Arrival(study, patient, CHECKPOINT, archive, "stow"), **other)
+
+
+def send(jobs: Jobs, number: int = 1, study: str = STUDY, archive: str | None = ARCHIVE, **other: Any) -> Job:
+    return jobs.receive(arrival(study, archive, **other), file(number), SETTLING)
+
+
+def looked_at(jobs: Jobs, job: Job) -> list[Looked]:
+    """All that came of a job's study, as a worker sees it."""
+    return [Looked(replace(each, data=b""), jobs.digest(each.data)) for each in jobs.instances(job.id)]
+
+
+def keep(
+    jobs: Jobs,
+    job: Job,
+    results: Sequence[Instance] | None = None,
+    answer: str = ANSWER,
+    looked: Sequence[Looked] | None = None,
+) -> list[Instance]:
+    """What a worker stores that looked at these, or else at all that the study has now."""
+    looked = looked_at(jobs, job) if looked is None else looked
+    basis = jobs.basis(job, [CHECKPOINT, *sorted(each.digest.hex() for each in looked)])
+    proved = [(each, f"proof of {each.instance_uid}".encode()) for each in (pair() if results is None else results)]
+    return jobs.keep_results(job, Judgement(proved, answer, CHECKPOINT, basis, looked))
 
 
 def taken(jobs: Jobs, owner: str = "a") -> Job:

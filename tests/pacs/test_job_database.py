@@ -14,7 +14,7 @@ from pacs.jobs import Jobs, JobState
 from pacs.sealing import Seal
 from tests.dicom_files import CANARY
 from tests.pacs.conftest import LIMIT, Place
-from tests.pacs.studies import STUDY, Clock, file, pair, send, taken
+from tests.pacs.studies import STUDY, Clock, file, keep, pair, send, taken
 from tests.postgres import INITDB, Postgres, running_postgres
 from tests.tools import needs
 
@@ -33,7 +33,7 @@ def test_no_byte_of_the_patient_is_in_the_files_of_sqlite(tmp_path: Path, end: J
     assert all(secret in next(jobs.instances(job.id)).data for secret in SECRETS)
     place.clock.pass_by(2)
     running = taken(jobs)
-    jobs.keep_results(running, pair(), f"answer about {CANARY}")
+    keep(jobs, running, pair(), f"answer about {CANARY}")
     if end is not None:
         jobs.finish(running, end)
     files = at_rest(tmp_path)
@@ -61,8 +61,10 @@ def test_bytes_that_were_damaged_or_exchanged_are_refused(place: Place) -> None:
     jobs = place.jobs()
     job, other = send(jobs), send(jobs, study="1.7")
     with create_engine(place.address).begin() as connection:
-        query = text("UPDATE incoming SET sealed = (SELECT sealed FROM incoming WHERE job_id = :a) WHERE job_id = :b")
-        connection.execute(query, {"a": job.id, "b": other.id})
+        query = text(
+            "UPDATE instances SET sealed = (SELECT sealed FROM instances WHERE study_id = :a) WHERE study_id = :b"
+        )
+        connection.execute(query, {"a": job.study_id, "b": other.study_id})
     assert next(jobs.instances(job.id)) == file()
     with pytest.raises(SealError, match="damaged"):
         next(jobs.instances(other.id))
@@ -71,8 +73,8 @@ def test_bytes_that_were_damaged_or_exchanged_are_refused(place: Place) -> None:
 def test_database_of_a_newer_version_is_refused(place: Place) -> None:
     place.jobs()
     with create_engine(place.address).begin() as connection:
-        connection.execute(text("UPDATE layout SET version = 2"))
-    with pytest.raises(ConfigurationError, match="layout 2, and this program knows 1"):
+        connection.execute(text("UPDATE layout SET version = 3"))
+    with pytest.raises(ConfigurationError, match="layout 3, and this program knows 2"):
         place.jobs()
 
 

@@ -6,7 +6,21 @@ from datetime import timedelta
 import pytest
 
 from pacs.jobs import Job, Jobs, JobState, RetryPolicy
-from tests.pacs.studies import ANSWER, ARCHIVE, CHECKPOINT, LEASE, SETTLE, STUDY, Clock, begun, file, pair, send, taken
+from tests.pacs.studies import (
+    ANSWER,
+    ARCHIVE,
+    CHECKPOINT,
+    LEASE,
+    SETTLE,
+    STUDY,
+    Clock,
+    begun,
+    file,
+    keep,
+    pair,
+    send,
+    taken,
+)
 
 TWO_ATTEMPTS = RetryPolicy(attempts=2)
 
@@ -16,7 +30,7 @@ def ended(jobs: Jobs, clock: Clock, state: JobState) -> Job:
     if state == JobState.DEAD:
         return jobs.postpone(job, "It failed.", RetryPolicy(attempts=1))
     if state != JobState.REFUSED:
-        jobs.keep_results(job, pair(), ANSWER)
+        keep(jobs, job, pair())
     return jobs.finish(job, state, "No radiograph." if state == JobState.REFUSED else None)
 
 
@@ -24,32 +38,55 @@ def ended(jobs: Jobs, clock: Clock, state: JobState) -> Job:
 def test_study_that_is_done_is_not_done_again(jobs: Jobs, clock: Clock, state: JobState) -> None:
     job = ended(jobs, clock, state)
     clock.pass_by(5)
-    assert send(jobs, 1) == send(jobs, 2) == job
-    assert (list(jobs.instances(job.id)), jobs.stored_bytes()) == ([], 0)
+    assert send(jobs, 1) == job
+    assert list(jobs.instances(job.id)) == [file()]
     clock.pass_by(3600)
     assert jobs.lease("a", LEASE) is None
     assert jobs.answer(job.id) == ANSWER
+
+
+def test_answered_radiographs_are_deleted_after_their_time_and_are_still_known(jobs: Jobs, clock: Clock) -> None:
+    job = ended(jobs, clock, JobState.DELIVERED)
+    clock.pass_by(3600)
+    assert jobs.empty_answered(timedelta(hours=2)) == 0
+    assert list(jobs.instances(job.id)) == [file()]
+    clock.pass_by(3600)
+    assert [jobs.empty_answered(timedelta(hours=2)) for _ in range(2)] == [1, 0]
+    assert (list(jobs.instances(job.id)), jobs.stored_bytes()) == ([], 0)
+    assert send(jobs, 1) == job
+
+
+def test_radiographs_that_wait_for_an_answer_are_never_deleted_by_age(jobs: Jobs, clock: Clock) -> None:
+    first = ended(jobs, clock, JobState.KEPT)
+    further = send(jobs, 2)
+    waiting = send(jobs, 1, study="1.7")
+    clock.pass_by(3600)
+    assert jobs.empty_answered(timedelta(0)) == 0
+    assert list(jobs.instances(further.id)) == [file(1), file(2)]
+    assert list(jobs.instances(waiting.id)) == [file(1)]
+    assert list(jobs.instances(first.id)) == [file(1)]
 
 
 def test_delivered_results_leave_their_uids_and_kept_ones_stay(jobs: Jobs, clock: Clock) -> None:
     delivered = ended(jobs, clock, JobState.DELIVERED)
     assert jobs.results(delivered.id) == [replace(each, data=b"") for each in pair()]
     assert jobs.kept_results(STUDY) == []
-    other = jobs.receive("1.7", CHECKPOINT, None, "store", file(), timedelta(0))
+    other = send(jobs, study="1.7", archive=None)
+    clock.pass_by(2)
     job = taken(jobs)
-    jobs.keep_results(job, pair())
+    keep(jobs, job)
     assert jobs.kept_results("1.7") == []
     assert jobs.finish(job, JobState.KEPT).id == other.id
     assert jobs.kept_results("1.7") == jobs.results(other.id) == pair()
 
 
-def test_refused_study_is_deleted_and_begins_anew_when_it_is_sent_again(jobs: Jobs, clock: Clock) -> None:
+def test_refused_study_begins_anew_when_the_same_is_sent_again(jobs: Jobs, clock: Clock) -> None:
     job = ended(jobs, clock, JobState.REFUSED)
-    assert (job.reason, jobs.stored_bytes()) == ("No radiograph.", 0)
-    after = jobs.receive(STUDY, CHECKPOINT, None, "store", file(2), SETTLE)
-    assert (after.state, after.attempts, after.reason, after.instances) == (JobState.WAITING, 0, None, 1)
-    assert (after.archive, after.source, after.due) == (None, "store", clock.now + SETTLE)
-    assert list(jobs.instances(job.id)) == [file(2)]
+    assert job.reason == "No radiograph."
+    after = send(jobs, 1)
+    assert (after.id, after.state, after.attempts, after.reason) == (job.id, JobState.WAITING, 0, None)
+    assert after.due == clock.now + SETTLE
+    assert list(jobs.instances(job.id)) == [file(1)]
 
 
 def test_dead_study_is_deleted_when_it_was_kept_for_long_enough(jobs: Jobs, clock: Clock) -> None:
@@ -109,11 +146,16 @@ def test_study_that_kills_its_workers_is_dead_in_the_end(jobs: Jobs, clock: Cloc
     assert "stopped" in (dead.reason or "")
 
 
-def test_request_delivers_what_was_kept_and_does_not_analyse_again(jobs: Jobs, clock: Clock) -> None:
+def test_request_for_what_was_kept_makes_a_version_for_that_archive(jobs: Jobs, clock: Clock) -> None:
     kept = ended(jobs, clock, JobState.KEPT)
     asked = jobs.request(STUDY, CHECKPOINT, "far")
-    assert (asked.id, asked.state, asked.archive) == (kept.id, JobState.WAITING, "far")
-    assert jobs.results(taken(jobs).id) == pair()
+    assert (asked.version, asked.state, asked.archive) == (kept.version + 1, JobState.WAITING, "far")
+    job = taken(jobs)
+    assert list(jobs.instances(job.id)) == [file(1)]
+    keep(jobs, job)
+    jobs.finish(job, JobState.DELIVERED)
+    assert jobs.kept_results(STUDY) == []
+    assert jobs.kept_results(STUDY, earlier=True) == pair()
 
 
 def test_job_does_not_finish_in_a_state_that_is_not_final(jobs: Jobs, clock: Clock) -> None:
@@ -127,7 +169,7 @@ def test_lists_and_counts_tell_how_things_are(jobs: Jobs, clock: Clock) -> None:
     assert jobs.overdue() == timedelta()
     kept = ended(jobs, clock, JobState.KEPT)
     clock.pass_by(1)
-    other = jobs.receive(STUDY, "another", ARCHIVE, "store", file(), SETTLE)
+    other = send(jobs, 2)
     waiting = send(jobs, study="1.7")
     assert jobs.latest(9, study_uid=STUDY) == [other, kept]
     assert jobs.latest(9, JobState.KEPT) == [kept]
@@ -136,5 +178,5 @@ def test_lists_and_counts_tell_how_things_are(jobs: Jobs, clock: Clock) -> None:
     assert jobs.overdue() == timedelta()
     clock.now = waiting.due + timedelta(seconds=7)
     assert jobs.overdue() == timedelta(seconds=7)
-    assert 2 * len(file().data) < jobs.stored_bytes() < 2 * len(file().data) + 100
+    assert 3 * len(file().data) < jobs.stored_bytes() < 3 * len(file().data) + 100
     assert jobs.find("nobody") is None

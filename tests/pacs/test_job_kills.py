@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pacs.jobs import Job, Jobs, JobState
 from tests.conftest import ROOT
 from tests.pacs.conftest import Place
-from tests.pacs.studies import ANSWER, LEASE, STUDY, Clock, file, pair, send, taken
+from tests.pacs.studies import ANSWER, LEASE, STUDY, Clock, file, keep, pair, send, taken
 
 WORKER = """
 import sys, time
@@ -18,7 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 from pacs.jobs import Jobs
 from pacs.sealing import Seal
-from tests.pacs.studies import ANSWER, LEASE, file, pair, send, taken
+from tests.pacs.studies import file, keep, pair, send, taken
 
 address, key, point = sys.argv[1:]
 jobs = Jobs(address, Seal.of_file(Path(key)), 1 << 20)
@@ -31,14 +31,14 @@ def reach(name):
 def in_transaction(connection):
     reach("receiving")
 
-jobs._check_room = in_transaction
+jobs._require_room = in_transaction
 send(jobs, 1)
 send(jobs, 2)
 reach("received")
 jobs._clock = lambda now=jobs._clock: now() + timedelta(seconds=3)
 job = taken(jobs)
 reach("leased")
-jobs.keep_results(job, pair(), ANSWER)
+keep(jobs, job, pair())
 reach("kept")
 """
 DRAIN = """
@@ -74,10 +74,10 @@ def after_kill_at(point: str, place: Place) -> Jobs:
 
 def finished(jobs: Jobs, job: Job) -> None:
     """The next worker does what the killed one left, and there is one pair, made once."""
-    results = jobs.results(job.id) or jobs.keep_results(job, pair(2), ANSWER)
+    results = jobs.results(job.id) or keep(jobs, job, pair(2))
     jobs.finish(job, JobState.KEPT)
     assert jobs.kept_results(STUDY) == results
-    assert send(jobs, 3).state == JobState.KEPT
+    assert send(jobs, 1).state == JobState.KEPT
     assert jobs.counts() == dict.fromkeys(JobState, 0) | {JobState.KEPT: 1}
 
 

@@ -1,4 +1,4 @@
-"""Whatever comes in which order, a study and checkpoint have one job and one result pair; on both databases."""
+"""Whatever comes in which order before a study is answered is one job and one result pair; on both databases."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -8,7 +8,23 @@ import pytest
 from pacs.job_errors import LeaseLostError, SpoolFullError
 from pacs.jobs import Instance, Job, Jobs, JobState, RetryPolicy
 from tests.pacs.conftest import Place
-from tests.pacs.studies import ANSWER, ARCHIVE, CHECKPOINT, LEASE, SETTLE, STUDY, Clock, begun, file, pair, send, taken
+from tests.pacs.studies import (
+    ANSWER,
+    ARCHIVE,
+    CHECKPOINT,
+    LEASE,
+    SETTLE,
+    SETTLING,
+    STUDY,
+    Clock,
+    arrival,
+    begun,
+    file,
+    keep,
+    pair,
+    send,
+    taken,
+)
 
 
 def test_instances_of_several_requests_are_one_job_and_come_back_byte_for_byte(jobs: Jobs, place: Place) -> None:
@@ -57,7 +73,7 @@ def test_lease_that_is_renewed_stays_and_one_that_is_not_goes_to_another(jobs: J
     "write",
     [
         lambda jobs, job: jobs.renew(job, LEASE),
-        lambda jobs, job: jobs.keep_results(job, pair()),
+        lambda jobs, job: keep(jobs, job, pair()),
         lambda jobs, job: jobs.postpone(job, "It failed."),
         lambda jobs, job: jobs.finish(job, JobState.DELIVERED),
     ],
@@ -84,27 +100,19 @@ def test_instance_during_an_attempt_begins_the_whole_study_again(jobs: Jobs, clo
     grown = send(jobs, 2)
     assert (grown.state, grown.attempts, grown.due) == (JobState.WAITING, 0, clock.now + SETTLE)
     with pytest.raises(LeaseLostError):
-        jobs.keep_results(stale, pair())
+        keep(jobs, stale, pair())
     clock.pass_by(2)
     job = taken(jobs)
     assert list(jobs.instances(job.id)) == [file(1), file(2)]
-    assert jobs.keep_results(job, pair()) == pair()
-
-
-def test_instance_after_the_results_leaves_them_as_they_are(jobs: Jobs, clock: Clock) -> None:
-    job = begun(jobs, clock)
-    jobs.keep_results(job, pair())
-    assert send(jobs, 2).state == JobState.RUNNING
-    assert list(jobs.instances(job.id)) == [file(1)]
-    assert jobs.finish(job, JobState.DELIVERED).instances == 1
+    assert keep(jobs, job, pair()) == pair()
 
 
 def test_results_once_kept_stand_whatever_a_later_attempt_finds(jobs: Jobs, clock: Clock) -> None:
-    jobs.keep_results(begun(jobs, clock), pair(1), ANSWER)
+    keep(jobs, begun(jobs, clock), pair(1))
     clock.pass_by(31)
     job = taken(jobs)
     assert jobs.results(job.id) == pair(1)
-    assert jobs.keep_results(job, pair(2), "another") == pair(1)
+    assert keep(jobs, job, pair(2), "another") == pair(1)
     assert (jobs.results(job.id), jobs.answer(job.id)) == (pair(1), ANSWER)
 
 
@@ -116,12 +124,14 @@ def test_instance_for_a_job_between_attempts_keeps_its_pause(jobs: Jobs, clock: 
 
 def test_study_is_requested_once(jobs: Jobs, clock: Clock) -> None:
     asked = jobs.request(STUDY, CHECKPOINT, "far")
-    assert jobs.request(STUDY, CHECKPOINT, "near") == asked
-    assert (asked.source, asked.archive, asked.due) == ("pull", "far", clock.now)
+    assert jobs.request(STUDY, CHECKPOINT, "far") == asked
+    assert (asked.source, asked.archive, asked.fetched_from, asked.due) == ("pull", "far", "far", clock.now)
     job = taken(jobs)
-    jobs.keep_results(job, pair())
+    keep(jobs, job, pair())
     done = jobs.finish(job, JobState.DELIVERED)
-    assert jobs.request(STUDY, CHECKPOINT, "far") == done
+    again = jobs.request(STUDY, CHECKPOINT, "far")
+    assert (again.version, again.state, again.fetched_from) == (done.version + 1, JobState.WAITING, "far")
+    assert jobs.request(STUDY, CHECKPOINT, "far") == again
 
 
 def test_full_spool_takes_no_more_and_keeps_what_it_has(place: Place, clock: Clock) -> None:
@@ -135,7 +145,7 @@ def test_full_spool_takes_no_more_and_keeps_what_it_has(place: Place, clock: Clo
     assert list(jobs.instances(job.id)) == [file(1)]
     clock.pass_by(2)
     running = taken(jobs)
-    jobs.keep_results(running, pair())
+    keep(jobs, running, pair())
     jobs.finish(running, JobState.DELIVERED)
     assert send(jobs, 2, "1.7").instances == 1
 
@@ -143,5 +153,5 @@ def test_full_spool_takes_no_more_and_keeps_what_it_has(place: Place, clock: Clo
 def test_large_instance_comes_back(place: Place) -> None:
     jobs = place.jobs(max_bytes=1 << 30)
     large = Instance("1", "2", "3", bytes(range(256)) * (1 << 13))
-    job = jobs.receive(STUDY, CHECKPOINT, None, "stow", large, SETTLE)
+    job = jobs.receive(arrival(archive=None), large, SETTLING)
     assert next(jobs.instances(job.id)) == large

@@ -18,7 +18,7 @@ from pydicom.uid import UID
 from pacs.canvas import AMBER, MIN_HEIGHT, draw
 from pacs.codes import PROBABILITY, THRESHOLD
 from pacs.fhir import diagnostic_report
-from pacs.finding import NOTICE, RadiographFinding, StudyFinding
+from pacs.finding import NOTICE, RadiographFinding, Reference, StudyFinding
 from pacs.patient import REQUIRED
 from pacs.picture import picture_of
 from pacs.results import results_of
@@ -55,7 +55,15 @@ def radiograph(
 
 def finding(*radiographs: RadiographFinding, **changes: Any) -> StudyFinding:
     usual = StudyFinding(
-        STUDY, 0.8125, "abnormal", "abnormal", 0.218, "bab1e6de5b03", "0.1.0", radiographs or (radiograph(),)
+        STUDY,
+        0.8125,
+        "abnormal",
+        "abnormal",
+        0.218,
+        "bab1e6de5b03",
+        "0.1.0",
+        radiographs or (radiograph(),),
+        seed=b"secret",
     )
     return replace(usual, **changes)
 
@@ -75,7 +83,12 @@ def stored(of: StudyFinding, folder: Path) -> list[Path]:
 
 
 THREE = (radiograph(1), radiograph(2, (90, 150), (), ViewPosition="LL"), radiograph(3, (256, 100), (WARM,)))
+EARLIER = (
+    Reference("1.2.840.10008.5.1.4.1.1.7", "2.25.11", "2.25.1"),
+    Reference("1.2.840.10008.5.1.4.1.1.88.34", "2.25.22", "2.25.2"),
+)
 CASES = {
+    "later version": finding(supersedes=EARLIER),
     "one radiograph": finding(),
     "three radiographs": finding(*THREE, decision="uncertain", left_out=LEFT_OUT),
     "no regions": finding(radiograph(regions=()), label="normal", decision="normal", probability=0.01),
@@ -117,6 +130,31 @@ def test_report_shows_probability_notice_and_what_was_left_out(tmp_path: Path) -
     assert all(each in shown for each in ("UNVERIFIED", "PRELIMINARY", "PARTIAL", "checkpoint=bab1e6de5b03"))
 
 
+def test_results_of_a_later_version_name_those_that_they_replace() -> None:
+    case = CASES["later version"]
+    capture, report = results(case)
+    (study,) = report.PredecessorDocumentsSequence
+    (series,) = study.ReferencedSeriesSequence
+    (document,) = series.ReferencedSOPSequence
+    assert (study.StudyInstanceUID, series.SeriesInstanceUID) == (STUDY, "2.25.2")
+    assert document.ReferencedSOPInstanceUID == "2.25.22"
+    assert "Replaces 2.25.11" in capture.ImageComments
+    (extension,) = diagnostic_report(case)["extension"]
+    assert extension["valueReference"]["identifier"]["value"] == "urn:oid:2.25.22"
+
+
+def test_results_that_replace_nothing_say_nothing_of_it() -> None:
+    capture, report = results(CASES["one radiograph"])
+    assert "PredecessorDocumentsSequence" not in report
+    assert capture.ImageComments == NOTICE
+    assert "extension" not in diagnostic_report(CASES["one radiograph"])
+
+
+def test_finding_without_a_seed_has_no_uids() -> None:
+    with pytest.raises(ValueError, match="seed"):
+        results_of(replace(finding(), seed=b""))
+
+
 def test_repeated_result_has_the_same_uids_and_pixels() -> None:
     (capture, report), (again, report_again) = results(CASES["three radiographs"]), results(CASES["three radiographs"])
     assert capture.PixelData == again.PixelData
@@ -126,15 +164,14 @@ def test_repeated_result_has_the_same_uids_and_pixels() -> None:
         assert first.SeriesInstanceUID == second.SeriesInstanceUID
 
 
-def test_uids_are_valid_and_differ_by_kind_study_and_checkpoint() -> None:
+def test_uids_are_valid_and_differ_by_kind_and_seed() -> None:
     uids = [
-        make(kind, study, checkpoint)
+        make(kind, seed)
         for make in (series_uid, instance_uid)
         for kind in ("capture", "report")
-        for study in (STUDY, f"{STUDY}.1")
-        for checkpoint in ("a", "b")
+        for seed in (b"one", b"another")
     ]
-    uids += [tracking_uid(STUDY, "a", "study"), tracking_uid(STUDY, "a", "other"), device_uid("0.1.0", "a")]
+    uids += [tracking_uid(b"one", "study"), tracking_uid(b"one", "other"), device_uid("0.1.0", "a")]
     assert len(set(uids)) == len(uids)
     assert all(UID(uid).is_valid and len(uid) <= 64 for uid in uids)
 
