@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.demo import PHANTOM, show
+from app.demo import SAMPLE, show
 from app.service import load_service
 from app.settings import Settings
 from tests.app.conftest import serving
@@ -72,7 +72,7 @@ def test_readmes_reply_is_what_the_starter_answers(command: str, shown: str, cli
 
 
 def test_readme_shows_what_the_demo_prints(client: httpx.Client, capsys: pytest.CaptureFixture[str]) -> None:
-    show([PHANTOM], str(client.base_url))
+    show([SAMPLE], str(client.base_url))
     printed = capsys.readouterr().out
     assert printed in README.read_text()
 
