@@ -50,7 +50,7 @@ async def fetched(
     last_attempt = job.attempts >= service.settings.job_attempts
     given = 0
     failure: PacsError | None = None
-    outcome: Fetched | LeftOut
+    outcome: Fetched | LeftOut | None
     async with hospital.connected(archive_name) as archive:
         for reference in await archive.run(archive.archive.radiographs, job.study_uid):
             try:
@@ -65,12 +65,14 @@ async def fetched(
                 failure, outcome = error, LeftOut(reference.instance_uid, str(error))
             except (ArchiveRefusedError, StudyMissingError) as error:
                 failure, outcome = error, LeftOut(reference.instance_uid, str(error))
-            yield outcome
+            if outcome is not None:
+                yield outcome
     if failure is not None and not given:
         raise failure
 
 
-async def _fetch(service: Service, archive: OpenArchive, reference: InstanceReference) -> Fetched | LeftOut:
+async def _fetch(service: Service, archive: OpenArchive, reference: InstanceReference) -> Fetched | LeftOut | None:
+    """None for what turns out to be no radiograph: an archive need not tell what it lists, such as earlier results."""
     data = await archive.run(archive.archive.file, reference, service.settings.max_upload_bytes)
     identity = await service.passes.identify(data)
     if identity.study_uid != reference.study_uid:
@@ -78,5 +80,7 @@ async def _fetch(service: Service, archive: OpenArchive, reference: InstanceRefe
         return LeftOut(reference.instance_uid, ANOTHER_STUDY)
     if identity.instance_uid != reference.instance_uid:
         return LeftOut(reference.instance_uid, ANOTHER_INSTANCE)
+    if not identity.is_radiograph:
+        return None
     instance = Instance(identity.series_uid, identity.instance_uid, identity.sop_class_uid, data)
     return Fetched(instance, identity.patient)

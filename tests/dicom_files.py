@@ -11,7 +11,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 from PIL import Image
-from pydicom import DataElement, Dataset, FileDataset
+from pydicom import DataElement, Dataset, FileDataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -222,3 +222,8 @@ def run(*command: Any) -> str:
 
 EXTENDED = JPEGExtended12Bit
 LOSSLESS = (*NATIVE, *ENCODERS)
+
+
+def dataset_of(data: bytes) -> Dataset:
+    """The data set of a file."""
+    return dcmread(io.BytesIO(data))

@@ -77,6 +77,10 @@ def _meta(data: bytes) -> tuple[FileMetaDataset, int]:
     Raises:
         UnsupportedFormatError: in a way that is not known.
     """
+    if not is_dicom(data):
+        raise UnsupportedFormatError(
+            "The bytes are no DICOM file: its preamble is missing; send the file as it is stored."
+        )
     stream = io.BytesIO(data)
     stream.seek(PREAMBLE + len(SIGNATURE))
     meta = FileMetaDataset(read_dataset(stream, False, True, stop_when=lambda tag, *_: tag.group != META_GROUP))

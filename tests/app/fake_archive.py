@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
 from pacs.configuration import ArchiveConfig
+from tests.dicom_files import dataset_of
 from tests.pacs.test_session import DICOM_JSON, Reply, answering
-from xray.dicom import dataset_of
 
 PARTS = 'multipart/related; type="application/dicom"; boundary=q'
 

@@ -22,13 +22,13 @@ class HeldStudy:
 
     Attributes:
         modality: of the only series.
-        stored: what it was sent by STOW-RS.
+        stored: what it was sent by STOW-RS, and gives out.
     """
 
     given: Mapping[str, bytes | Reply]
     modality: str = "DX"
     sop_class: str = DX
-    stored: list[str] = field(default_factory=list)
+    stored: dict[str, bytes] = field(default_factory=dict)
 
     def reply(self, request: BaseHTTPRequestHandler) -> Reply:
         url = urlsplit(request.path)
@@ -40,12 +40,14 @@ class HeldStudy:
             asked = parse_qs(url.query).get("SOPInstanceUID")
             found = [*self.given, *self.stored] if asked is None else [uid for uid in asked if uid in self.stored]
             return _json([_tags({"00080018": uid, "00080016": self.sop_class}) for uid in found])
-        given = self.given[url.path.rpartition("/")[2]]
+        uid = url.path.rpartition("/")[2]
+        given = self.stored[uid] if uid in self.stored else self.given[uid]
         return (200, {"Content-Type": "application/dicom"}, given) if isinstance(given, bytes) else given
 
     def _store(self, body: bytes) -> Reply:
         for part in body.split(b"Content-Type: application/dicom\r\n\r\n")[1:]:
-            self.stored.append(dcmread(io.BytesIO(part), force=True, stop_before_pixels=True).SOPInstanceUID)
+            file = part.rpartition(b"\r\n--")[0].removesuffix(b"--")
+            self.stored[str(dcmread(io.BytesIO(file), stop_before_pixels=True).SOPInstanceUID)] = file
         return _json({})
 
 

@@ -28,11 +28,10 @@ from pacs.sealing import Seal
 from tests.app.conftest import metric, serving
 from tests.app.test_stow import STUDY, hand, reasons, related, stow
 from tests.conftest import ROOT
-from tests.dicom_files import CANARY, dicom, run
+from tests.dicom_files import CANARY, dataset_of, dicom, run
 from tests.orthanc import free_ports
 from tests.phantoms import draw_phantom
 from tests.tools import needs
-from xray.dicom import dataset_of
 
 CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 STORESCU = "/usr/bin/storescu"

@@ -1,5 +1,6 @@
 """Each study is answered for its own patient and for all of its views, whatever is sent, fetched or there before."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -15,10 +16,10 @@ from pydicom import Dataset
 from pydicom.uid import JPEG2000Lossless
 
 from app import work
+from app.archive_threads import ArchiveThreads
 from app.delivery import deliver
 from app.hospital import Hospital
 from app.service import Service, assemble
-from pacs.archive import Archive
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError
 from pacs.jobs import Instance, Jobs
 from pacs.proof import proof_of
@@ -26,9 +27,8 @@ from pacs.sealing import Seal
 from tests.app.conftest import metric, serving
 from tests.app.fake_archive import FakeArchive, fake_archive
 from tests.app.test_stow import STUDY, finished, hand, hospital_at, reasons, related, stow, uids
-from tests.dicom_files import CANARY, dicom
+from tests.dicom_files import CANARY, dataset_of, dicom
 from tests.phantoms import draw_phantom
-from xray.dicom import dataset_of
 from xray.predictor import Predictor
 
 OTHER_PATIENT, DUPLICATE = 0xA900, 0x0111
@@ -232,7 +232,7 @@ def test_fetched_file_of_another_study_or_instance_is_left_out(fetching: httpx.C
     job = fetch(fetching)
     assert job["state"] == "delivered"
     assert all(
-        f"{STUDY}.1.{number}: The archive gives out the file of another" in str(job["reason"]) for number in (2, 3)
+        f"{STUDY}.1.{number}: The archive gave a file of another" in str(job["reason"]) for number in (2, 3)
     )
     (report,) = archive.reports(STUDY)
     assert b"Not judged: " in report
@@ -245,7 +245,7 @@ def test_archive_that_gives_out_only_another_study_is_refused_as_such(
     archive.put(hand(1, study="1.2.777", **SECOND), listed_as=(STUDY, "1.2.55.1", "1.2.55.1.1"))
     job = fetch(fetching)
     assert job["state"] == "refused"
-    assert "the file of another study" in str(job["reason"])
+    assert "a file of another study" in str(job["reason"])
     assert archive.reports(STUDY) == []
 
 
@@ -365,27 +365,39 @@ def result(number: int) -> tuple[Instance, bytes]:
     data = dicom(
         np.full((16, 16), number, np.uint8), StudyInstanceUID=STUDY, SeriesInstanceUID="1.9", SOPInstanceUID="1.9.1"
     )
-    return Instance("1.9", "1.9.1", "1.2.840.10008.5.1.4.1.1.1.1", data), proof_of(dataset_of(data))
+    return Instance("1.9", "1.9.1", "1.2.840.10008.5.1.4.1.1.1.1", data), proof_of(data)
+
+
+def deliver_to(archive: FakeArchive, service: Service, ours: Instance, proof: bytes) -> None:
+    async def run() -> None:
+        own = assemble(service.settings, service.generation)
+        try:
+            async with ArchiveThreads().connected("main", archive.config) as opened:
+                await deliver(own, opened, STUDY, [ours], {ours.instance_uid: {proof}})
+        finally:
+            await own.results.close()
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("planted", [True, False])
 def test_what_an_archive_has_under_a_results_uid_counts_only_if_it_is_the_result(
-    archive: FakeArchive, planted: bool
+    service: Service, archive: FakeArchive, planted: bool
 ) -> None:
     (ours, proof), (forged, _) = result(1), result(2)
     if planted:
         archive.put(forged.data)
         archive.keeps = False  # it has that UID already
         with pytest.raises(ArchiveRefusedError, match="something else than the result"):
-            deliver(Archive("main", archive.config), STUDY, [ours], {"1.9.1": {proof}})
+            deliver_to(archive, service, ours, proof)
     else:
-        deliver(Archive("main", archive.config), STUDY, [ours], {"1.9.1": {proof}})
-        deliver(Archive("main", archive.config), STUDY, [ours], {"1.9.1": {proof}})
+        deliver_to(archive, service, ours, proof)
+        deliver_to(archive, service, ours, proof)
         assert archive.asked.count("/dicom-web/studies") == 1
 
 
-def test_archive_that_takes_results_and_loses_them_is_asked_again_later(archive: FakeArchive) -> None:
+def test_archive_that_takes_results_and_loses_them_is_asked_again_later(service: Service, archive: FakeArchive) -> None:
     archive.keeps = False
     ours, proof = result(1)
     with pytest.raises(ArchiveUnavailableError, match="does not find them yet"):
-        deliver(Archive("main", archive.config), STUDY, [ours], {"1.9.1": {proof}})
+        deliver_to(archive, service, ours, proof)

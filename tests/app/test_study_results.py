@@ -18,7 +18,7 @@ from app import analysis
 from app.analysis import analyse
 from app.service import Service, assemble
 from pacs.finding import MORE_LEFT_OUT, StudyFinding
-from pacs.job import Instance, Job
+from pacs.job import Instance, Job, JobState
 from tests.app.conftest import serving
 from tests.app.test_stow import STUDY, finished, hand, hospital_at, related, stow
 from tests.dicom_files import CANARY, dicom
@@ -166,7 +166,8 @@ def test_name_that_does_not_fit_goes_back_byte_for_byte_and_is_in_no_json(servic
 
 
 def job() -> Job:
-    return Job.new(STUDY, "bab1e6de5b03", None, "stow", datetime.now(UTC))
+    now = datetime.now(UTC)
+    return Job("1", "1", STUDY, 1, "bab1e6de5b03", None, None, "stow", JobState.RUNNING, 1, now, None, now, now, now)
 
 
 def studied(service: Service, files: list[bytes]) -> StudyFinding:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.uid import (
@@ -28,7 +27,7 @@ from pacs.errors import (
 )
 from tests.dicom_files import CANARY, saved
 from tests.orthanc import RunningOrthanc, orthanc, routing_rule
-from tests.pacs.archives import PIXELS, UIDS, instance, raises
+from tests.pacs.archives import UIDS, instance, raises
 from tests.tools import needs
 from tests.waiting import wait_until
 
@@ -58,9 +57,7 @@ def test_a_stored_radiograph_is_found_and_comes_back_byte_for_byte(archive: Arch
     archive.store([stored])
     (file,) = archive.retrieve(study)
     assert file == saved(stored)
-    back = dcmread(io.BytesIO(file))
-    assert back.file_meta.TransferSyntaxUID == syntax
-    np.testing.assert_array_equal(back.pixel_array, PIXELS)
+    assert dcmread(io.BytesIO(file)).file_meta.TransferSyntaxUID == syntax
     (found,) = archive.studies({"PatientName": f"{CANARY[:6]}*", "StudyInstanceUID": study})
     assert (found.study_uid, found.modalities) == (study, ("DX",))
     (only,) = archive.instances(study)

@@ -13,7 +13,7 @@ from xray.gallery_files import GalleryEntry, GalleryManifest
 from xray.mura import MuraRecord, Study
 from xray.predictor import Prediction, Prepared, StudyPrediction
 from xray.preprocess import Placement
-from xray.radiograph import Radiograph
+from xray.radiograph import Box, Radiograph
 from xray.scan import Scan
 
 D = 16
@@ -39,7 +39,9 @@ def gallery_of(kinds: list[tuple[str, int]], axes: list[int]) -> Gallery:
 def query(number: int, part: str, target: int, axis: int) -> tuple[Study, StudyPrediction]:
     record = MuraRecord(f"query{number}.png", Path(), part, f"stranger{number}", "study1", target)
     prepared = Prepared(
-        Radiograph(np.zeros((9, 9), np.uint8)), np.zeros((1, 9, 9), np.uint8), Placement((9, 9), (9, 9), 0, 0, 9)
+        Radiograph(np.zeros((9, 9), np.uint8)),
+        np.zeros((1, 9, 9), np.uint8),
+        Placement((9, 9), Box(0, 0, 9, 9), (9, 9), 0, 0, 9),
     )
     embedding = near(axis, 1000 + number)
     one = Prediction(prepared, 0.0, 0.0, 0.5, embedding, np.zeros((1, 1), np.float32))
