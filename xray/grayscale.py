@@ -69,7 +69,7 @@ def to_gray(
     out not counted.
 
     Raises:
-        UnreadableImageError: a look-up table that cannot be.
+        UnreadableImageError: a look-up table that cannot be, or a rescaling by no numbers.
     """
     places_HW = bits.places(words_HW)
     modality_V = _modality(bits.values_V, header)
@@ -99,8 +99,12 @@ def _modality(values_V: FloatArray, header: Dataset) -> FloatArray:
     if sequence := value_of(header, "ModalityLUTSequence"):
         return lookup_table(sequence[0], "(0028,3000) Modality LUT Sequence", values_V)(values_V)
     slope, intercept = _number(header, "RescaleSlope", 1.0), _number(header, "RescaleIntercept", 0.0)
-    if slope == 0 or not np.isfinite((slope, intercept)).all():
-        raise UnreadableImageError("(0028,1053) Rescale Slope is no usable number; export the file again.")
+    if not np.isfinite((slope, intercept)).all():
+        raise UnreadableImageError(
+            "(0028,1053) Rescale Slope or (0028,1052) Rescale Intercept is no usable number; export the file again."
+        )
+    if slope == 0:  # cannot be meant, for it leaves one gray level; dcmtk does not rescale then either
+        return values_V
     return values_V * slope + intercept
 
 

@@ -203,6 +203,12 @@ def test_levels_are_kept_where_the_values_do_not_begin_at_zero(stored: np.ndarra
     assert len(np.unique(gray)) >= len(np.unique(PHANTOM)) // 2
 
 
+@pytest.mark.parametrize("tags", [{}, {"WindowCenter": 2048, "WindowWidth": 4096}], ids=("no window", "window"))
+@pytest.mark.parametrize("intercept", [0, 100])
+def test_slope_of_zero_rescales_nothing(intercept: int, tags: dict[str, Any]) -> None:
+    assert far(shown(TWELVE_BITS, RescaleSlope=0, RescaleIntercept=intercept, **tags), PHANTOM) <= 1
+
+
 def test_falling_slope_without_a_window_turns_the_image() -> None:
     tags = {"RescaleSlope": -1, "RescaleIntercept": 4095}
     assert (shown(4095 - TWELVE_BITS, **tags) == PHANTOM).all()
@@ -227,6 +233,10 @@ ASPECTS: dict[str, tuple[dict[str, Any], float]] = {
     "zeros do not count": ({"PixelSpacing": [0, 0], "ImagerPixelSpacing": [0.1, 0.2]}, 0.5),
     "on the film": ({"ImagerPixelSpacing": None, "NominalScannedPixelSpacing": [0.2, 0.1]}, 2.0),
     "a ratio": ({"ImagerPixelSpacing": None, "PixelAspectRatio": [1, 2]}, 0.5),
+    "a ratio of large numbers": ({"ImagerPixelSpacing": None, "PixelAspectRatio": [1000, 1550]}, 1 / 1.55),
+    "micrometres": ({"ImagerPixelSpacing": [150, 300]}, 0.5),
+    "no number": ({"ImagerPixelSpacing": None, "PixelAspectRatio": DataElement(0x00280034, "LO", "1:2")}, 1.0),
+    "boundless": ({"PixelSpacing": ["inf", "inf"], "ImagerPixelSpacing": [0.1, 0.2]}, 0.5),
     "nothing": ({"ImagerPixelSpacing": None}, 1.0),
 }
 
