@@ -78,7 +78,8 @@ def decode_frame(
     """The words of one gray frame of `shape`, (H, W), as a native file of so many allocated bits would hold them.
 
     A lossy codec may overshoot the largest stored value; such samples are clipped to it. Bits above the stored ones
-    of a lossless codec stay for `StoredBits` to leave away.
+    of a lossless codec stay for `StoredBits` to leave away. Damage in the middle of JPEG data may pass: libjpeg only
+    warns of it, and imagecodecs does not hand its warnings on.
 
     Raises:
         UnreadableImageError: cut short, damaged, or not what the tags announce.

@@ -71,6 +71,7 @@ def decode_image(data: bytes, format_name: ImageFormat, max_pixels: int = MAX_PI
     Deep gray is reduced by its significant bits (a 12-bit image stored in 16 bits loses 4), colour to its luminance,
     transparency to black, and a radiograph with dark bone is inverted. Pixels count as square: a resolution that
     differs between rows and columns is more often a slip of an export than the detector's, and viewers ignore it.
+    Damage in the middle of JPEG data may pass: libjpeg only warns of it, and Pillow does not hand its warnings on.
 
     Raises:
         TooManyPixelsError: the header announces more than `max_pixels`; nothing was decoded.

@@ -186,6 +186,28 @@ def test_white_border_that_nothing_announces_does_not_darken_the_rest(sides: str
     assert (shown(stored, 16) == np.where(inside, PHANTOM, 255)).all()
 
 
+NOISE = np.random.default_rng(0)
+STRANGERS: dict[str, tuple[Any, np.ndarray]] = {
+    "noisy border": (np.s_[:, :EDGE], NOISE.integers(65500, 65536, (HEIGHT, EDGE))),
+    "two borders": (np.s_[:, [*range(EDGE), *range(-EDGE, 0)]], np.repeat([65535, 60000], EDGE)),
+    "letters": (np.s_[20:30, 20:60], NOISE.choice([60000, 62000, 64000, 65535], (10, 40))),
+    "border and a hot pixel": (
+        np.s_[:, :EDGE],
+        np.where(np.arange(HEIGHT * EDGE) == 50, 65535, 16383).reshape(-1, EDGE),
+    ),
+}
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("stranger", STRANGERS)
+def test_what_is_no_anatomy_takes_no_levels_from_it(stranger: str, photometric: str) -> None:
+    place, values = STRANGERS[stranger]
+    stored, anatomy = TWELVE_BITS.copy(), np.ones(PHANTOM.shape, bool)
+    stored[place], anatomy[place] = values, False
+    gray = shown(stored, 16, PhotometricInterpretation=photometric)
+    assert (gray[anatomy] == (PHANTOM if photometric == "MONOCHROME2" else 255 - PHANTOM)[anatomy]).all()
+
+
 @pytest.mark.parametrize(
     ("stored", "tags"),
     [
