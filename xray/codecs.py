@@ -27,8 +27,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from xray import jpeg_segments
 from xray.errors import UnreadableImageError
 from xray.grayscale import StoredBits
+from xray.jpeg_segments import JPEG_LS
 
 JPEG_SYNTAXES = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless)
 JPEG_2000_SYNTAXES = (JPEG2000Lossless, JPEG2000, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K)
@@ -36,14 +38,7 @@ LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2
 SYNTAXES = (*JPEG_SYNTAXES, *JPEG_2000_SYNTAXES, RLELossless)
 
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
-"""Start and end of a JPEG or JPEG-LS image; the latter ends a JPEG 2000 codestream too. Neither occurs in its data."""
-SOS, JPEG_LS = 0xDA, 0xF7
-STANDALONE = (0x01, *range(0xD0, 0xD8))
-"""JPEG markers without a length (ISO/IEC 10918-1, B.1.1.3)."""
-FRAMES = (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, JPEG_LS)
-"""Markers of JPEG that announce a size; the last is JPEG-LS's (ISO/IEC 14495-1)."""
-FRAME = struct.Struct(">2xBHHB")
-"""Behind such a marker: length, precision, rows, columns, components."""
+"""Start of a JPEG or JPEG-LS image, and end of a JPEG 2000 codestream, in whose data it does not occur."""
 SOC_SIZ = b"\xff\x4f\xff\x51"
 """Start of a JPEG 2000 codestream, and of its size (ISO/IEC 15444-1, A.4.1 and A.5.1)."""
 SIZ = struct.Struct(">4x4I16xHB")
@@ -83,7 +78,8 @@ def decode_frame(
     """The words of one gray frame of `shape`, (H, W), as a native file of so many allocated bits would hold them.
 
     A lossy codec may overshoot the largest stored value; such samples are clipped to it. Bits above the stored ones
-    of a lossless codec stay for `StoredBits` to leave away.
+    of a lossless codec stay for `StoredBits` to leave away. Damage in the middle of JPEG data may pass: libjpeg only
+    warns of it, and imagecodecs does not hand its warnings on.
 
     Raises:
         UnreadableImageError: cut short, damaged, or not what the tags announce.
@@ -93,7 +89,7 @@ def decode_frame(
         return _decode_rle(stream, shape, allocated)
     stream, announced = _jpeg_2000(stream) if syntax in JPEG_2000_SYNTAXES else _jpeg(stream)
     _require_announced(announced, shape, allocated)
-    decode = {"JPEG": imagecodecs.jpeg8_decode, "JPEG-LS": imagecodecs.jpegls_decode}
+    decode = {"JPEG": imagecodecs.jpeg8_decode, JPEG_LS: imagecodecs.jpegls_decode}
     try:
         samples = decode.get(announced.name, imagecodecs.jpeg2k_decode)(stream)
     except MemoryError:
@@ -143,21 +139,13 @@ def _require_announced(announced: Announced, shape: tuple[int, int], allocated: 
 
 
 def _jpeg(stream: bytes) -> tuple[bytes, Announced]:
-    """Walk over the markers to where the data begin."""
-    place, frame = len(SOI), None
-    while stream.startswith(SOI) and len(stream) >= place + 4 and stream[place] == 0xFF:
-        marker = stream[place + 1]
-        if marker == 0xFF or marker in STANDALONE:
-            place += 1 if marker == 0xFF else 2
-            continue
-        if marker in FRAMES and len(stream) >= place + 2 + FRAME.size:
-            frame = marker, FRAME.unpack_from(stream, place + 2)
-        if marker == SOS and frame is not None:
-            kind, (bits, height, width, components) = frame
-            name = "JPEG-LS" if kind == JPEG_LS else "JPEG"
-            return stream, Announced(name, (height, width), components, bits, False, stream.find(EOI, place) > 0)
-        place += 2 + int.from_bytes(stream[place + 2 : place + 4])
-    raise UnreadableImageError("(7FE0,0010) Pixel Data holds no JPEG image, or only its beginning; export it again.")
+    header = jpeg_segments.read_header(stream) if stream.startswith(SOI) else None
+    if header is None or not header.scans:
+        raise UnreadableImageError(
+            "(7FE0,0010) Pixel Data holds no JPEG image, or only its beginning; export it again."
+        )
+    name, shape = JPEG_LS if header.process == JPEG_LS else "JPEG", (header.height, header.width)
+    return stream, Announced(name, shape, header.components, header.precision, False, header.is_whole)
 
 
 def _jpeg_2000(stream: bytes) -> tuple[bytes, Announced]:

@@ -102,7 +102,7 @@ def _decoded(header: Dataset, pixels: Pixels | None, max_pixels: int) -> Radiogr
     shutter = shutter_of(header, shape, pixel_aspect)
     gray_HW = to_gray(words_HW, bits, header, None if shutter is None else shutter.open_HW)
     if shutter is not None:
-        gray_HW[~shutter.open_HW] = shutter.gray
+        gray_HW[~shutter.open_HW] = 0
     return radiograph_of(
         gray_HW,
         dicom=facts_of(header),

@@ -3,6 +3,7 @@
 A tag's value is repeated in a message only where it is a code string: anything else may be a patient's.
 """
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ MAX_BITS = 16
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 """Millimetres between rows and between columns; the first that holds two numbers counts."""
 MAX_SPACING = 100
+"""Millimetres. What is larger was written in another unit: its ratio still counts, and as a spacing it does not."""
 MAX_PIXEL_ASPECT = 8
 """Of a pixel's sides; detectors have 1, some old readers 2."""
 
@@ -211,10 +213,11 @@ def pixel_aspect_of(header: Dataset) -> float:
 
 def _spacing(header: Dataset) -> tuple[float, float] | None:
     """Calibrated where somebody has, else at the detector or on the film; millimetres."""
-    return next((pair for each in SPACINGS if (pair := _pair(header, each))), None)
+    pairs = (_pair(header, each) for each in SPACINGS)
+    return next((pair for pair in pairs if pair and max(pair) < MAX_SPACING), None)
 
 
 def _pair(header: Dataset, keyword: str) -> tuple[float, float] | None:
     """Down and across; None where the tag is not there or holds no two such numbers: nobody is refused for that."""
     numbers = numbers_of(header, keyword)
-    return (numbers[0], numbers[1]) if len(numbers) == 2 and all(0 < each < MAX_SPACING for each in numbers) else None
+    return (numbers[0], numbers[1]) if len(numbers) == 2 and all(0 < each < math.inf for each in numbers) else None

@@ -17,20 +17,13 @@ from pydicom import Dataset
 
 from xray.dicom_values import numbers_of, value_of
 from xray.errors import UnreadableImageError
+from xray.levels import BITS, significant_levels
 from xray.lookup import FloatArray, lookup_table
 from xray.radiograph import PixelArray
 
 WHITE = 255.0
-GRAY_BITS = 8
-OUTLIERS = 0.001
-"""Share of the pixels at either end that may lie beyond the range that is shown: hot and dead ones."""
-EMPTY_BITS = 2
-"""Bits between the brightest gray level and the next, beyond which that level is a border and no part of the image."""
-MIN_LEVELS = 64
-"""Gray levels, below which the range itself is spread over black to white, as viewers do where no window is given."""
-
 BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
+Places = npt.NDArray[np.uint16]
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,7 @@ class StoredBits:
     def values_V(self) -> FloatArray:
         return np.arange(self.lowest, self.lowest + (1 << self.stored), dtype=np.float64)
 
-    def places(self, words_HW: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
+    def places(self, words_HW: npt.NDArray[Any]) -> Places:
         """(H, W) places of the words' values among `values_V`; bits beside the stored ones are left away."""
         raised = words_HW.astype(np.int32) >> (self.high_bit + 1 - self.stored)
         return ((raised - self.lowest) & ((1 << self.stored) - 1)).astype(np.uint16)
@@ -69,7 +62,7 @@ def to_gray(
     out not counted.
 
     Raises:
-        UnreadableImageError: a look-up table that cannot be.
+        UnreadableImageError: a look-up table that cannot be, or a rescaling by no numbers.
     """
     places_HW = bits.places(words_HW)
     modality_V = _modality(bits.values_V, header)
@@ -78,10 +71,7 @@ def to_gray(
         table_V = _voi(modality_V, header)
     else:
         shown_HW = ~padding_HW if open_HW is None else ~padding_HW & open_HW
-        counts_V = np.bincount(places_HW[shown_HW], minlength=len(modality_V))
-        table_V = _by_range(_levels(bits, modality_V, header), counts_V, bits)
-        if not value_of(header, "ModalityLUTSequence") and modality_V[-1] < modality_V[0]:
-            table_V = WHITE - table_V
+        table_V = _by_levels(modality_V, shown_HW, places_HW, bits, header)
     if _is_inverse(header):
         table_V = WHITE - table_V
     gray_HW = np.clip(np.rint(table_V), 0, WHITE).astype(np.uint8)[places_HW]
@@ -99,8 +89,12 @@ def _modality(values_V: FloatArray, header: Dataset) -> FloatArray:
     if sequence := value_of(header, "ModalityLUTSequence"):
         return lookup_table(sequence[0], "(0028,3000) Modality LUT Sequence", values_V)(values_V)
     slope, intercept = _number(header, "RescaleSlope", 1.0), _number(header, "RescaleIntercept", 0.0)
-    if slope == 0 or not np.isfinite((slope, intercept)).all():
-        raise UnreadableImageError("(0028,1053) Rescale Slope is no usable number; export the file again.")
+    if not np.isfinite((slope, intercept)).all():
+        raise UnreadableImageError(
+            "(0028,1053) Rescale Slope or (0028,1052) Rescale Intercept is no usable number; export the file again."
+        )
+    if slope == 0:  # cannot be meant, for it leaves one gray level; dcmtk does not rescale then either
+        return values_V
     return values_V * slope + intercept
 
 
@@ -132,49 +126,21 @@ def _window(header: Dataset) -> tuple[float, float] | None:
     return None
 
 
-def _levels(bits: StoredBits, modality_V: FloatArray, header: Dataset) -> IntArray:
-    """Whole numbers whose bits say how deep the image is: a table's, or else those stored, rescaled or not."""
-    return (modality_V if value_of(header, "ModalityLUTSequence") else bits.values_V).astype(np.int64)
+def _by_levels(
+    modality_V: FloatArray, shown_HW: BoolArray, places_HW: Places, bits: StoredBits, header: Dataset
+) -> FloatArray:
+    """0 to `WHITE` by the significant bits of the levels that are shown."""
+    has_table = bool(value_of(header, "ModalityLUTSequence"))
+    # Of a table these are its entries; a rescaling by slope and intercept changes no level but the order.
+    levels_V = (modality_V if has_table else bits.values_V).astype(np.int64)
+    raised_V = (levels_V - min(0, int(levels_V.min()))).astype(np.uint32)
+    gray_V = significant_levels(raised_V[places_HW], shown_HW)(raised_V).astype(np.float64)
+    if bits.stored < BITS and not has_table:
+        gray_V = (raised_V << (BITS - bits.stored)).astype(np.float64)
+    return WHITE - gray_V if not has_table and modality_V[-1] < modality_V[0] else gray_V
 
 
-def _by_range(levels_V: IntArray, counts_V: IntArray, bits: StoredBits) -> FloatArray:
-    """0 to `WHITE` by the significant bits of the levels that the image has, which it has so often."""
-    order = np.argsort(levels_V, kind="stable")
-    order = order[counts_V[order] > 0]
-    if not len(order):
-        return np.zeros(len(levels_V))
-    levels_N, counts_N = levels_V[order], counts_V[order]
-    highest, lowest = _last(levels_N, counts_N), -_last(-levels_N[::-1], counts_N[::-1])
-    first, spread = min(lowest, 0), highest - lowest
-    depth = max(min(GRAY_BITS, bits.stored), (highest - first).bit_length())
-    if depth <= GRAY_BITS:
-        raised_V = ((levels_V - first) << (GRAY_BITS - depth)).astype(np.float64)
-        return raised_V.clip(0, WHITE)
-    step = 1 << (depth - GRAY_BITS)
-    if MIN_LEVELS <= spread < MIN_LEVELS * step:
-        return np.clip((levels_V - lowest) / spread, 0, 1) * WHITE
-    return np.clip((levels_V - first) // step, 0, WHITE).astype(np.float64)
-
-
-def _last(levels_N: IntArray, counts_N: IntArray) -> int:
-    """The last of ascending levels that belongs to the image, not to hot pixels or a border of one level."""
-    highest = int(levels_N[_quantile(counts_N)])
-    if highest == levels_N[-1] and len(levels_N) > 1:
-        next_highest = int(levels_N[:-1][_quantile(counts_N[:-1])])
-        if abs(highest).bit_length() - abs(next_highest).bit_length() >= EMPTY_BITS:
-            return next_highest
-    return highest
-
-
-def _quantile(counts_N: IntArray) -> int:
-    """The first place at which all but the outliers are counted."""
-    counted_N = counts_N.cumsum()
-    return int(np.searchsorted(counted_N, counted_N[-1] * (1 - OUTLIERS)))
-
-
-def _padding(
-    words_HW: npt.NDArray[Any], places_HW: npt.NDArray[np.uint16], bits: StoredBits, header: Dataset
-) -> BoolArray:
+def _padding(words_HW: npt.NDArray[Any], places_HW: Places, bits: StoredBits, header: Dataset) -> BoolArray:
     """Which pixels are no part of the image (PS3.3 C.7.5.1.1.2)."""
     value, limit = (_whole(header, keyword) for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
     if value is None:

@@ -15,8 +15,9 @@ from xray import jpeg_segments, png_chunks
 from xray.deep_image import SKETCH_SIDE, decode_deep_jpeg, decode_deep_png, share_with_colour
 from xray.errors import InputError, TooManyPixelsError, UnreadableImageError, UnsupportedFormatError
 from xray.jpeg_segments import JPEG_LS, JpegHeader
+from xray.levels import significant_levels
 from xray.png_chunks import GRAY, PngHeader
-from xray.radiograph import MAX_PIXELS, PixelArray, Radiograph, radiograph_of, too_many, without_low_bits
+from xray.radiograph import MAX_PIXELS, PixelArray, Radiograph, radiograph_of, too_many
 
 MAX_SCANS = 100
 """Of a progressive JPEG, each of which costs a pass over all pixels; encoders write about ten."""
@@ -70,6 +71,7 @@ def decode_image(data: bytes, format_name: ImageFormat, max_pixels: int = MAX_PI
     Deep gray is reduced by its significant bits (a 12-bit image stored in 16 bits loses 4), colour to its luminance,
     transparency to black, and a radiograph with dark bone is inverted. Pixels count as square: a resolution that
     differs between rows and columns is more often a slip of an export than the detector's, and viewers ignore it.
+    Damage in the middle of JPEG data may pass: libjpeg only warns of it, and Pillow does not hand its warnings on.
 
     Raises:
         TooManyPixelsError: the header announces more than `max_pixels`; nothing was decoded.
@@ -176,7 +178,7 @@ def _to_gray(image: Image.Image) -> PixelArray:
         deep_HW = np.asarray(image).clip(0, 0xFFFF).astype(np.uint16)
         if (transparent := image.info.get("transparency")) is not None:
             deep_HW[deep_HW == transparent] = 0
-        return without_low_bits(deep_HW)
+        return significant_levels(deep_HW)(deep_HW)
     if image.has_transparency_data:
         upright = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", upright.size, "black"), upright)

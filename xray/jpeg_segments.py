@@ -1,9 +1,10 @@
-"""Walk the segments of a JPEG file: which process encodes it, in how many scans, and how it is oriented.
+"""Walk the segments of a JPEG file, or of JPEG within DICOM: its process, how many scans it has, and its orientation.
 
 JPEG is specified in ISO/IEC 10918-1 (ITU-T T.81), JPEG-LS in ISO/IEC 14495-1 (ITU-T T.87).
 """
 
 import re
+import struct
 from dataclasses import dataclass
 
 START_OF_SCAN, END_OF_IMAGE, APP1 = 0xDA, 0xD9, 0xE1
@@ -27,6 +28,8 @@ PROCESSES = {
     0xF7: JPEG_LS,
 }
 """By the second byte of the frame's marker."""
+FRAME = struct.Struct(">BHHB")
+"""Precision, height, width and components."""
 MAX_SEGMENTS = 10_000
 """Of a file; photographs with much beside their picture have some hundreds."""
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
@@ -41,6 +44,7 @@ class JpegHeader:
     Attributes:
         process: one of `PROCESSES`.
         precision: bits of a sample.
+        components: samples of a pixel.
         scans: passes over the image.
         exif: the first EXIF profile, if it has one.
         is_whole: whether the image ends with its marker; what comes behind is not of the image.
@@ -50,6 +54,7 @@ class JpegHeader:
     precision: int
     width: int
     height: int
+    components: int
     scans: int
     exif: bytes | None
     is_whole: bool
@@ -79,10 +84,10 @@ def read_header(data: bytes) -> JpegHeader | None:
             place = _end_of_scan(data, place, frame)
     else:
         return None
-    if frame is None or len(frame[1]) < 6:
+    if frame is None or len(frame[1]) < FRAME.size:
         return None
-    height, width = int.from_bytes(frame[1][1:3]), int.from_bytes(frame[1][3:5])
-    return JpegHeader(PROCESSES[frame[0]], frame[1][0], width, height, scans, exif, is_whole)
+    precision, height, width, components = FRAME.unpack_from(frame[1])
+    return JpegHeader(PROCESSES[frame[0]], precision, width, height, components, scans, exif, is_whole)
 
 
 def _end_of_scan(data: bytes, place: int, frame: tuple[int, bytes] | None) -> int:

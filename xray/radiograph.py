@@ -4,13 +4,11 @@ Shapes: H, W are the height and width that a viewer shows.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from xray.errors import NoContentError
-from xray.levels import significant_levels
 from xray.margins import inside_margins
 from xray.polarity import is_negative
 
@@ -150,11 +148,6 @@ def _require_size(height: int, width: int, pixel_aspect: float) -> None:
         raise NoContentError(f"The image is {width}x{height} pixels; each side must have at least {MIN_SIDE}.")
     if not 1 / MAX_ASPECT <= height * pixel_aspect / width <= MAX_ASPECT:
         raise NoContentError(f"The image is more than {MAX_ASPECT} times longer than wide; send a radiograph.")
-
-
-def without_low_bits(deep_HW: npt.NDArray[Any]) -> PixelArray:
-    """Gray levels of more than 8 bits by the 8 significant ones; see `significant_levels`."""
-    return significant_levels(deep_HW)(deep_HW)
 
 
 def too_many(size: str, max_pixels: int) -> str:

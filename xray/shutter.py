@@ -1,8 +1,11 @@
-"""The display shutter of a DICOM file: what of its pixels is to be shown, and with what the rest is covered.
+"""The display shutter of a DICOM file: what of its pixels is to be shown.
 
 PS3.3 C.7.6.11. Shapes are rectangular, circular and polygonal, and what lies inside all of them is shown. The bitmap
 shape belongs to presentation states. Collimator tags (0018,1700 and on) are not used: no viewer applies them, and real
 files hold places that do not lie on the image.
+
+Shutter Presentation Value, the gray that covers the rest, is not used either: the rest becomes black, as air is. White
+corners around a circle or a polygon would change what the network says of the anatomy between them.
 """
 
 from collections.abc import Callable
@@ -16,8 +19,6 @@ from pydicom import Dataset
 from xray.dicom_values import numbers_of, values_of
 from xray.radiograph import MIN_SIDE, Box
 
-P_VALUES_A_GRAY_LEVEL = 257
-"""Shutter Presentation Value goes from 0, black, to 65535, white."""
 MAX_PLACE = 1 << 20
 """Pixels from the origin, beyond which no shutter is meant."""
 BoolArray = npt.NDArray[np.bool_]
@@ -29,12 +30,10 @@ class Shutter:
 
     Attributes:
         open_HW: whether a pixel is shown.
-        gray: of the others, as displayed.
         content: the smallest box around the open pixels.
     """
 
     open_HW: BoolArray
-    gray: int
     content: Box
 
 
@@ -53,8 +52,7 @@ def shutter_of(header: Dataset, shape: tuple[int, int], pixel_aspect: float) -> 
     content = _box(open_HW)
     if content is None or open_HW.all():
         return None
-    levels = _numbers(header, "ShutterPresentationValue") or [0.0]
-    return Shutter(open_HW, int(np.clip(np.rint(levels[0] / P_VALUES_A_GRAY_LEVEL), 0, 255)), content)
+    return Shutter(open_HW, content)
 
 
 def _rectangle(header: Dataset, shape: tuple[int, int], _: float) -> BoolArray | None:

@@ -102,6 +102,11 @@ SHOWN: dict[str, tuple[np.ndarray, int, dict[str, Any]]] = {
         12,
         {"RescaleSlope": 2, "RescaleIntercept": -1000, "WindowCenter": 3000, "WindowWidth": 6000},
     ),
+    "slope of zero": (
+        TWELVE_BITS,
+        12,
+        {"RescaleSlope": 0, "RescaleIntercept": 100, "WindowCenter": 2000, "WindowWidth": 4000},
+    ),
     "falling slope": (
         TWELVE_BITS,
         12,
@@ -225,7 +230,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[InputError], str]] = {
     "huge": ({"Rows": 30000, "Columns": 30000}, TooManyPixelsError, "30000x30000"),
     "bits": ({"BitsStored": 9}, UnreadableImageError, r"\(0028,0101\) Bits Stored is 9"),
     "one bit": ({"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}, UnreadableImageError, r"\(0028,0100\)"),
-    "slope": ({"RescaleSlope": 0, "RescaleIntercept": 1}, UnreadableImageError, r"\(0028,1053\)"),
+    "slope": ({"RescaleSlope": "NaN", "RescaleIntercept": 1}, UnreadableImageError, r"\(0028,1053\)"),
 }
 
 

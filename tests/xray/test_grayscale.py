@@ -186,6 +186,28 @@ def test_white_border_that_nothing_announces_does_not_darken_the_rest(sides: str
     assert (shown(stored, 16) == np.where(inside, PHANTOM, 255)).all()
 
 
+NOISE = np.random.default_rng(0)
+STRANGERS: dict[str, tuple[Any, np.ndarray]] = {
+    "noisy border": (np.s_[:, :EDGE], NOISE.integers(65500, 65536, (HEIGHT, EDGE))),
+    "two borders": (np.s_[:, [*range(EDGE), *range(-EDGE, 0)]], np.repeat([65535, 60000], EDGE)),
+    "letters": (np.s_[20:30, 20:60], NOISE.choice([60000, 62000, 64000, 65535], (10, 40))),
+    "border and a hot pixel": (
+        np.s_[:, :EDGE],
+        np.where(np.arange(HEIGHT * EDGE) == 50, 65535, 16383).reshape(-1, EDGE),
+    ),
+}
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("stranger", STRANGERS)
+def test_what_is_no_anatomy_takes_no_levels_from_it(stranger: str, photometric: str) -> None:
+    place, values = STRANGERS[stranger]
+    stored, anatomy = TWELVE_BITS.copy(), np.ones(PHANTOM.shape, bool)
+    stored[place], anatomy[place] = values, False
+    gray = shown(stored, 16, PhotometricInterpretation=photometric)
+    assert (gray[anatomy] == (PHANTOM if photometric == "MONOCHROME2" else 255 - PHANTOM)[anatomy]).all()
+
+
 @pytest.mark.parametrize(
     ("stored", "tags"),
     [
@@ -201,6 +223,12 @@ def test_levels_are_kept_where_the_values_do_not_begin_at_zero(stored: np.ndarra
     order = np.argsort(PHANTOM, axis=None)
     assert (np.diff(gray.ravel()[order]) >= 0).all()
     assert len(np.unique(gray)) >= len(np.unique(PHANTOM)) // 2
+
+
+@pytest.mark.parametrize("tags", [{}, {"WindowCenter": 2048, "WindowWidth": 4096}], ids=("no window", "window"))
+@pytest.mark.parametrize("intercept", [0, 100])
+def test_slope_of_zero_rescales_nothing(intercept: int, tags: dict[str, Any]) -> None:
+    assert far(shown(TWELVE_BITS, RescaleSlope=0, RescaleIntercept=intercept, **tags), PHANTOM) <= 1
 
 
 def test_falling_slope_without_a_window_turns_the_image() -> None:
@@ -227,6 +255,10 @@ ASPECTS: dict[str, tuple[dict[str, Any], float]] = {
     "zeros do not count": ({"PixelSpacing": [0, 0], "ImagerPixelSpacing": [0.1, 0.2]}, 0.5),
     "on the film": ({"ImagerPixelSpacing": None, "NominalScannedPixelSpacing": [0.2, 0.1]}, 2.0),
     "a ratio": ({"ImagerPixelSpacing": None, "PixelAspectRatio": [1, 2]}, 0.5),
+    "a ratio of large numbers": ({"ImagerPixelSpacing": None, "PixelAspectRatio": [1000, 1550]}, 1 / 1.55),
+    "micrometres": ({"ImagerPixelSpacing": [150, 300]}, 0.5),
+    "no number": ({"ImagerPixelSpacing": None, "PixelAspectRatio": DataElement(0x00280034, "LO", "1:2")}, 1.0),
+    "boundless": ({"PixelSpacing": ["inf", "inf"], "ImagerPixelSpacing": [0.1, 0.2]}, 0.5),
     "nothing": ({"ImagerPixelSpacing": None}, 1.0),
 }
 

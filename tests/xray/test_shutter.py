@@ -27,9 +27,20 @@ IN_RECTANGLE = (COLUMNS >= 11) & (COLUMNS <= WIDTH - 20) & (ROWS >= 6) & (ROWS <
 IN_CIRCLE = (ROWS - 80) ** 2 + (COLUMNS - 60) ** 2 <= 40**2
 
 
+MOST_LINES_LOST = 3
+"""On each side: where a circle begins, a line is nearly all black and counts as a margin."""
+
+
 def boxed(inside: np.ndarray) -> Box:
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     return Box(int(rows[0]), int(columns[0]), len(rows), len(columns))
+
+
+def lines_lost(content: Box | None, box: Box) -> tuple[int, int, int, int]:
+    """Above, below, left and right: lines of the box that are not content."""
+    assert content is not None
+    above, left = content.top - box.top, content.left - box.left
+    return above, box.height - content.height - above, left, box.width - content.width - left
 
 
 SHOWN: dict[str, tuple[dict[str, Any], np.ndarray]] = {
@@ -64,7 +75,11 @@ def test_what_the_shutter_hides_is_black_and_the_rest_is_content(case: str, phot
     radiograph = decode_dicom(dicom(stored, PhotometricInterpretation=photometric, **WINDOW, **tags))
     inside = np.broadcast_to(inside, PHANTOM.shape)
     assert (radiograph.pixels == np.where(inside, bare.pixels, 0)).all()
-    assert radiograph.content == boxed(inside)
+    lost = lines_lost(radiograph.content, boxed(inside))
+    if "circle" in case or "both" in case or "one of two" in case:
+        assert all(0 <= lines <= MOST_LINES_LOST for lines in lost)
+    else:
+        assert lost == (0, 0, 0, 0)
 
 
 def test_polygon_hides_what_lies_beside_it() -> None:
@@ -76,17 +91,22 @@ def test_polygon_hides_what_lies_beside_it() -> None:
         assert radiograph.pixels[row, column] == 0
 
 
-@pytest.mark.parametrize(("value", "gray"), [(None, 0), (0, 0), (0xFFFF, 255), (0x8080, 128)])
+@pytest.mark.parametrize("value", [0, 0x8080, 0xFFFF])
+@pytest.mark.parametrize("shape", [RECTANGLE, CIRCLE, TRIANGLE], ids=("rectangle", "circle", "polygon"))
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-def test_shutters_own_gray_is_shown_as_it_says(value: int | None, gray: int, photometric: str) -> None:
-    tags = {**RECTANGLE, **({} if value is None else {"ShutterPresentationValue": value})}
-    radiograph = decode_dicom(dicom(PHANTOM, PhotometricInterpretation=photometric, **WINDOW, **tags))
-    assert (radiograph.pixels[~np.broadcast_to(IN_RECTANGLE, PHANTOM.shape)] == gray).all()
+def test_shutters_own_gray_has_no_part_in_what_is_judged(value: int, shape: dict[str, Any], photometric: str) -> None:
+    plain, gray = (
+        decode_dicom(dicom(PHANTOM, PhotometricInterpretation=photometric, **WINDOW, **shape, **tags))
+        for tags in ({}, {"ShutterPresentationValue": value})
+    )
+    assert (gray.pixels == plain.pixels).all()
+    assert gray.content == plain.content
 
 
 def test_circle_is_round_in_millimetres_where_pixels_are_not_square() -> None:
     radiograph = decode_dicom(dicom(PHANTOM, **WINDOW, **CIRCLE, ImagerPixelSpacing=[0.3, 0.15]))
-    assert radiograph.content == Box(59, 19, 41, 81)
+    lost = lines_lost(radiograph.content, Box(59, 19, 41, 81))
+    assert all(0 <= lines <= MOST_LINES_LOST for lines in lost)
 
 
 NEVER_MEANT: dict[str, dict[str, Any]] = {
