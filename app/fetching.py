@@ -19,6 +19,10 @@ ANOTHER_STUDY = "The archive gave a file of another study."
 ANOTHER_INSTANCE = "The archive gave a file of another instance."
 
 
+class NoneGivenError(PacsError):
+    """An archive lists radiographs of a study and gives none of them; the cause says why."""
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """A radiograph of a study that cannot be had, and why."""
@@ -44,8 +48,9 @@ async def fetched(
     the moment ends the attempt, and is left out in the last one.
 
     Raises:
-        StudyMissingError: the archive does not have the study.
-        PacsError: the archive is away, does not say what it has, or gives none of it.
+        StudyMissingError: the archive does not have the study, or no longer has what it lists of it.
+        NoneGivenError: it has radiographs of it and gives none of them.
+        PacsError: it is away, or does not say what it has.
     """
     last_attempt = job.attempts >= service.settings.job_attempts
     given = 0
@@ -68,7 +73,7 @@ async def fetched(
             if outcome is not None:
                 yield outcome
     if failure is not None and not given:
-        raise failure
+        raise failure if isinstance(failure, StudyMissingError) else NoneGivenError(str(failure)) from failure
 
 
 async def _fetch(service: Service, archive: OpenArchive, reference: InstanceReference) -> Fetched | LeftOut | None:

@@ -4,11 +4,11 @@ What does not belong there is left out and named. Where both have an instance, t
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from app.fetching import LeftOut, fetched
+from app.fetching import LeftOut, NoneGivenError, fetched
 from app.hospital import Hospital, shows_the_same
 from app.service import Service
 from pacs.errors import StudyMissingError
@@ -44,6 +44,7 @@ class Gathering:
 
         Raises:
             StudyMissingError: it was to be fetched, the archive does not have it, and nothing of it was sent.
+            NoneGivenError: the archive lists radiographs and gives none of them, and nothing of the study was sent.
         """
         known = {
             each.instance.instance_uid: each for each in await asyncio.to_thread(self.hospital.jobs.known, self.job)
@@ -53,14 +54,17 @@ class Gathering:
             name = self.job.archive  # which most likely has what is no longer here
         if name is not None:
             try:
-                async for instance in self._fetched(name, known):
-                    yield instance
-            except StudyMissingError:
+                async with aclosing(self._fetched(name, known)) as given:
+                    async for instance in given:
+                        yield instance
+            except (NoneGivenError, StudyMissingError):
                 if not any(each.is_here for each in known.values()):
                     raise
         seen = {each.instance.instance_uid for each in self.looked}
         for each in known.values():
             if each.instance.instance_uid not in seen and (sent := await self._sent(each)) is not None:
+                # The archive's file of that UID may have been left out, and this one is judged in its place.
+                self.left_out = [(uid, reason) for uid, reason in self.left_out if uid != sent.instance_uid]
                 yield sent
 
     async def _sent(self, known: Known) -> Instance | None:
@@ -77,12 +81,14 @@ class Gathering:
             return None
         return instance if await self._is_theirs(instance.instance_uid, patient) else None
 
-    async def _fetched(self, name: str, known: dict[str, Known]) -> AsyncIterator[Instance]:
+    async def _fetched(self, name: str, known: dict[str, Known]) -> AsyncGenerator[Instance]:
         """What an archive has."""
         async with aclosing(fetched(self.service, self.hospital, self.job, name)) as given:
             async for each in given:
                 if isinstance(each, LeftOut):
                     self.left_out.append((each.instance_uid, each.reason))
+                elif any(each.instance.instance_uid == looked.instance.instance_uid for looked in self.looked):
+                    continue  # the archive lists it in two series
                 elif await self._is_theirs(each.instance.instance_uid, each.patient):
                     await self._compare(each.instance, known.get(each.instance.instance_uid))
                     yield each.instance

@@ -65,23 +65,27 @@ class LoopWatch:
             await asyncio.sleep(WATCH_SECONDS)
 
     def arm(self) -> None:
-        """Let the kernel's timer end the process with the signal's number as its status."""
+        """Let the kernel's timer, which runs from now on, end the process with the signal's number as its status."""
         libc = ctypes.CDLL(None)
         libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
         # The signal's own action would not do: a container's first process is not ended by it.
         libc.signal(signal.SIGPROF, ctypes.cast(libc._exit, ctypes.c_void_p))
         faulthandler.register(signal.SIGPROF, all_threads=True, chain=True)
+        self._wind()  # the first tick may never come
 
     def look(self) -> None:
         """Called at every tick of the clock, in its thread."""
-        cores = min(len(os.sched_getaffinity(0)), MAX_CORES)
-        signal.setitimer(signal.ITIMER_PROF, self._seconds * cores)
+        self._wind()
         if self._clock() - self._beat > self._seconds + LATEST_SECONDS:  # one tick may bring so much at once
             faulthandler.dump_traceback(all_threads=True)
             end_process()
 
     def disarm(self) -> None:
         signal.setitimer(signal.ITIMER_PROF, 0)
+
+    def _wind(self) -> None:
+        cores = min(len(os.sched_getaffinity(0)), MAX_CORES)
+        signal.setitimer(signal.ITIMER_PROF, self._seconds * cores)
 
 
 async def canary_failure(service: Service) -> str | None:

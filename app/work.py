@@ -121,12 +121,12 @@ class _Answer:
     """What an attempt came to, or an earlier one."""
 
     results: list[Instance]
-    left_out: str | None = None
+    left_out: str | None
 
 
 async def _run(service: Service, hospital: Hospital, job: Job) -> Job:
     earlier = await asyncio.to_thread(hospital.jobs.results, job.id)
-    answer = _Answer(earlier) if earlier else await _judge(service, hospital, job)
+    answer = _Answer(earlier, job.left_out) if earlier else await _judge(service, hospital, job)
     state = JobState.KEPT
     if job.archive is not None:
         proofs = {
@@ -166,9 +166,10 @@ async def _judge(service: Service, hospital: Hospital, job: Job) -> _Answer:
     )
     made = await service.results.results(finding)
     files = list(zip(made.files, made.proofs, strict=True))
-    judgement = Judgement(files, made.fhir, finding.checkpoint, basis, gathering.looked)
+    told = _told(finding)
+    judgement = Judgement(files, made.fhir, finding.checkpoint, basis, gathering.looked, told)
     results = await asyncio.to_thread(hospital.jobs.keep_results, job, judgement)
-    return _Answer(results, _told(gathering.left_out))
+    return _Answer(results, told)
 
 
 async def _require_one_patient(hospital: Hospital, job: Job, finding: StudyFinding, looked: Sequence[Looked]) -> None:
@@ -196,12 +197,13 @@ def _grounds(finding: StudyFinding, looked: Sequence[Looked]) -> list[str]:
     ]
 
 
-def _told(left_out: Sequence[tuple[str, str]]) -> str | None:
+def _told(finding: StudyFinding) -> str | None:
     """The reason of a job whose study has more than was judged."""
-    if not left_out:
+    if finding.is_complete:
         return None
-    named = [f"{uid}: {reason}" for uid, reason in left_out[:TOLD]]
-    return f"{len(left_out)} of its radiographs were left out. {' '.join(named)}"
+    named = [f"{uid}: {reason}" for uid, reason in finding.left_out[:TOLD]]
+    count = f"{len(finding.left_out)} of its radiographs{' and more' if finding.more_left_out else ''}"
+    return f"{count} were left out. {' '.join(named)}"
 
 
 @asynccontextmanager

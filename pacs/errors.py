@@ -5,9 +5,9 @@ XrayError
     ├── ConfigurationError         the file of archives, or a file that it names; the operator can mend it
     ├── ArchiveUnavailableError    no answer, or one of 408, 429 or 5xx; the same may work later
     ├── ArchiveRefusedError        the archive says no, or talks something else; the same will not work again
-    â   âââ TooLargeError          its answer has more bytes than are taken
-    âââ StudyMissingError          the archive does not have that study
-    âââ ResultsError               the results of a study cannot be written or read
+    │   └── TooLargeError          its answer has more bytes than are taken
+    ├── StudyMissingError          the archive does not have that study
+    └── ResultsError               the results of a study cannot be written or read
 
 Messages reach logs and job lists: they may hold the archive's name and UIDs, never a patient, a query or a secret.
 """

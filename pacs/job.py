@@ -115,6 +115,7 @@ class Job:
         opened: when its first instance came, or it was last begun anew.
         answered: when its results were stored or it was refused; None while it has no answer.
         basis: what the answer follows from, as a keyed digest: equal ones have equal results.
+        left_out: a sentence about the radiographs that the answer is not about; None while there is none.
         instances: that came for this version.
         owner: the worker that has it, or had it last.
         lease_number: grows with each lease and each withdrawal of one; who holds an older one has lost the job.
@@ -137,6 +138,7 @@ class Job:
     changed: datetime
     answered: datetime | None = None
     basis: str | None = None
+    left_out: str | None = None
     instances: int = 0
     owner: str | None = None
     lease_number: int = 0
@@ -206,10 +208,10 @@ class Job:
     def emptied(self, now: datetime) -> Self:
         """Nothing is left of a dead one but its row."""
         reason = f"{self.reason} What came of the study was deleted since; send it again."
-        return replace(self, instances=0, reason=reason, changed=now, answered=None, basis=None)
+        return replace(self, instances=0, reason=reason, changed=now, answered=None, basis=None, left_out=None)
 
-    def judged(self, checkpoint: str, basis: str, now: datetime) -> Self:
-        return replace(self, checkpoint=checkpoint, basis=basis, answered=now, changed=now)
+    def judged(self, checkpoint: str, basis: str, left_out: str | None, now: datetime) -> Self:
+        return replace(self, checkpoint=checkpoint, basis=basis, left_out=left_out, answered=now, changed=now)
 
     def finished(self, state: JobState, reason: str | None, now: datetime) -> Self:
         return replace(self, state=state, reason=reason, due=now, changed=now, answered=self.answered or now)

@@ -30,6 +30,7 @@ class Judgement:
         results: files, each with what tells it from others of its UID.
         answer: the same in words, for those who ask by HTTP.
         looked: what it looked at, be it judged or left out.
+        left_out: a sentence about what was left out; it outlasts an attempt that ends before the job does.
     """
 
     results: Sequence[tuple[Instance, bytes | None]]
@@ -37,6 +38,7 @@ class Judgement:
     checkpoint: str
     basis: str
     looked: Sequence[Looked] = ()
+    left_out: str | None = None
 
 
 class Jobs(Intake):
@@ -90,7 +92,7 @@ class Jobs(Intake):
                 sealed = self._seal.seal(judgement.answer.encode(), f"answer {job.id}")
                 connection.execute(tables.answers.insert().values(job_id=job.id, sealed=sealed))
                 self._incoming.note(connection, job.study_id, (job.version, now), judgement.looked)
-                saved(connection, current.judged(judgement.checkpoint, judgement.basis, now))
+                saved(connection, current.judged(judgement.checkpoint, judgement.basis, judgement.left_out, now))
             return self._results.all_of(connection, job.id)
 
     def finish(self, job: Job, state: JobState, reason: str | None = None, looked: Sequence[Looked] = ()) -> Job:

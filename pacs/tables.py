@@ -91,6 +91,7 @@ jobs = Table(
     Column("changed", Moment, nullable=False),
     Column("answered", Moment),
     Column("basis", Text),
+    Column("left_out", Text),
     Column("instances", Integer, nullable=False),
     Column("owner", Text),
     Column("lease_number", BigInteger, nullable=False),

@@ -17,6 +17,7 @@ NEW_COLUMNS = (
     "ALTER TABLE jobs ADD COLUMN opened BIGINT",
     "ALTER TABLE jobs ADD COLUMN answered BIGINT",
     "ALTER TABLE jobs ADD COLUMN basis TEXT",
+    "ALTER TABLE jobs ADD COLUMN left_out TEXT",
     "CREATE INDEX ix_jobs_study_id ON jobs (study_id)",
 )
 FILLED = (

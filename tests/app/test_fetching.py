@@ -21,7 +21,7 @@ from pacs.jobs import Jobs
 from pacs.sealing import Seal
 from tests.app.conftest import serving
 from tests.app.held_study import HeldStudy, holding
-from tests.app.test_stow import STUDY, finished, hand
+from tests.app.test_stow import STUDY, finished, hand, related, stow
 from tests.pacs.sick import OK, sick
 from tests.pacs.test_session import Reply
 
@@ -93,6 +93,17 @@ def test_archive_that_gives_out_nothing_is_no_study_without_radiographs(service:
         study = HeldStudy({ODD: (status, {}, b""), GOOD: (status, {}, b"")})
         job, _ = answered(service, folder, study, job_attempts=1)
         assert (job["state"], job["reason"]) == ("dead", f"Archive main answered {status}.")
+
+
+def test_radiograph_that_was_sent_is_judged_although_the_archive_gives_out_nothing(
+    service: Service, tmp_path: Path
+) -> None:
+    study = HeldStudy({ODD: (403, {}, b"")})
+    with holding(study) as url, pulling(service, tmp_path, {"main": url}) as client:
+        finished(client, stow(client, related(hand(1))).headers["x-jobs"])
+        job = finished(client, asked(client))
+    assert job["state"] == "delivered"
+    assert f"{ODD}: Archive main answered 403." in str(job["reason"])
 
 
 @pytest.mark.parametrize("modality", ["DR", "RG", "OT", ""])

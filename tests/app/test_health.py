@@ -185,6 +185,8 @@ def sleep():
 def spin():
     while True:
         pass
+def hold():
+    sum(range(10**15))
 def burn():
     until = time.thread_time() + 1
     while time.thread_time() < until:
@@ -232,6 +234,8 @@ def hanging(
         ("sleep", "engine", os.EX_SOFTWARE),
         ("spin", "engine", os.EX_SOFTWARE),
         ("sleep", "loop", os.EX_SOFTWARE),
+        ("hold", "engine", signal.SIGPROF),
+        ("hold", "loop", signal.SIGPROF),
     ],
 )
 def test_process_that_hangs_ends_with_a_status_that_a_supervisor_heeds(

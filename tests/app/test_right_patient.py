@@ -231,9 +231,7 @@ def test_fetched_file_of_another_study_or_instance_is_left_out(fetching: httpx.C
     archive.put(hand(1), listed_as=(STUDY, f"{STUDY}.1", f"{STUDY}.1.3"))
     job = fetch(fetching)
     assert job["state"] == "delivered"
-    assert all(
-        f"{STUDY}.1.{number}: The archive gave a file of another" in str(job["reason"]) for number in (2, 3)
-    )
+    assert all(f"{STUDY}.1.{number}: The archive gave a file of another" in str(job["reason"]) for number in (2, 3))
     (report,) = archive.reports(STUDY)
     assert b"Not judged: " in report
     assert b"1.2.777" not in report
@@ -325,6 +323,45 @@ def test_other_content_than_the_archives_is_left_out_and_named(fetching: httpx.C
     after = finished(fetching, sent.headers["x-jobs"])
     assert (after["version"], after["supersedes"]) == (2, job["id"])
     assert "whose content is not the archive's" in str(after["reason"])
+
+
+def test_radiograph_that_was_sent_is_judged_where_the_archives_file_of_it_is_damaged(
+    fetching: httpx.Client, archive: FakeArchive
+) -> None:
+    archive.put(hand(1))
+    archive.put(hand(2))
+    archive.files[(STUDY, f"{STUDY}.1", f"{STUDY}.1.2")] = hand(2)[:300]
+    finished(fetching, stow(fetching, related(hand(2))).headers["x-jobs"])
+    job = fetch(fetching)
+    assert (job["state"], job["reason"]) == ("delivered", None)
+    report = dataset_of(archive.reports(STUDY)[-1])
+    assert report.CompletionFlag == "COMPLETE"
+    assert "Not judged" not in report.to_json()
+    assert f"{STUDY}.1.2" in report.to_json()
+
+
+def test_instance_that_an_archive_lists_in_two_series_is_judged_once(
+    fetching: httpx.Client, archive: FakeArchive
+) -> None:
+    archive.put(hand(1))
+    archive.put(hand(1), listed_as=(STUDY, f"{STUDY}.2", f"{STUDY}.1.1"))
+    job = fetch(fetching)
+    report = fetching.get(f"/jobs/{job['id']}/report").json()
+    assert [each["id"] for each in report["contained"] if "radiograph" in each["id"]] == ["radiograph-1"]
+
+
+def test_what_was_left_out_is_still_told_after_a_delivery_that_failed(
+    fetching: httpx.Client, archive: FakeArchive
+) -> None:
+    archive.put(hand(1))
+    archive.put(hand(2, **SECOND))
+    archive.keeps = False
+    asked = fetching.post(f"/dicom-web/studies/{STUDY}/analyze?pacs=main").json()["id"]
+    until(lambda: "does not find them yet" in str(fetching.get(f"/jobs/{asked}").json()["reason"]))
+    archive.keeps = True
+    job = finished(fetching, asked)
+    assert job["state"] == "delivered"
+    assert f"{STUDY}.1.2: It belongs to another patient" in str(job["reason"])
 
 
 def test_late_view_of_a_study_whose_files_are_gone_is_judged_with_the_archives(
