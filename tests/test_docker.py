@@ -10,6 +10,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 def sent_to_the_builder() -> set[str]:
     """The names that `.dockerignore`, which leaves everything out, lets in again."""

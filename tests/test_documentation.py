@@ -18,6 +18,8 @@ from training.evaluate import EvaluateOptions, evaluate
 from training.evaluation import Evaluation, neighbors_table, remarks
 from xray.reading import decode_radiograph
 
+pytestmark = pytest.mark.slow
+
 README, MODEL_CARD = ROOT / "README.md", ROOT / "docs" / "model-card.md"
 COMMANDS = re.findall(r"^\$ (curl .+)\n((?:(?!\$ |```).*\n)*)", README.read_text(), re.MULTILINE)
 README_GROUPS = {

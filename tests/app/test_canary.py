@@ -9,6 +9,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 import httpx
+import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from app.settings import Settings
@@ -20,7 +21,7 @@ from tests.dicom_files import CANARY, inflating
 from tests.orthanc import RunningOrthanc, archives_at, free_ports, orthanc
 from tests.tools import needs
 
-pytestmark = [needs("Orthanc"), needs("dcmj2pnm")]
+pytestmark = [pytest.mark.slow, needs("Orthanc"), needs("dcmj2pnm")]
 SECRETS = (b"canary^", b"canary-", b"19010203")
 """Parts of the patient's name, identifier, accession number, birth date and of the file's name, in lower case."""
 FILE_NAME = f"{CANARY} 4711.dcm"

@@ -12,6 +12,8 @@ import pytest
 from app.clock import LATEST_SECONDS, TICK_SECONDS, OwnTime, waits_for_processors
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 class Machine:
     """A fake that says what time it is and how long each thread has waited for a processor."""

@@ -18,6 +18,8 @@ from app.service import Service, assemble
 from tests.app.conftest import held, png, serving
 from tests.phantoms import draw_phantom
 
+pytestmark = pytest.mark.slow
+
 PHANTOM = png(draw_phantom(seed=1))
 H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
 """What Java's HttpClient sends with every request that is not encrypted."""

@@ -18,7 +18,7 @@ from tests.app.test_stow import STUDY, hand, related, stow
 from tests.postgres import INITDB, Postgres, running_postgres
 from tests.tools import needs
 
-pytestmark = needs(INITDB)
+pytestmark = [pytest.mark.slow, needs(INITDB)]
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from tests.phantoms import draw_phantom
 from xray import apart
 from xray.reading import decode_radiograph, decoding_effort
 
+pytestmark = pytest.mark.slow
+
 
 def large(width: int, height: int) -> np.ndarray:
     return np.asarray(Image.fromarray(draw_phantom(seed=5)).resize((width, height)))

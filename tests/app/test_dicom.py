@@ -22,6 +22,8 @@ from tests.dicom_files import ENCODERS, NATIVE, dicom, encapsulated, header_of, 
 from tests.phantoms import draw_phantom
 from xray import apart
 
+pytestmark = pytest.mark.slow
+
 PHANTOM = draw_phantom(seed=7, fracture=True)
 
 

@@ -36,7 +36,7 @@ from tests.tools import needs
 CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 STORESCU = "/usr/bin/storescu"
 """dcmtk's by its path: pynetdicom brings a program of the same name."""
-pytestmark = needs("dcmj2pnm")
+pytestmark = [pytest.mark.slow, needs("dcmj2pnm")]
 
 
 @pytest.fixture

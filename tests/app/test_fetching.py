@@ -25,6 +25,8 @@ from tests.app.test_stow import STUDY, finished, hand, related, stow
 from tests.pacs.sick import OK, sick
 from tests.pacs.test_session import Reply
 
+pytestmark = pytest.mark.slow
+
 GOOD, ODD = f"{STUDY}.1.1", f"{STUDY}.1.2"
 CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 

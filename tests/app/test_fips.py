@@ -19,6 +19,8 @@ from tests.conftest import ROOT
 from tests.dicom_files import dicom
 from tests.phantoms import draw_phantom
 
+pytestmark = pytest.mark.slow
+
 LIBRARY = re.compile(r"\S*lib(?:ssl|crypto)\S*")
 FORBIDDEN = re.compile(r"\.so\.1\b|\.1\.1(?:\.|$)")
 PHANTOM = draw_phantom(seed=7)

@@ -4,10 +4,13 @@ import random
 import socket
 
 import httpx
+import pytest
 
 from tests.app.conftest import png
 from tests.dicom_files import dicom
 from tests.phantoms import draw_phantom
+
+pytestmark = pytest.mark.slow
 
 PHANTOM = png(draw_phantom(seed=1, height=96, width=80))
 SEEDS = (PHANTOM, dicom(draw_phantom(seed=2, height=96, width=80)))

@@ -26,6 +26,8 @@ from xray.gallery import Gallery
 from xray.model import ModelOutput
 from xray.predictor import Predictor
 
+pytestmark = pytest.mark.slow
+
 PHANTOM = png(draw_phantom(seed=21))
 
 

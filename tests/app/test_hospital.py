@@ -27,7 +27,7 @@ from tests.dicom_files import CANARY
 from tests.orthanc import RunningOrthanc, archives_at, free_ports, orthanc, routing_rule
 from tests.tools import needs
 
-pytestmark = needs("Orthanc")
+pytestmark = [pytest.mark.slow, needs("Orthanc")]
 SECONDS = 90
 """Until all jobs of a test have to be done; far more than they take."""
 CAPTURE, REPORT = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.88.34"

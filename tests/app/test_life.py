@@ -20,6 +20,8 @@ from tests.conftest import ROOT
 from tests.phantoms import draw_phantom
 from xray.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def process(settings: Settings, port: int, *command: str) -> Iterator[subprocess.Popen[bytes]]:

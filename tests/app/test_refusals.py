@@ -23,6 +23,8 @@ from app.settings import Settings
 from tests.app.conftest import held, metric, png, serving
 from tests.phantoms import draw_phantom
 
+pytestmark = pytest.mark.slow
+
 PHANTOM, OTHER_PHANTOM = png(draw_phantom(seed=1)), png(draw_phantom(seed=2))
 MEBIBYTE = 1 << 20
 

@@ -24,6 +24,8 @@ from xray.artifact import put_in_place
 from xray.checkpoint import Checkpoint, CheckpointManifest, TrainingData, load_checkpoint, save_checkpoint
 from xray.model import XrayDenseNet
 
+pytestmark = pytest.mark.slow
+
 PHANTOMS = [png(draw_phantom(seed=seed)) for seed in range(30, 36)]
 
 

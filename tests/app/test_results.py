@@ -15,6 +15,8 @@ from tests.app.conftest import serving
 from tests.app.test_stow import STUDY, finished, hand, hospital_at, related, stow
 from tests.dicom_files import CANARY
 
+pytestmark = pytest.mark.slow
+
 OTHER, CAPTURE = "1.2.3", "1.2.840.10008.5.1.4.1.1.7"
 
 

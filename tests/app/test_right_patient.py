@@ -31,6 +31,8 @@ from tests.dicom_files import CANARY, dataset_of, dicom
 from tests.phantoms import draw_phantom
 from xray.predictor import Predictor
 
+pytestmark = pytest.mark.slow
+
 OTHER_PATIENT, DUPLICATE = 0xA900, 0x0111
 SECOND = {"PatientID": "SECOND-2", "PatientName": "Second^Bert"}
 SECONDS = 60

@@ -10,6 +10,8 @@ from app.service import Service, load_service
 from tests.app.conftest import png, serving
 from tests.phantoms import draw_phantom
 
+pytestmark = pytest.mark.slow
+
 VIVID = np.repeat(draw_phantom(0)[..., np.newaxis], 3, axis=2)
 VIVID[..., 0] = 255 - VIVID[..., 0]
 COLOURED = png(VIVID)

@@ -26,6 +26,8 @@ from tests.app.conftest import metric, png, serving
 from tests.dicom_files import dicom
 from tests.phantoms import draw_phantom
 
+pytestmark = pytest.mark.slow
+
 STUDY = "1.2.826.0.1.3680043.10.1338.1"
 TYPE = 'multipart/related; type="application/dicom"; boundary=b-1'
 CANNOT_UNDERSTAND, OUT_OF_RESOURCES, OTHER_STUDY = 0xC000, 0xA700, 0xA900

@@ -27,6 +27,8 @@ from tests.pacs.test_patient import HOSTILE, OTHER_IDS, nested
 from tests.phantoms import draw_phantom
 from xray import apart
 
+pytestmark = pytest.mark.slow
+
 NO_RESULT_PROCESS = ("sh", "-c", 'case "$2" in pacs.*) exit 1;; esac; exec "$0" "$@"')
 SLEEPING_RESULT_PROCESS = ("sh", "-c", 'case "$2" in pacs.*) echo; exec sleep 60;; esac; exec "$0" "$@"')
 DYING_RESULT_PROCESS = ("sh", "-c", 'case "$2" in pacs.*) echo; head -c 9; exit 1;; esac; exec "$0" "$@"')

@@ -15,6 +15,8 @@ from xray.cuda_engine import Bf16DenseNet, CudaEngine
 from xray.equality import LIMITS, Difference
 from xray.torch_engine import TorchEngine
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

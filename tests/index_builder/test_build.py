@@ -34,6 +34,8 @@ from xray.reading import read_radiograph
 from xray.scan import Scan
 from xray.torch_engine import TorchEngine
 
+pytestmark = pytest.mark.slow
+
 RADIOGRAPHS = 2 * SHARD_SIZE + 20
 """Three shards, the last one not full."""
 

@@ -43,7 +43,7 @@ from xray.gallery_folder import load_gallery
 from xray.predictor import Predictor
 from xray.radiograph import radiograph_of
 
-pytestmark = needs("Orthanc")
+pytestmark = [pytest.mark.slow, needs("Orthanc")]
 UIDS = "1.2.826.0.1.3680043.10.1338.7"
 STUDIES, VIEWS = 6, 2
 

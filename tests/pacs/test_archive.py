@@ -31,7 +31,7 @@ from tests.pacs.archives import UIDS, instance, raises
 from tests.tools import needs
 from tests.waiting import wait_until
 
-pytestmark = needs("Orthanc")
+pytestmark = [pytest.mark.slow, needs("Orthanc")]
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tests.pacs.archives import instance, raises
 from tests.tools import needs
 from tests.waiting import wait_until
 
-pytestmark = needs("Orthanc", "stunnel4", "openssl")
+pytestmark = [pytest.mark.slow, needs("Orthanc", "stunnel4", "openssl")]
 QUERY = {"PatientName": CANARY}
 
 

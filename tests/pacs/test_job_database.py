@@ -18,6 +18,8 @@ from tests.pacs.studies import STUDY, Clock, file, keep, pair, send, taken
 from tests.postgres import INITDB, Postgres, running_postgres
 from tests.tools import needs
 
+pytestmark = pytest.mark.slow
+
 SECRETS = (CANARY.encode(), b"CANARY-4711", b"CANARY-0815", b"19010203")
 
 

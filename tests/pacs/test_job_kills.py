@@ -7,10 +7,14 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from pacs.jobs import Job, Jobs, JobState
 from tests.conftest import ROOT
 from tests.pacs.conftest import Place
 from tests.pacs.studies import ANSWER, LEASE, STUDY, Clock, file, keep, pair, send, taken
+
+pytestmark = pytest.mark.slow
 
 WORKER = """
 import sys, time

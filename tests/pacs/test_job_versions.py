@@ -31,6 +31,8 @@ from tests.pacs.studies import (
     taken,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def pair_of(job: Job) -> list[Instance]:
     return [Instance(f"9.{kind}", f"9.{kind}.{job.version}", "1.2", job.id.encode()) for kind in (1, 2)]

@@ -14,6 +14,8 @@ from tests.dicom_files import CANARY, saved
 from tests.pacs.archives import UIDS, instance, raises
 from tests.pacs.test_session import DICOM_JSON, Reply, answering, archive_that_answers
 
+pytestmark = pytest.mark.slow
+
 STUDY = f"{UIDS}.1"
 
 

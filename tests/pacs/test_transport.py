@@ -17,6 +17,8 @@ from tests.pacs.archives import UIDS, instance, raises
 from tests.pacs.sick import OK, running, sick
 from tests.pacs.test_session import DICOM_JSON, archive_that_answers
 
+pytestmark = pytest.mark.slow
+
 STUDY = f"{UIDS}.1"
 WANTED = InstanceReference(STUDY, f"{STUDY}.1", f"{STUDY}.1.1", "", "DX")
 DRIPS = {

@@ -11,6 +11,8 @@ from xray.checkpoint import Checkpoint, TrainingData, load_checkpoint, save_chec
 from xray.errors import ArtifactError, InputError
 from xray.judgement import Calibration
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def tuned(tiny_checkpoint: Path, tmp_path: Path) -> Path:

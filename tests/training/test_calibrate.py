@@ -10,6 +10,8 @@ from training.calibrate import CalibrateOptions, calibrate
 from xray.checkpoint import load_checkpoint
 from xray.errors import DatasetError, InputError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:

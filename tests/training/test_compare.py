@@ -9,6 +9,8 @@ from tests.phantoms import write_dataset
 from training.compare import CompareOptions, compare
 from xray.checkpoint import load_checkpoint, save_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:

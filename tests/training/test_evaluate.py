@@ -25,6 +25,8 @@ from xray.mura import read_mura
 from xray.predictor import Predictor
 from xray.reading import read_radiograph
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:

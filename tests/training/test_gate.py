@@ -21,6 +21,8 @@ from xray.mura import read_mura, records_of
 from xray.radiograph import PixelArray
 from xray.torch_engine import TorchEngine
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

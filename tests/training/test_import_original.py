@@ -15,6 +15,8 @@ from xray.checkpoint import load_checkpoint
 from xray.errors import ArtifactError, InputError
 from xray.preprocess import IMAGENET_MEAN, IMAGENET_STD
 
+pytestmark = pytest.mark.slow
+
 NEW_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))([12])\.")
 
 

@@ -19,6 +19,8 @@ from xray.equality import LIMITS, Comparison, Difference
 from xray.errors import ArtifactError, InputError
 from xray.quantized import GRAPH, QUANTIZED, WEIGHTS, QuantizedManifest, require_processor
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:

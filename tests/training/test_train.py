@@ -32,6 +32,8 @@ from xray.equality import LIMITS, Difference
 from xray.errors import ArtifactError, DatasetError, InputError
 from xray.mura import read_mura, records_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -19,6 +19,8 @@ from xray.checkpoint import WEIGHTS, load_checkpoint, save_checkpoint
 from xray.engine import load_engine
 from xray.errors import ArtifactError, InputError, NoSpaceError
 
+pytestmark = pytest.mark.slow
+
 
 def test_block_that_fails_leaves_the_former_folder_untouched(tmp_path: Path) -> None:
     def write(first: str, second: str | None) -> None:

@@ -29,6 +29,8 @@ from xray.model import ModelOutput
 from xray.radiograph import PixelArray
 from xray.torch_engine import TorchEngine
 
+pytestmark = pytest.mark.slow
+
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 

@@ -33,6 +33,8 @@ from tests.tools import needs
 from xray.dicom import decode_dicom
 from xray.errors import NoContentError
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (24, 20)
 MIN_CONTRAST = 8
 SYNTAXES = (

@@ -26,6 +26,8 @@ from xray.quantized import GRAPH, WEIGHTS
 from xray.radiograph import Radiograph
 from xray.torch_engine import TorchEngine
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 PRECISIONS: list[CpuPrecision] = ["float32", "bfloat16"]
 

@@ -13,6 +13,8 @@ from xray.fused_densenet import FusedDenseNet, fold_stem
 from xray.model import MapSpec, ModelOutput, XrayDenseNet
 from xray.preprocess import PreprocessSpec
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def starter() -> Checkpoint:

@@ -18,6 +18,8 @@ from xray.errors import ArtifactError, InputError
 from xray.openvino_engine import VERSION, to_graph
 from xray.quantized import GRAPH, INSTRUCTIONS, QUANTIZED, WEIGHTS, QuantizedManifest
 
+pytestmark = pytest.mark.slow
+
 FIT = Comparison("openvino-int8-cpu", 40, 20, Difference(0.1, 0.995, 0.995), Difference(0.02, 0.999, 0.999), 0.8, 0.801)
 
 

@@ -12,6 +12,8 @@ import torch
 from tests.conftest import ROOT
 from xray.fused_steps import TORCH_STEPS, Affine
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("triton")
 
 TOLERANCES = {"torch.float32": 1e-5, "torch.float16": 2**-9}

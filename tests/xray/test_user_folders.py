@@ -12,6 +12,8 @@ from tests.conftest import ROOT
 from xray.errors import InputError
 from xray.user_folders import cache_folder, data_folder
 
+pytestmark = pytest.mark.slow
+
 BOTH = pytest.mark.parametrize("folder", [cache_folder, data_folder])
 HOMELESS = """
 import pwd, runpy, sys
