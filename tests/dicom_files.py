@@ -33,6 +33,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from tests.waiting import HUNG_SECONDS
 from xray.codecs import decode_frame
 from xray.dicom_file import read_file
 from xray.dicom_tags import bits_of, shape_of
@@ -215,7 +216,9 @@ def recoded(tool: str, data: bytes, folder: Path, *options: str) -> bytes:
 
 
 def run(*command: Any) -> str:
-    done = subprocess.run([str(each) for each in command], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [str(each) for each in command], capture_output=True, text=True, timeout=HUNG_SECONDS, check=False
+    )
     assert done.returncode == 0, f"{command[0]}: {done.stderr}"
     return done.stdout + done.stderr
 

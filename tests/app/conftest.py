@@ -19,6 +19,7 @@ from app.service import Service, assemble, load_service
 from app.settings import Settings
 from index_builder.build import BuildOptions, build
 from tests.phantoms import draw_phantom, write_dataset
+from tests.waiting import HUNG_SECONDS
 from xray.model import ModelOutput
 from xray.predictor import Predictor
 
@@ -33,7 +34,7 @@ def serving(service: Service, give_up: Callable[[], None] = lambda: None, port: 
         while not server.started:
             time.sleep(0.01)
         chosen = server.servers[0].sockets[0].getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{chosen}", timeout=60) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{chosen}", timeout=HUNG_SECONDS) as client:
             yield client
     finally:
         server.should_exit = True
@@ -50,7 +51,7 @@ class HeldEngine:
 
     def forward(self, pixels: np.ndarray) -> ModelOutput:
         self.entered.set()
-        self.gate.wait(30)
+        self.gate.wait(HUNG_SECONDS)
         if self.broken:
             raise RuntimeError("out of memory at /secret/path")
         return self.real.forward(pixels)

@@ -20,6 +20,7 @@ from tests.conftest import ROOT
 from tests.dicom_files import CANARY, inflating
 from tests.orthanc import RunningOrthanc, archives_at, free_ports, orthanc
 from tests.tools import needs
+from tests.waiting import HUNG_SECONDS
 
 pytestmark = [pytest.mark.slow, needs("Orthanc"), needs("dcmj2pnm")]
 SECRETS = (b"canary^", b"canary-", b"19010203")
@@ -84,7 +85,7 @@ def store(port: int, folder: Path, *files: bytes) -> None:
     for number, file in enumerate(files):
         (folder / f"{number}.dcm").write_bytes(file)
         command = [STORESCU, "127.0.0.1", str(port), str(folder / f"{number}.dcm")]
-        subprocess.run(command, capture_output=True, timeout=60, check=False)
+        subprocess.run(command, capture_output=True, timeout=HUNG_SECONDS, check=False)
 
 
 def test_patient_is_in_nothing_that_the_service_wrote_or_said_through_all_its_failures(
@@ -111,7 +112,7 @@ def through_all_failures(
     """Bad files, bad calls, a bad sender, an archive that is away, a service that is killed; then all is well again."""
     log, said = state / "log", {}
     base = f"http://127.0.0.1:{environment['OSTEON_PORT']}"
-    with process(environment, log) as running, httpx.Client(base_url=base, timeout=60) as client:
+    with process(environment, log) as running, httpx.Client(base_url=base, timeout=HUNG_SECONDS) as client:
         for number, reply in enumerate(failing(client)):
             assert reply.is_client_error or reply.status_code == HTTPStatus.ACCEPTED, (number, reply.text)
             said[f"reply {number}"] = reply.content + str(reply.headers).encode()
@@ -124,7 +125,7 @@ def through_all_failures(
         running.send_signal(signal.SIGKILL)
         running.wait()
     archive.start()
-    with process(environment, log), httpx.Client(base_url=base, timeout=60) as client:
+    with process(environment, log), httpx.Client(base_url=base, timeout=HUNG_SECONDS) as client:
         put(archive, [hand(1, uid)])
         until(lambda: client.get(f"/jobs/{job}").json()["state"] == "delivered")
         said |= told_by(client, "in the end")

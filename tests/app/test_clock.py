@@ -11,6 +11,7 @@ import pytest
 
 from app.clock import LATEST_SECONDS, TICK_SECONDS, OwnTime, waits_for_processors
 from tests.conftest import ROOT
+from tests.waiting import HUNG_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -102,7 +103,9 @@ def test_process_that_shares_its_processor_with_three_others_ages_more_slowly() 
     hog = f"import os\nos.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
     hogs = [subprocess.Popen([sys.executable, "-c", hog]) for _ in range(3)]
     try:
-        ran = subprocess.run([sys.executable, "-c", STARVED], cwd=ROOT, capture_output=True, text=True, timeout=120)
+        ran = subprocess.run(
+            [sys.executable, "-c", STARVED], cwd=ROOT, capture_output=True, text=True, timeout=HUNG_SECONDS
+        )
     finally:
         for each in hogs:
             each.kill()
@@ -130,7 +133,7 @@ def test_stopped_process_does_not_age() -> None:
         running.send_signal(signal.SIGSTOP)
         time.sleep(5)
         running.send_signal(signal.SIGCONT)
-        age = float(running.communicate("\n", timeout=60)[0])
+        age = float(running.communicate("\n", timeout=HUNG_SECONDS)[0])
         assert age <= time.monotonic() - began - 5 + 2 * LATEST_SECONDS
 
 

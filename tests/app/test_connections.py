@@ -17,6 +17,7 @@ from app import connections, middleware
 from app.service import Service, assemble
 from tests.app.conftest import held, png, serving
 from tests.phantoms import draw_phantom
+from tests.waiting import HUNG_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +28,7 @@ H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: A
 
 @contextmanager
 def connection(client: httpx.Client) -> Iterator[socket.socket]:
-    with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=60) as opened:
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=HUNG_SECONDS) as opened:
         yield opened
 
 
@@ -86,7 +87,7 @@ def test_offer_of_a_web_socket_is_ignored(client: httpx.Client) -> None:
 )
 def test_curl_that_would_rather_speak_http2_is_answered(client: httpx.Client, options: list[str]) -> None:
     command = ["curl", "-s", "--http2", "--noproxy", "*", *options, f"{client.base_url}/classify"]
-    ran = subprocess.run(command, input=PHANTOM, capture_output=True, timeout=60, check=True)
+    ran = subprocess.run(command, input=PHANTOM, capture_output=True, timeout=HUNG_SECONDS, check=True)
     assert "probability" in json.loads(ran.stdout)
 
 
@@ -135,7 +136,7 @@ def test_sender_of_60_mb_at_once_sees_the_413(client: httpx.Client) -> None:
     request = urllib.request.Request(f"{client.base_url}/classify", bytes(60_000_000), {"Content-Type": "image/png"})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with pytest.raises(urllib.error.HTTPError) as refused:
-        opener.open(request, timeout=60)
+        opener.open(request, timeout=HUNG_SECONDS)
     assert refused.value.code == 413
     assert json.loads(refused.value.read())["type"].endswith("PayloadTooLargeError")
 
@@ -195,7 +196,7 @@ def test_connections_beyond_the_limit_cost_the_idlest_and_not_those_that_are_ser
     engine, held_service = held(service)
     with serving(held_service) as client, connection(client) as served, connection(client) as idle:
         served.sendall(post(b"Content-Length: %d\r\n" % len(PHANTOM), PHANTOM))
-        engine.entered.wait(30)
+        engine.entered.wait(HUNG_SECONDS)
         for _ in range(20):
             with connection(client) as further:
                 further.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -226,7 +227,7 @@ def test_caller_that_never_takes_its_reply_is_left(service: Service, monkeypatch
         content = request.read()
         head = f"Content-Type: {request.headers['content-type']}\r\nContent-Length: {len(content)}\r\n"
         deaf.sendall(b"POST /analyze HTTP/1.1\r\nHost: x\r\n" + head.encode() + b"\r\n" + content)
-        assert left.wait(60)
+        assert left.wait(HUNG_SECONDS)
         assert client.get("/health/live").status_code == 200
 
 

@@ -16,6 +16,7 @@ from app import decoding
 from app.service import Service, assemble
 from tests.app.conftest import png, serving
 from tests.phantoms import draw_phantom
+from tests.waiting import HUNG_SECONDS
 from xray import apart
 from xray.reading import decode_radiograph, decoding_effort
 
@@ -46,10 +47,10 @@ def test_large_radiograph_is_answered_as_a_thread_would_have(service: Service, m
     assert not decoding_effort(body) <= decoding.QUICK_EFFORT
     expected = service.generation.predictor.predict([decode_radiograph(body)]).radiographs[0]
     with serving(assemble(service.settings, service.generation)) as client:
-        reply = client.post("/classify", files={"file": body}, timeout=60).json()
+        reply = client.post("/classify", files={"file": body}, timeout=HUNG_SECONDS).json()
         assert reply["radiographs"][0]["logit"] == pytest.approx(expected.logit, abs=1e-4)
         assert (reply["radiographs"][0]["width"], reply["radiographs"][0]["height"]) == (4000, 3500)
-        damaged = client.post("/classify", files={"file": body[: len(body) // 2]}, timeout=60)
+        damaged = client.post("/classify", files={"file": body[: len(body) // 2]}, timeout=HUNG_SECONDS)
         assert damaged.json()["type"].endswith("UnreadableImageError")
         assert damaged.json()["detail"].startswith("Radiograph 1 of 1: The PNG is truncated")
 
@@ -111,10 +112,10 @@ def test_decoder_that_needs_too_much_memory_or_dies_is_told_of_and_the_next_is_f
         for command in (("env", "prlimit", "--as=150000000"), ("env", "false")):
             with monkeypatch.context() as patch:
                 patch.setattr(apart, "ONE_THREAD", command)
-                reply = client.post("/classify", files={"file": body}, timeout=60)
+                reply = client.post("/classify", files={"file": body}, timeout=HUNG_SECONDS)
             assert reply.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
             assert reply.json()["type"].endswith("UnreadableImageError")
-        assert client.post("/classify", files={"file": body}, timeout=60).status_code == HTTPStatus.OK
+        assert client.post("/classify", files={"file": body}, timeout=HUNG_SECONDS).status_code == HTTPStatus.OK
 
 
 def test_decoder_that_ends_before_it_is_given_the_image_is_told_of(
@@ -131,6 +132,6 @@ def test_decoder_that_ends_before_it_is_given_the_image_is_told_of(
     monkeypatch.setattr(apart, "ONE_THREAD", ("env", "false"))
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start_and_see_it_end)
     with serving(assemble(service.settings, service.generation)) as client:
-        reply = client.post("/classify", files={"file": png(large(4000, 3500))}, timeout=60)
+        reply = client.post("/classify", files={"file": png(large(4000, 3500))}, timeout=HUNG_SECONDS)
         assert reply.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
         assert reply.json()["type"].endswith("UnreadableImageError")

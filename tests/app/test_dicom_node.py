@@ -32,6 +32,7 @@ from tests.dicom_files import CANARY, dataset_of, dicom, run
 from tests.orthanc import free_ports
 from tests.phantoms import draw_phantom
 from tests.tools import needs
+from tests.waiting import HUNG_SECONDS, wait_until
 
 CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 STORESCU = "/usr/bin/storescu"
@@ -77,7 +78,7 @@ def listening(settings: Settings, folder: Path, **changed: object) -> Iterator[N
             time.sleep(0.1)
         yield Node(number, process, folder / "log")
         process.terminate()
-        assert process.wait(60) == 0
+        assert process.wait(HUNG_SECONDS) == 0
     finally:
         process.kill()
         process.wait()
@@ -229,7 +230,7 @@ def test_pdu_that_announces_4_gib_is_refused_before_it_is_read(kind: int, settin
     with listening(settings, tmp_path) as node:
         run("echoscu", "127.0.0.1", node.port)
         before = node.peak_mib()
-        with socket.create_connection(("127.0.0.1", node.port), timeout=30) as caller:
+        with socket.create_connection(("127.0.0.1", node.port), timeout=HUNG_SECONDS) as caller:
             caller.sendall(struct.pack(">BBL", kind, 0, 0xFFFFFFF0))
             with pytest.raises((ConnectionResetError, BrokenPipeError)):
                 pour(caller)
@@ -257,21 +258,19 @@ def test_silent_callers_make_room_for_one_that_sends(settings: Settings, jobs: J
 
 
 def test_connections_that_close_without_a_word_leave_nothing_behind(settings: Settings, tmp_path: Path) -> None:
-    with listening(settings, tmp_path, dicom_associations=2) as node:
+    with listening(settings, tmp_path, dicom_associations=2, dicom_idle_seconds=10 * HUNG_SECONDS) as node:
         for _ in range(20):
             socket.create_connection(("127.0.0.1", node.port)).close()
-        deadline = time.monotonic() + 30  # they would keep their places for a minute
-        while subprocess.run(["echoscu", "127.0.0.1", str(node.port)], stderr=subprocess.DEVNULL).returncode != 0:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        echo = ["echoscu", "127.0.0.1", str(node.port)]
+        wait_until(lambda: subprocess.run(echo, stderr=subprocess.DEVNULL).returncode == 0, "an answer to an echo")
 
 
 def test_silent_association_ends_after_the_set_time(settings: Settings, tmp_path: Path) -> None:
     with listening(settings, tmp_path, dicom_idle_seconds=0.5) as node:
         association = associated(node.port)
-        with socket.create_connection(("127.0.0.1", node.port), timeout=30) as dumb:
+        with socket.create_connection(("127.0.0.1", node.port), timeout=HUNG_SECONDS) as dumb:
             assert dumb.recv(1) == b""
-        association.join(30)
+        association.join(HUNG_SECONDS)
         assert not association.is_alive()
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from datetime import timedelta
@@ -24,6 +23,7 @@ from tests.app.held_study import HeldStudy, holding
 from tests.app.test_stow import STUDY, finished, hand, related, stow
 from tests.pacs.sick import OK, sick
 from tests.pacs.test_session import Reply
+from tests.waiting import HUNG_SECONDS, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -159,15 +159,12 @@ def test_archive_that_drips_holds_up_no_other_and_gives_its_threads_back(service
         roots = {"slow": slow.url, "main": well}
         client = stack.enter_context(pulling(service, tmp_path, roots, job_seconds=0.3, job_attempts=1))
         dripping = [asked(client, "slow", f"1.2.{number}") for number in range(12)]
-        assert slow.asked.wait(30)
+        assert slow.asked.wait(HUNG_SECONDS)
         for path in ("/jobs", "/metrics", "/health/live"):
             assert client.get(path).status_code == HTTPStatus.OK
         assert [finished(client, job)["reason"] for job in dripping] == ["The attempt took more than 0.3 s."] * 12
-        assert slow.left.wait(30)
+        assert slow.left.wait(HUNG_SECONDS)
         assert 0 < len(threads_of("slow")) <= 4
     with pulling(service, tmp_path, {"main": well}) as client, pytest.raises(httpx.HTTPStatusError):
         client.post(f"/dicom-web/studies/{STUDY}/analyze?pacs=slow").raise_for_status()
-    deadline = time.monotonic() + 30
-    while threads_of("slow"):
-        assert time.monotonic() < deadline, "the threads did not end with the service"
-        time.sleep(0.05)
+    wait_until(lambda: not threads_of("slow"), "the end of the threads")

@@ -18,6 +18,7 @@ from tests.app.test_life import free_port, health, process
 from tests.conftest import ROOT
 from tests.dicom_files import dicom
 from tests.phantoms import draw_phantom
+from tests.waiting import HUNG_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +62,7 @@ def test_service_answers_under_fips_and_none_of_its_processes_holds_an_old_opens
     with process(settings, port) as running:
         while health(port) != 0:
             assert running.poll() is None
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=HUNG_SECONDS, trust_env=False) as client:
             for name, data in FILES.items():
                 reply = client.post("/classify", files={"file": data})
                 assert reply.status_code == httpx.codes.OK, (name, reply.text)

@@ -9,6 +9,7 @@ import pytest
 from tests.app.conftest import png
 from tests.dicom_files import dicom
 from tests.phantoms import draw_phantom
+from tests.waiting import HUNG_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +61,7 @@ def test_damaged_heads_are_answered_or_closed(client: httpx.Client) -> None:
     chance = random.Random(11)
     address = (client.base_url.host, client.base_url.port or 0)
     for number in range(REQUESTS):
-        with socket.create_connection(address, timeout=60) as connection:
+        with socket.create_connection(address, timeout=HUNG_SECONDS) as connection:
             connection.sendall(damaged(chance, HEAD))
             connection.shutdown(socket.SHUT_WR)  # nothing more will come, so the service need not wait
             try:

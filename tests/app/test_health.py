@@ -22,6 +22,7 @@ from tests.app.conftest import held, metric, png, serving
 from tests.app.test_life import free_port, process
 from tests.conftest import ROOT
 from tests.phantoms import draw_phantom
+from tests.waiting import HUNG_SECONDS, wait_until
 from xray.gallery import Gallery
 from xray.model import ModelOutput
 from xray.predictor import Predictor
@@ -31,21 +32,21 @@ pytestmark = pytest.mark.slow
 PHANTOM = png(draw_phantom(seed=21))
 
 
-def wait_until_unready(client: httpx.Client, seconds: float) -> str:
+def wait_until_unready(client: httpx.Client) -> str:
     """The reason that the probe gives."""
-    until = time.monotonic() + seconds
-    while (reply := client.get("/health/ready")).status_code == HTTPStatus.OK:
-        assert time.monotonic() < until, "still ready"
-        time.sleep(0.05)
-    assert reply.status_code == HTTPStatus.SERVICE_UNAVAILABLE
-    return str(reply.json()["detail"])
+    replies: list[httpx.Response] = []
+
+    def is_unready() -> bool:
+        replies.append(client.get("/health/ready"))
+        return replies[-1].status_code != HTTPStatus.OK
+
+    wait_until(is_unready, "the end of readiness")
+    assert replies[-1].status_code == HTTPStatus.SERVICE_UNAVAILABLE
+    return str(replies[-1].json()["detail"])
 
 
 def wait_until_ready(client: httpx.Client) -> None:
-    until = time.monotonic() + 30
-    while client.get("/health/ready").status_code != HTTPStatus.OK:
-        assert time.monotonic() < until, "still not ready"
-        time.sleep(0.05)
+    wait_until(lambda: client.get("/health/ready").status_code == HTTPStatus.OK, "readiness")
 
 
 class LyingEngine:
@@ -70,13 +71,13 @@ def test_hung_engine_is_unready_first_and_in_the_end_not_live_its_callers_told_a
         replies: list[httpx.Response] = []
         caller = threading.Thread(target=lambda: replies.append(client.post("/classify", files={"file": PHANTOM})))
         caller.start()
-        engine.entered.wait(30)
-        assert "no sign of life" in wait_until_unready(client, 30)
+        engine.entered.wait(HUNG_SECONDS)
+        assert "no sign of life" in wait_until_unready(client)
         assert client.get("/health/live").status_code == HTTPStatus.OK
         assert not given_up.is_set()
         while client.get("/health/live").status_code == HTTPStatus.OK:
             time.sleep(0.05)
-        assert given_up.wait(30)
+        assert given_up.wait(HUNG_SECONDS)
         caller.join()
         assert replies[0].status_code == HTTPStatus.SERVICE_UNAVAILABLE
         engine.gate.set()
@@ -87,8 +88,8 @@ def test_slow_pass_makes_the_replica_unready_and_its_end_makes_it_ready_again(se
     with serving(held_service, lambda: pytest.fail("a slow engine is not a lost one")) as client:
         caller = threading.Thread(target=lambda: client.post("/classify", files={"file": PHANTOM}))
         caller.start()
-        engine.entered.wait(30)
-        wait_until_unready(client, 30)
+        engine.entered.wait(HUNG_SECONDS)
+        wait_until_unready(client)
         engine.gate.set()
         caller.join()
         wait_until_ready(client)
@@ -103,7 +104,7 @@ class HeldSearch:
         self.memory_bytes, self.gpu_memory_bytes = real.memory_bytes, real.gpu_memory_bytes
 
     def search(self, *arguments: object) -> object:
-        self.gate.wait(30)
+        self.gate.wait(HUNG_SECONDS)
         return self.real.search(*arguments)  # type: ignore[arg-type]
 
 
@@ -117,13 +118,13 @@ def test_canary_that_is_late_makes_unready_and_only_one_that_never_comes_ends_th
     settings = service.settings.model_copy(update={"canary_seconds": 0.2, "engine_dead_seconds": 60 if comes else 3})
     generation = replace(service.generation, gallery=gallery)  # type: ignore[arg-type]
     with serving(assemble(settings, generation), given_up.set) as client:
-        assert "no answer" in wait_until_unready(client, 30)
+        assert "no answer" in wait_until_unready(client)
         if comes:
             gallery.gate.set()
             wait_until_ready(client)
             assert not given_up.is_set()
         else:
-            assert given_up.wait(30)
+            assert given_up.wait(HUNG_SECONDS)
         gallery.gate.set()
 
 
@@ -135,8 +136,8 @@ def test_engine_that_only_fails_is_given_up(service: Service) -> None:
     with serving(held_service, given_up.set) as client:
         for _ in range(3):
             assert client.post("/classify", files={"file": PHANTOM}).status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
-        assert "forward passes failed" in wait_until_unready(client, 30)
-        assert given_up.wait(30)
+        assert "forward passes failed" in wait_until_unready(client)
+        assert given_up.wait(HUNG_SECONDS)
 
 
 def test_engine_that_says_something_else_of_the_canary_is_unready_and_then_given_up(service: Service) -> None:
@@ -150,8 +151,8 @@ def test_engine_that_says_something_else_of_the_canary_is_unready_and_then_given
             age = metric(client, "osteon_canary_age_seconds")
         assert client.get("/health/ready").status_code == HTTPStatus.OK
         engine.lies = True
-        assert "not the known one" in wait_until_unready(client, 30)
-        assert given_up.wait(30)
+        assert "not the known one" in wait_until_unready(client)
+        assert given_up.wait(HUNG_SECONDS)
 
 
 def test_canary_that_comes_back_makes_the_replica_ready_again(service: Service) -> None:
@@ -160,7 +161,7 @@ def test_canary_that_comes_back_makes_the_replica_ready_again(service: Service) 
     settings = service.settings.model_copy(update={"canary_seconds": 0.5})
     with serving(assemble(settings, replace(service.generation, predictor=predictor))) as client:
         engine.lies = True
-        wait_until_unready(client, 30)
+        wait_until_unready(client)
         engine.lies = False
         wait_until_ready(client)
 
@@ -171,9 +172,9 @@ def test_dead_engine_thread_is_given_up(service: Service) -> None:
     with serving(doomed, given_up.set) as client:
         assert client.get("/health/ready").status_code == HTTPStatus.OK
         doomed.batcher.stop(5)
-        assert "does not run" in wait_until_unready(client, 30)
+        assert "does not run" in wait_until_unready(client)
         assert client.post("/classify", files={"file": PHANTOM}).status_code == HTTPStatus.SERVICE_UNAVAILABLE
-        assert given_up.wait(30)
+        assert given_up.wait(HUNG_SECONDS)
 
 
 HANG = """
@@ -220,7 +221,7 @@ def hanging(
     script = HANG.format(kind=kind, in_engine=places["engine"], in_loop=places["loop"])
     with (
         process(service.settings, port, "-c", script) as running,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=HUNG_SECONDS, trust_env=False) as client,
     ):
         while running.poll() is None:
             with suppress(httpx.TransportError):
@@ -247,7 +248,7 @@ def test_process_that_hangs_ends_with_a_status_that_a_supervisor_heeds(
         trigger.touch()
         with suppress(httpx.TransportError):  # where it ends before it can say so
             client.post("/classify", files={"file": PHANTOM}) if where == "engine" else client.get("/metrics")
-        assert running.wait(60) == status
+        assert running.wait(HUNG_SECONDS) == status
 
 
 KEPT = """
@@ -268,7 +269,7 @@ asyncio.run(main())
 
 
 def test_call_that_keeps_the_interpreter_to_itself_ends_the_process_with_every_traceback() -> None:
-    ran = subprocess.run([sys.executable, "-c", KEPT], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    ran = subprocess.run([sys.executable, "-c", KEPT], cwd=ROOT, capture_output=True, text=True, timeout=HUNG_SECONDS)
     assert ran.returncode == signal.SIGPROF
     assert "Thread 0x" in ran.stderr
 

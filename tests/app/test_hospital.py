@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from http import HTTPStatus
@@ -26,6 +26,7 @@ from tests.conftest import ROOT
 from tests.dicom_files import CANARY
 from tests.orthanc import RunningOrthanc, archives_at, free_ports, orthanc, routing_rule
 from tests.tools import needs
+from tests.waiting import HUNG_SECONDS, wait_until
 
 pytestmark = [pytest.mark.slow, needs("Orthanc")]
 SECONDS = 90
@@ -63,13 +64,6 @@ def results(running: RunningOrthanc, uid: str) -> list[str]:
     return sorted(each["00080016"]["Value"][0] for each in found if each["00080060"]["Value"][0] not in ("CR", "DX"))
 
 
-def until(true: Callable[[], bool], seconds: float = SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.1)
-
-
 def put(running: RunningOrthanc, files: Sequence[bytes]) -> None:
     """Give an archive instances, as a modality does."""
     for file in files:
@@ -92,10 +86,10 @@ def test_archive_finds_one_pair_of_results_in_each_study_and_never_a_second(serv
             studies = [study(number) for number in range(10)]
             put(running, [hand(1, uid) for uid in studies] + [hand(2, studies[0])])
             studies.append(early)
-            until(lambda: all(results(running, uid) == [CAPTURE, REPORT] for uid in studies))
+            wait_until(lambda: all(results(running, uid) == [CAPTURE, REPORT] for uid in studies))
             assert stow(client, related(hand(1, studies[3]), hand(3, studies[4]))).status_code == HTTPStatus.OK
             put(running, [hand(1, uid) for uid in studies])
-            until(lambda: {job["state"] for job in client.get("/jobs").json()} == {"delivered"})
+            wait_until(lambda: {job["state"] for job in client.get("/jobs").json()} == {"delivered"})
             time.sleep(2)  # in which an archive that goes round in a circle would have sent them again
             assert {job["state"] for job in client.get("/jobs").json()} == {"delivered"}
             grown = studies.pop(4)
@@ -107,7 +101,7 @@ def test_archive_finds_one_pair_of_results_in_each_study_and_never_a_second(serv
 def test_archive_that_is_away_for_a_while_gets_its_results_later(client: httpx.Client, archive: RunningOrthanc) -> None:
     archive.kill()
     job = stow(client, related(hand(1))).headers["x-jobs"]
-    until(lambda: client.get(f"/jobs/{job}").json()["reason"] is not None)
+    wait_until(lambda: client.get(f"/jobs/{job}").json()["reason"] is not None)
     told = client.get(f"/jobs/{job}").json()
     assert (told["state"], told["attempts"]) == ("waiting", 1)
     assert "cannot be reached" in told["reason"]
@@ -135,7 +129,7 @@ def test_archive_that_does_not_have_the_study_is_told_of(client: httpx.Client) -
     assert told.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
     assert "the configuration has: main" in told.json()["detail"]
     job = client.post("/dicom-web/studies/1.2.3/analyze?pacs=main").json()["id"]
-    until(lambda: client.get(f"/jobs/{job}").json()["reason"] is not None)
+    wait_until(lambda: client.get(f"/jobs/{job}").json()["reason"] is not None)
     refused = client.get(f"/jobs/{job}").json()
     assert refused["state"] == "refused"
     assert "has no study 1.2.3" in refused["reason"]
@@ -156,7 +150,7 @@ def process(environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen
             [sys.executable, "-m", "app"], cwd=ROOT, env=environment, stdout=stream, stderr=stream
         )
     try:
-        until(lambda: _ready(environment["OSTEON_PORT"], running))
+        wait_until(lambda: _ready(environment["OSTEON_PORT"], running))
         yield running
     finally:
         running.kill()
@@ -197,14 +191,17 @@ def test_service_that_is_killed_again_and_again_leaves_one_pair_and_no_patient_o
     studies = [study(number) for number in range(6)]
     base = f"http://127.0.0.1:{environment['OSTEON_PORT']}"
     for pause in (0.0, 0.6):
-        with process(environment, folder / "log") as running, httpx.Client(base_url=base, timeout=60) as client:
+        with (
+            process(environment, folder / "log") as running,
+            httpx.Client(base_url=base, timeout=HUNG_SECONDS) as client,
+        ):
             for uid in studies:
                 assert stow(client, related(hand(1, uid), hand(2, uid))).status_code == HTTPStatus.OK
             time.sleep(pause)
             running.send_signal(signal.SIGKILL)
             running.wait()
-    with process(environment, folder / "log"), httpx.Client(base_url=base, timeout=60) as client:
-        until(lambda: [job["state"] for job in client.get("/jobs").json()] == ["delivered"] * len(studies))
+    with process(environment, folder / "log"), httpx.Client(base_url=base, timeout=HUNG_SECONDS) as client:
+        wait_until(lambda: [job["state"] for job in client.get("/jobs").json()] == ["delivered"] * len(studies))
     assert all(results(archive, uid) == [CAPTURE, REPORT] for uid in studies)
     for file in folder.iterdir():
         assert CANARY.encode() not in file.read_bytes(), file.name
@@ -217,13 +214,16 @@ def test_service_that_is_killed_between_the_views_of_a_study_has_all_of_them_in_
     environment = environment_of(settings, archives_at(tmp_path, archive), folder)
     base, rounds = f"http://127.0.0.1:{environment['OSTEON_PORT']}", (0.0, 0.3, 0.6, 1.0)
     for number, pause in enumerate(rounds, start=1):
-        with process(environment, folder / "log") as running, httpx.Client(base_url=base, timeout=60) as client:
+        with (
+            process(environment, folder / "log") as running,
+            httpx.Client(base_url=base, timeout=HUNG_SECONDS) as client,
+        ):
             assert stow(client, related(hand(number), hand(number + 10))).status_code == HTTPStatus.OK
             time.sleep(pause)
             running.send_signal(signal.SIGKILL)
             running.wait()
-    with process(environment, folder / "log"), httpx.Client(base_url=base, timeout=60) as client:
-        until(lambda: {job["state"] for job in client.get("/jobs").json()} == {"delivered"})
+    with process(environment, folder / "log"), httpx.Client(base_url=base, timeout=HUNG_SECONDS) as client:
+        wait_until(lambda: {job["state"] for job in client.get("/jobs").json()} == {"delivered"})
         latest = max(client.get("/jobs").json(), key=lambda job: job["version"])
         told = client.get(f"/jobs/{latest['id']}/report").text
     assert latest["superseded_by"] is None

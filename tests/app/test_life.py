@@ -18,6 +18,7 @@ from app.settings import Settings, read_settings
 from tests.app.conftest import png, serving
 from tests.conftest import ROOT
 from tests.phantoms import draw_phantom
+from tests.waiting import HUNG_SECONDS
 from xray.errors import InputError
 
 pytestmark = pytest.mark.slow
@@ -59,7 +60,7 @@ def test_told_to_stop_while_starting_it_exits_with_0(settings: Settings, seconds
     with process(settings, free_port()) as running:
         time.sleep(seconds)
         running.send_signal(signal.SIGTERM)
-        assert running.wait(20) == 0
+        assert running.wait(HUNG_SECONDS) == 0
 
 
 def test_healthy_until_told_to_stop_and_then_it_exits_with_0(settings: Settings) -> None:
@@ -69,7 +70,7 @@ def test_healthy_until_told_to_stop_and_then_it_exits_with_0(settings: Settings)
         while health(port) != 0:
             assert running.poll() is None
         running.send_signal(signal.SIGTERM)
-        assert running.wait(20) == 0
+        assert running.wait(HUNG_SECONDS) == 0
     assert health(port) == 1
 
 
@@ -112,7 +113,7 @@ def test_health_check_finds_its_port_where_a_kubernetes_service_has_its_name(
 ) -> None:
     monkeypatch.setenv("OSTEON_PORT", "tcp://10.96.0.12:8000")
     command = [sys.executable, "-m", "app.health"]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HUNG_SECONDS, check=False)
     assert "Traceback" not in ran.stderr
     assert "Kubernetes Service" in ran.stderr
 
@@ -122,7 +123,7 @@ def test_caller_that_never_sends_its_body_gets_a_504_and_frees_its_place(service
         service.settings.model_copy(update={"deadline_seconds": 0.5, "max_pending": 1}), service.generation
     )
     with serving(hurried) as client:
-        with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=20) as slow:
+        with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=HUNG_SECONDS) as slow:
             slow.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\n")
             assert slow.recv(4096).split(b"\r\n")[0].split()[1] == b"504"
         assert client.post("/classify", files={"file": radiograph}).status_code == httpx.codes.OK
@@ -139,7 +140,7 @@ def test_told_to_stop_under_load_it_answers_all_whose_connection_it_took(setting
 
         def call_until_refused(seed: int) -> None:
             body = {"file": png(draw_phantom(seed))}
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=HUNG_SECONDS, trust_env=False) as client:
                 while True:
                     try:
                         reply = client.post("/classify", files=body)
@@ -161,8 +162,8 @@ def test_told_to_stop_under_load_it_answers_all_whose_connection_it_took(setting
         time.sleep(0.3)
         assert health(port) == 1
         for caller in callers:
-            caller.join(30)
-        assert running.wait(20) == 0
+            caller.join(HUNG_SECONDS)
+        assert running.wait(HUNG_SECONDS) == 0
     assert lost == []
     assert refused.is_set()
     assert {reply.status_code for reply in after_the_signal} <= {200, 429}
@@ -174,12 +175,12 @@ def test_caller_that_connected_in_time_and_asks_late_is_answered(settings: Setti
     with process(settings, port) as running:
         while health(port) != 0:
             assert running.poll() is None
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as late:
+        with socket.create_connection(("127.0.0.1", port), timeout=HUNG_SECONDS) as late:
             running.send_signal(signal.SIGTERM)
             time.sleep(settings.drain_seconds + 2)
             late.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
             assert late.recv(4096).startswith(b"HTTP/1.1 200")
-        assert running.wait(20) == 0
+        assert running.wait(HUNG_SECONDS) == 0
 
 
 def test_connection_without_a_head_is_closed_and_others_are_answered(settings: Settings) -> None:
@@ -189,10 +190,10 @@ def test_connection_without_a_head_is_closed_and_others_are_answered(settings: S
     ):
         while health(port) != 0:
             time.sleep(0.1)
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as silent:
+        with socket.create_connection(("127.0.0.1", port), timeout=HUNG_SECONDS) as silent:
             assert health(port) == 0
             assert silent.recv(1) == b""
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as dawdling:
+        with socket.create_connection(("127.0.0.1", port), timeout=HUNG_SECONDS) as dawdling:
             dawdling.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
             reply = b""
             while not reply.endswith(b"}"):

@@ -22,6 +22,7 @@ from app.service import Service, assemble
 from app.settings import Settings
 from tests.app.conftest import held, metric, png, serving
 from tests.phantoms import draw_phantom
+from tests.waiting import HUNG_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -133,7 +134,7 @@ def test_full_service_refuses_with_retry_after_and_answers_those_inside(service:
         inside: list[httpx.Response] = []
         caller = threading.Thread(target=lambda: inside.append(client.post("/classify", **form(PHANTOM))))  # type: ignore[arg-type]
         caller.start()
-        engine.entered.wait(30)
+        engine.entered.wait(HUNG_SECONDS)
         refused = client.post("/classify", **form(PHANTOM))  # type: ignore[arg-type]
         engine.gate.set()
         caller.join()
@@ -180,7 +181,7 @@ def test_caller_that_hangs_up_while_waiting_costs_no_pass(service: Service) -> N
     with serving(held_service) as client:
         first = threading.Thread(target=lambda: client.post("/classify", **form(PHANTOM)))  # type: ignore[arg-type]
         first.start()
-        engine.entered.wait(30)
+        engine.entered.wait(HUNG_SECONDS)
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{client.base_url}/classify", **form(OTHER_PHANTOM), timeout=0.3)  # type: ignore[arg-type]
         while metric(client, "osteon_pending_requests") > 1:
@@ -230,7 +231,7 @@ def test_flipped_byte_keeps_the_service_from_starting_and_names_the_file(
         env=environment | {"OSTEON_PORT": "0"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HUNG_SECONDS,
     )
     assert started.returncode != 0
     assert file in started.stderr

@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-import time
+from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
@@ -20,6 +20,7 @@ from index_builder.build import BuildOptions, build
 from tests.app.conftest import metric, png, serving
 from tests.app.test_life import free_port, process
 from tests.phantoms import draw_phantom
+from tests.waiting import HUNG_SECONDS, wait_until
 from xray.artifact import put_in_place
 from xray.checkpoint import Checkpoint, CheckpointManifest, TrainingData, load_checkpoint, save_checkpoint
 from xray.model import XrayDenseNet
@@ -145,24 +146,23 @@ def test_stranger_may_not_reload_and_the_administrator_may(service: Service, pla
 def test_hangup_signal_reloads(settings: Settings, pairs: list[Path], place: Path) -> None:
     port = free_port()
     with process(settings_of(place, settings), port) as running:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=HUNG_SECONDS, trust_env=False) as client:
             first = wait_for_another(client, "")
             install(pairs[1], place)
             os.kill(running.pid, signal.SIGHUP)
             assert wait_for_another(client, first) == load_checkpoint(pairs[1] / "checkpoint").manifest.id
         running.send_signal(signal.SIGTERM)
-        assert running.wait(20) == 0
+        assert running.wait(HUNG_SECONDS) == 0
 
 
 def wait_for_another(client: httpx.Client, checkpoint: str) -> str:
     """The id of the checkpoint that serves once it is another."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        try:
-            serving_now = str(client.get("/info").json()["checkpoint"])
-        except httpx.TransportError:
-            serving_now = checkpoint
-        if serving_now != checkpoint:
-            return serving_now
-        time.sleep(0.1)
-    raise AssertionError(f"nothing but {checkpoint!r} serves")
+    serving = [checkpoint]
+
+    def is_another() -> bool:
+        with suppress(httpx.TransportError):
+            serving.append(str(client.get("/info").json()["checkpoint"]))
+        return serving[-1] != checkpoint
+
+    wait_until(is_another, "another checkpoint")
+    return serving[-1]

@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from http import HTTPStatus
@@ -29,20 +28,13 @@ from tests.app.fake_archive import FakeArchive, fake_archive
 from tests.app.test_stow import STUDY, finished, hand, hospital_at, reasons, related, stow, uids
 from tests.dicom_files import CANARY, dataset_of, dicom
 from tests.phantoms import draw_phantom
+from tests.waiting import wait_until
 from xray.predictor import Predictor
 
 pytestmark = pytest.mark.slow
 
 OTHER_PATIENT, DUPLICATE = 0xA900, 0x0111
 SECOND = {"PatientID": "SECOND-2", "PatientName": "Second^Bert"}
-SECONDS = 60
-
-
-def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not true():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -217,7 +209,7 @@ def test_worker_that_dies_is_begun_again_and_meanwhile_the_replica_is_not_ready(
 
     monkeypatch.setattr(hospital.jobs, "lease", dying)
     with serving(assemble(service.settings, service.generation, hospital)) as client:
-        until(lambda: client.get("/health/ready").status_code == HTTPStatus.SERVICE_UNAVAILABLE)
+        wait_until(lambda: client.get("/health/ready").status_code == HTTPStatus.SERVICE_UNAVAILABLE)
         assert "worker of the jobs ended with ZeroDivisionError" in client.get("/health/ready").json()["detail"]
         assert client.get("/health/live").status_code == HTTPStatus.OK
         job = stow(client, related(hand(1))).headers["x-jobs"]
@@ -359,7 +351,7 @@ def test_what_was_left_out_is_still_told_after_a_delivery_that_failed(
     archive.put(hand(2, **SECOND))
     archive.keeps = False
     asked = fetching.post(f"/dicom-web/studies/{STUDY}/analyze?pacs=main").json()["id"]
-    until(lambda: "does not find them yet" in str(fetching.get(f"/jobs/{asked}").json()["reason"]))
+    wait_until(lambda: "does not find them yet" in str(fetching.get(f"/jobs/{asked}").json()["reason"]))
     archive.keeps = True
     job = finished(fetching, asked)
     assert job["state"] == "delivered"

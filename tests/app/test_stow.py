@@ -25,6 +25,7 @@ from pacs.sealing import Seal
 from tests.app.conftest import metric, png, serving
 from tests.dicom_files import dicom
 from tests.phantoms import draw_phantom
+from tests.waiting import HUNG_SECONDS, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -271,18 +272,19 @@ def test_study_without_an_archive_keeps_its_results_here(service: Service, tmp_p
         assert report["resourceType"] == "DiagnosticReport"
 
 
-def finished(client: httpx.Client, job: str, seconds: float = 60) -> dict[str, object]:
+def finished(client: httpx.Client, job: str) -> dict[str, object]:
     """The job once it is final."""
-    deadline = time.monotonic() + seconds
-    while (told := client.get(f"/jobs/{job}").json())["state"] in ("waiting", "running"):
-        assert time.monotonic() < deadline, told
-        time.sleep(0.05)
-    return dict(told)
+
+    def told() -> dict[str, object]:
+        return dict(client.get(f"/jobs/{job}").json())
+
+    wait_until(lambda: told()["state"] not in ("waiting", "running"), "the end of the job")
+    return told()
 
 
 def opened(client: httpx.Client) -> socket.socket:
     """A connection that has begun to send a study."""
-    connection = socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=60)
+    connection = socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=HUNG_SECONDS)
     head = f"POST /dicom-web/studies HTTP/1.1\r\nHost: x\r\nContent-Type: {TYPE}\r\nTransfer-Encoding: chunked\r\n\r\n"
     part = b"--b-1\r\nContent-Type: application/dicom\r\n\r\n"
     connection.sendall(head.encode() + b"%x\r\n%s\r\n" % (len(part), part))

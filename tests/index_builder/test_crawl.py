@@ -33,6 +33,7 @@ from tests.orthanc import RunningOrthanc, archives_at, free_ports, orthanc
 from tests.pacs.test_session import Reply, answering
 from tests.phantoms import draw_phantom
 from tests.tools import needs
+from tests.waiting import HUNG_SECONDS
 from xray.artifact import sha256
 from xray.checkpoint import load_checkpoint
 from xray.engine import Engine
@@ -268,7 +269,7 @@ def in_front_of(running: RunningOrthanc, odd: Callable[[str], Reply | None]) -> 
             return answer
         url = f"http://127.0.0.1:{running.http_port}{request.path}"
         who, accept = (running.user, running.password), {"Accept": request.headers["Accept"]}
-        real = requests.get(url, auth=who, headers=accept, timeout=30)
+        real = requests.get(url, auth=who, headers=accept, timeout=HUNG_SECONDS)
         return real.status_code, {"Content-Type": real.headers.get("Content-Type", "")}, real.content
 
     with answering(reply) as url:

@@ -16,6 +16,7 @@ from pacs.transport import MAX_ANSWER_BYTES
 from tests.pacs.archives import UIDS, instance, raises
 from tests.pacs.sick import OK, running, sick
 from tests.pacs.test_session import DICOM_JSON, archive_that_answers
+from tests.waiting import HUNG_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +44,7 @@ def test_reply_that_drips_is_ended_after_its_time(place: str) -> None:
     with sick(*DRIPS[place]) as server, opened(server.url) as archive:
         with raises(ArchiveUnavailableError, "main", "more than 0.5 s"):
             archive.series(STUDY)
-        assert server.left.wait(10)
+        assert server.left.wait(HUNG_SECONDS)
 
 
 def test_file_that_drips_and_stored_object_without_a_reply_are_ended_too() -> None:
@@ -66,9 +67,9 @@ def test_closing_an_archive_ends_what_another_thread_waits_for(place: str) -> No
     with sick(*DRIPS[place]) as server:
         archive = opened(server.url, reply_seconds=600)
         thread, raised = running(lambda: archive.series(STUDY))
-        assert server.asked.wait(10)
+        assert server.asked.wait(HUNG_SECONDS)
         archive.close()
-        thread.join(10)
+        thread.join(HUNG_SECONDS)
         assert not thread.is_alive()
         assert isinstance(raised[0], PacsError)
         with pytest.raises(PacsError):
@@ -97,7 +98,7 @@ def test_endless_answer_is_refused_at_the_limit(kind: str) -> None:
     with sick(ENDLESS[kind], b" " * (1 << 20), pause=0) as server, opened(server.url, reply_seconds=60) as archive:
         with pytest.raises(PacsError):
             archive.series(STUDY)
-        assert server.left.wait(10)
+        assert server.left.wait(HUNG_SECONDS)
     assert tracemalloc.get_traced_memory()[1] < 4 * MAX_ANSWER_BYTES
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 
 from tests.conftest import ROOT
 from tests.phantoms import write_dataset
+from tests.waiting import HUNG_SECONDS
 from training.canvases import Canvases
 from training.data import StudyBags, Views, collate
 from training.gate import check_export
@@ -191,7 +192,13 @@ def test_loss_that_diverges_in_one_process_ends_all_of_them_before_the_step(
     program = [str(tmp_path / "program.py"), str(options.data), str(options.out)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*launcher, *program], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300
+        [*launcher, *program],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=HUNG_SECONDS,
     )
     assert done.returncode == 1
     for rank in range(2):

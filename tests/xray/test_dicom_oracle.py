@@ -30,6 +30,7 @@ from pydicom.uid import (
 
 from tests.dicom_files import dicom, lookup
 from tests.tools import needs
+from tests.waiting import HUNG_SECONDS
 from xray.dicom import decode_dicom
 from xray.errors import NoContentError
 
@@ -197,7 +198,7 @@ def shown_by_dcmtk(drawn: Drawn, folder: Path) -> np.ndarray:
         ("+Wl", "1", "+Mv") if "VOILUTSequence" in drawn.tags else ("+Wi", "1") if "WindowWidth" in drawn.tags else ()
     )
     done = subprocess.run(
-        ["dcmj2pnm", "-O", *options, source, target], capture_output=True, text=True, timeout=60, check=False
+        ["dcmj2pnm", "-O", *options, source, target], capture_output=True, text=True, timeout=HUNG_SECONDS, check=False
     )
     assert done.returncode == 0, done.stderr
     return np.asarray(Image.open(target)).astype(int)

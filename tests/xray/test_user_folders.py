@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.waiting import HUNG_SECONDS
 from xray.errors import InputError
 from xray.user_folders import cache_folder, data_folder
 
@@ -55,7 +56,12 @@ def test_folder_of_the_environment_needs_no_home(
 @pytest.mark.parametrize("command", [["index_builder", "--pacs", "x", "--out", "x"], ["app"]])
 def test_commands_of_a_user_without_home_end_in_one_line(command: list[str], homeless: None) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", HOMELESS, *command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", HOMELESS, *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=HUNG_SECONDS,
     )
     assert done.returncode == 1
     assert "This user has no home folder; set HOME" in done.stderr
