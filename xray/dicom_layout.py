@@ -93,8 +93,8 @@ def require_order(data: bytes, *, implicit: bool, little: bool) -> None:
 
 
 def described(tag: int) -> str:
-    """`(0008,0060) Modality`."""
-    return f"{Tag(tag)} {dictionary_description(tag)}" if dictionary_has_tag(tag) else f"The tag {Tag(tag)}"
+    """`(0008,0060) Modality`, or the number alone of a tag that the standard does not have."""
+    return f"{Tag(tag)} {dictionary_description(tag)}" if dictionary_has_tag(tag) else str(Tag(tag))
 
 
 class _Walk:

@@ -198,3 +198,11 @@ def test_pixels_that_are_in_fragments_where_the_syntax_has_none_are_refused() ->
     plain = data.replace(JPEGLSLossless.encode(), ExplicitVRLittleEndian.encode().ljust(len(JPEGLSLossless), b"\0"))
     with pytest.raises(InputError, match="is in fragments, unlike"):
         decode_dicom(plain)
+
+
+def test_file_that_ends_within_a_tag_of_no_standard_is_told_so_by_its_number() -> None:
+    whole = beside(dicom(PHANTOM), element(0x00211001, "LO", b"0123456789"), 0x00280002)
+    cut = whole[: whole.index(b"0123456789") + 4]
+    with pytest.raises(UnreadableImageError, match=r"it ends within \(0021,1001\); ") as refusal:
+        decode_dicom(cut)
+    assert "The tag" not in str(refusal.value)
