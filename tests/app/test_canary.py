@@ -14,13 +14,13 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from app.settings import Settings
 from tests.app.test_dicom_node import STORESCU, listens
-from tests.app.test_hospital import CAPTURE, REPORT, environment_of, process, put, results, study, until
+from tests.app.test_hospital import CAPTURE, REPORT, environment_of, process, put, results, study
 from tests.app.test_stow import hand, related, stow
 from tests.conftest import ROOT
 from tests.dicom_files import CANARY, inflating
 from tests.orthanc import RunningOrthanc, archives_at, free_ports, orthanc
 from tests.tools import needs
-from tests.waiting import HUNG_SECONDS
+from tests.waiting import HUNG_SECONDS, wait_until
 
 pytestmark = [pytest.mark.slow, needs("Orthanc"), needs("dcmj2pnm")]
 SECRETS = (b"canary^", b"canary-", b"19010203")
@@ -73,7 +73,7 @@ def dicom_node(environment: dict[str, str], log: Path) -> Iterator[int]:
         own = environment | {"OSTEON_DICOM_PORT": str(port)}
         node = subprocess.Popen(command, cwd=ROOT, env=own, stdout=stream, stderr=stream)
     try:
-        until(lambda: listens(port))
+        wait_until(lambda: listens(port))
         yield port
     finally:
         node.kill()
@@ -120,14 +120,14 @@ def through_all_failures(
             store(port, sent, *faulty()[:-1])  # dcmtk would inflate the last one itself
         archive.kill()
         job = stow(client, related(hand(1, uid))).headers["x-jobs"]
-        until(lambda: client.get(f"/jobs/{job}").json()["reason"] is not None)
+        wait_until(lambda: client.get(f"/jobs/{job}").json()["reason"] is not None)
         said |= told_by(client, "while the archive is away")
         running.send_signal(signal.SIGKILL)
         running.wait()
     archive.start()
     with process(environment, log), httpx.Client(base_url=base, timeout=HUNG_SECONDS) as client:
         put(archive, [hand(1, uid)])
-        until(lambda: client.get(f"/jobs/{job}").json()["state"] == "delivered")
+        wait_until(lambda: client.get(f"/jobs/{job}").json()["state"] == "delivered")
         said |= told_by(client, "in the end")
     return said
 

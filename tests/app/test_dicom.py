@@ -17,9 +17,9 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEG2000Lossless, R
 
 from app.service import Service, assemble
 from tests.app.conftest import png, serving
-from tests.app.test_hospital import until
 from tests.dicom_files import ENCODERS, NATIVE, dicom, encapsulated, header_of, inflating
 from tests.phantoms import draw_phantom
+from tests.waiting import wait_until
 from xray import apart
 
 pytestmark = pytest.mark.slow
@@ -162,7 +162,7 @@ def test_process_that_a_file_made_swell_ends_and_another_takes_its_place(
         before = len(children())
         for number in range(3):
             assert posted(client, dicom(draw_phantom(seed=number))).status_code == HTTPStatus.OK
-        until(lambda: len(children()) == before)
+        wait_until(lambda: len(children()) == before)
 
 
 def test_patient_is_in_no_reply_and_no_log(
