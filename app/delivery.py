@@ -1,15 +1,42 @@
 """Brings results to an archive, and makes sure that it has these and nothing else under their UIDs."""
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 
 from app.archive_threads import OpenArchive
+from app.hospital import Hospital
 from app.service import Service
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError
-from pacs.job import Instance
+from pacs.job import Instance, Job
+from pacs.job_errors import OtherPatientError
 from pacs.references import InstanceReference
+from xray.patient import Patient, comparable
 
 SPARE_BYTES = 64 << 10
 """What an archive may add to an object that is our own."""
+
+
+async def require_same_patient(hospital: Hospital, open_archive: OpenArchive, job: Job) -> None:
+    """Compare the patient of a study with whom the archive has it for, if it has it.
+
+    Whoever knows a Study Instance UID can send a radiograph of another patient under it before the archive does.
+
+    Raises:
+        ArchiveRefusedError: it has the study for other patients only.
+        PacsError: it cannot be asked.
+    """
+    archive = open_archive.archive
+    patient_ids = await open_archive.run(archive.patient_ids, job.study_uid)
+    for patient_id in patient_ids:
+        with suppress(OtherPatientError):
+            await asyncio.to_thread(hospital.jobs.claim, job, Patient(comparable(patient_id)))
+            return
+    if patient_ids:
+        raise ArchiveRefusedError(
+            f"Archive {archive.name} has this study under another Patient ID than the radiographs that were sent; find "
+            "out which is right. If the archive changes the IDs of all that it takes, set `coerces_patient_ids` for it."
+        )
 
 
 async def deliver(

@@ -26,7 +26,7 @@ from app.log import LOGGING
 from app.settings import Settings, read_settings
 from pacs.errors import PacsError
 from pacs.job_errors import JobsUnavailableError, OtherContentError, OtherPatientError, SpoolFullError
-from xray.apart import DecoderProcesses
+from xray.apart import DecoderProcesses, ProcessNotStartedError
 from xray.artifact import read_manifest
 from xray.checkpoint import CheckpointManifest
 from xray.errors import InputError, XrayError
@@ -89,7 +89,7 @@ class Node:
             return DUPLICATE
         except OtherPatientError:
             return OTHER_PATIENT
-        except (SpoolFullError, JobsUnavailableError) as error:
+        except (SpoolFullError, JobsUnavailableError, ProcessNotStartedError) as error:
             logger.error("An instance could not be taken now: %s", error)
             return OUT_OF_RESOURCES
         except PacsError as error:

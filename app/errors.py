@@ -17,7 +17,8 @@ RequestError                    what only a service can have to say
 │   └── NotConfiguredError
 └── DeadlineError               504
 
-Of the errors of `pacs`, JobsUnavailableError is 503 with Retry-After, and SealError 500.
+Of the errors of `pacs`, JobsUnavailableError is 503 with Retry-After, and SealError 500. ProcessNotStartedError, where
+no decoder can be started, is 503 with Retry-After.
 """
 
 import logging
@@ -30,6 +31,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from pacs.job_errors import JobsUnavailableError, SealError
+from xray.apart import ProcessNotStartedError
 from xray.errors import (
     InputError,
     NoContentError,
@@ -42,7 +44,7 @@ from xray.errors import (
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 10
-"""After which to ask again where the database of jobs does not answer."""
+"""After which to ask again where the database of jobs does not answer, or no decoder can be started."""
 PROBLEM_TYPE = "application/problem+json"
 SAFE_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 """Of every reply: what is said of a patient stays in no cache, and no browser guesses what it is."""
@@ -142,6 +144,7 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     DeadlineError: HTTPStatus.GATEWAY_TIMEOUT,
     JobsUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     SealError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    ProcessNotStartedError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 """The nearest class in an error's ancestry decides."""
 
@@ -150,8 +153,8 @@ def install_error_handlers(app: FastAPI) -> None:
     """Make every error reply of an application a problem."""
     app.add_exception_handler(RequestError, _own_error)
     app.add_exception_handler(InputError, _own_error)
-    app.add_exception_handler(JobsUnavailableError, _jobs_error)
-    app.add_exception_handler(SealError, _jobs_error)
+    for kind in (JobsUnavailableError, SealError, ProcessNotStartedError):
+        app.add_exception_handler(kind, _fault_of_ours)
     app.add_exception_handler(RequestValidationError, _invalid_option)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _hung_up)
@@ -184,9 +187,9 @@ async def _own_error(request: Request, error: Exception) -> JSONResponse:
     return reply
 
 
-async def _jobs_error(request: Request, error: Exception) -> JSONResponse:
+async def _fault_of_ours(request: Request, error: Exception) -> JSONResponse:
     logger.error("%s %s: %s", request.method, request.scope["route"].path, error)  # the route, which names no study
-    if not isinstance(error, JobsUnavailableError):
+    if isinstance(error, SealError):
         return problem(request, status_of(error), type(error).__name__, str(error))
     detail = f"{error} Nothing is wrong with the request; send it again later."
     reply = problem(request, status_of(error), type(error).__name__, detail)

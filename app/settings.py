@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     )
     deadline_seconds: float = Field(30.0, gt=0, description="Time from a request's head to its reply, at most.")
     decode_threads: int = Field(2, ge=1, description="Threads that decode uploads and draw overlays.")
-    decode_seconds: float = Field(10.0, gt=0, description="Time that decoding one very large image may take.")
+    decode_seconds: float = Field(10.0, gt=0, description="Processor time that decoding one very large image may take.")
     result_cache_mib: int = Field(64, ge=0, description="Memory that keeps the latest answers, in MiB; 0 keeps none.")
     canary_seconds: float = Field(5.0, gt=0, description="Pause between two checks with a known radiograph.")
     engine_dead_seconds: float = Field(

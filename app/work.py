@@ -12,7 +12,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 from app.analysis import MAX_LEFT_OUT, NothingToJudgeError, analyse
-from app.delivery import deliver
+from app.delivery import deliver, require_same_patient
 from app.errors import RequestError
 from app.gather import Gathering
 from app.hospital import Hospital
@@ -134,6 +134,8 @@ async def _run(service: Service, hospital: Hospital, job: Job) -> Job:
             for each in answer.results
         }
         async with hospital.connected(job.archive) as archive:
+            if not hospital.archives[job.archive].coerces_patient_ids:
+                await require_same_patient(hospital, archive, job)
             await deliver(service, archive, job.study_uid, answer.results, proofs)
         state = JobState.DELIVERED
     return await asyncio.to_thread(hospital.jobs.finish, job, state, answer.left_out)

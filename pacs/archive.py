@@ -88,6 +88,17 @@ class Archive:
         with typed_errors(self.name):
             return [StudyReference.of(match) for match in self._all(page, references.STUDY, MAX_STUDIES).values()]
 
+    def patient_ids(self, study_uid: str) -> set[str]:
+        """Under which patient identifiers it has the study; none where it has no such study, or does not say."""
+        references.require_uid(study_uid)
+        with typed_errors(self.name, study_uid):
+            found = references.matches_in(
+                self._client.search_for_studies(search_filters={"StudyInstanceUID": study_uid})
+            )
+        # An archive that ignores the filter answers with other studies, too.
+        ours = [match for match in found if references.text_in(match, references.STUDY).strip(" \0") == study_uid]
+        return {references.text_in(match, references.PATIENT_ID).strip(" \0") for match in ours} - {""}
+
     def series(self, study_uid: str) -> list[SeriesReference]:
         """All series of a study.
 

@@ -29,6 +29,8 @@ class ArchiveConfig:
         ca: PEM bundle of the only authorities trusted to vouch for the archive; without it, those of `certifi`.
         timeout_seconds: for the connection, and for each wait for more of an answer.
         reply_seconds: for a whole reply, from the request to its last byte.
+        coerces_patient_ids: whether it changes the Patient ID of what it stores. Only then is its ID not compared with
+            the radiographs' before results are delivered.
     """
 
     url: str
@@ -40,6 +42,7 @@ class ArchiveConfig:
     ca: Path | None = None
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     reply_seconds: float = DEFAULT_REPLY_SECONDS
+    coerces_patient_ids: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError, which msgspec and `read_archives` give the name of the table."""

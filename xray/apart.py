@@ -7,12 +7,14 @@ trouble, another one takes its place.
 import asyncio
 import contextlib
 import json
+import os
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -24,6 +26,7 @@ from xray.errors import InputError, UnreadableImageError
 from xray.guarded import LENGTH_BYTES, READY
 from xray.radiograph import MAX_PIXELS, Box, DicomFacts, Radiograph
 
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
 ONE_THREAD = ("env", "OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1")
 """Each thread of a pool that decoding never uses would take address space from the image."""
@@ -31,6 +34,9 @@ PIPE_BYTES = 1 << 20
 """That are read of a process' answer before it has to wait."""
 START_SECONDS = 60.0
 """For a process to begin: a second, unless the machine has much else to do."""
+STARVED_FACTOR = 10
+"""Times the seconds of a file that may pass on the clock, where a process gets too little of the processors."""
+TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 FILES_A_PROCESS = 50
 """What a decoder leaks goes with its process."""
 BROUGHT_DOWN = "The image brings its decoder down; export it again as an ordinary file."
@@ -64,7 +70,8 @@ class Processes:
         """What a process says about the data: a header, and the bytes behind it.
 
         Args:
-            seconds: that it may take, counted from when a process is ready for it.
+            seconds: of processor time that it may take. A process that is paused or starved is waited for, up to
+                `STARVED_FACTOR` times as long.
 
         Raises:
             InputError: what the process has to object to the data.
@@ -73,8 +80,8 @@ class Processes:
             ProcessEndedError: the data brought the process down.
         """
         try:
-            async with self._turns, self._process() as process, asyncio.timeout(seconds):
-                header, rest = await _asked(process, question, data)
+            async with self._turns, self._process() as process:
+                header, rest = await _within(seconds, process, _asked(process, question, data))
         except (TimeoutError, ProcessEndedError):
             raise
         except (OSError, asyncio.IncompleteReadError, RuntimeError, ValueError) as error:
@@ -129,7 +136,7 @@ class DecoderProcesses:
     """As many processes as decode at once; touched on the event loop only."""
 
     def __init__(self, at_once: int, seconds: float, max_pixels: int = MAX_PIXELS) -> None:
-        """`seconds` are those of one file, counted from when a process is ready for it."""
+        """`seconds` are those of one file; see `Processes.answer`."""
         self._seconds = seconds
         self._processes = Processes("xray.decode_process", [str(max_pixels)], at_once)
 
@@ -139,6 +146,7 @@ class DecoderProcesses:
         Raises:
             UnreadableImageError: also where decoding took too long or too much memory, or brought the decoder down.
             InputError: any other that decoding raises.
+            ProcessNotStartedError: no decoder can be started, so the image may be sound.
         """
         header, pixels = await self._answer(DECODE, data)
         facts = header["facts"]
@@ -167,8 +175,40 @@ class DecoderProcesses:
             raise UnreadableImageError(
                 f"The image takes more than {self._seconds:g} s to decode; save it as an ordinary file."
             ) from error
+        except ProcessNotStartedError:
+            raise
         except ProcessEndedError as error:
             raise UnreadableImageError(BROUGHT_DOWN) from error
+
+
+async def _within(seconds: float, process: Process, answer: Coroutine[Any, Any, T]) -> T:
+    """The answer of a process that has used no more than that of the processors.
+
+    Raises:
+        TimeoutError: it has used more, or waited for them for too long.
+    """
+    begun, used = time.monotonic(), processor_seconds(process.pid)
+    task = asyncio.ensure_future(answer)
+    try:
+        left = seconds
+        while not (await asyncio.wait({task}, timeout=left))[0]:
+            passed = time.monotonic() - begun
+            left = seconds - (passed if used is None else (processor_seconds(process.pid) or 0.0) - used)
+            if left <= 0 or passed > STARVED_FACTOR * seconds:
+                raise TimeoutError
+        return task.result()
+    finally:
+        task.cancel()
+
+
+def processor_seconds(pid: int) -> float | None:
+    """What a process has used of the processors, as Linux counts it; None where it does not."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    user, system = 11, 12  # of proc(5), counted from behind the name
+    return (int(fields[user]) + int(fields[system])) / TICKS_A_SECOND
 
 
 async def _says_ready(worker: _Worker) -> bool:

@@ -71,5 +71,10 @@ def _plain(raw: bytes, encodings: list[str]) -> str:
         text = REPLACEMENT
     if REPLACEMENT in text:
         text = raw.decode("latin-1")  # so that what differs stays different
+    return comparable(text)
+
+
+def comparable(text: str) -> str:
+    """The text as it is in a `Patient`."""
     text = " ".join(unicodedata.normalize("NFKC", text.strip(" \0\t\r\n")).casefold().split())
     return text if len(text) <= LONGEST else hashlib.sha256(text.encode()).hexdigest()

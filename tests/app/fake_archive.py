@@ -22,12 +22,14 @@ class FakeArchive:
     Attributes:
         modalities: of series, where it is not DX.
         keeps: whether it has what it is sent.
+        patient_id: whose it says every study is; of the files, if none.
     """
 
     files: dict[tuple[str, str, str], bytes] = field(default_factory=dict)
     modalities: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     keeps: bool = True
+    patient_id: str | None = None
     config: ArchiveConfig = field(default_factory=lambda: ArchiveConfig("http://127.0.0.1:9"))
 
     def put(self, data: bytes, listed_as: tuple[str, str, str] | None = None) -> None:
@@ -49,6 +51,8 @@ class FakeArchive:
         self.asked.append(url.path)
         if request.command == "POST":
             return self._stored(request)
+        if len(parts) == 1:
+            return self._studies(parse_qs(url.query)["StudyInstanceUID"][0])
         if len(parts) == 6:
             return self._given((parts[1], parts[3], parts[5]))
         wanted = parse_qs(url.query).get("SOPInstanceUID", [])
@@ -61,6 +65,18 @@ class FakeArchive:
             found = [{"0020000E": _ui(each), "00080060": _cs(self.modalities[each])} for each in series]
         else:
             found = [{"00080018": _ui(place[2]), "00080016": _ui("1.2.840.10008.5.1.4.1.1.1.1")} for place in places]
+        return (200, {"Content-Type": DICOM_JSON}, json.dumps(found).encode()) if found else (204, {}, b"")
+
+    def _studies(self, study_uid: str) -> Reply:
+        ids = {
+            str(dataset_of(data).get("PatientID", ""))
+            for (study, _, _), data in self.files.items()
+            if study == study_uid
+        }
+        found = [
+            {"0020000D": _ui(study_uid), "00100020": {"vr": "LO", "Value": [self.patient_id or patient_id]}}
+            for patient_id in ids
+        ]
         return (200, {"Content-Type": DICOM_JSON}, json.dumps(found).encode()) if found else (204, {}, b"")
 
     def _given(self, place: tuple[str, str, str]) -> Reply:

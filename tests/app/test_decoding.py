@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import signal
 import threading
 from http import HTTPStatus
 from typing import Any
@@ -86,7 +87,7 @@ def test_jpeg_of_a_process_that_is_not_read_gets_a_415_that_names_it(client: htt
 def test_file_that_takes_too_long_is_refused_and_meanwhile_others_are_answered(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(apart, "ONE_THREAD", ("sh", "-c", "echo; exec sleep 60"))
+    monkeypatch.setattr(apart, "ONE_THREAD", ("sh", "-c", "echo; while :; do :; done"))
     settings = service.settings.model_copy(update={"decode_seconds": 1.0, "decode_threads": 1})
     with serving(assemble(settings, service.generation)) as client:
         replies: list[httpx.Response] = []
@@ -104,21 +105,57 @@ def test_file_that_takes_too_long_is_refused_and_meanwhile_others_are_answered(
         assert "takes more than 1 s" in replies[0].json()["detail"]
 
 
-def test_decoder_that_needs_too_much_memory_or_dies_is_told_of_and_the_next_is_fine(
+def test_image_that_brings_its_decoder_down_is_told_of_and_the_next_is_fine(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = png(large(4000, 3500))
     with serving(assemble(service.settings, service.generation)) as client:
-        for command in (("env", "prlimit", "--as=150000000"), ("env", "false")):
-            with monkeypatch.context() as patch:
-                patch.setattr(apart, "ONE_THREAD", command)
-                reply = client.post("/classify", files={"file": body}, timeout=HUNG_SECONDS)
-            assert reply.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
-            assert reply.json()["type"].endswith("UnreadableImageError")
+        with monkeypatch.context() as patch:
+            patch.setattr(apart, "ONE_THREAD", ("sh", "-c", "echo; head -c 1 >/dev/null"))
+            reply = client.post("/classify", files={"file": body}, timeout=HUNG_SECONDS)
+        assert reply.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+        assert reply.json()["type"].endswith("UnreadableImageError")
         assert client.post("/classify", files={"file": body}, timeout=HUNG_SECONDS).status_code == HTTPStatus.OK
 
 
-def test_decoder_that_ends_before_it_is_given_the_image_is_told_of(
+def test_image_whose_decoder_is_paused_for_longer_than_its_time_is_answered(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = asyncio.create_subprocess_exec
+    decoders: list[asyncio.subprocess.Process] = []
+
+    async def start_and_remember(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        decoders.append(await start(*command, **options))
+        return decoders[-1]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start_and_remember)
+    settings = service.settings.model_copy(update={"decode_seconds": 3.0, "deadline_seconds": HUNG_SECONDS})
+    with serving(assemble(settings, service.generation)) as client:
+        client.post("/classify", files={"file": png(large(4000, 3500))}, timeout=HUNG_SECONDS)
+        (decoder,) = decoders
+        decoder.send_signal(signal.SIGSTOP)
+        go_on = threading.Timer(2 * settings.decode_seconds, decoder.send_signal, [signal.SIGCONT])
+        go_on.start()
+        reply = client.post("/classify", files={"file": png(large(4000, 3501))}, timeout=HUNG_SECONDS)
+        go_on.join()
+        assert (reply.status_code, len(decoders)) == (HTTPStatus.OK, 1)
+
+
+@pytest.mark.parametrize("command", [("env", "false"), ("env", "prlimit", "--as=150000000")])
+def test_image_is_not_blamed_for_a_decoder_that_cannot_start(
+    service: Service, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    body = png(large(4000, 3500))
+    with serving(assemble(service.settings, service.generation)) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(apart, "ONE_THREAD", command)
+            reply = client.post("/classify", files={"file": body}, timeout=HUNG_SECONDS)
+        assert reply.status_code == HTTPStatus.SERVICE_UNAVAILABLE
+        assert int(reply.headers["retry-after"]) > 0
+        assert client.post("/classify", files={"file": body}, timeout=HUNG_SECONDS).status_code == HTTPStatus.OK
+
+
+def test_image_is_told_of_where_its_decoder_ends_before_it_reads_it(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = asyncio.create_subprocess_exec
@@ -129,7 +166,7 @@ def test_decoder_that_ends_before_it_is_given_the_image_is_told_of(
         await asyncio.sleep(0.1)
         return process
 
-    monkeypatch.setattr(apart, "ONE_THREAD", ("env", "false"))
+    monkeypatch.setattr(apart, "ONE_THREAD", ("sh", "-c", "echo"))
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start_and_see_it_end)
     with serving(assemble(service.settings, service.generation)) as client:
         reply = client.post("/classify", files={"file": png(large(4000, 3500))}, timeout=HUNG_SECONDS)

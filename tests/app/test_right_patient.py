@@ -307,6 +307,31 @@ def test_stranger_who_sends_into_a_study_that_is_fetched_does_not_become_its_pat
         assert dataset_of(report).PatientID == "CANARY-4711"
 
 
+def test_results_of_a_stranger_who_sent_first_do_not_reach_the_archives_study(
+    fetching: httpx.Client, archive: FakeArchive
+) -> None:
+    archive.put(hand(2))
+    reply = stow(fetching, related(hand(1, **SECOND)))
+    job = f"/jobs/{reply.headers['x-jobs']}"
+    wait_until(lambda: fetching.get(job).json()["reason"] is not None)
+    assert "under another Patient ID" in fetching.get(job).json()["reason"]
+    assert archive.reports(STUDY) == []
+
+
+@pytest.mark.parametrize(("coerces", "archives_id"), [(False, " canary-4711 "), (True, "SITE-7")])
+def test_archive_that_writes_the_same_patient_in_its_own_way_gets_the_results(
+    service: Service, archive: FakeArchive, tmp_path: Path, coerces: bool, archives_id: str
+) -> None:
+    archive.put(hand(1))
+    archive.patient_id = archives_id
+    jobs = Jobs(f"sqlite:///{tmp_path / 'jobs.sqlite'}", Seal.of_file(tmp_path / "key"), 1 << 30)
+    config = replace(archive.config, coerces_patient_ids=coerces)
+    hospital = Hospital(jobs, {"main": config}, "main", timedelta(seconds=0.3))
+    with serving(assemble(service.settings, service.generation, hospital)) as client:
+        assert fetch(client)["state"] == "delivered"
+    assert len(archive.reports(STUDY)) == 1
+
+
 def test_other_content_than_the_archives_is_left_out_and_named(fetching: httpx.Client, archive: FakeArchive) -> None:
     archive.put(hand(1))
     job = fetch(fetching)
