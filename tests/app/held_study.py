@@ -13,6 +13,7 @@ from pydicom import dcmread
 from tests.app.test_stow import STUDY
 from tests.pacs.test_session import DICOM_JSON, Reply, answering
 
+PATIENT_ID = "CANARY-4711"
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 
 
@@ -34,6 +35,8 @@ class HeldStudy:
         url = urlsplit(request.path)
         if request.command == "POST":
             return self._store(request.body)  # type: ignore[attr-defined]
+        if url.path.endswith("/studies"):
+            return _json([_tags({"0020000D": STUDY, "00100020": PATIENT_ID})])
         if url.path.endswith("/series"):
             return _json([_tags({"0020000D": STUDY, "0020000E": f"{STUDY}.1", "00080060": self.modality})])
         if url.path.endswith("/instances"):
