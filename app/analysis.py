@@ -17,11 +17,11 @@ from app.settings import Settings
 from pacs.finding import RadiographFinding, Source, StudyFinding
 from pacs.jobs import Instance, Job
 from pacs.picture import Picture, picture_of
-from xray.cam import Region, regions
-from xray.checkpoint import CODE_VERSION
 from xray.errors import InputError, OutOfScopeError, TooManyPixelsError, UnreadableImageError, XrayError
+from xray.images.radiograph import PixelArray
+from xray.network.cam import Region, regions
+from xray.network.checkpoint import CODE_VERSION
 from xray.predictor import Prediction
-from xray.radiograph import PixelArray
 
 MAX_LEFT_OUT = 256
 """Radiographs that are left out by name; a study of more is not looked at any further."""

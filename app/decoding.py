@@ -9,11 +9,11 @@ import asyncio
 from concurrent.futures import Executor
 
 from app.settings import Settings
-from xray.apart import DecoderProcesses
-from xray.dicom_tags import Identity
+from xray.images.decoding.decode import decode_radiograph, decoding_effort
+from xray.images.decoding.decoder_pool import DecoderPool
+from xray.images.dicom.tags import Identity
+from xray.images.radiograph import Radiograph
 from xray.predictor import Predictor, Prepared
-from xray.radiograph import Radiograph
-from xray.reading import decode_radiograph, decoding_effort
 
 QUICK_EFFORT = 10_000_000
 """Pixels times scans that a worker thread decodes in a fraction of a second."""
@@ -24,10 +24,10 @@ class Decoder:
 
     def __init__(self, settings: Settings, workers: Executor) -> None:
         self._workers, self._max_pixels = workers, settings.max_pixels
-        self._apart = DecoderProcesses(settings.decode_threads, settings.decode_seconds, settings.max_pixels)
+        self._apart = DecoderPool(settings.decode_threads, settings.decode_seconds, settings.max_pixels)
 
     async def prepare(self, predictor: Predictor, data: bytes) -> Prepared:
-        """See `xray.reading.decode_radiograph`.
+        """See `xray.images.decoding.decode.decode_radiograph`.
 
         Raises:
             UnreadableImageError: also where decoding took too long or too much memory, or brought the decoder down.
@@ -41,11 +41,11 @@ class Decoder:
         return await loop.run_in_executor(self._workers, predictor.prepare, radiograph)
 
     async def decode(self, data: bytes) -> Radiograph:
-        """See `xray.reading.decode_radiograph`; its process apart raises as `prepare` does."""
+        """See `xray.images.decoding.decode.decode_radiograph`; its process apart raises as `prepare` does."""
         return await self._apart.decode(data)
 
     async def identify(self, data: bytes) -> Identity:
-        """See `xray.dicom.identify`; its process apart raises as `prepare` does."""
+        """See `xray.images.dicom.decode.identify`; its process apart raises as `prepare` does."""
         return await self._apart.identify(data)
 
     async def close(self) -> None:

@@ -11,7 +11,7 @@ from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError
 from pacs.job import Instance, Job
 from pacs.job_errors import OtherPatientError
 from pacs.references import InstanceReference
-from xray.patient import Patient, comparable
+from xray.images.dicom.patient import Patient, comparable
 
 SPARE_BYTES = 64 << 10
 """What an archive may add to an object that is our own."""

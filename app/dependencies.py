@@ -25,11 +25,11 @@ from app.patience import answered_within, for_a_caller_who_stays
 from app.service import Service
 from app.stages import Stages
 from app.uploads import Upload, announced_size, read_uploads
-from xray.gallery import Wanted
-from xray.judgement import Label
-from xray.mura import study_key
+from xray.gallery.gallery import Wanted
+from xray.mura.studies import study_key
+from xray.network.ood import Scope
 from xray.predictor import StudyPrediction
-from xray.scope import Scope
+from xray.types import Label
 
 STUDY_FORM = re.compile(r"(?:.*/)?(?P<body_part>XR_\w+)/(?P<patient>patient\w+)/(?P<study>study[^\W_]+)(?:_\w+)?/?")
 """A study's key, or a path of the dataset that holds it, as replies write it."""

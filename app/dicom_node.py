@@ -26,11 +26,12 @@ from app.log import LOGGING
 from app.settings import Settings, read_settings
 from pacs.errors import PacsError
 from pacs.job_errors import JobsUnavailableError, OtherContentError, OtherPatientError, SpoolFullError
-from xray.apart import DecoderProcesses, ProcessNotStartedError
 from xray.artifact import read_manifest
-from xray.checkpoint import CheckpointManifest
 from xray.errors import InputError, XrayError
-from xray.object_kind import PRIVATE_CLASS, STANDARD_ROOT
+from xray.images.decoding.decoder_pool import DecoderPool
+from xray.images.dicom.object_kind import PRIVATE_CLASS, STANDARD_ROOT
+from xray.network.checkpoint import CheckpointManifest
+from xray.sandbox.pool import ProcessNotStartedError
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND, UNABLE = 0x0000, 0xA700, 0xC000, 0xC001
 OTHER_PATIENT, DUPLICATE = 0xA900, 0x0111
@@ -47,7 +48,7 @@ class Node:
 
     def __init__(self, settings: Settings, hospital: Hospital, loop: asyncio.AbstractEventLoop) -> None:
         self._hospital, self._loop = hospital, loop
-        self._apart = DecoderProcesses(settings.decode_threads, settings.decode_seconds, settings.max_pixels)
+        self._apart = DecoderPool(settings.decode_threads, settings.decode_seconds, settings.max_pixels)
         self._checkpoint = read_manifest(settings.checkpoint, CheckpointManifest).id
         self._at_once = asyncio.Semaphore(settings.decode_threads)
 

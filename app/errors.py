@@ -31,7 +31,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from pacs.job_errors import JobsUnavailableError, SealError
-from xray.apart import ProcessNotStartedError
 from xray.errors import (
     InputError,
     NoContentError,
@@ -40,6 +39,7 @@ from xray.errors import (
     UnreadableImageError,
     UnsupportedFormatError,
 )
+from xray.sandbox.pool import ProcessNotStartedError
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, PacsError,
 from pacs.job import Instance, Job
 from pacs.references import InstanceReference
 from xray.errors import InputError
-from xray.patient import Patient
+from xray.images.dicom.patient import Patient
 
 logger = logging.getLogger(__name__)
 

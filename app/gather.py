@@ -17,7 +17,7 @@ from pacs.job_errors import OtherPatientError
 from pacs.jobs import Instance, Job
 from pacs.owner import Owner
 from xray.errors import InputError
-from xray.patient import Patient
+from xray.images.dicom.patient import Patient
 
 GONE = "It came earlier and its file is no longer kept; send it again."
 OTHER_PATIENT = "It belongs to another patient than the study."

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from app.settings import Settings
-from xray.checkpoint import load_checkpoint
-from xray.engine import choose_device, load_engine
+from xray.engines.engine import choose_device, load_engine
+from xray.engines.int8_graph import QUANTIZED
 from xray.errors import ArtifactError
-from xray.gallery import Gallery, Neighbor, Wanted
-from xray.gallery_folder import load_gallery
+from xray.gallery.gallery import Gallery, Neighbor, Wanted
+from xray.gallery.storage import load_gallery
+from xray.images.decoding.decode import decode_radiograph
+from xray.network.checkpoint import load_checkpoint
 from xray.predictor import Predictor, StudyPrediction
-from xray.quantized import QUANTIZED
-from xray.reading import decode_radiograph
 
 CANARY = Path(__file__).resolve().parent / "canary.png"
 """A drawn radiograph, sent through a replica to see whether it still says what it said at first."""

@@ -19,9 +19,9 @@ from pacs.configuration import ArchiveConfig, read_archives
 from pacs.errors import ConfigurationError, PacsError
 from pacs.job import Arrival, Instance, Job, Settling, Source
 from pacs.job_errors import InstanceRefusedError, OtherContentError
-from xray.dicom_tags import Identity
 from xray.errors import InputError
-from xray.radiograph import Radiograph
+from xray.images.dicom.tags import Identity
+from xray.images.radiograph import Radiograph
 
 if TYPE_CHECKING:
     from pacs.jobs import Jobs

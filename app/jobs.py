@@ -15,7 +15,7 @@ from app.parameters import require_known_parameters
 from app.schemas import NOTICE, REFUSALS
 from pacs.job import Job, JobState
 from pacs.references import UID as VALID_UID
-from xray.dicom_tags import UID
+from xray.images.dicom.tags import UID
 
 FHIR_JSON = "application/fhir+json"
 MAX_JOBS = 100

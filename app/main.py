@@ -13,7 +13,7 @@ from app.middleware import PlainPaths, ReadToTheEnd
 from app.schemas import NOTICE
 from app.service import Service
 from app.watch import end_process
-from xray.checkpoint import CODE_VERSION
+from xray.network.checkpoint import CODE_VERSION
 
 
 def create_app(service: Service, give_up: Callable[[], None] = end_process) -> FastAPI:

@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from app.dependencies import ServiceDep, administrator
 from app.parameters import require_known_parameters
 from app.schemas import REFUSALS, GalleryInfo, HealthReply, InfoReply, ReloadReply
-from xray.checkpoint import CODE_VERSION
+from xray.network.checkpoint import CODE_VERSION
 
 router = APIRouter(responses=REFUSALS, dependencies=[Depends(require_known_parameters)])
 

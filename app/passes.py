@@ -17,9 +17,9 @@ from app.decoding import Decoder
 from app.generation import Generation
 from app.settings import Settings
 from app.sharing import Shared
-from xray.dicom_tags import Identity
+from xray.images.dicom.tags import Identity
+from xray.images.radiograph import Radiograph
 from xray.predictor import Prediction, Predictor, Prepared
-from xray.radiograph import Radiograph
 
 Key = tuple[int, bytes]
 Source = Literal["pass", "shared", "kept"]

@@ -25,7 +25,7 @@ from app.stow import DICOM, DICOM_JSON
 from pacs.dicom_json import DicomJson, written
 from pacs.errors import ResultsError
 from pacs.job import Instance
-from xray.dicom_tags import UID
+from xray.images.dicom.tags import UID
 
 router = APIRouter(prefix="/dicom-web", responses=REFUSALS)
 

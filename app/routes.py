@@ -20,11 +20,11 @@ from app.schemas import (
     RetrieveReply,
 )
 from app.service import Service
-from xray.cam import Style, regions, render
-from xray.gallery import Neighbor, Wanted, abnormal_share
-from xray.png import encode_png
+from xray.gallery.gallery import Neighbor, Wanted, abnormal_share
+from xray.images.png_encoder import encode_png
+from xray.images.radiograph import DicomFacts
+from xray.network.cam import Style, regions, render
 from xray.predictor import Prediction
-from xray.radiograph import DicomFacts
 
 IMAGE: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 FORM: dict[str, Any] = {

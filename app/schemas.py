@@ -5,8 +5,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from app.errors import PROBLEM_TYPE
-from xray.judgement import Decision
-from xray.scope import ScopeReason
+from xray.network.decision import Decision
+from xray.network.ood import ScopeReason
 
 NOTICE = "Research use only. Not for diagnosis."
 

@@ -23,11 +23,11 @@ from app.settings import Settings
 from app.stages import Stages
 from app.uploads import Upload
 from app.vitals import Vitals
-from pacs.result_processes import ResultProcesses
-from xray.engine import choose_device
+from pacs.result_processes import ResultPool
+from xray.engines.engine import choose_device
 from xray.errors import InputError, OutOfScopeError, TooManyPixelsError, XrayError
+from xray.network.ood import Scope
 from xray.predictor import Prediction
-from xray.scope import Scope
 
 GPU_BATCH = 64
 """Radiographs per forward pass on a GPU, which has its full rate only with many."""
@@ -55,7 +55,7 @@ class Service:
     admission: Admission
     vitals: Vitals
     metrics: Metrics
-    results: ResultProcesses
+    results: ResultPool
     clock: OwnTime
     hospital: Hospital | None = None
     reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -191,7 +191,7 @@ def assemble(settings: Settings, generation: Generation, hospital: Hospital | No
     metrics.watch("osteon_queue_age_seconds", "How long the first in the queue waits.", lambda: batcher.oldest_seconds)
     metrics.watch("osteon_canary_age_seconds", "Since the canary had its known answer.", lambda: vitals.canary_age)
     metrics.watch("osteon_kept_bytes", "Of answers that are kept.", lambda: passes.kept_bytes)
-    results = ResultProcesses(settings.decode_seconds, settings.max_pixels)
+    results = ResultPool(settings.decode_seconds, settings.max_pixels)
     service = Service(
         settings, generation, batcher, workers, passes, admission, vitals, metrics, results, clock, hospital
     )

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from xray.errors import InputError
-from xray.radiograph import MAX_PIXELS
+from xray.images.radiograph import MAX_PIXELS
 from xray.user_folders import cache_folder, data_folder
 
 STARTER = Path(__file__).resolve().parent.parent / "artifacts" / "starter"

@@ -21,8 +21,8 @@ from app.schemas import REFUSALS
 from app.service import Service
 from pacs.job import Job
 from pacs.job_errors import OtherContentError, OtherPatientError, SpoolFullError
-from xray.dicom_tags import UID, Identity
 from xray.errors import InputError
+from xray.images.dicom.tags import UID, Identity
 
 DICOM, DICOM_JSON = "application/dicom", "application/dicom+json"
 MAX_INSTANCES = 1000

@@ -16,12 +16,12 @@ import torch
 import tyro
 
 from benchmarks.markdown import table
-from xray.checkpoint import Checkpoint, load_checkpoint
-from xray.cuda_engine import BATCH_SIZES, Bf16DenseNet, CudaEngine, Network, fused_engine, graphs_engine
-from xray.equality import Difference, difference, noise_canvases
-from xray.model import ModelOutput
-from xray.radiograph import PixelArray
-from xray.torch_engine import TorchEngine
+from xray.engines.cuda_engine import BATCH_SIZES, Bf16DenseNet, CudaEngine, Network, fused_engine, graphs_engine
+from xray.engines.parity import Difference, difference, noise_canvases
+from xray.engines.torch_engine import TorchEngine
+from xray.images.radiograph import PixelArray
+from xray.network.checkpoint import Checkpoint, load_checkpoint
+from xray.network.model import ModelOutput
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE, BASE = "eager float32", "eager bfloat16"

@@ -22,10 +22,10 @@ import tyro
 
 from benchmarks.markdown import table
 from xray.artifact import read_manifest
-from xray.gallery import Gallery, Wanted
-from xray.gallery_files import GalleryEntry, GalleryManifest
-from xray.gallery_folder import load_gallery, save_gallery
-from xray.scan import DoubleArray, EmbeddingArray
+from xray.gallery.files import GalleryEntry, GalleryManifest
+from xray.gallery.gallery import Gallery, Wanted
+from xray.gallery.scan import DoubleArray, EmbeddingArray
+from xray.gallery.storage import load_gallery, save_gallery
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("XR_ELBOW", "XR_FINGER", "XR_FOREARM", "XR_HAND", "XR_HUMERUS", "XR_SHOULDER", "XR_WRIST")

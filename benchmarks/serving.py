@@ -21,10 +21,10 @@ from benchmarks.load import Outcome, closed_loop, open_loop
 from benchmarks.report import Closed, Open, Page, write_page
 from benchmarks.servers import LITSERVE, OSTEON, PLAIN, ROOT, Server, resident, serving
 from tests.phantoms import draw_phantom
-from xray.checkpoint import Checkpoint, load_checkpoint
-from xray.engine import Engine, load_engine
-from xray.preprocess import preprocess
-from xray.reading import decode_radiograph
+from xray.engines.engine import Engine, load_engine
+from xray.images.decoding.decode import decode_radiograph
+from xray.images.preprocess import preprocess
+from xray.network.checkpoint import Checkpoint, load_checkpoint
 
 REAL = "../shared/FracAtlas/valid"
 IMAGES = 64

@@ -25,10 +25,10 @@ from tqdm import tqdm
 from benchmarks.callers import ATTACKS, CALLERS, HUNG_SECONDS, Known, ask, client
 from benchmarks.servers import ADDRESS, OSTEON, ROOT, resident, serving
 from benchmarks.serving import pngs
-from xray.checkpoint import load_checkpoint
-from xray.engine import load_engine
+from xray.engines.engine import load_engine
+from xray.images.decoding.decode import decode_radiograph
+from xray.network.checkpoint import load_checkpoint
 from xray.predictor import Predictor
-from xray.reading import decode_radiograph
 
 CHECKPOINT = ROOT / "artifacts" / "starter" / "checkpoint"
 GROWTH = 0.05

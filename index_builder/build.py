@@ -17,17 +17,17 @@ from index_builder.discriminant import fit_projection, largest_dimension, scope_
 from index_builder.embedder import Embedder
 from index_builder.shards import Plan, Shard, Workplace
 from xray.artifact import put_in_place, require_replaceable
-from xray.checkpoint import load_checkpoint
-from xray.engine import DeviceChoice, PrecisionChoice, load_engine
+from xray.engines.engine import DeviceChoice, PrecisionChoice, load_engine
 from xray.errors import DatasetError, InputError
-from xray.file_content import UNREADABLE, read_content
-from xray.gallery_files import GalleryEntry, GalleryManifest, StorageChoice
-from xray.gallery_folder import load_gallery, save_gallery
-from xray.mura import MuraRecord, Split, names_fingerprint, read_split, records_of
-from xray.overlap import require_disjoint
+from xray.gallery.files import GalleryEntry, GalleryManifest, StorageChoice
+from xray.gallery.scan import EmbeddingArray
+from xray.gallery.storage import load_gallery, save_gallery
+from xray.images.decoding.decode import decode_radiograph
+from xray.mura.fingerprint import UNREADABLE, read_content
+from xray.mura.overlap import require_disjoint
+from xray.mura.studies import MuraRecord, Split, names_fingerprint, read_split, records_of
+from xray.network.checkpoint import load_checkpoint
 from xray.predictor import Predictor, Prepared
-from xray.reading import decode_radiograph
-from xray.scan import EmbeddingArray
 
 SHARD_SIZE = 128
 """Records per shard: what a kill can cost, and the most radiographs held in memory."""

@@ -9,8 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from xray.errors import ArtifactError
-from xray.gallery import Gallery, Wanted
-from xray.scan import EmbeddingArray
+from xray.gallery.gallery import Gallery, Wanted
+from xray.gallery.scan import EmbeddingArray
 
 SAMPLE = 64
 """Entries whose radiographs are read and embedded once more, and whose neighbors are compared with a NumPy product."""

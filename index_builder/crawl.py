@@ -23,14 +23,14 @@ from pacs.archive import Archive
 from pacs.configuration import ArchiveConfig, read_archives
 from pacs.errors import ArchiveUnavailableError
 from pacs.pseudonyms import Pseudonyms
-from xray.apart import DecoderProcesses
 from xray.artifact import require_replaceable
-from xray.checkpoint import load_checkpoint
-from xray.engine import DeviceChoice, PrecisionChoice, load_engine
+from xray.engines.engine import DeviceChoice, PrecisionChoice, load_engine
 from xray.errors import DatasetError, InputError
-from xray.gallery import Gallery
-from xray.gallery_files import UNKNOWN, GalleryEntry, GalleryManifest, StorageChoice
-from xray.gallery_folder import load_gallery, save_gallery
+from xray.gallery.files import UNKNOWN, GalleryEntry, GalleryManifest, StorageChoice
+from xray.gallery.gallery import Gallery
+from xray.gallery.storage import load_gallery, save_gallery
+from xray.images.decoding.decoder_pool import DecoderPool
+from xray.network.checkpoint import load_checkpoint
 from xray.predictor import Predictor
 from xray.user_folders import data_folder
 
@@ -113,7 +113,7 @@ def crawl(options: CrawlOptions) -> GalleryManifest:
         else:
             engine = load_engine(checkpoint, options.device, options.precision)
             embedder = Embedder(Predictor(checkpoint.manifest, engine), options.batch)
-            reader = Reader(embedder, like, names, DecoderProcesses(os.cpu_count() or 1, DECODE_SECONDS))
+            reader = Reader(embedder, like, names, DecoderPool(os.cpu_count() or 1, DECODE_SECONDS))
             with Archive(options.pacs, config) as archive:
                 asyncio.run(gather(archive, filters, reader, holdings))
         return assemble(options, like, holdings)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xray.gallery.scan import EmbeddingArray
 from xray.predictor import Predictor, Prepared
-from xray.scan import EmbeddingArray
 
 
 @dataclass(frozen=True)

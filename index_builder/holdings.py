@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from xray.errors import ArtifactError, InputError
-from xray.preprocess import PREPROCESS_VERSION
-from xray.scan import EmbeddingArray
+from xray.gallery.scan import EmbeddingArray
+from xray.images.preprocess import PREPROCESS_VERSION
 
 TABLES = """
 BEGIN IMMEDIATE;

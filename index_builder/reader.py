@@ -10,11 +10,11 @@ from index_builder.embedder import Embedder
 from index_builder.holdings import Held, LeftOut
 from index_builder.visits import File, Visit
 from pacs.pseudonyms import Pseudonyms
-from xray.apart import DecoderProcesses
 from xray.errors import InputError, OutOfScopeError
-from xray.gallery import Gallery
-from xray.radiograph import Radiograph
-from xray.scan import EmbeddingArray
+from xray.gallery.gallery import Gallery
+from xray.gallery.scan import EmbeddingArray
+from xray.images.decoding.decoder_pool import DecoderPool
+from xray.images.radiograph import Radiograph
 
 BURNED_IN, ANOTHER = "BurnedInAnnotation", "AnotherInstance"
 """Reasons for which a radiograph is left out, beside the names of errors."""
@@ -31,7 +31,7 @@ class Reader:
     embedder: Embedder
     like: Gallery
     names: Pseudonyms
-    apart: DecoderProcesses
+    apart: DecoderPool
 
     async def read(self, visit: Visit) -> list[Held | LeftOut]:
         """The new radiographs of a visit, each embedded or left out with a reason."""

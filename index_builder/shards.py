@@ -18,9 +18,9 @@ from safetensors.numpy import save_file
 
 from xray.artifact import replaced_at_once
 from xray.errors import ArtifactError, InputError
-from xray.file_content import digests
-from xray.preprocess import PREPROCESS_VERSION
-from xray.scan import EmbeddingArray
+from xray.gallery.scan import EmbeddingArray
+from xray.images.preprocess import PREPROCESS_VERSION
+from xray.mura.fingerprint import digests
 
 PLAN = "plan.json"
 

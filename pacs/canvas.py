@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 from pacs.finding import ALGORITHM, NOTICE, RadiographFinding, StudyFinding
 from pacs.lettering import BOUND, Colour, paragraph
 from pacs.picture import MAX_IN_ROW, tallest
-from xray.radiograph import PixelArray
+from xray.images.radiograph import PixelArray
 
 MIN_HEIGHT = 512
 """Of an overlay, in pixels; all have the same."""

@@ -3,7 +3,7 @@
 from pydicom.sr.coding import Code
 
 from pacs.uids import coding_scheme_uid
-from xray.judgement import Decision
+from xray.network.decision import Decision
 
 OSTEON = "99OSTEON"
 """Our scheme; `99` marks it as private (PS3.3, 8.2)."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from pacs.job import Instance
 from pacs.picture import Picture
-from xray.cam import Region
-from xray.judgement import Decision, Label
-from xray.patient import Patient
+from xray.images.dicom.patient import Patient
+from xray.network.cam import Region
+from xray.network.decision import Decision
+from xray.types import Label
 
 NOTICE = "AI result - not for diagnostic use"
 """Burned into every picture and written into every report."""

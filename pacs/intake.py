@@ -16,7 +16,7 @@ from pacs.job_rows import added, locked, owned, saved
 from pacs.known_jobs import KnownJobs
 from pacs.owner import Owner
 from pacs.study_rows import Study, claim, count_refusal, job_id, locked_study, opened, versions
-from xray.patient import Patient
+from xray.images.dicom.patient import Patient
 
 
 class Intake(KnownJobs):

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal, Self
 
-from xray.patient import Patient
+from xray.images.dicom.patient import Patient
 
 Source = Literal["stow", "store", "pull"]
 """STOW-RS, C-STORE, or fetched from an archive on request."""

@@ -31,7 +31,7 @@ from pacs.codes import (
 )
 from pacs.finding import ALGORITHM, MANUFACTURER, RadiographFinding, StudyFinding
 from pacs.uids import tracking_uid
-from xray.cam import Region
+from xray.network.cam import Region
 
 DECIMALS = 6
 """Of a number in a report, whose text has room for 16 characters."""

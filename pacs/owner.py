@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Self
 
 from pacs.sealing import Seal
-from xray.patient import Patient
+from xray.images.dicom.patient import Patient
 
 DIGEST_DIGITS = 32
 SEPARATOR = ":"

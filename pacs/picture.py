@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from xray.cam import Cam, render
-from xray.radiograph import PixelArray, Radiograph
-from xray.resample import resample
+from xray.images.radiograph import PixelArray, Radiograph
+from xray.images.resample import resample
+from xray.network.cam import Cam, render
 
 MAX_IN_ROW = 4
 """Pictures beside each other in a study's capture."""

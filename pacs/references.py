@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from pacs.errors import ArchiveRefusedError
-from xray.object_kind import OTHER_MODALITIES, is_radiograph
+from xray.images.dicom.object_kind import OTHER_MODALITIES, is_radiograph
 
 Match = Mapping[str, Any]
 """One result of a search: PS3.18 F.2, by tag."""

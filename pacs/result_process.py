@@ -1,4 +1,4 @@
-"""`python -m pacs.result_process MAX_PIXELS`: reads sources and writes results; see `xray.guarded` for how.
+"""`python -m pacs.result_process MAX_PIXELS`: reads sources and writes results; see `xray.sandbox.worker` for how.
 
 Answers are msgpack of the types of `pacs.finding` and `pacs.results`, or DICOM JSON.
 """
@@ -6,7 +6,7 @@ Answers are msgpack of the types of `pacs.finding` and `pacs.results`, or DICOM 
 import json
 import sys
 
-from xray.guarded import MemoryLimits, serve, write
+from xray.sandbox.worker import MemoryLimits, serve, write
 
 BASE_BYTES = 2 << 30
 """Address space of Python and its libraries, of the largest picture of a study while it is drawn, and of a file."""

@@ -7,8 +7,8 @@ import msgspec
 from pacs.errors import ResultsError
 from pacs.finding import Results, Source, StudyFinding
 from pacs.result_process import DESCRIBE, PROVE, READ_SOURCE, WRITE_RESULTS
-from xray.apart import ProcessEndedError, Processes, ProcessNotStartedError
 from xray.errors import UnreadableImageError
+from xray.sandbox.pool import ProcessEndedError, ProcessNotStartedError, ProcessPool
 
 AT_ONCE = 2
 """A study that is written, and a caller who asks for what was written."""
@@ -17,13 +17,13 @@ WRITE_SECONDS = 120.0
 Json = dict[str, Any]
 
 
-class ResultProcesses:
+class ResultPool:
     """Touched on the event loop only."""
 
     def __init__(self, seconds: float, max_pixels: int) -> None:
         """`seconds` are those that reading one file may take."""
         self._seconds = seconds
-        self._processes = Processes("pacs.result_process", [str(max_pixels)], AT_ONCE)
+        self._processes = ProcessPool("pacs.result_process", [str(max_pixels)], AT_ONCE)
 
     async def source(self, data: bytes) -> Source:
         """See `pacs.source.source_of`.

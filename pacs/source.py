@@ -11,8 +11,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pacs.finding import Source
 from pacs.patient import CHARACTER_SET, PATIENT_AND_STUDY, copied
-from xray.dicom import header_of
-from xray.dicom_tags import facts_of, identity_of, text
+from xray.images.dicom.decode import header_of
+from xray.images.dicom.tags import facts_of, identity_of, text
 
 LOSSY = "01"
 """Lossy Image Compression: what has once lost something remains so, whatever is made of it."""
@@ -27,7 +27,7 @@ def source_of(data: bytes, max_pixels: int) -> Source:
     """Read a file that has been decoded before.
 
     Raises:
-        InputError: as `xray.dicom.header_of`, or an attribute that says whose it is cannot be copied.
+        InputError: as `xray.images.dicom.decode.header_of`, or an attribute that says whose it is cannot be copied.
     """
     with warnings.catch_warnings(), config.disable_value_validation():
         warnings.simplefilter("ignore")  # they would repeat the patient's values

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from xray.checkpoint import Checkpoint, CheckpointManifest, TrainingData, save_checkpoint
-from xray.model import XrayDenseNet
-from xray.preprocess import PreprocessSpec
+from xray.images.preprocess import PreprocessSpec
+from xray.network.checkpoint import Checkpoint, CheckpointManifest, TrainingData, save_checkpoint
+from xray.network.model import XrayDenseNet
 
 ROOT = Path(__file__).resolve().parent.parent
 STARTER = ROOT / "artifacts" / "starter"

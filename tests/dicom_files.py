@@ -34,10 +34,10 @@ from pydicom.uid import (
 )
 
 from tests.waiting import HUNG_SECONDS
-from xray.codecs import decode_frame
-from xray.dicom_file import read_file
-from xray.dicom_tags import bits_of, shape_of
-from xray.radiograph import MAX_PIXELS
+from xray.images.dicom.codecs import decode_frame
+from xray.images.dicom.file import read_file
+from xray.images.dicom.tags import bits_of, shape_of
+from xray.images.radiograph import MAX_PIXELS
 
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 ENCODERS: dict[UID, Callable[[np.ndarray], bytes]] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from xray.radiograph import PixelArray
+from xray.images.radiograph import PixelArray
 
 AIR, TISSUE, MARROW, CORTEX = 12.0, 70.0, 135.0, 205.0
 """Gray levels."""

@@ -16,7 +16,7 @@ from tests.app.conftest import serving
 from tests.conftest import ROOT, STARTER, beside_the_checkout
 from training.evaluate import EvaluateOptions, evaluate
 from training.evaluation import Evaluation, neighbors_table, remarks
-from xray.reading import decode_radiograph
+from xray.images.decoding.decode import decode_radiograph
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from xray.checkpoint import CODE_VERSION
+from xray.network.checkpoint import CODE_VERSION
 
 PACKAGES = ("app", "training", "index_builder", "pacs", "xray")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))

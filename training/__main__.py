@@ -14,7 +14,7 @@ from training.options import TrainOptions
 from training.quantize import QuantizeOptions, quantize
 from training.train import train
 from xray.command_line import ending_in_one_line
-from xray.quantized import QUANTIZED
+from xray.engines.int8_graph import QUANTIZED
 
 Options = (
     TrainOptions

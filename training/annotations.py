@@ -13,10 +13,10 @@ from pathlib import Path
 
 import msgspec
 
-from xray.dataset_files import listing
-from xray.dataset_tables import read_table
 from xray.errors import DatasetError
-from xray.mura import Study, records_of
+from xray.mura.files import listing
+from xray.mura.studies import Study, records_of
+from xray.mura.tables import read_table
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ Legend: S canvas side, L window side.
 import cv2
 import numpy as np
 
-from xray.radiograph import PixelArray
+from xray.images.radiograph import PixelArray
 
 FLIP_SHARE = 0.5
 MAX_ROTATION = 30.0

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from torch.optim.swa_utils import AveragedModel
 
-from xray.checkpoint import Checkpoint, CheckpointManifest, StorageType, load_checkpoint, save_checkpoint
 from xray.errors import ArtifactError, InputError
+from xray.network.checkpoint import Checkpoint, CheckpointManifest, StorageType, load_checkpoint, save_checkpoint
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from training.data import require_readable
 from training.decisions import fit_calibration, fit_uncertainty, sensitive_threshold, youden_threshold
 from training.predictions import predict_all
 from xray.artifact import write_manifest
-from xray.checkpoint import CheckpointManifest, load_checkpoint
-from xray.engine import DeviceChoice, PrecisionChoice, load_engine
+from xray.engines.engine import DeviceChoice, PrecisionChoice, load_engine
 from xray.errors import DatasetError, InputError
-from xray.mura import Study, read_mura, records_of
-from xray.overlap import require_disjoint
+from xray.mura.overlap import require_disjoint
+from xray.mura.studies import Study, read_mura, records_of
+from xray.network.checkpoint import CheckpointManifest, load_checkpoint
 from xray.predictor import Predictor
 
 ERROR_RATE = 0.1

@@ -16,13 +16,13 @@ import numpy as np
 from tqdm import tqdm
 
 from xray.artifact import read_manifest, reserve, write_manifest, written_whole
-from xray.dataset_files import SHOWN
 from xray.errors import ArtifactError, DatasetError, InputError
-from xray.file_content import Content, is_unchanged, read_content
-from xray.mura import MuraRecord
-from xray.preprocess import PREPROCESS_VERSION, Placement, PreprocessSpec, preprocess
-from xray.radiograph import PixelArray
-from xray.reading import decode_radiograph
+from xray.images.decoding.decode import decode_radiograph
+from xray.images.preprocess import PREPROCESS_VERSION, Placement, PreprocessSpec, preprocess
+from xray.images.radiograph import PixelArray
+from xray.mura.files import SHOWN
+from xray.mura.fingerprint import Content, is_unchanged, read_content
+from xray.mura.studies import MuraRecord
 
 PIXELS = "pixels.u8"
 SCHEMA_VERSION = 2

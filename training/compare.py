@@ -9,10 +9,10 @@ from training.data import require_readable
 from training.metrics import RESAMPLES, Interval, Sample, auroc, auroc_gain
 from training.pointing import Pointing, pointing
 from training.predictions import predict_all, sample_of
-from xray.checkpoint import load_checkpoint
-from xray.engine import DeviceChoice, load_engine
-from xray.mura import Study, read_mura, records_of
-from xray.overlap import require_disjoint
+from xray.engines.engine import DeviceChoice, load_engine
+from xray.mura.overlap import require_disjoint
+from xray.mura.studies import Study, read_mura, records_of
+from xray.network.checkpoint import load_checkpoint
 from xray.predictor import Predictor
 
 

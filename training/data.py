@@ -20,9 +20,9 @@ from training.options import TrainOptions
 from training.regions import cells_inside, draw_boxes
 from training.sampling import Draw
 from xray.errors import DatasetError, InputError
-from xray.mura import MuraRecord, Study
-from xray.radiograph import PixelArray
-from xray.reading import read_radiograph
+from xray.images.decoding.decode import read_radiograph
+from xray.images.radiograph import PixelArray
+from xray.mura.studies import MuraRecord, Study
 
 
 @dataclass(frozen=True)

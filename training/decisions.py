@@ -8,7 +8,7 @@ import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_curve
 
-from xray.judgement import Calibration, UncertaintyBand
+from xray.network.decision import Calibration, UncertaintyBand
 
 FloatArray = npt.NDArray[np.float64]
 TargetArray = npt.NDArray[np.int64]

@@ -22,14 +22,14 @@ from training.predictions import ensembled, predict_all, sample_of
 from training.report import write_page
 from training.scoping import scoping
 from xray.artifact import replaced_together
-from xray.checkpoint import Checkpoint, load_checkpoint
-from xray.dataset_files import find_images, listing
-from xray.engine import DeviceChoice, PrecisionChoice, load_engine
+from xray.engines.engine import DeviceChoice, PrecisionChoice, load_engine
 from xray.errors import DatasetError, InputError
-from xray.gallery import Gallery
-from xray.gallery_folder import load_gallery
-from xray.mura import Study, dataset_name, read_split, records_of
-from xray.overlap import require_disjoint
+from xray.gallery.gallery import Gallery
+from xray.gallery.storage import load_gallery
+from xray.mura.files import find_images, listing
+from xray.mura.overlap import require_disjoint
+from xray.mura.studies import Study, dataset_name, read_split, records_of
+from xray.network.checkpoint import Checkpoint, load_checkpoint
 from xray.predictor import Predictor, StudyPrediction
 
 OVERALL, HARDWARE_FREE = "all", "hardware-free"

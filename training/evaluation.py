@@ -11,8 +11,8 @@ from training.neighbors import ALIKE, Retrieval
 from training.pointing import NEAR, Pointing
 from training.report import Page
 from training.scoping import Scoping
-from xray.checkpoint import CheckpointManifest
-from xray.mura import Study, counted
+from xray.mura.studies import Study, counted
+from xray.network.checkpoint import CheckpointManifest
 from xray.predictor import StudyPrediction
 
 

@@ -14,17 +14,17 @@ from tqdm import tqdm
 
 from training.data import require_readable
 from training.metrics import auroc
-from xray.checkpoint import Checkpoint, load_checkpoint
-from xray.engine import DeviceChoice, Engine, PrecisionChoice, load_engine
-from xray.equality import LIMITS, Comparison, differences, mean, precision_of, require_fit, worst
+from xray.engines.engine import DeviceChoice, Engine, PrecisionChoice, load_engine
+from xray.engines.int8_graph import QUANTIZED
+from xray.engines.parity import LIMITS, Comparison, differences, mean, precision_of, require_fit, worst
+from xray.engines.torch_engine import TorchEngine
 from xray.errors import DatasetError
-from xray.model import ModelOutput
-from xray.mura import MuraRecord, Study, read_mura, records_of
-from xray.preprocess import PreprocessSpec, preprocess
-from xray.quantized import QUANTIZED
-from xray.radiograph import PixelArray
-from xray.reading import read_radiograph
-from xray.torch_engine import TorchEngine
+from xray.images.decoding.decode import read_radiograph
+from xray.images.preprocess import PreprocessSpec, preprocess
+from xray.images.radiograph import PixelArray
+from xray.mura.studies import MuraRecord, Study, read_mura, records_of
+from xray.network.checkpoint import Checkpoint, load_checkpoint
+from xray.network.model import ModelOutput
 
 BATCH = 16
 EXPORT_SAMPLE = 64

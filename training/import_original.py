@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from training.options import require_size
-from xray.checkpoint import Checkpoint, CheckpointManifest, TrainingData, save_checkpoint
-from xray.densenet import Architecture
 from xray.errors import ArtifactError
-from xray.model import XrayDenseNet
-from xray.preprocess import PreprocessSpec
+from xray.images.preprocess import PreprocessSpec
+from xray.network.checkpoint import Checkpoint, CheckpointManifest, TrainingData, save_checkpoint
+from xray.network.densenet import Architecture
+from xray.network.model import XrayDenseNet
 
 OLD_LAYER_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 """torchvision before 0.3 wrote `norm.1`, today it is `norm1`."""

@@ -18,10 +18,10 @@ from typing import Any
 import openvino
 from openvino._offline_transformations import apply_moc_transformations
 
-from xray.checkpoint import Checkpoint
+from xray.engines.openvino_engine import to_graph
 from xray.errors import InputError
-from xray.openvino_engine import to_graph
-from xray.radiograph import PixelArray
+from xray.images.radiograph import PixelArray
+from xray.network.checkpoint import Checkpoint
 
 # After the CPU engine, which keeps OpenVINO's telemetry, and with it NNCF's, from being imported.
 try:

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from training.data import Bags
 from training.options import TrainOptions
-from xray.judgement import StudyPooling
-from xray.model import ModelOutput
+from xray.network.decision import StudyPooling
+from xray.network.model import ModelOutput
 
 
 def total_loss(output: ModelOutput, bags: Bags, options: TrainOptions) -> Tensor:
@@ -54,7 +54,7 @@ def box_loss(cams_Nhw: Tensor, bags: Bags) -> Tensor:
 
 
 def study_logits(output: ModelOutput, views: tuple[int, ...], pooling: StudyPooling) -> Tensor:
-    """The logit of each study (B,), as `xray.judgement.pool_views` has it when serving."""
+    """The logit of each study (B,), as `xray.network.decision.pool_views` has it when serving."""
     columns = (torch.split(column_N, list(views)) for column_N in (output.logits_B, output.attentions_B))
     studies = zip(*columns, strict=True)
     return torch.stack([_pooled(logits_n, attentions_n, pooling) for logits_n, attentions_n in studies])

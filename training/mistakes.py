@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 
 from training.annotations import Annotation, Box, boxes_of
-from xray.cam import render
-from xray.mura import Study
-from xray.png import encode_png
+from xray.images.png_encoder import encode_png
+from xray.mura.studies import Study
+from xray.network.cam import render
 from xray.predictor import Prediction, StudyPrediction
 
 SHOWN = 8

@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from training.metrics import Interval, auroc, mean_with_interval
 from xray.errors import InputError
-from xray.gallery import Gallery, Neighbor, Wanted, abnormal_share
-from xray.gallery_files import GalleryEntry
-from xray.mura import MuraRecord, Study, records_of
+from xray.gallery.files import GalleryEntry
+from xray.gallery.gallery import Gallery, Neighbor, Wanted, abnormal_share
+from xray.gallery.scan import EmbeddingArray
+from xray.mura.studies import MuraRecord, Study, records_of
 from xray.predictor import StudyPrediction
-from xray.scan import EmbeddingArray
 
 DEPTHS = (1, 5, 10)
 BoolArray = npt.NDArray[np.bool_]

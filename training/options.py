@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from xray.checkpoint import StorageType
-from xray.densenet import Architecture, MapStride
-from xray.engine import DeviceChoice
+from xray.engines.engine import DeviceChoice
 from xray.errors import InputError
-from xray.judgement import StudyPooling
-from xray.model import MapPooling, MapSpec
-from xray.preprocess import MAX_SIZE, MIN_SIZE, Framing, PreprocessSpec
+from xray.images.preprocess import MAX_SIZE, MIN_SIZE, Framing, PreprocessSpec
+from xray.network.checkpoint import StorageType
+from xray.network.decision import StudyPooling
+from xray.network.densenet import Architecture, MapStride
+from xray.network.model import MapPooling, MapSpec
 
 Precision = Literal["auto", "bfloat16", "float32"]
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from training.annotations import Annotation, Box, boxes_of
 from training.metrics import FloatArray, Interval, mean_with_interval
-from xray.cam import Cam, Region, regions
-from xray.mura import Study
+from xray.mura.studies import Study
+from xray.network.cam import Cam, Region, regions
 from xray.predictor import StudyPrediction
 
 LONGEST_SIDE = 224

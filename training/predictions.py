@@ -11,10 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from training.metrics import Sample
-from xray.judgement import Label
-from xray.mura import Study
+from xray.images.decoding.decode import read_radiograph
+from xray.mura.studies import Study
 from xray.predictor import Predictor, StudyPrediction
-from xray.reading import read_radiograph
+from xray.types import Label
 
 
 def predict_all(predictor: Predictor, studies: Sequence[Study]) -> list[StudyPrediction]:

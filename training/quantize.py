@@ -8,12 +8,12 @@ import numpy as np
 from training.data import require_readable
 from training.gate import Reference, canvases, compare, print_comparison, reference_for, sample
 from xray.artifact import require_replaceable, sha256, write_manifest, written_whole
-from xray.checkpoint import Checkpoint, load_checkpoint
-from xray.equality import LIMITS, Comparison
+from xray.engines.int8_graph import GRAPH, QUANTIZED, WEIGHTS, QuantizedManifest, require_processor
+from xray.engines.parity import LIMITS, Comparison
 from xray.errors import ArtifactError, InputError
-from xray.mura import MuraRecord, read_mura, records_of
-from xray.overlap import require_disjoint
-from xray.quantized import GRAPH, QUANTIZED, WEIGHTS, QuantizedManifest, require_processor
+from xray.mura.overlap import require_disjoint
+from xray.mura.studies import MuraRecord, read_mura, records_of
+from xray.network.checkpoint import Checkpoint, load_checkpoint
 
 ROOM = 2 / 3
 """Share of each limit that may be used up on the radiographs at hand: there are others."""
@@ -63,7 +63,7 @@ def quantize(options: QuantizeOptions) -> QuantizedManifest:
     """
     require_processor()
     from training.int8 import NNCF_VERSION, parts_of
-    from xray.openvino_engine import VERSION
+    from xray.engines.openvino_engine import VERSION
 
     target = options.checkpoint / QUANTIZED
     require_replaceable(target)
@@ -119,7 +119,7 @@ def _first_with_room(trial: Trial, parts: list[str], folder: Path) -> tuple[tupl
 def _attempt(trial: Trial, kept: tuple[str, ...], folder: Path) -> Comparison:
     """Quantise, write and measure what was written."""
     from training.int8 import write_int8
-    from xray.openvino_engine import OpenVinoEngine, best_precision
+    from xray.engines.openvino_engine import OpenVinoEngine, best_precision
 
     for former in folder.iterdir():
         former.unlink()  # not overwritten: the engine of the attempt before may still have it mapped

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from training.annotations import Box
-from xray.preprocess import Placement
-from xray.radiograph import PixelArray
+from xray.images.preprocess import Placement
+from xray.images.radiograph import PixelArray
 
 INSIDE = 255
 """Value of a canvas pixel that lies in a box."""

@@ -16,12 +16,12 @@ from training.data import Feed, StudyBags, Views
 from training.distributed import Processes
 from training.options import TrainOptions
 from training.sampling import drawing_chances, loss_weights
-from xray.checkpoint import load_checkpoint
 from xray.errors import ArtifactError, DatasetError, InputError
-from xray.model import XrayDenseNet, load_imagenet_weights
-from xray.mura import Study, fingerprint, read_split, records_of
-from xray.overlap import require_disjoint
-from xray.preprocess import PREPROCESS_VERSION
+from xray.images.preprocess import PREPROCESS_VERSION
+from xray.mura.overlap import require_disjoint
+from xray.mura.studies import Study, fingerprint, read_split, records_of
+from xray.network.checkpoint import load_checkpoint
+from xray.network.model import XrayDenseNet, load_imagenet_weights
 
 log = logging.getLogger(__name__)
 

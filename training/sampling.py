@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.options import TrainOptions
-from xray.mura import Study
+from xray.mura.studies import Study
 
 
 @dataclass(frozen=True)

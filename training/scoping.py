@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from training.metrics import auroc
-from xray.dataset_files import find_images
 from xray.errors import InputError
-from xray.gallery import Gallery
+from xray.gallery.gallery import Gallery
+from xray.images.decoding.decode import read_radiograph
+from xray.mura.files import find_images
 from xray.predictor import Prediction, Predictor, StudyPrediction
-from xray.reading import read_radiograph
 
 
 @dataclass(frozen=True)

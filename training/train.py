@@ -23,9 +23,9 @@ from training.sampling import Draw, plan_epoch
 from training.schedule import learning_rate
 from training.state import EpochResult, Progress, load_state, save_state
 from xray.artifact import replaced_at_once, write_manifest
-from xray.checkpoint import Checkpoint, CheckpointManifest, TrainingData, load_checkpoint, save_checkpoint
 from xray.errors import InputError
-from xray.mura import dataset_name, records_of
+from xray.mura.studies import dataset_name, records_of
+from xray.network.checkpoint import Checkpoint, CheckpointManifest, TrainingData, load_checkpoint, save_checkpoint
 
 
 def train(options: TrainOptions) -> None:

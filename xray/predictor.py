@@ -13,14 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from xray.cam import Cam, cam_on_radiograph
-from xray.checkpoint import CheckpointManifest
-from xray.engine import Engine
+from xray.engines.engine import Engine
 from xray.errors import InputError
-from xray.judgement import Decision, Label, pool_views
-from xray.model import ModelOutput
-from xray.preprocess import MapArray, Placement, preprocess
-from xray.radiograph import PixelArray, Radiograph
+from xray.images.preprocess import MapArray, Placement, preprocess
+from xray.images.radiograph import PixelArray, Radiograph
+from xray.network.cam import Cam, cam_on_radiograph
+from xray.network.checkpoint import CheckpointManifest
+from xray.network.decision import Decision, pool_views
+from xray.network.model import ModelOutput
+from xray.types import Label
 
 EmbeddingArray = npt.NDArray[np.float32]
 

@@ -8,12 +8,12 @@ from typing import Any
 import litserve
 import numpy as np
 
-from xray.checkpoint import load_checkpoint
-from xray.engine import load_engine
-from xray.model import ModelOutput
-from xray.preprocess import preprocess
-from xray.radiograph import PixelArray
-from xray.reading import decode_radiograph
+from xray.engines.engine import load_engine
+from xray.images.decoding.decode import decode_radiograph
+from xray.images.preprocess import preprocess
+from xray.images.radiograph import PixelArray
+from xray.network.checkpoint import load_checkpoint
+from xray.network.model import ModelOutput
 
 MAX_BATCH = 16
 BATCH_TIMEOUT_SECONDS = 0.01

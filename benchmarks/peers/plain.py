@@ -7,9 +7,9 @@ import torch
 import uvicorn
 from fastapi import FastAPI, UploadFile
 
-from xray.checkpoint import load_checkpoint
-from xray.preprocess import preprocess
-from xray.reading import decode_radiograph
+from xray.images.decoding.decode import decode_radiograph
+from xray.images.preprocess import preprocess
+from xray.network.checkpoint import load_checkpoint
 
 
 def create_app(checkpoint: Path) -> FastAPI:

@@ -20,7 +20,7 @@ from app.settings import Settings
 from index_builder.build import BuildOptions, build
 from tests.phantoms import draw_phantom, write_dataset
 from tests.waiting import HUNG_SECONDS
-from xray.model import ModelOutput
+from xray.network.model import ModelOutput
 from xray.predictor import Predictor
 
 

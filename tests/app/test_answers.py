@@ -15,8 +15,8 @@ from PIL import Image
 from app.service import Service, assemble
 from tests.app.conftest import metric, png, serving
 from tests.phantoms import draw_phantom
-from xray.gallery_files import UNKNOWN
-from xray.reading import decode_radiograph
+from xray.gallery.files import UNKNOWN
+from xray.images.decoding.decode import decode_radiograph
 
 
 def files(*images: bytes) -> list[tuple[str, tuple[str, bytes]]]:

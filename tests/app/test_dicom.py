@@ -20,7 +20,7 @@ from tests.app.conftest import png, serving
 from tests.dicom_files import ENCODERS, NATIVE, dicom, encapsulated, header_of, inflating
 from tests.phantoms import draw_phantom
 from tests.waiting import wait_until
-from xray import apart
+from xray.sandbox import pool as process_pool
 
 pytestmark = pytest.mark.slow
 
@@ -133,7 +133,7 @@ def test_process_is_kept_for_the_next_file_and_given_up_after_some(
         return started[-1]
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", counted)
-    monkeypatch.setattr(apart, "FILES_A_PROCESS", 3)
+    monkeypatch.setattr(process_pool, "FILES_A_PROCESS", 3)
     with serving(assemble(service.settings, service.generation)) as client:
         for number in range(4):
             assert posted(client, dicom(draw_phantom(seed=number))).status_code == HTTPStatus.OK
@@ -143,13 +143,13 @@ def test_process_is_kept_for_the_next_file_and_given_up_after_some(
 
 SWELLS_AT_ONCE = """exec "$0" -c '
 import sys
-from xray import decode_process
-answer, kept = decode_process._answer, []
+from xray.images.decoding import decoder_worker
+answer, kept = decoder_worker._answer, []
 def answer_and_swell(*file):
     answer(*file)
-    kept.append(b"x" * decode_process.SWOLLEN_BYTES)
-decode_process._answer = answer_and_swell
-decode_process.main()
+    kept.append(b"x" * decoder_worker.SWOLLEN_BYTES)
+decoder_worker._answer = answer_and_swell
+decoder_worker.main()
 ' "$3" """
 """A process that is found to hold too much after its first file."""
 
@@ -157,7 +157,7 @@ decode_process.main()
 def test_process_that_a_file_made_swell_ends_and_another_takes_its_place(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(apart, "ONE_THREAD", ("sh", "-c", SWELLS_AT_ONCE))
+    monkeypatch.setattr(process_pool, "ONE_THREAD", ("sh", "-c", SWELLS_AT_ONCE))
     with serving(assemble(service.settings, service.generation)) as client:
         before = len(children())
         for number in range(3):

@@ -75,7 +75,14 @@ def test_service_answers_under_fips_and_none_of_its_processes_holds_an_old_opens
 @pytest.mark.usefixtures("_fips")
 @pytest.mark.parametrize(
     "module",
-    ["app.dicom_node", "app.work", "pacs.capture", "pacs.report", "index_builder.crawl", "xray.decode_process"],
+    [
+        "app.dicom_node",
+        "app.work",
+        "pacs.capture",
+        "pacs.report",
+        "index_builder.crawl",
+        "xray.images.decoding.decoder_worker",
+    ],
 )
 def test_part_of_the_product_loads_under_fips_without_opencv(module: str) -> None:
     code = f"import {module}, sys; sys.exit('cv2' in sys.modules)"

@@ -23,8 +23,8 @@ from tests.app.test_life import free_port, process
 from tests.conftest import ROOT
 from tests.phantoms import draw_phantom
 from tests.waiting import HUNG_SECONDS, wait_until
-from xray.gallery import Gallery
-from xray.model import ModelOutput
+from xray.gallery.gallery import Gallery
+from xray.network.model import ModelOutput
 from xray.predictor import Predictor
 
 pytestmark = pytest.mark.slow
@@ -181,7 +181,7 @@ HANG = """
 import os, time
 from pathlib import Path
 from app import __main__, operations
-from xray.openvino_engine import OpenVinoEngine
+from xray.engines.openvino_engine import OpenVinoEngine
 trigger, forward = Path(os.environ["TRIGGER"]), OpenVinoEngine.forward
 def sleep():
     time.sleep(600)

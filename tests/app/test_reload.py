@@ -22,8 +22,8 @@ from tests.app.test_life import free_port, process
 from tests.phantoms import draw_phantom
 from tests.waiting import HUNG_SECONDS, wait_until
 from xray.artifact import put_in_place
-from xray.checkpoint import Checkpoint, CheckpointManifest, TrainingData, load_checkpoint, save_checkpoint
-from xray.model import XrayDenseNet
+from xray.network.checkpoint import Checkpoint, CheckpointManifest, TrainingData, load_checkpoint, save_checkpoint
+from xray.network.model import XrayDenseNet
 
 pytestmark = pytest.mark.slow
 

@@ -10,10 +10,10 @@ import torch
 from benchmarks import gpu
 from benchmarks.gpu import BASE, REFERENCE, EagerEngine, GpuBenchOptions, Measurement, equality, measure, rates
 from tests.conftest import ROOT
-from xray.checkpoint import load_checkpoint
-from xray.cuda_engine import Bf16DenseNet, CudaEngine
-from xray.equality import LIMITS, Difference
-from xray.torch_engine import TorchEngine
+from xray.engines.cuda_engine import Bf16DenseNet, CudaEngine
+from xray.engines.parity import LIMITS, Difference
+from xray.engines.torch_engine import TorchEngine
+from xray.network.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.slow
 

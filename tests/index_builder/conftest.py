@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from index_builder import build, crawl
-from xray.checkpoint import Checkpoint, load_checkpoint
-from xray.engine import DeviceChoice, Engine, PrecisionChoice, load_engine
+from xray.engines.engine import DeviceChoice, Engine, PrecisionChoice, load_engine
+from xray.network.checkpoint import Checkpoint, load_checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -21,18 +21,18 @@ from index_builder.shards import Plan, Shard, Workplace
 from tests.conftest import ROOT
 from tests.phantoms import draw_phantom
 from xray.artifact import read_manifest, sha256
-from xray.checkpoint import load_checkpoint, save_checkpoint
-from xray.engine import load_engine
+from xray.engines.engine import load_engine
+from xray.engines.torch_engine import TorchEngine
 from xray.errors import ArtifactError, DatasetError, InputError, NoSpaceError
-from xray.gallery import Gallery, Wanted
-from xray.gallery_files import ENTRIES, INDEX, GalleryManifest
-from xray.gallery_folder import PROJECTION, load_gallery
-from xray.mura import read_mura, records_of
+from xray.gallery.files import ENTRIES, INDEX, GalleryManifest
+from xray.gallery.gallery import Gallery, Wanted
+from xray.gallery.scan import Scan
+from xray.gallery.storage import PROJECTION, load_gallery
+from xray.images.decoding.decode import read_radiograph
+from xray.images.preprocess import PREPROCESS_VERSION
+from xray.mura.studies import read_mura, records_of
+from xray.network.checkpoint import load_checkpoint, save_checkpoint
 from xray.predictor import Predictor
-from xray.preprocess import PREPROCESS_VERSION
-from xray.reading import read_radiograph
-from xray.scan import Scan
-from xray.torch_engine import TorchEngine
 
 pytestmark = pytest.mark.slow
 

@@ -35,14 +35,14 @@ from tests.phantoms import draw_phantom
 from tests.tools import needs
 from tests.waiting import HUNG_SECONDS
 from xray.artifact import sha256
-from xray.checkpoint import load_checkpoint
-from xray.engine import Engine
+from xray.engines.engine import Engine
 from xray.errors import DatasetError, InputError
-from xray.gallery import Gallery, Wanted
-from xray.gallery_files import ENTRIES, INDEX
-from xray.gallery_folder import load_gallery
+from xray.gallery.files import ENTRIES, INDEX
+from xray.gallery.gallery import Gallery, Wanted
+from xray.gallery.storage import load_gallery
+from xray.images.radiograph import radiograph_of
+from xray.network.checkpoint import load_checkpoint
 from xray.predictor import Predictor
-from xray.radiograph import radiograph_of
 
 pytestmark = [pytest.mark.slow, needs("Orthanc")]
 UIDS = "1.2.826.0.1.3680043.10.1338.7"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from index_builder.discriminant import fit_projection, largest_dimension, scope_limit
-from xray.gallery_files import GalleryEntry
+from xray.gallery.files import GalleryEntry
 
 COUNT, D, K = 1200, 40, 16
 PARTS = ("XR_HAND", "XR_LEG")

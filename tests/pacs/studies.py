@@ -10,7 +10,7 @@ import numpy as np
 from pacs.incoming import Looked
 from pacs.jobs import Arrival, Instance, Job, Jobs, Judgement, Settling
 from tests.dicom_files import CANARY, dicom
-from xray.patient import Patient
+from xray.images.dicom.patient import Patient
 
 STUDY, CHECKPOINT, ARCHIVE = "1.2.3", "bab1e6de5b03", "ward"
 CLASS = "1.2.840.10008.5.1.4.1.1.1.1.1"

@@ -9,7 +9,7 @@ from pacs.job_errors import LeaseLostError, OtherPatientError
 from pacs.jobs import Job, Jobs, JobState, RetryPolicy
 from tests.pacs.conftest import Place
 from tests.pacs.studies import ARCHIVE, CHECKPOINT, LEASE, PATIENT, STRANGER, STUDY, Clock, file, keep, send, taken
-from xray.patient import Patient
+from xray.images.dicom.patient import Patient
 
 NOBODY = Patient()
 MOMENTS = ("waiting", "running", "kept", "delivered", "refused", "dead")

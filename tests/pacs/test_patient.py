@@ -18,7 +18,7 @@ from tests.pacs.raw_files import element, raw_file, raw_values, sequence
 from tests.pacs.test_results import finding, radiograph
 from tests.tools import needs
 from xray.errors import UnreadableImageError
-from xray.radiograph import MAX_PIXELS
+from xray.images.radiograph import MAX_PIXELS
 
 NAME, CHARACTER_SET, SEX = "00100010", "00080005", "00100040"
 OTHER_IDS = "OtherPatientIDsSequence"

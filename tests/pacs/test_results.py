@@ -27,9 +27,9 @@ from pacs.uids import device_uid, instance_uid, series_uid, tracking_uid
 from tests.dicom_files import CANARY, dicom
 from tests.phantoms import draw_phantom
 from tests.tools import needs
-from xray.cam import Cam, Region
-from xray.dicom import decode_dicom
-from xray.radiograph import MAX_PIXELS, PixelArray
+from xray.images.dicom.decode import decode_dicom
+from xray.images.radiograph import MAX_PIXELS, PixelArray
+from xray.network.cam import Cam, Region
 
 STUDY = "1.2.826.0.1.3680043.10.1338.1"
 ABSENT = dict.fromkeys(("PatientName", "PatientID", "PatientBirthDate", "AccessionNumber"))

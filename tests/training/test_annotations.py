@@ -7,7 +7,7 @@ import pytest
 from tests.phantoms import write_dataset
 from training.annotations import Annotation, Box, read_annotations, say_unused
 from xray.errors import DatasetError
-from xray.mura import read_mura
+from xray.mura.studies import read_mura
 
 IMAGE = "MURA-v1.1/train/XR_HAND/patient00000/study1_negative/image1.png"
 

@@ -5,7 +5,7 @@ import pytest
 
 from tests.phantoms import draw_phantom
 from training.augment import augment
-from xray.radiograph import PixelArray
+from xray.images.radiograph import PixelArray
 
 SIZE = 64
 DRAWS = range(30)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from training.average import AverageOptions, average
-from xray.checkpoint import Checkpoint, TrainingData, load_checkpoint, save_checkpoint
 from xray.errors import ArtifactError, InputError
-from xray.judgement import Calibration
+from xray.network.checkpoint import Checkpoint, TrainingData, load_checkpoint, save_checkpoint
+from xray.network.decision import Calibration
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,8 @@ import pytest
 
 from tests.phantoms import write_dataset
 from training.calibrate import CalibrateOptions, calibrate
-from xray.checkpoint import load_checkpoint
 from xray.errors import DatasetError, InputError
+from xray.network.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.slow
 

@@ -12,9 +12,9 @@ from tests.phantoms import write_dataset
 from training.canvases import PIXELS, Canvases, decode_once
 from xray.artifact import sha256
 from xray.errors import ArtifactError, DatasetError, NoSpaceError
-from xray.mura import MuraRecord, read_mura, records_of
-from xray.preprocess import PREPROCESS_VERSION, PreprocessSpec, preprocess
-from xray.reading import read_radiograph
+from xray.images.decoding.decode import read_radiograph
+from xray.images.preprocess import PREPROCESS_VERSION, PreprocessSpec, preprocess
+from xray.mura.studies import MuraRecord, read_mura, records_of
 
 SPEC = PreprocessSpec(size=64)
 

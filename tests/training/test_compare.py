@@ -7,7 +7,7 @@ import torch
 
 from tests.phantoms import write_dataset
 from training.compare import CompareOptions, compare
-from xray.checkpoint import load_checkpoint, save_checkpoint
+from xray.network.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.slow
 

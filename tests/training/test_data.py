@@ -17,8 +17,8 @@ from training.canvases import Canvases, decode_once
 from training.data import Bag, Feed, StudyBags, Views, collate
 from training.options import TrainOptions
 from training.sampling import Draw, drawing_chances, loss_weights, plan_epoch
-from xray.mura import MuraRecord, Study, records_of
-from xray.preprocess import PreprocessSpec
+from xray.images.preprocess import PreprocessSpec
+from xray.mura.studies import MuraRecord, Study, records_of
 
 OPTIONS = TrainOptions(Path("data"), Path("out"), size=32, batch_studies=4)
 LOPSIDED = {("XR_HAND", 0): 30, ("XR_HAND", 1): 5, ("XR_LEG", 0): 4, ("XR_LEG", 1): 12, ("XR_HIP", 0): 7}

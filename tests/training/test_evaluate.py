@@ -18,12 +18,12 @@ from training.calibrate import CalibrateOptions, calibrate
 from training.compare import CompareOptions, compare
 from training.evaluate import EvaluateOptions, evaluate
 from training.evaluation import Evaluation
-from xray.checkpoint import load_checkpoint
-from xray.engine import load_engine
+from xray.engines.engine import load_engine
 from xray.errors import DatasetError, InputError
-from xray.mura import read_mura
+from xray.images.decoding.decode import read_radiograph
+from xray.mura.studies import read_mura
+from xray.network.checkpoint import load_checkpoint
 from xray.predictor import Predictor
-from xray.reading import read_radiograph
 
 pytestmark = pytest.mark.slow
 

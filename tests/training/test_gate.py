@@ -12,14 +12,14 @@ from tests.phantoms import write_dataset
 from training import gate
 from training.__main__ import main
 from training.gate import CheckOptions, Reference, check_engine, check_export, compare, reference_for, sample
-from xray.checkpoint import Checkpoint, load_checkpoint
-from xray.engine import Engine
-from xray.equality import LIMITS, difference
+from xray.engines.engine import Engine
+from xray.engines.parity import LIMITS, difference
+from xray.engines.torch_engine import TorchEngine
 from xray.errors import ArtifactError, DatasetError
-from xray.model import ModelOutput
-from xray.mura import read_mura, records_of
-from xray.radiograph import PixelArray
-from xray.torch_engine import TorchEngine
+from xray.images.radiograph import PixelArray
+from xray.mura.studies import read_mura, records_of
+from xray.network.checkpoint import Checkpoint, load_checkpoint
+from xray.network.model import ModelOutput
 
 pytestmark = pytest.mark.slow
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.import_original import ImportOptions, import_original
-from xray.checkpoint import load_checkpoint
 from xray.errors import ArtifactError, InputError
-from xray.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from xray.images.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from xray.network.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.slow
 

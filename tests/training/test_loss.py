@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from training.data import Bags
 from training.loss import box_loss, radiograph_loss, study_logits, study_loss
-from xray.judgement import StudyPooling, pool_views
-from xray.model import ModelOutput
+from xray.network.decision import StudyPooling, pool_views
+from xray.network.model import ModelOutput
 
 VIEWS = (1, 3, 2, 4)
 TARGETS = (1.0, 0.0, 1.0, 0.0)

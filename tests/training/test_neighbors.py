@@ -8,13 +8,13 @@ import pytest
 
 from training.neighbors import retrieval
 from xray.errors import InputError
-from xray.gallery import Gallery
-from xray.gallery_files import GalleryEntry, GalleryManifest
-from xray.mura import MuraRecord, Study
+from xray.gallery.files import GalleryEntry, GalleryManifest
+from xray.gallery.gallery import Gallery
+from xray.gallery.scan import Scan
+from xray.images.preprocess import Placement
+from xray.images.radiograph import Box, Radiograph
+from xray.mura.studies import MuraRecord, Study
 from xray.predictor import Prediction, Prepared, StudyPrediction
-from xray.preprocess import Placement
-from xray.radiograph import Box, Radiograph
-from xray.scan import Scan
 
 D = 16
 KINDS = [("XR_HAND", 0), ("XR_HAND", 1), ("XR_LEG", 0)]

@@ -5,7 +5,7 @@ import pytest
 
 from training.annotations import Box
 from training.pointing import LONGEST_SIDE, NEAR, distances, overlap, play
-from xray.cam import Cam, Region
+from xray.network.cam import Cam, Region
 
 HEIGHT, WIDTH = 2 * LONGEST_SIDE, LONGEST_SIDE
 FINDING = Box(left=0.5, top=0.25, width=0.1, height=0.05)

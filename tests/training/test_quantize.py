@@ -12,12 +12,12 @@ import pytest
 from tests.phantoms import write_dataset
 from training.gate import CheckOptions, check_engine
 from training.quantize import ROOM, QuantizeOptions, quantize, used
-from xray.checkpoint import WEIGHTS as CHECKPOINT_WEIGHTS
-from xray.checkpoint import load_checkpoint
-from xray.engine import load_engine
-from xray.equality import LIMITS, Comparison, Difference
+from xray.engines.engine import load_engine
+from xray.engines.int8_graph import GRAPH, QUANTIZED, WEIGHTS, QuantizedManifest, require_processor
+from xray.engines.parity import LIMITS, Comparison, Difference
 from xray.errors import ArtifactError, InputError
-from xray.quantized import GRAPH, QUANTIZED, WEIGHTS, QuantizedManifest, require_processor
+from xray.network.checkpoint import WEIGHTS as CHECKPOINT_WEIGHTS
+from xray.network.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +46,7 @@ def folder(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def any_order() -> Iterator[None]:
     """An untrained network ranks radiographs at random, and otherwise after any change."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("xray.equality.AUROC_LIMIT", 1.0)
+        patch.setattr("xray.engines.parity.AUROC_LIMIT", 1.0)
         yield
 
 

@@ -6,8 +6,8 @@ import pytest
 from training.annotations import Box
 from training.augment import augment, cut_window
 from training.regions import INSIDE, cells_inside, draw_boxes
-from xray.preprocess import PreprocessSpec, preprocess
-from xray.radiograph import PixelArray, Radiograph
+from xray.images.preprocess import PreprocessSpec, preprocess
+from xray.images.radiograph import PixelArray, Radiograph
 
 SPEC = PreprocessSpec(size=128)
 HEIGHT, WIDTH = 300, 200

@@ -28,10 +28,10 @@ from training.sampling import loss_weights, plan_epoch
 from training.state import STATE
 from training.train import train
 from xray.artifact import MANIFEST
-from xray.checkpoint import load_checkpoint
-from xray.equality import LIMITS, Difference
+from xray.engines.parity import LIMITS, Difference
 from xray.errors import ArtifactError, DatasetError, InputError
-from xray.mura import read_mura, records_of
+from xray.mura.studies import read_mura, records_of
+from xray.network.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -279,7 +279,7 @@ def test_checkpoint_whose_engine_is_unfit_is_kept_and_named_an_error(
     short = replace(options, epochs=1)
     train(short)
     assert "-cpu on 16 radiographs: logit within" in capsys.readouterr().out
-    monkeypatch.setattr("xray.equality.LIMITS", dict.fromkeys(LIMITS, Difference(-1.0, 1.0, 1.0)))
+    monkeypatch.setattr("xray.engines.parity.LIMITS", dict.fromkeys(LIMITS, Difference(-1.0, 1.0, 1.0)))
     with pytest.raises(ArtifactError, match=r"not fit to serve: .* its limits are: logit within -1"):
         train(short)
     load_checkpoint(short.out / "best")

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from xray.accelerator import MOST, SPARE, Accelerator
-from xray.scan import Scan
+from xray.gallery.accelerator import MOST, SPARE, Accelerator
+from xray.gallery.scan import Scan
 
 COUNT, DIMENSION, K = 3000, 96, 10
 

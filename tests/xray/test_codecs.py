@@ -30,8 +30,8 @@ from pydicom.uid import (
 from tests.conftest import ROOT
 from tests.dicom_files import dicom, encapsulated, fragments, header_of, recoded, rle, stored_values
 from tests.tools import needs
-from xray.dicom import decode_dicom
 from xray.errors import UnreadableImageError
+from xray.images.dicom.decode import decode_dicom
 
 OTHER_DECODERS = ("gdcm", "_gdcm", "pylibjpeg", "openjpeg", "libjpeg", "rle", "jpeg_ls")
 """Modules of python-gdcm, pylibjpeg and its plugins, and pyjpegls."""

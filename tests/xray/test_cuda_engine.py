@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from tests.conftest import STARTER
-from xray import cuda_engine
-from xray.checkpoint import Checkpoint, load_checkpoint
-from xray.cuda_engine import (
+from xray.engines import cuda_engine
+from xray.engines.cuda_engine import (
     BATCH_SIZES,
     Bf16DenseNet,
     CudaEngine,
@@ -22,12 +21,13 @@ from xray.cuda_engine import (
     pack,
     unpack,
 )
-from xray.engine import load_engine
-from xray.equality import difference, noise_canvases, require_equal
-from xray.fused_densenet import FusedDenseNet
-from xray.model import ModelOutput
-from xray.radiograph import PixelArray
-from xray.torch_engine import TorchEngine
+from xray.engines.engine import load_engine
+from xray.engines.fused_densenet import FusedDenseNet
+from xray.engines.parity import difference, noise_canvases, require_equal
+from xray.engines.torch_engine import TorchEngine
+from xray.images.radiograph import PixelArray
+from xray.network.checkpoint import Checkpoint, load_checkpoint
+from xray.network.model import ModelOutput
 
 pytestmark = pytest.mark.slow
 

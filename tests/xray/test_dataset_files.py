@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.dicom_files import dicom
-from xray.dataset_files import HIDDEN, NO_SUFFIX, NOT_REGULAR, OTHER_NAME, find_images
 from xray.errors import DatasetError
+from xray.mura.files import HIDDEN, NO_SUFFIX, NOT_REGULAR, OTHER_NAME, find_images
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torchvision
 
-from xray.densenet import LAYERS, Architecture, DenseBlock, dense_features
+from xray.network.densenet import LAYERS, Architecture, DenseBlock, dense_features
 
 
 @pytest.mark.parametrize("architecture", LAYERS)

@@ -36,8 +36,6 @@ from tests.dicom_files import (
 )
 from tests.phantoms import draw_phantom
 from tests.tools import needs
-from xray.body_parts import body_part_of
-from xray.dicom import decode_dicom
 from xray.errors import (
     InputError,
     NoContentError,
@@ -46,8 +44,10 @@ from xray.errors import (
     UnreadableImageError,
     UnsupportedFormatError,
 )
-from xray.radiograph import DicomFacts
-from xray.reading import decode_radiograph
+from xray.images.decoding.decode import decode_radiograph
+from xray.images.dicom.body_parts import body_part_of
+from xray.images.dicom.decode import decode_dicom
+from xray.images.radiograph import DicomFacts
 
 PHANTOM = draw_phantom(seed=5)
 TWELVE_BITS = PHANTOM.astype(np.uint16) * 16 + 3
@@ -290,7 +290,7 @@ def test_truncated_file_is_an_input_error(syntax: UID, share: float) -> None:
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian])
 def test_damaged_bytes_are_an_input_error_and_nothing_else(syntax: UID) -> None:
-    """In this process, so only where no foreign decoder runs; those may end it, and `xray.apart` is there for that."""
+    """In this process, so only where no foreign decoder runs: a decoder may end its process."""
     random, sound = np.random.default_rng(1), dicom(PHANTOM, 8, syntax)
     for _ in range(150):
         damaged = bytearray(sound)

@@ -18,9 +18,9 @@ from pydicom.uid import (
 
 from tests.dicom_files import NATIVE, SEQUENCE_END, UNDEFINED_PIXELS, data_set, dicom, with_data_set
 from tests.phantoms import draw_phantom
-from xray.dicom import decode_dicom, header_of, identify
-from xray.dicom_layout import MAX_DEPTH, MAX_ELEMENTS
 from xray.errors import InputError, UnreadableImageError, UnsupportedFormatError
+from xray.images.dicom.decode import decode_dicom, header_of, identify
+from xray.images.dicom.pixel_layout import MAX_DEPTH, MAX_ELEMENTS
 
 Reader = Callable[[bytes], object]
 PHANTOM = draw_phantom(seed=5)

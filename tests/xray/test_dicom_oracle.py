@@ -31,8 +31,8 @@ from pydicom.uid import (
 from tests.dicom_files import dicom, lookup
 from tests.tools import needs
 from tests.waiting import HUNG_SECONDS
-from xray.dicom import decode_dicom
 from xray.errors import NoContentError
+from xray.images.dicom.decode import decode_dicom
 
 pytestmark = pytest.mark.slow
 

@@ -14,17 +14,17 @@ import torch
 from tests.conftest import ROOT, STARTER
 from tests.phantoms import draw_phantom
 from training.gate import Reference, compare, reference_for
-from xray.checkpoint import Checkpoint, load_checkpoint
-from xray.engine import BuildEngine, Engine, first_equal, load_engine
-from xray.equality import Comparison, Difference, difference, require_equal, require_fit
+from xray.engines.engine import BuildEngine, Engine, first_equal, load_engine
+from xray.engines.int8_graph import GRAPH, WEIGHTS
+from xray.engines.openvino_engine import CpuPrecision, OpenVinoEngine, best_precision
+from xray.engines.parity import Comparison, Difference, difference, require_equal, require_fit
+from xray.engines.torch_engine import TorchEngine
 from xray.errors import ArtifactError
-from xray.model import ModelOutput, pool
-from xray.mura import read_mura, records_of
-from xray.openvino_engine import CpuPrecision, OpenVinoEngine, best_precision
-from xray.preprocess import preprocess
-from xray.quantized import GRAPH, WEIGHTS
-from xray.radiograph import Radiograph
-from xray.torch_engine import TorchEngine
+from xray.images.preprocess import preprocess
+from xray.images.radiograph import Radiograph
+from xray.mura.studies import read_mura, records_of
+from xray.network.checkpoint import Checkpoint, load_checkpoint
+from xray.network.model import ModelOutput, pool
 
 pytestmark = pytest.mark.slow
 
@@ -223,7 +223,7 @@ def test_reference_is_not_rounded_to_tf32(tiny_checkpoint: Path) -> None:
 
 
 def test_engines_need_neither_openvino_nor_faiss_nor_triton_to_be_imported() -> None:
-    program = "import sys; sys.modules.update(openvino=None, faiss=None, triton=None); import xray.engine"
+    program = "import sys; sys.modules.update(openvino=None, faiss=None, triton=None); import xray.engines.engine"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
@@ -246,15 +246,15 @@ def test_area_may_change_by_five_pairs_where_radiographs_are_few() -> None:
 def test_importing_the_engine_tells_nobody(tmp_path: Path) -> None:
     """OpenVINO's telemetry leaves the id it reports under in the home folder."""
     environment = {**os.environ, "HOME": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", "import xray.openvino_engine"], cwd=ROOT, env=environment, check=True)
+    subprocess.run([sys.executable, "-c", "import xray.engines.openvino_engine"], cwd=ROOT, env=environment, check=True)
     assert not (tmp_path / "intel").exists()
 
 
 LET_GO = """
 import gc, os, signal, sys, threading
 from pathlib import Path
-from xray.checkpoint import load_checkpoint
-from xray.openvino_engine import OpenVinoEngine
+from xray.network.checkpoint import load_checkpoint
+from xray.engines.openvino_engine import OpenVinoEngine
 
 engines = [OpenVinoEngine(load_checkpoint(Path(sys.argv[1])), "float32")]
 elsewhere = threading.Thread(target=lambda: (engines.clear(), gc.collect()))

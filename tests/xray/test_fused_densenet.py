@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from tests.conftest import STARTER
-from xray.checkpoint import Checkpoint, load_checkpoint
-from xray.equality import difference, noise_canvases, require_equal
-from xray.fused_densenet import FusedDenseNet, fold_stem
-from xray.model import MapSpec, ModelOutput, XrayDenseNet
-from xray.preprocess import PreprocessSpec
+from xray.engines.fused_densenet import FusedDenseNet, fold_stem
+from xray.engines.parity import difference, noise_canvases, require_equal
+from xray.images.preprocess import PreprocessSpec
+from xray.network.checkpoint import Checkpoint, load_checkpoint
+from xray.network.model import MapSpec, ModelOutput, XrayDenseNet
 
 pytestmark = pytest.mark.slow
 

@@ -13,13 +13,13 @@ import pytest
 from pyarrow import parquet
 
 from tests.conftest import STARTER
-from xray.accelerator import Accelerator
 from xray.artifact import MANIFEST, read_manifest, sha256
 from xray.errors import ArtifactError, InputError
-from xray.gallery import Gallery, Wanted
-from xray.gallery_files import ENTRIES, INDEX, GalleryEntry, GalleryManifest, StorageChoice
-from xray.gallery_folder import load_gallery, save_gallery
-from xray.preprocess import PREPROCESS_VERSION
+from xray.gallery.accelerator import Accelerator
+from xray.gallery.files import ENTRIES, INDEX, GalleryEntry, GalleryManifest, StorageChoice
+from xray.gallery.gallery import Gallery, Wanted
+from xray.gallery.storage import load_gallery, save_gallery
+from xray.images.preprocess import PREPROCESS_VERSION
 
 COUNT, DIMENSION = 300, 24
 PARTS = ("XR_ELBOW", "XR_HAND", "XR_WRIST")

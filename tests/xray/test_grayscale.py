@@ -9,9 +9,9 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from tests.dicom_files import dicom, lookup
 from tests.phantoms import draw_phantom
-from xray.dicom import decode_dicom
 from xray.errors import UnreadableImageError
-from xray.radiograph import Radiograph
+from xray.images.dicom.decode import decode_dicom
+from xray.images.radiograph import Radiograph
 
 PHANTOM = draw_phantom(seed=5)
 TWELVE_BITS = PHANTOM.astype(np.uint16) * 16 + 3

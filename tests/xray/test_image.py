@@ -12,9 +12,9 @@ from PIL import Image, ImageOps
 
 from tests.phantoms import draw_phantom
 from xray.errors import InputError, NoContentError, TooManyPixelsError, UnreadableImageError, UnsupportedFormatError
-from xray.image import UNKNOWN_EFFORT
-from xray.png import encode_png
-from xray.reading import decode_radiograph, decoding_effort
+from xray.images.decoding.decode import decode_radiograph, decoding_effort
+from xray.images.png_encoder import encode_png
+from xray.images.raster.decode import UNKNOWN_EFFORT
 
 PHANTOM = draw_phantom(seed=5)
 ROTATED_CLOCKWISE = 6

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xray.judgement import Calibration, StudyPooling, UncertaintyBand, pool_views
+from xray.network.decision import Calibration, StudyPooling, UncertaintyBand, pool_views
 
 LOGITS = np.array([-2.0, 0.5, 3.0])
 ATTENTIONS = np.array([0.0, np.log(2), 0.0])

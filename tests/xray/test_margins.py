@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from tests.phantoms import draw_phantom
-from xray.cam import cam_on_radiograph
-from xray.margins import inside_margins
-from xray.preprocess import PreprocessSpec, place, preprocess
-from xray.radiograph import Box, PixelArray, Radiograph, radiograph_of
-from xray.reading import decode_radiograph
+from xray.images.decoding.decode import decode_radiograph
+from xray.images.margins import inside_margins
+from xray.images.preprocess import PreprocessSpec, place, preprocess
+from xray.images.radiograph import Box, PixelArray, Radiograph, radiograph_of
+from xray.network.cam import cam_on_radiograph
 
 HEIGHT, WIDTH = 320, 256
 PHANTOM = draw_phantom(seed=3, height=HEIGHT, width=WIDTH)

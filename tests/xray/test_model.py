@@ -8,12 +8,12 @@ import torch
 
 from tests.conftest import STARTER
 from tests.phantoms import draw_phantom
-from xray.checkpoint import load_checkpoint
-from xray.model import MapPooling, pool
-from xray.preprocess import preprocess
-from xray.radiograph import Radiograph
-from xray.reading import read_radiograph
-from xray.torch_engine import TorchEngine
+from xray.engines.torch_engine import TorchEngine
+from xray.images.decoding.decode import read_radiograph
+from xray.images.preprocess import preprocess
+from xray.images.radiograph import Radiograph
+from xray.network.checkpoint import load_checkpoint
+from xray.network.model import MapPooling, pool
 
 
 def assert_map_explains_the_logit(checkpoint: Path, radiographs: list[Radiograph]) -> None:

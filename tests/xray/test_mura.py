@@ -9,10 +9,10 @@ import pytest
 
 from tests.dicom_files import dicom
 from tests.phantoms import draw_phantom, write_dataset
-from xray.dataset_files import HIDDEN
 from xray.errors import DatasetError
-from xray.mura import Study, fingerprint, read_mura, read_split, records_of
-from xray.reading import read_radiograph
+from xray.images.decoding.decode import read_radiograph
+from xray.mura.files import HIDDEN
+from xray.mura.studies import Study, fingerprint, read_mura, read_split, records_of
 
 
 @pytest.fixture

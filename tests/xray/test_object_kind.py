@@ -4,9 +4,9 @@ import pytest
 
 from tests.dicom_files import dicom
 from tests.phantoms import draw_phantom
-from xray.dicom import decode_dicom, identify
 from xray.errors import OutOfScopeError
-from xray.object_kind import RADIOGRAPH_CLASSES, left_alone
+from xray.images.dicom.decode import decode_dicom, identify
+from xray.images.dicom.object_kind import RADIOGRAPH_CLASSES, left_alone
 
 CAPTURE, MAMMOGRAPHY, PRIVATE = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.1.2", "1.3.12.2.1107.5.9.1"
 UNSURE = ("DR", "RG", "OT", "", None, "XR", "dx")

@@ -7,8 +7,8 @@ import pytest
 
 from tests.phantoms import write_dataset
 from xray.errors import DatasetError
-from xray.mura import read_mura
-from xray.overlap import require_disjoint
+from xray.mura.overlap import require_disjoint
+from xray.mura.studies import read_mura
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from tests.dicom_files import CANARY, dicom
-from xray.dicom import identify
-from xray.patient import Patient
+from xray.images.dicom.decode import identify
+from xray.images.dicom.patient import Patient
 
 PIXELS = np.zeros((16, 16), np.uint8)
 NAME = "Müller^Jörg"

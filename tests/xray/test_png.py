@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.phantoms import draw_phantom
-from xray.png import encode_png
+from xray.images.png_encoder import encode_png
 
 
 @pytest.mark.parametrize("shape", [(160, 128), (1, 1), (1, 300), (300, 1), (37, 53)])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tests.phantoms import draw_phantom
-from xray.png import encode_png
-from xray.polarity import is_negative
-from xray.reading import decode_radiograph
+from xray.images.decoding.decode import decode_radiograph
+from xray.images.png_encoder import encode_png
+from xray.images.polarity import is_negative
 
 
 def share_of_negatives(dataset: Path, step: int) -> float:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tests.phantoms import draw_phantom
-from xray.checkpoint import load_checkpoint
-from xray.engine import load_engine
-from xray.judgement import Calibration
+from xray.engines.engine import load_engine
+from xray.images.radiograph import Radiograph
+from xray.network.checkpoint import load_checkpoint
+from xray.network.decision import Calibration
 from xray.predictor import Predictor
-from xray.radiograph import Radiograph
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from tests.phantoms import draw_phantom
-from xray.edges import canny
-from xray.preprocess import Framing, PreprocessSpec, locate, place, preprocess, restore
-from xray.radiograph import Radiograph
-from xray.resample import resample
+from xray.images.edge_crop import canny
+from xray.images.preprocess import Framing, PreprocessSpec, locate, place, preprocess, restore
+from xray.images.radiograph import Radiograph
+from xray.images.resample import resample
 
 SHAPES = [(512, 410), (410, 512), (97, 203), (64, 64), (31, 900), (2000, 40)]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xray.errors import ArtifactError
-from xray.projection import Projection, read_projection, write_projection
+from xray.gallery.projection import Projection, read_projection, write_projection
 
 D, K = 12, 4
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from xray.artifact import MANIFEST, read_manifest, sha256, write_manifest, written_whole
-from xray.checkpoint import Checkpoint, load_checkpoint
-from xray.engine import load_engine
-from xray.equality import Comparison, Difference
+from xray.engines.engine import load_engine
+from xray.engines.int8_graph import GRAPH, INSTRUCTIONS, QUANTIZED, WEIGHTS, QuantizedManifest
+from xray.engines.openvino_engine import VERSION, to_graph
+from xray.engines.parity import Comparison, Difference
 from xray.errors import ArtifactError, InputError
-from xray.openvino_engine import VERSION, to_graph
-from xray.quantized import GRAPH, INSTRUCTIONS, QUANTIZED, WEIGHTS, QuantizedManifest
+from xray.network.checkpoint import Checkpoint, load_checkpoint
 
 pytestmark = pytest.mark.slow
 

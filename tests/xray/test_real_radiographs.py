@@ -14,8 +14,8 @@ from pydicom.uid import JPEGExtended12Bit
 
 from tests.dicom_files import recoded, shown_by_dcmtk
 from tests.tools import needs
-from xray.dicom import decode_dicom
 from xray.errors import OutOfScopeError
+from xray.images.dicom.decode import decode_dicom
 
 SYNTAXES = ("UNCR", "UNCI", "J2KR", "J2KI")
 """Of each image: reversibly and irreversibly compressed once, then plain or still in JPEG 2000."""

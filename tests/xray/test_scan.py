@@ -9,9 +9,9 @@ import pytest
 import torch
 from threadpoolctl import ThreadpoolController
 
-from xray import int8_codes
-from xray.int8_codes import AXES, Int8Codes
-from xray.scan import Scan
+from xray.gallery.gallery import int8_codes
+from xray.gallery.int8_codes import AXES, Int8Codes
+from xray.gallery.scan import Scan
 
 DIMENSION = 96
 K = 10

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from tests.phantoms import draw_phantom
-from xray.radiograph import Radiograph
-from xray.reading import decode_radiograph, read_radiograph
-from xray.scope import EXPLANATIONS, Scope, appearance
+from xray.images.decoding.decode import decode_radiograph, read_radiograph
+from xray.images.radiograph import Radiograph
+from xray.network.ood import EXPLANATIONS, Scope, appearance
 
 
 def png(pixels: np.ndarray) -> bytes:

@@ -7,8 +7,8 @@ import pytest
 
 from tests.dicom_files import dicom
 from tests.phantoms import draw_phantom
-from xray.dicom import decode_dicom
-from xray.radiograph import Box
+from xray.images.dicom.decode import decode_dicom
+from xray.images.radiograph import Box
 
 PHANTOM = draw_phantom(seed=5)
 HEIGHT, WIDTH = PHANTOM.shape

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from xray.fused_steps import TORCH_STEPS, Affine
+from xray.engines.kernels_reference import TORCH_STEPS, Affine
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +45,7 @@ def test_bottleneck_compiles_to_tensor_core_instructions_with_every_tile(tmp_pat
 
 
 def test_tile_is_the_largest_that_leaves_no_multiprocessor_idle() -> None:
-    from xray.triton_steps import TILES, tile_for
+    from xray.engines.triton_kernels import TILES, tile_for
 
     assert [tile_for(pixels, processors=100) for pixels in (1, 1599, 3200, 6400, 12799, 12800, 10**6)] == [
         16, 16, 32, 64, 64, 128, 128
@@ -57,7 +57,7 @@ def test_tile_is_the_largest_that_leaves_no_multiprocessor_idle() -> None:
 @pytest.mark.parametrize("width", [64, 96, 608, 1888])
 @pytest.mark.parametrize("pixels", [1, 49, 6_399, 100_003])
 def test_bottleneck_on_the_gpu_equals_the_formula_in_bfloat16(pixels: int, width: int) -> None:
-    from xray.triton_steps import TRITON_STEPS
+    from xray.engines.triton_kernels import TRITON_STEPS
 
     torch.manual_seed(0)
     buffer = torch.full((pixels, 1920), torch.nan, dtype=torch.bfloat16, device="cuda")
@@ -72,7 +72,7 @@ def test_bottleneck_on_the_gpu_equals_the_formula_in_bfloat16(pixels: int, width
 @needs_gpu
 @pytest.mark.parametrize("shape", [(3, 80, 80, 256), (2, 13, 7, 1792), (1, 2, 2, 64)])
 def test_shrink_on_the_gpu_equals_the_formula_in_bfloat16(shape: tuple[int, ...]) -> None:
-    from xray.triton_steps import TRITON_STEPS
+    from xray.engines.triton_kernels import TRITON_STEPS
 
     torch.manual_seed(0)
     x, norm = torch.randn(shape, device="cuda").bfloat16(), Affine(*torch.randn((2, shape[-1]), device="cuda"))

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from xray import triton_steps
-from xray.fused_steps import TORCH_STEPS, Affine
-from xray.triton_steps import TRITON_STEPS
+from xray.engines import triton_kernels
+from xray.engines.kernels_reference import TORCH_STEPS, Affine
+from xray.engines.triton_kernels import TRITON_STEPS
 
 WIDTHS = range(64, 1889, 32)
 """Input channels of DenseNet-201's layers."""
@@ -62,7 +62,7 @@ def _difference(found: Tensor, expected: Tensor) -> float:
 def compile_for(capability: int) -> dict[int, bool]:
     """Whether the bottleneck multiplies in tensor cores, by tile."""
     instructions = ("mma.sync", "wgmma", "tcgen05")
-    assemblies = {tile: _assembly(capability, tile) for tile in triton_steps.TILES}
+    assemblies = {tile: _assembly(capability, tile) for tile in triton_kernels.TILES}
     return {tile: any(name in assembly for name in instructions) for tile, assembly in assemblies.items()}
 
 
@@ -71,18 +71,18 @@ def _assembly(capability: int, tile: int) -> str:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    constants = {"K": 128, "TILE": tile, "SLICE": triton_steps.SLICE}
+    constants = {"K": 128, "TILE": tile, "SLICE": triton_kernels.SLICE}
     types = {"x_ptr": "*bf16", "weight_ptr": "*bf16", "out_ptr": "*bf16", "pixels": "i32", "channels": "i32"}
     types |= {"row_stride": "i32"} | dict.fromkeys(constants, "constexpr")
-    names = triton_steps._bottleneck.arg_names
+    names = triton_kernels._bottleneck.arg_names
     divisible = {(place,): [["tt.divisibility", 16]] for place, name in enumerate(names) if name not in constants}
     source = ASTSource(
-        triton_steps._bottleneck,
+        triton_kernels._bottleneck,
         {name: types.get(name, "*fp32") for name in names},
         {(names.index(name),): value for name, value in constants.items()},
         {place: how for place, how in divisible.items() if names[place[0]] != "pixels"},
     )
-    options = {"num_warps": triton_steps.TILES[tile], "num_stages": triton_steps.STAGES}
+    options = {"num_warps": triton_kernels.TILES[tile], "num_stages": triton_kernels.STAGES}
     return str(triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).asm["ptx"])
 
 

@@ -1,0 +1,1 @@
+"""What runs the forward pass on a device, and the check that all engines agree with the reference."""

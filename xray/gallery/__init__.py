@@ -1,0 +1,1 @@
+"""The radiographs of a dataset as vectors, and the search for the nearest of them."""

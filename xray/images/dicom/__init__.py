@@ -1,0 +1,1 @@
+"""Decodes DICOM files and reads their headers."""

@@ -1,0 +1,1 @@
+"""Decodes PNG and JPEG files."""

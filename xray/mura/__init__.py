@@ -1,0 +1,1 @@
+"""Reads datasets in the folder layout of MURA, and compares their splits."""

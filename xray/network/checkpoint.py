@@ -1,0 +1,127 @@
+"""A trained network on disk: `weights.safetensors` and `manifest.json` in one folder."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from xray.artifact import read_manifest, sha256, verify, write_manifest, written_whole
+from xray.errors import ArtifactError
+from xray.images.preprocess import PreprocessSpec
+from xray.network.decision import Calibration, StudyPooling, UncertaintyBand
+from xray.network.densenet import Architecture
+from xray.network.model import MapSpec, XrayDenseNet
+from xray.types import LABELS, Label
+
+SCHEMA_VERSION = 2
+WEIGHTS = "weights.safetensors"
+ID_LENGTH = 12
+"""Hex digits of the SHA-256 of the weights that name a checkpoint."""
+CODE_VERSION = "0.1.0"
+
+StorageType = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What the network has seen.
+
+    Attributes:
+        fingerprint: SHA-256 over the sorted dataset paths, targets and contents.
+    """
+
+    name: str
+    studies: int
+    images: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class CheckpointManifest:
+    """All that serving needs to know beside the weights.
+
+    Attributes:
+        id: first 12 hex digits of the SHA-256 of the weights file; set when the checkpoint is saved.
+        study_pooling: how the logits of a study's radiographs become one.
+        thresholds: probability at or above which a study is abnormal, by name; `default` is always there.
+        uncertainty: where a study is neither; None until fitted.
+        labels: names of the targets 0 and 1.
+        metrics: figures on the validation split, as they stood when the checkpoint was chosen.
+        checksums: SHA-256 of each file of the folder, by name.
+    """
+
+    architecture: Architecture
+    preprocess: PreprocessSpec
+    training_data: TrainingData
+    map_spec: MapSpec = field(default_factory=MapSpec)
+    metrics: dict[str, float] = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=lambda: {"default": 0.5})
+    calibration: Calibration = field(default_factory=Calibration)
+    uncertainty: UncertaintyBand | None = None
+    study_pooling: StudyPooling = "mean"
+    labels: tuple[Label, Label] = LABELS
+    id: str = ""
+    code_version: str = CODE_VERSION
+    schema_version: int = SCHEMA_VERSION
+    checksums: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if "default" not in self.thresholds or not all(0 <= each <= 1 for each in self.thresholds.values()):
+            raise ValueError("thresholds need a 'default', and all must be from 0 to 1")
+        if self.labels != LABELS:
+            raise ValueError(f"labels must be {LABELS}")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network and what the manifest says about it."""
+
+    model: XrayDenseNet
+    manifest: CheckpointManifest
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, storage: StorageType = "float32") -> CheckpointManifest:
+    """Write the folder whole or not at all, and return the manifest with its id.
+
+    Convolutions and the classifier are rounded to `storage`, which halves the file when it is a 16-bit type; the
+    small vectors of the batch norms keep float32.
+    """
+    matrix_type: torch.dtype = getattr(torch, storage)
+    tensors = {
+        name: (tensor.to(matrix_type) if tensor.ndim > 1 else tensor).detach().cpu().contiguous()
+        for name, tensor in checkpoint.model.state_dict().items()
+    }
+    with written_whole(folder) as partial:
+        save_file(tensors, partial / WEIGHTS)
+        digest = sha256(partial / WEIGHTS)
+        manifest = dataclasses.replace(checkpoint.manifest, id=digest[:ID_LENGTH], checksums={WEIGHTS: digest})
+        write_manifest(partial, manifest)
+    return manifest
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read and verify a folder; the network is in float32 on the CPU, in evaluation mode.
+
+    Raises:
+        ArtifactError: a file is missing or damaged, or the weights are not of the manifest's architecture.
+    """
+    manifest = read_manifest(folder, CheckpointManifest)
+    verify(folder, {WEIGHTS: "", **manifest.checksums})
+    if manifest.id != manifest.checksums[WEIGHTS][:ID_LENGTH]:
+        raise ArtifactError(f"{folder}: the id in the manifest is not that of {WEIGHTS}.")
+    model = XrayDenseNet(manifest.architecture, manifest.preprocess, manifest.map_spec, manifest.study_pooling)
+    try:
+        model.load_state_dict({name: _widen(tensor) for name, tensor in load_file(folder / WEIGHTS).items()})
+    except (RuntimeError, SafetensorError) as error:
+        raise ArtifactError(f"{folder / WEIGHTS} does not hold a {manifest.architecture}: {error}") from error
+    if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
+        raise ArtifactError(f"{folder / WEIGHTS} holds numbers that are not finite; use another checkpoint.")
+    return Checkpoint(model.eval(), manifest)
+
+
+def _widen(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor

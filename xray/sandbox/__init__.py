@@ -1,0 +1,1 @@
+"""Child processes in which untrusted files are read with bounded memory and time."""
