@@ -14,9 +14,10 @@ import numpy as np
 from app.generation import Generation
 from app.service import Service
 from app.settings import Settings
-from pacs.finding import RadiographFinding, Source, StudyFinding
-from pacs.jobs import Instance, Job
-from pacs.picture import Picture, picture_of
+from pacs.instance import Instance
+from pacs.queue.jobs import Job
+from pacs.results.picture import Picture, picture_of
+from pacs.results.result import RadiographFinding, Source, StudyFinding
 from xray.errors import InputError, OutOfScopeError, TooManyPixelsError, UnreadableImageError, XrayError
 from xray.images.radiograph import PixelArray
 from xray.network.cam import Region, regions

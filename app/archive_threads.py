@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from pacs.configuration import ArchiveConfig
+from pacs.client.configuration import ArchiveConfig
 
 if TYPE_CHECKING:
-    from pacs.archive import Archive
+    from pacs.client.archive import Archive
 
 THREADS_AN_ARCHIVE = 4
 """A worker needs one; the others stand in for those that an earlier attempt has not given back yet."""
@@ -61,6 +61,6 @@ class ArchiveThreads:
 
 
 def _connect(name: str, config: ArchiveConfig) -> "Archive":
-    from pacs.archive import Archive  # it takes a second, and most replicas never need it
+    from pacs.client.archive import Archive  # it takes a second, and most replicas never need it
 
     return Archive(name, config)

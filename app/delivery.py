@@ -7,10 +7,11 @@ from contextlib import suppress
 from app.archive_threads import OpenArchive
 from app.hospital import Hospital
 from app.service import Service
+from pacs.client.qido_json import InstanceReference
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError
-from pacs.job import Instance, Job
-from pacs.job_errors import OtherPatientError
-from pacs.references import InstanceReference
+from pacs.instance import Instance
+from pacs.queue.errors import OtherPatientError
+from pacs.queue.job import Job
 from xray.images.dicom.patient import Patient, comparable
 
 SPARE_BYTES = 64 << 10

@@ -25,7 +25,7 @@ from app.hospital import Hospital, load_hospital, required
 from app.log import LOGGING
 from app.settings import Settings, read_settings
 from pacs.errors import PacsError
-from pacs.job_errors import JobsUnavailableError, OtherContentError, OtherPatientError, SpoolFullError
+from pacs.queue.errors import JobsUnavailableError, OtherContentError, OtherPatientError, SpoolFullError
 from xray.artifact import read_manifest
 from xray.errors import InputError, XrayError
 from xray.images.decoding.decoder_pool import DecoderPool

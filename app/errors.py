@@ -30,7 +30,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from pacs.job_errors import JobsUnavailableError, SealError
+from pacs.queue.errors import JobsUnavailableError, SealError
 from xray.errors import (
     InputError,
     NoContentError,

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from app.archive_threads import OpenArchive
 from app.hospital import Hospital
 from app.service import Service
+from pacs.client.qido_json import InstanceReference
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, PacsError, StudyMissingError, TooLargeError
-from pacs.job import Instance, Job
-from pacs.references import InstanceReference
+from pacs.instance import Instance
+from pacs.queue.job import Job
 from xray.errors import InputError
 from xray.images.dicom.patient import Patient
 

@@ -12,10 +12,11 @@ from app.fetching import LeftOut, NoneGivenError, fetched
 from app.hospital import Hospital, shows_the_same
 from app.service import Service
 from pacs.errors import StudyMissingError
-from pacs.incoming import Known, Looked
-from pacs.job_errors import OtherPatientError
-from pacs.jobs import Instance, Job
-from pacs.owner import Owner
+from pacs.instance import Instance
+from pacs.queue.errors import OtherPatientError
+from pacs.queue.incoming import Known, Looked
+from pacs.queue.jobs import Job
+from pacs.queue.owner import Owner
 from xray.errors import InputError
 from xray.images.dicom.patient import Patient
 

@@ -15,16 +15,17 @@ from app.archive_threads import ArchiveThreads, OpenArchive
 from app.errors import NotConfiguredError, NotReadyError, OutOfRangeError
 from app.metrics import Metrics
 from app.settings import Settings
-from pacs.configuration import ArchiveConfig, read_archives
+from pacs.client.configuration import ArchiveConfig, read_archives
 from pacs.errors import ConfigurationError, PacsError
-from pacs.job import Arrival, Instance, Job, Settling, Source
-from pacs.job_errors import InstanceRefusedError, OtherContentError
+from pacs.instance import Instance
+from pacs.queue.errors import InstanceRefusedError, OtherContentError
+from pacs.queue.job import Arrival, Job, Settling, Source
 from xray.errors import InputError
 from xray.images.dicom.tags import Identity
 from xray.images.radiograph import Radiograph
 
 if TYPE_CHECKING:
-    from pacs.jobs import Jobs
+    from pacs.queue.jobs import Jobs
 
 logger = logging.getLogger(__name__)
 
@@ -161,8 +162,8 @@ def load_hospital(settings: Settings) -> Hospital | None:
     """
     if settings.jobs is None:
         return None
-    from pacs.jobs import Jobs
-    from pacs.sealing import Seal
+    from pacs.queue.encryption import Seal
+    from pacs.queue.jobs import Jobs
 
     archives = read_archives(settings.archives) if settings.archives else {}
     if settings.results_to is not None and settings.results_to not in archives:

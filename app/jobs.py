@@ -13,8 +13,8 @@ from app.errors import ConflictError, OutOfRangeError, UnknownPathError
 from app.hospital import Hospital
 from app.parameters import require_known_parameters
 from app.schemas import NOTICE, REFUSALS
-from pacs.job import Job, JobState
-from pacs.references import UID as VALID_UID
+from pacs.client.qido_json import UID as VALID_UID
+from pacs.queue.job import Job, JobState
 from xray.images.dicom.tags import UID
 
 FHIR_JSON = "application/fhir+json"

@@ -22,9 +22,9 @@ from app.matching import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, Level, Query, q
 from app.schemas import REFUSALS
 from app.service import Service
 from app.stow import DICOM, DICOM_JSON
-from pacs.dicom_json import DicomJson, written
 from pacs.errors import ResultsError
-from pacs.job import Instance
+from pacs.instance import Instance
+from pacs.results.dicom_json import DicomJson, written
 from xray.images.dicom.tags import UID
 
 router = APIRouter(prefix="/dicom-web", responses=REFUSALS)

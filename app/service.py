@@ -23,7 +23,7 @@ from app.settings import Settings
 from app.stages import Stages
 from app.uploads import Upload
 from app.vitals import Vitals
-from pacs.result_processes import ResultPool
+from pacs.results.rendering.worker_pool import ResultPool
 from xray.engines.engine import choose_device
 from xray.errors import InputError, OutOfScopeError, TooManyPixelsError, XrayError
 from xray.network.ood import Scope

@@ -19,8 +19,8 @@ from app.hospital import Hospital
 from app.parts import related_parts
 from app.schemas import REFUSALS
 from app.service import Service
-from pacs.job import Job
-from pacs.job_errors import OtherContentError, OtherPatientError, SpoolFullError
+from pacs.queue.errors import OtherContentError, OtherPatientError, SpoolFullError
+from pacs.queue.job import Job
 from xray.errors import InputError
 from xray.images.dicom.tags import UID, Identity
 

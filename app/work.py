@@ -18,10 +18,11 @@ from app.gather import Gathering
 from app.hospital import Hospital
 from app.service import Service
 from pacs.errors import PacsError, StudyMissingError
-from pacs.finding import Reference, StudyFinding
-from pacs.incoming import Looked
-from pacs.job_errors import LeaseLostError, OtherPatientError
-from pacs.jobs import Instance, Job, JobState, Judgement, RetryPolicy
+from pacs.instance import Instance
+from pacs.queue.errors import LeaseLostError, OtherPatientError
+from pacs.queue.incoming import Looked
+from pacs.queue.jobs import Job, JobState, Judgement, RetryPolicy
+from pacs.results.result import Reference, StudyFinding
 
 logger = logging.getLogger(__name__)
 

@@ -17,12 +17,12 @@ from tqdm import tqdm
 from index_builder.check import check_gallery, sampled_rows
 from index_builder.embedder import Embedder
 from index_builder.holdings import Held, Holdings, Origin, opened
+from index_builder.pseudonyms import Pseudonyms
 from index_builder.reader import Reader
 from index_builder.visits import ArchiveGoneError, Visitor, one_ahead
-from pacs.archive import Archive
-from pacs.configuration import ArchiveConfig, read_archives
+from pacs.client.archive import Archive
+from pacs.client.configuration import ArchiveConfig, read_archives
 from pacs.errors import ArchiveUnavailableError
-from pacs.pseudonyms import Pseudonyms
 from xray.artifact import require_replaceable
 from xray.engines.engine import DeviceChoice, PrecisionChoice, load_engine
 from xray.errors import DatasetError, InputError

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from index_builder.embedder import Embedder
 from index_builder.holdings import Held, LeftOut
+from index_builder.pseudonyms import Pseudonyms
 from index_builder.visits import File, Visit
-from pacs.pseudonyms import Pseudonyms
 from xray.errors import InputError, OutOfScopeError
 from xray.gallery.gallery import Gallery
 from xray.gallery.scan import EmbeddingArray

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from pacs.archive import Archive
+from index_builder.pseudonyms import Pseudonyms
+from pacs.client.archive import Archive
+from pacs.client.qido_json import InstanceReference, StudyReference
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, PacsError, StudyMissingError
-from pacs.pseudonyms import Pseudonyms
-from pacs.references import InstanceReference, StudyReference
 
 AWAY = Retrying(
     retry=retry_if_exception_type(ArchiveUnavailableError),

@@ -8,7 +8,7 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
-from pacs.configuration import ArchiveConfig
+from pacs.client.configuration import ArchiveConfig
 from tests.dicom_files import dataset_of
 from tests.pacs.test_session import DICOM_JSON, Reply, answering
 

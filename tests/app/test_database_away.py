@@ -10,9 +10,9 @@ import pytest
 
 from app.hospital import Hospital
 from app.service import Service, assemble
-from pacs.configuration import ArchiveConfig
-from pacs.jobs import Jobs
-from pacs.sealing import Seal
+from pacs.client.configuration import ArchiveConfig
+from pacs.queue.encryption import Seal
+from pacs.queue.jobs import Jobs
 from tests.app.conftest import metric, serving
 from tests.app.test_stow import STUDY, hand, related, stow
 from tests.postgres import INITDB, Postgres, running_postgres

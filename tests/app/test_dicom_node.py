@@ -23,8 +23,8 @@ from pynetdicom.association import Association
 from app.hospital import Hospital
 from app.service import Service, assemble
 from app.settings import Settings
-from pacs.jobs import Jobs
-from pacs.sealing import Seal
+from pacs.queue.encryption import Seal
+from pacs.queue.jobs import Jobs
 from tests.app.conftest import metric, serving
 from tests.app.test_stow import STUDY, hand, reasons, related, stow
 from tests.conftest import ROOT

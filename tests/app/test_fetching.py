@@ -14,10 +14,10 @@ import pytest
 from app.archive_threads import ArchiveThreads
 from app.hospital import Hospital
 from app.service import Service, assemble
-from pacs.configuration import ArchiveConfig
+from pacs.client.configuration import ArchiveConfig
 from pacs.errors import PacsError
-from pacs.jobs import Jobs
-from pacs.sealing import Seal
+from pacs.queue.encryption import Seal
+from pacs.queue.jobs import Jobs
 from tests.app.conftest import serving
 from tests.app.held_study import HeldStudy, holding
 from tests.app.test_stow import STUDY, finished, hand, related, stow

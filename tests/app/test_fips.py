@@ -78,8 +78,8 @@ def test_service_answers_under_fips_and_none_of_its_processes_holds_an_old_opens
     [
         "app.dicom_node",
         "app.work",
-        "pacs.capture",
-        "pacs.report",
+        "pacs.results.capture.secondary_capture",
+        "pacs.results.report.structured_report",
         "index_builder.crawl",
         "xray.images.decoding.decoder_worker",
     ],

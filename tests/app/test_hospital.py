@@ -17,9 +17,9 @@ import pytest
 from app.hospital import Hospital
 from app.service import Service, assemble
 from app.settings import Settings
-from pacs.configuration import ArchiveConfig, read_archives
-from pacs.jobs import Jobs
-from pacs.sealing import Seal
+from pacs.client.configuration import ArchiveConfig, read_archives
+from pacs.queue.encryption import Seal
+from pacs.queue.jobs import Jobs
 from tests.app.conftest import serving
 from tests.app.test_stow import STUDY, finished, hand, related, stow
 from tests.conftest import ROOT

@@ -10,7 +10,7 @@ import pytest
 from pydicom import Dataset
 
 from app.service import Service, assemble
-from pacs.dicom_json import written
+from pacs.results.dicom_json import written
 from tests.app.conftest import serving
 from tests.app.test_stow import STUDY, finished, hand, hospital_at, related, stow
 from tests.dicom_files import CANARY

@@ -20,9 +20,10 @@ from app.delivery import deliver
 from app.hospital import Hospital
 from app.service import Service, assemble
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError
-from pacs.jobs import Instance, Jobs
-from pacs.proof import proof_of
-from pacs.sealing import Seal
+from pacs.instance import Instance
+from pacs.queue.encryption import Seal
+from pacs.queue.jobs import Jobs
+from pacs.results.fingerprint import proof_of
 from tests.app.conftest import metric, serving
 from tests.app.fake_archive import FakeArchive, fake_archive
 from tests.app.test_stow import STUDY, finished, hand, hospital_at, reasons, related, stow, uids

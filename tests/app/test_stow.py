@@ -19,9 +19,9 @@ from pydantic import SecretStr
 from app import admission, middleware, work
 from app.hospital import Hospital
 from app.service import Service, assemble
-from pacs.job_errors import JobsUnavailableError
-from pacs.jobs import Job, Jobs
-from pacs.sealing import Seal
+from pacs.queue.encryption import Seal
+from pacs.queue.errors import JobsUnavailableError
+from pacs.queue.jobs import Job, Jobs
 from tests.app.conftest import metric, png, serving
 from tests.dicom_files import dicom
 from tests.phantoms import draw_phantom

@@ -17,8 +17,9 @@ from pydicom import Dataset, dcmread
 from app import analysis
 from app.analysis import analyse
 from app.service import Service, assemble
-from pacs.finding import MORE_LEFT_OUT, StudyFinding
-from pacs.job import Instance, Job, JobState
+from pacs.instance import Instance
+from pacs.queue.job import Job, JobState
+from pacs.results.result import MORE_LEFT_OUT, StudyFinding
 from tests.app.conftest import serving
 from tests.app.test_stow import STUDY, finished, hand, hospital_at, related, stow
 from tests.dicom_files import CANARY, dicom

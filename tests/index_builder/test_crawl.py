@@ -23,10 +23,10 @@ from index_builder import visits
 from index_builder.build import BuildOptions, build
 from index_builder.crawl import CrawlOptions, crawl
 from index_builder.holdings import Held, Origin, opened
-from pacs.archive import Archive
-from pacs.configuration import read_archives
+from index_builder.pseudonyms import Pseudonyms
+from pacs.client.archive import Archive
+from pacs.client.configuration import read_archives
 from pacs.errors import ArchiveUnavailableError
-from pacs.pseudonyms import Pseudonyms
 from tests.conftest import ROOT
 from tests.dicom_files import CANARY, dicom
 from tests.orthanc import RunningOrthanc, archives_at, free_ports, orthanc

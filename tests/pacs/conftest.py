@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pacs.jobs import Jobs
-from pacs.sealing import Seal
+from pacs.queue.encryption import Seal
+from pacs.queue.jobs import Jobs
 from tests.dicom_files import CANARY
 from tests.orthanc import RunningOrthanc, orthanc
 from tests.pacs.studies import Clock

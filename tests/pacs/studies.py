@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from pacs.incoming import Looked
-from pacs.jobs import Arrival, Instance, Job, Jobs, Judgement, Settling
+from pacs.instance import Instance
+from pacs.queue.incoming import Looked
+from pacs.queue.jobs import Arrival, Job, Jobs, Judgement, Settling
 from tests.dicom_files import CANARY, dicom
 from xray.images.dicom.patient import Patient
 

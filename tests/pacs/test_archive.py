@@ -15,9 +15,9 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from pacs import archive as archive_module
-from pacs.archive import Archive
-from pacs.configuration import ArchiveConfig
+from pacs.client import archive as archive_module
+from pacs.client.archive import Archive
+from pacs.client.configuration import ArchiveConfig
 from pacs.errors import (
     ArchiveRefusedError,
     ArchiveUnavailableError,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pacs.archive import Archive
-from pacs.configuration import ArchiveConfig
+from pacs.client.archive import Archive
+from pacs.client.configuration import ArchiveConfig
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, ConfigurationError, PacsError
 from tests.dicom_files import CANARY, run
 from tests.orthanc import RunningOrthanc, free_ports

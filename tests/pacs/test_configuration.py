@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pacs.configuration import DEFAULT_TIMEOUT_SECONDS, ArchiveConfig, read_archives
+from pacs.client.configuration import DEFAULT_TIMEOUT_SECONDS, ArchiveConfig, read_archives
 from pacs.errors import ConfigurationError
 
 SECRET = "s3cret-of-the-archive"

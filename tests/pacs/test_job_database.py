@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from pacs import tables
 from pacs.errors import ConfigurationError
-from pacs.job_errors import JobsUnavailableError, SealError
-from pacs.jobs import Jobs, JobState
-from pacs.sealing import Seal
+from pacs.queue import tables
+from pacs.queue.encryption import Seal
+from pacs.queue.errors import JobsUnavailableError, SealError
+from pacs.queue.jobs import Jobs, JobState
 from tests.dicom_files import CANARY
 from tests.pacs.conftest import LIMIT, Place
 from tests.pacs.studies import STUDY, Clock, file, keep, pair, send, taken
@@ -130,8 +130,8 @@ def test_postgresql_that_goes_and_comes_back_is_unavailable_and_then_as_before(t
 def test_postgresql_that_falls_silent_is_unavailable_and_its_late_answers_are_no_others(
     postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pacs.database.WAIT_SECONDS", 0.5)
-    monkeypatch.setattr("pacs.database.LIMITS", ())
+    monkeypatch.setattr("pacs.queue.database.WAIT_SECONDS", 0.5)
+    monkeypatch.setattr("pacs.queue.database.LIMITS", ())
     jobs = Place(postgres.emptied(), tmp_path / "key").jobs()
     job = send(jobs)
     with pytest.raises(JobsUnavailableError), jobs._database.reading() as connection, postgres.frozen():

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from pacs.jobs import Job, Jobs, JobState, RetryPolicy
+from pacs.queue.jobs import Job, Jobs, JobState, RetryPolicy
 from tests.pacs.studies import (
     ANSWER,
     ARCHIVE,

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pacs.jobs import Job, Jobs, JobState
+from pacs.queue.jobs import Job, Jobs, JobState
 from tests.conftest import ROOT
 from tests.pacs.conftest import Place
 from tests.pacs.studies import ANSWER, LEASE, STUDY, Clock, file, keep, pair, send, taken
@@ -20,8 +20,8 @@ WORKER = """
 import sys, time
 from datetime import timedelta
 from pathlib import Path
-from pacs.jobs import Jobs
-from pacs.sealing import Seal
+from pacs.queue.jobs import Jobs
+from pacs.queue.encryption import Seal
 from tests.pacs.studies import file, keep, pair, send, taken
 
 address, key, point = sys.argv[1:]
@@ -49,8 +49,8 @@ DRAIN = """
 import sys
 from datetime import timedelta
 from pathlib import Path
-from pacs.jobs import Jobs, JobState
-from pacs.sealing import Seal
+from pacs.queue.jobs import Jobs, JobState
+from pacs.queue.encryption import Seal
 
 address, key, owner = sys.argv[1:]
 jobs = Jobs(address, Seal.of_file(Path(key)), 1 << 20)

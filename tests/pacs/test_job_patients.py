@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from pacs.job_errors import LeaseLostError, OtherPatientError
-from pacs.jobs import Job, Jobs, JobState, RetryPolicy
+from pacs.queue.errors import LeaseLostError, OtherPatientError
+from pacs.queue.jobs import Job, Jobs, JobState, RetryPolicy
 from tests.pacs.conftest import Place
 from tests.pacs.studies import ARCHIVE, CHECKPOINT, LEASE, PATIENT, STRANGER, STUDY, Clock, file, keep, send, taken
 from xray.images.dicom.patient import Patient

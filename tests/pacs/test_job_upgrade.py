@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Connection, create_engine, inspect, text
 
-from pacs.job import JobState
-from pacs.job_errors import OtherPatientError, SealError
-from pacs.jobs import Jobs
-from pacs.sealing import Seal
+from pacs.queue.encryption import Seal
+from pacs.queue.errors import OtherPatientError, SealError
+from pacs.queue.job import JobState
+from pacs.queue.jobs import Jobs
 from tests.pacs.conftest import LIMIT, Place
 from tests.pacs.studies import ANSWER, ARCHIVE, PATIENT, STRANGER, file, keep, pair, send, taken
 

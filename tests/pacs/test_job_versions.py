@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pacs.incoming import Looked
-from pacs.job import Instance
-from pacs.job_errors import LeaseLostError, OtherContentError, SpoolFullError
-from pacs.jobs import Job, Jobs, JobState, RetryPolicy
+from pacs.instance import Instance
+from pacs.queue.errors import LeaseLostError, OtherContentError, SpoolFullError
+from pacs.queue.incoming import Looked
+from pacs.queue.jobs import Job, Jobs, JobState, RetryPolicy
 from tests.pacs.conftest import Place
 from tests.pacs.studies import (
     ARCHIVE,

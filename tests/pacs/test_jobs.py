@@ -5,8 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from pacs.job_errors import LeaseLostError, SpoolFullError
-from pacs.jobs import Instance, Job, Jobs, JobState, RetryPolicy
+from pacs.instance import Instance
+from pacs.queue.errors import LeaseLostError, SpoolFullError
+from pacs.queue.jobs import Job, Jobs, JobState, RetryPolicy
 from tests.pacs.conftest import Place
 from tests.pacs.studies import (
     ANSWER,

@@ -7,10 +7,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from pacs.archive import MAX_MATCHES, Archive
-from pacs.configuration import ArchiveConfig
+from pacs.client.archive import MAX_MATCHES, Archive
+from pacs.client.configuration import ArchiveConfig
+from pacs.client.multipart import only_part
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError
-from pacs.multipart import only_part
 from tests.pacs.archives import UIDS, raises
 from tests.pacs.test_session import DICOM_JSON, Reply, answering
 

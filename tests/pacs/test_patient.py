@@ -8,11 +8,11 @@ import pytest
 from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
-from pacs.finding import RadiographFinding, Source
-from pacs.patient import MAX_ITEM_TAGS, MAX_ITEMS, MAX_VALUE_BYTES
-from pacs.result_json import json_of
-from pacs.results import results_of
-from pacs.source import source_of
+from pacs.results.patient_attributes import MAX_ITEM_TAGS, MAX_ITEMS, MAX_VALUE_BYTES
+from pacs.results.rendering.render import results_of
+from pacs.results.result import RadiographFinding, Source
+from pacs.results.result_json import json_of
+from pacs.results.source import source_of
 from tests.dicom_files import CANARY, NATIVE
 from tests.pacs.raw_files import element, raw_file, raw_values, sequence
 from tests.pacs.test_results import finding, radiograph

@@ -15,15 +15,15 @@ from highdicom.sr import Comprehensive3DSR
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
-from pacs.canvas import AMBER, MIN_HEIGHT, draw
-from pacs.codes import PROBABILITY, THRESHOLD
-from pacs.fhir import diagnostic_report
-from pacs.finding import NOTICE, RadiographFinding, Reference, StudyFinding
-from pacs.patient import REQUIRED
-from pacs.picture import picture_of
-from pacs.results import results_of
-from pacs.source import source_of
-from pacs.uids import device_uid, instance_uid, series_uid, tracking_uid
+from pacs.results.capture.capture_layout import AMBER, MIN_HEIGHT, draw
+from pacs.results.codes import PROBABILITY, THRESHOLD
+from pacs.results.patient_attributes import REQUIRED
+from pacs.results.picture import picture_of
+from pacs.results.rendering.render import results_of
+from pacs.results.report.fhir import diagnostic_report
+from pacs.results.result import NOTICE, RadiographFinding, Reference, StudyFinding
+from pacs.results.source import source_of
+from pacs.results.uids import device_uid, instance_uid, series_uid, tracking_uid
 from tests.dicom_files import CANARY, dicom
 from tests.phantoms import draw_phantom
 from tests.tools import needs

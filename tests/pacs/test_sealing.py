@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pacs.errors import ConfigurationError
-from pacs.job_errors import SealError
-from pacs.sealing import OVERHEAD_BYTES, Seal
+from pacs.queue.encryption import OVERHEAD_BYTES, Seal
+from pacs.queue.errors import SealError
 
 NAME = b"Canary^Bird"
 

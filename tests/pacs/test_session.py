@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pacs.archive import Archive
-from pacs.configuration import ArchiveConfig
+from pacs.client.archive import Archive
+from pacs.client.configuration import ArchiveConfig
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, PacsError, StudyMissingError
 from tests.dicom_files import CANARY
 from tests.pacs.archives import UIDS, instance, raises

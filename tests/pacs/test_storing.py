@@ -6,10 +6,10 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 from pydicom import Dataset
 
-from pacs.archive import Archive
-from pacs.configuration import ArchiveConfig
+from pacs.client.archive import Archive
+from pacs.client.configuration import ArchiveConfig
+from pacs.client.multipart import only_part
 from pacs.errors import ArchiveRefusedError
-from pacs.multipart import only_part
 from tests.dicom_files import CANARY, saved
 from tests.pacs.archives import UIDS, instance, raises
 from tests.pacs.test_session import DICOM_JSON, Reply, answering, archive_that_answers

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from pacs.archive import Archive
-from pacs.configuration import ArchiveConfig
+from pacs.client.archive import Archive
+from pacs.client.configuration import ArchiveConfig
+from pacs.client.qido_json import InstanceReference
+from pacs.client.transport import MAX_ANSWER_BYTES
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, PacsError, TooLargeError
-from pacs.references import InstanceReference
-from pacs.transport import MAX_ANSWER_BYTES
 from tests.pacs.archives import UIDS, instance, raises
 from tests.pacs.sick import OK, running, sick
 from tests.pacs.test_session import DICOM_JSON, archive_that_answers

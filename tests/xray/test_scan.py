@@ -9,7 +9,7 @@ import pytest
 import torch
 from threadpoolctl import ThreadpoolController
 
-from xray.gallery.gallery import int8_codes
+from xray.gallery import int8_codes
 from xray.gallery.int8_codes import AXES, Int8Codes
 from xray.gallery.scan import Scan
 

@@ -1,0 +1,1 @@
+"""A client of DICOMweb archives: QIDO-RS, WADO-RS and STOW-RS."""

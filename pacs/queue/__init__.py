@@ -1,0 +1,1 @@
+"""A durable queue of studies that wait for analysis, encrypted at rest."""

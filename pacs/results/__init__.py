@@ -1,0 +1,1 @@
+"""The results of a study for an archive: their content, identity and DICOM encoding."""

@@ -1,0 +1,1 @@
+"""The picture of a study's findings, as a DICOM Secondary Capture."""

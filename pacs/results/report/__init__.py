@@ -1,0 +1,1 @@
+"""The report of a study's findings, as DICOM SR and as FHIR."""

@@ -1,0 +1,114 @@
+"""The measurement groups of a study's report (TID 1501, and TID 1410 for regions).
+
+The study's group comes first, then one for each radiograph, then one for each region of each radiograph.
+"""
+
+import numpy as np
+from highdicom.sr import (
+    AlgorithmIdentification,
+    GraphicTypeValues,
+    ImageRegion,
+    Measurement,
+    MeasurementsAndQualitativeEvaluations,
+    PlanarROIMeasurementsAndQualitativeEvaluations,
+    QualitativeEvaluation,
+    SourceImageForMeasurementGroup,
+    SourceImageForRegion,
+    TrackingIdentifier,
+)
+from pydicom.sr.coding import Code
+
+from pacs.results.codes import (
+    DECISIONS,
+    EVIDENCE,
+    LABEL,
+    NO_UNITS,
+    NORMALITY,
+    PROBABILITY,
+    SELECTED_REGION,
+    THRESHOLD,
+    WEIGHT,
+)
+from pacs.results.result import ALGORITHM, MANUFACTURER, RadiographFinding, StudyFinding
+from pacs.results.uids import tracking_uid
+from xray.network.cam import Region
+
+DECIMALS = 6
+"""Of a number in a report, whose text has room for 16 characters."""
+
+Group = MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations
+
+
+def measurement_groups(finding: StudyFinding) -> list[Group]:
+    """Regions are in pixels of the radiograph that they refer to; tracking identifiers are the same every time."""
+    groups: list[Group] = [_of_study(finding)]
+    numbered = list(enumerate(finding.radiographs, 1))
+    groups += [_of_radiograph(finding, radiograph, number) for number, radiograph in numbered]
+    for number, radiograph in numbered:
+        for place, region in enumerate(radiograph.regions, 1):
+            tracking = _tracking(finding, radiograph, f"region {place} of radiograph {number}")
+            groups.append(_of_region(finding, radiograph, region, tracking))
+    return groups
+
+
+def _of_study(finding: StudyFinding) -> MeasurementsAndQualitativeEvaluations:
+    return MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=TrackingIdentifier(tracking_uid(finding.seed, "study"), f"{ALGORITHM} study"),
+        algorithm_id=_algorithm(finding),
+        measurements=[_number(PROBABILITY, finding.probability), _number(THRESHOLD, finding.threshold)],
+        qualitative_evaluations=[
+            QualitativeEvaluation(LABEL, DECISIONS[finding.label]),
+            QualitativeEvaluation(NORMALITY, DECISIONS[finding.decision]),
+        ],
+        source_images=[_source(radiograph) for radiograph in finding.radiographs],
+    )
+
+
+def _of_radiograph(
+    finding: StudyFinding, radiograph: RadiographFinding, number: int
+) -> MeasurementsAndQualitativeEvaluations:
+    return MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=_tracking(finding, radiograph, f"radiograph {number}"),
+        algorithm_id=_algorithm(finding),
+        measurements=[_number(PROBABILITY, radiograph.probability), _number(WEIGHT, radiograph.weight)],
+        source_images=[_source(radiograph)],
+    )
+
+
+def _of_region(
+    finding: StudyFinding, radiograph: RadiographFinding, region: Region, tracking: TrackingIdentifier
+) -> PlanarROIMeasurementsAndQualitativeEvaluations:
+    """A closed rectangle round the region's pixels: 0 is the upper left corner of the first, not its middle (PS3.3,
+    C.18.6.1).
+    """
+    right, bottom = region.left + region.width, region.top + region.height
+    corners = [(region.left, region.top), (right, region.top), (right, bottom), (region.left, bottom)]
+    source = SourceImageForRegion(radiograph.source.sop_class_uid, radiograph.source.instance_uid)
+    return PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=tracking,
+        referenced_region=ImageRegion(
+            GraphicTypeValues.POLYLINE, np.array([*corners, corners[0]], np.float64), source_image=source
+        ),
+        finding_type=SELECTED_REGION,
+        algorithm_id=_algorithm(finding),
+        measurements=[_number(EVIDENCE, region.evidence)],
+    )
+
+
+def _algorithm(finding: StudyFinding) -> AlgorithmIdentification:
+    return AlgorithmIdentification(
+        ALGORITHM, finding.version, parameters=[f"checkpoint={finding.checkpoint}"], manufacturer=MANUFACTURER
+    )
+
+
+def _tracking(finding: StudyFinding, radiograph: RadiographFinding, name: str) -> TrackingIdentifier:
+    subject = f"{radiograph.source.instance_uid} {name}"
+    return TrackingIdentifier(tracking_uid(finding.seed, subject), f"{ALGORITHM} {name}")
+
+
+def _number(name: Code, value: float) -> Measurement:
+    return Measurement(name, round(value, DECIMALS), NO_UNITS)
+
+
+def _source(radiograph: RadiographFinding) -> SourceImageForMeasurementGroup:
+    return SourceImageForMeasurementGroup(radiograph.source.sop_class_uid, radiograph.source.instance_uid)
