@@ -20,7 +20,7 @@ serve: .venv/runtime  ## set up and serve (PORT=, OSTEON_*=)
 	OSTEON_PORT=$(PORT) exec $(BIN)/python -m app
 
 dicom-node: .venv/runtime  ## set up and take studies by C-STORE (OSTEON_JOBS=, OSTEON_DICOM_PORT=)
-	exec $(BIN)/python -m app.dicom_node
+	exec $(BIN)/python -m app.hospital.storescp
 
 # A thread each for what computes: the workers share the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal

@@ -1,1 +1,1 @@
-"""The HTTP service: radiographs in, probabilities, overlays and neighbors out."""
+"""The HTTP service that classifies radiographs, draws heatmaps and finds similar cases."""

@@ -10,20 +10,20 @@ def main() -> None:
     # In a container nothing else ends process 1; so set before the imports, which take seconds. At once, for there is
     # nothing to finish yet, and an exception that comes up inside a library's own callback may abort the process.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    from app.log import LOGGING
+    from app.logging import LOGGING
     from app.main import create_app
-    from app.server import Server
-    from app.service import load_service
+    from app.replica import load_replica
+    from app.runtime.server import Server
     from app.settings import read_settings
     from xray.errors import XrayError
 
     logging.config.dictConfig(LOGGING)
     try:
         settings = read_settings()
-        service = load_service(settings)
+        replica = load_replica(settings)
     except XrayError as error:
         sys.exit(f"osteon refuses to start: {error}")
-    Server(create_app(service), settings, service.vitals).run()
+    Server(create_app(replica), settings, replica.vitals).run()
 
 
 if __name__ == "__main__":

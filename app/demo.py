@@ -11,9 +11,9 @@ import httpx
 import tyro
 import uvicorn
 
-from app.connections import server_config
 from app.main import create_app
-from app.service import load_service
+from app.replica import load_replica
+from app.runtime.connections import server_config
 from app.settings import read_settings
 from xray.errors import XrayError
 
@@ -45,7 +45,7 @@ def main() -> None:
     if missing:
         sys.exit(f"{missing[0]} is not there; give the file of a radiograph.")
     try:
-        app = create_app(load_service(read_settings(port=options.port, scope="flag")))
+        app = create_app(load_replica(read_settings(port=options.port, scope="flag")))
     except XrayError as error:
         sys.exit(f"osteon refuses to start: {error}")
     server = uvicorn.Server(server_config(app, port=options.port, log_level="warning"))

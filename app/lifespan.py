@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 
-from app.clock import Ticker
 from app.errors import ReloadRefusedError
-from app.service import Service
-from app.watch import LoopWatch, watch
+from app.inference.clock import Ticker
+from app.inference.predictor_service import PredictorService
+from app.replica import Replica
+from app.runtime.watchdog import LoopWatch, watch
 
 logger = logging.getLogger(__name__)
 
@@ -20,14 +21,16 @@ logger = logging.getLogger(__name__)
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Start the engine's thread and the watch over it; at the end finish what is queued and let the workers go."""
-    service: Service = app.state.service
+    replica: Replica = app.state.replica
+    service, hospital = replica.predictor, replica.hospital
     service.batcher.start()
     logger.info("Serving %s.", service.generation)
-    tasks = [asyncio.create_task(watch(service, app.state.give_up))]
-    if service.hospital is not None:
-        from app.work import keep_working  # and with it the database's library, which most replicas never need
+    tasks = [asyncio.create_task(watch(service, replica.vitals, app.state.give_up))]
+    if hospital is not None:
+        # It imports the database's library, which most replicas never need.
+        from app.hospital.worker import StudyWorker
 
-        tasks.append(asyncio.create_task(keep_working(service, service.hospital)))
+        tasks.append(asyncio.create_task(StudyWorker(service, replica.results, hospital).keep_working()))
     loop_watch = LoopWatch(service.clock, service.settings.engine_dead_seconds)
     ours = threading.current_thread() is threading.main_thread()  # else this process is not ours to end or to signal
     ticker = Ticker(service.clock, loop_watch.look if ours else lambda: None)
@@ -42,18 +45,18 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loop_watch.disarm()
     for task in tasks:
         task.cancel()
-    if service.hospital is not None:
-        service.hospital.threads.close()
+    if hospital is not None:
+        hospital.threads.close()
     await asyncio.to_thread(service.batcher.stop, service.settings.deadline_seconds)
     await service.passes.close()
-    await service.results.close()
+    await replica.results.close()
     service.workers.shutdown(cancel_futures=True)
 
 
-def _start_reload(service: Service, tasks: list[asyncio.Task[None]]) -> None:
+def _start_reload(service: PredictorService, tasks: list[asyncio.Task[None]]) -> None:
     tasks.append(asyncio.create_task(_reload(service)))
 
 
-async def _reload(service: Service) -> None:
+async def _reload(service: PredictorService) -> None:
     with suppress(ReloadRefusedError):  # it is in the log, and nobody waits for a reply
         await service.reload()

@@ -31,7 +31,10 @@ def copied(target: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("target", "programs"),
-    [("service", "app.main, app.dicom_node, app.health"), ("tools", "training.__main__, index_builder.__main__")],
+    [
+        ("service", "app.main, app.hospital.storescp, app.runtime.healthcheck"),
+        ("tools", "training.__main__, index_builder.__main__"),
+    ],
 )
 def test_image_holds_all_that_its_programs_import(target: str, programs: str, tmp_path: Path) -> None:
     for name in copied(target):

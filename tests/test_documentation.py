@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from app.demo import SAMPLE, show
-from app.service import load_service
+from app.replica import load_replica
 from app.settings import Settings
 from tests.app.conftest import serving
 from tests.conftest import ROOT, STARTER, beside_the_checkout
@@ -35,7 +35,7 @@ README_GROUPS = {
 def client() -> Iterator[httpx.Client]:
     folders = {"checkpoint": STARTER / "checkpoint", "gallery": STARTER / "gallery"}
     settings = Settings(**folders, device="cpu", precision="float32", scope="flag")
-    with serving(load_service(settings)) as client:
+    with serving(load_replica(settings)) as client:
         yield client
 
 

@@ -1,6 +1,7 @@
 """What a study on its way is, and how each event changes it. Nothing is stored here."""
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -70,6 +71,23 @@ class Settling:
 
     pause: timedelta
     most: timedelta = timedelta(seconds=60)
+
+
+@dataclass(frozen=True)
+class QueueCounts:
+    """How full the queue is.
+
+    Attributes:
+        states: studies by the state of their latest job.
+        overdue: time since an attempt was due that no worker has begun.
+        left_alone: instances that were accepted and not analyzed, by reason.
+        refusals: instances that were not taken into a study, by reason.
+    """
+
+    states: Mapping[JobState, int]
+    overdue: timedelta
+    left_alone: Mapping[str, int]
+    refusals: Mapping[str, int]
 
 
 @dataclass(frozen=True)

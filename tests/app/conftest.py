@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import uvicorn
 
-from app.connections import server_config
 from app.main import create_app
-from app.service import Service, assemble, load_service
+from app.replica import Replica, assemble, load_replica
+from app.runtime.connections import server_config
 from app.settings import Settings
 from index_builder.build import BuildOptions, build
 from tests.phantoms import draw_phantom, write_dataset
@@ -25,7 +25,7 @@ from xray.predictor import Predictor
 
 
 @contextmanager
-def serving(service: Service, give_up: Callable[[], None] = lambda: None, port: int = 0) -> Iterator[httpx.Client]:
+def serving(service: Replica, give_up: Callable[[], None] = lambda: None, port: int = 0) -> Iterator[httpx.Client]:
     """Run a service on a free port for the length of the block; `give_up` stands for the end of the process."""
     server = uvicorn.Server(server_config(create_app(service, give_up), port=port, log_level="warning"))
     thread = threading.Thread(target=server.run)
@@ -57,11 +57,11 @@ class HeldEngine:
         return self.real.forward(pixels)
 
 
-def held(service: Service, **changed: object) -> tuple[HeldEngine, Service]:
-    real = service.generation.predictor
+def held(service: Replica, **changed: object) -> tuple[HeldEngine, Replica]:
+    real = service.predictor.generation.predictor
     engine = HeldEngine(real)
     settings = service.settings.model_copy(update=changed)
-    return engine, assemble(settings, replace(service.generation, predictor=Predictor(real.manifest, engine)))
+    return engine, assemble(settings, replace(service.predictor.generation, predictor=Predictor(real.manifest, engine)))
 
 
 def png(pixels: object) -> bytes:
@@ -88,12 +88,12 @@ def settings(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path, da
 
 
 @pytest.fixture(scope="session")
-def service(settings: Settings) -> Service:
-    return load_service(settings)
+def service(settings: Settings) -> Replica:
+    return load_replica(settings)
 
 
 @pytest.fixture(scope="session")
-def client(service: Service) -> Iterator[httpx.Client]:
+def client(service: Replica) -> Iterator[httpx.Client]:
     with serving(service) as client:
         yield client
 

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from app import admission
-from app.admission import Admission, Pace
 from app.errors import OverloadedError
+from app.inference import admission
+from app.inference.admission import Admission, Pace
 from app.settings import MEBIBYTE, Settings
 
 SLOPE, OFFSET = 0.016, 0.007

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.service import Service, assemble
+from app.replica import Replica, assemble
 from tests.app.conftest import metric, png, serving
 from tests.phantoms import draw_phantom
 from xray.gallery.files import UNKNOWN
@@ -27,8 +27,8 @@ def pixels(reply: httpx.Response) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(reply.content))).astype(int)
 
 
-def test_served_logit_equals_the_predictors(client: httpx.Client, service: Service, radiograph: bytes) -> None:
-    expected = service.generation.predictor.predict([decode_radiograph(radiograph)]).radiographs[0]
+def test_served_logit_equals_the_predictors(client: httpx.Client, service: Replica, radiograph: bytes) -> None:
+    expected = service.predictor.generation.predictor.predict([decode_radiograph(radiograph)]).radiographs[0]
     reply = client.post("/classify", files=files(radiograph)).json()
     assert reply["radiographs"][0]["logit"] == pytest.approx(expected.logit, abs=1e-4)
     assert reply["radiographs"][0]["probability"] == pytest.approx(expected.probability, abs=1e-4)
@@ -121,11 +121,11 @@ def test_many_callers_at_once_each_get_their_own_answer(client: httpx.Client) ->
     assert [reply["radiographs"][0]["logit"] for reply in replies] == pytest.approx(alone, abs=1e-4)
 
 
-def test_info_and_metrics_tell_what_runs(client: httpx.Client, service: Service, radiograph: bytes) -> None:
+def test_info_and_metrics_tell_what_runs(client: httpx.Client, service: Replica, radiograph: bytes) -> None:
     info = client.get("/info").json()
-    assert info["checkpoint"] == service.generation.predictor.manifest.id
-    assert info["gallery"]["entries"] == len(service.generation.gallery.entries)
-    assert info["gallery"]["memory_bytes"] == service.generation.gallery.memory_bytes > 0
+    assert info["checkpoint"] == service.predictor.generation.predictor.manifest.id
+    assert info["gallery"]["entries"] == len(service.predictor.generation.gallery.entries)
+    assert info["gallery"]["memory_bytes"] == service.predictor.generation.gallery.memory_bytes > 0
     counter = 'osteon_requests_total{endpoint="/classify",status="200"}'
     before = metric(client, counter)
     client.post("/classify", files=files(radiograph))
@@ -167,15 +167,15 @@ def test_refusals_are_counted_by_their_reason(client: httpx.Client) -> None:
     assert metric(client, counter) == before + 1
 
 
-def test_gallery_of_an_archive_answers_with_references_and_no_opinion(service: Service, radiograph: bytes) -> None:
-    gallery = service.generation.gallery
+def test_gallery_of_an_archive_answers_with_references_and_no_opinion(service: Replica, radiograph: bytes) -> None:
+    gallery = service.predictor.generation.gallery
     entries = tuple(
         replace(
             entry, path=f"ward/{row // 2:032x}/{row:032x}", patient=UNKNOWN, study=f"{row // 2:032x}", label=UNKNOWN
         )
         for row, entry in enumerate(gallery.entries)
     )
-    generation = replace(service.generation, gallery=replace(gallery, entries=entries))
+    generation = replace(service.predictor.generation, gallery=replace(gallery, entries=entries))
     with serving(assemble(service.settings, generation)) as client:
         reply = client.post("/retrieve?k=3", files=files(radiograph)).json()
         assert reply["abnormal_share"] is None

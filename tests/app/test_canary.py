@@ -69,7 +69,7 @@ def failing(client: httpx.Client) -> Iterator[httpx.Response]:
 def dicom_node(environment: dict[str, str], log: Path) -> Iterator[int]:
     (port,) = free_ports(1)
     with log.open("ab") as stream:
-        command = [sys.executable, "-m", "app.dicom_node"]
+        command = [sys.executable, "-m", "app.hospital.storescp"]
         own = environment | {"OSTEON_DICOM_PORT": str(port)}
         node = subprocess.Popen(command, cwd=ROOT, env=own, stdout=stream, stderr=stream)
     try:

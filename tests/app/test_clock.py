@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from app.clock import LATEST_SECONDS, TICK_SECONDS, OwnTime, waits_for_processors
+from app.inference.clock import LATEST_SECONDS, TICK_SECONDS, OwnTime, waits_for_processors
 from tests.conftest import ROOT
 from tests.waiting import HUNG_SECONDS
 
@@ -81,7 +81,7 @@ def test_kernel_without_that_account_leaves_the_pauses() -> None:
 
 STARVED = """
 import os, threading, time
-from app.clock import TICK_SECONDS, OwnTime
+from app.inference.clock import TICK_SECONDS, OwnTime
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 clock, began = OwnTime(), time.monotonic()
 def compute():
@@ -115,7 +115,7 @@ def test_process_that_shares_its_processor_with_three_others_ages_more_slowly() 
 
 PAUSED = """
 import time
-from app.clock import OwnTime, Ticker
+from app.inference.clock import OwnTime, Ticker
 clock = OwnTime()
 Ticker(clock, lambda: None).start()
 print("ready", flush=True)

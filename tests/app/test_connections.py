@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from app import connections, middleware
-from app.service import Service, assemble
+from app.replica import Replica, assemble
+from app.runtime import connections, middleware
 from tests.app.conftest import held, png, serving
 from tests.phantoms import draw_phantom
 from tests.waiting import HUNG_SECONDS
@@ -190,7 +190,7 @@ def test_rest_of_a_body_without_end_is_not_read(client: httpx.Client, monkeypatc
 
 
 def test_connections_beyond_the_limit_cost_the_idlest_and_not_those_that_are_served(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    service: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 5)
     engine, held_service = held(service)
@@ -210,7 +210,7 @@ def test_connections_beyond_the_limit_cost_the_idlest_and_not_those_that_are_ser
             each.close()
 
 
-def test_caller_that_never_takes_its_reply_is_left(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_caller_that_never_takes_its_reply_is_left(service: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     left, lose = threading.Event(), connections.Connection.connection_lost
 
     def lost(each: connections.Connection, reason: Exception | None) -> None:
@@ -220,7 +220,7 @@ def test_caller_that_never_takes_its_reply_is_left(service: Service, monkeypatch
 
     monkeypatch.setattr(connections.Connection, "connection_lost", lost)
     monkeypatch.setattr(connections, "REPLY_SECONDS", 1.0)
-    with serving(assemble(service.settings, service.generation)) as client, connection(client) as deaf:
+    with serving(assemble(service.settings, service.predictor.generation)) as client, connection(client) as deaf:
         address = deaf.getsockname()
         views = [("file", (f"{seed}.png", png(draw_phantom(seed, height=1024, width=1024)))) for seed in range(14)]
         request = client.build_request("POST", "/analyze", files=views)

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.hospital import Hospital
-from app.service import Service, assemble
+from app.hospital.gateway import Hospital
+from app.replica import Replica, assemble
 from pacs.client.configuration import ArchiveConfig
 from pacs.queue.encryption import Seal
 from pacs.queue.jobs import Jobs
@@ -28,10 +28,10 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def client(service: Service, postgres: Postgres, tmp_path: Path) -> Iterator[httpx.Client]:
+def client(service: Replica, postgres: Postgres, tmp_path: Path) -> Iterator[httpx.Client]:
     jobs = Jobs(postgres.emptied(), Seal.of_file(tmp_path / "key"), 1 << 30)
     hospital = Hospital(jobs, {"main": ArchiveConfig("http://127.0.0.1:9/")}, None, timedelta(hours=1))
-    with serving(assemble(service.settings, service.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         yield client
 
 

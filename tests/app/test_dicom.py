@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
-from app.service import Service, assemble
+from app.replica import Replica, assemble
 from tests.app.conftest import png, serving
 from tests.dicom_files import ENCODERS, NATIVE, dicom, encapsulated, header_of, inflating
 from tests.phantoms import draw_phantom
@@ -123,7 +123,7 @@ def children() -> list[str]:
 
 
 def test_process_is_kept_for_the_next_file_and_given_up_after_some(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    service: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[asyncio.subprocess.Process] = []
     start = asyncio.create_subprocess_exec
@@ -134,7 +134,7 @@ def test_process_is_kept_for_the_next_file_and_given_up_after_some(
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", counted)
     monkeypatch.setattr(process_pool, "FILES_A_PROCESS", 3)
-    with serving(assemble(service.settings, service.generation)) as client:
+    with serving(assemble(service.settings, service.predictor.generation)) as client:
         for number in range(4):
             assert posted(client, dicom(draw_phantom(seed=number))).status_code == HTTPStatus.OK
     assert len(started) == 2
@@ -155,10 +155,10 @@ decoder_worker.main()
 
 
 def test_process_that_a_file_made_swell_ends_and_another_takes_its_place(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    service: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process_pool, "ONE_THREAD", ("sh", "-c", SWELLS_AT_ONCE))
-    with serving(assemble(service.settings, service.generation)) as client:
+    with serving(assemble(service.settings, service.predictor.generation)) as client:
         before = len(children())
         for number in range(3):
             assert posted(client, dicom(draw_phantom(seed=number))).status_code == HTTPStatus.OK

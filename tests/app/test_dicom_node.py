@@ -20,8 +20,8 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 from pynetdicom import AE
 from pynetdicom.association import Association
 
-from app.hospital import Hospital
-from app.service import Service, assemble
+from app.hospital.gateway import Hospital
+from app.replica import Replica, assemble
 from app.settings import Settings
 from pacs.queue.encryption import Seal
 from pacs.queue.jobs import Jobs
@@ -69,7 +69,7 @@ def listening(settings: Settings, folder: Path, **changed: object) -> Iterator[N
         "OSTEON_DICOM_PORT": str(number),
         **{f"OSTEON_{name.upper()}": str(value) for name, value in changed.items()},
     }
-    command = [sys.executable, "-m", "app.dicom_node"]
+    command = [sys.executable, "-m", "app.hospital.storescp"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log)
     try:
@@ -134,11 +134,11 @@ def test_second_patient_and_other_pixels_get_a_status_of_failure(port: int, jobs
 
 @pytest.mark.parametrize("node_first", [True, False])
 def test_two_patients_are_told_apart_whichever_way_they_come(
-    port: int, jobs: Jobs, service: Service, node_first: bool
+    port: int, jobs: Jobs, service: Replica, node_first: bool
 ) -> None:
     hospital = Hospital(jobs, {}, None, timedelta(seconds=60))
     other = hand(2, PatientID="SECOND-2", PatientName="Second^Bert")
-    with serving(assemble(service.settings, service.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         if node_first:
             assert statuses(port, hand(1)) == [0]
             assert reasons(stow(client, related(other))) == [0xA900]
@@ -151,9 +151,9 @@ def test_two_patients_are_told_apart_whichever_way_they_come(
     assert [each.instance_uid[-1] for each in jobs.instances(job.id)] == ["1", "3"]
 
 
-def test_same_radiograph_by_c_store_and_stow_is_one(port: int, jobs: Jobs, service: Service) -> None:
+def test_same_radiograph_by_c_store_and_stow_is_one(port: int, jobs: Jobs, service: Replica) -> None:
     hospital = Hospital(jobs, {}, None, timedelta(seconds=60))
-    with serving(assemble(service.settings, service.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         assert statuses(port, hand(1)) == [0]
         assert stow(client, related(hand(1))).status_code == HTTPStatus.OK
     assert [job.instances for job in jobs.latest(10)] == [1]

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.archive_threads import ArchiveThreads
-from app.hospital import Hospital
-from app.service import Service, assemble
+from app.hospital.archive_threads import ArchiveThreads
+from app.hospital.gateway import Hospital
+from app.replica import Replica, assemble
 from pacs.client.configuration import ArchiveConfig
 from pacs.errors import PacsError
 from pacs.queue.encryption import Seal
@@ -32,13 +32,13 @@ CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
 @contextmanager
-def pulling(service: Service, folder: Path, archives: dict[str, str], **changed: object) -> Iterator[httpx.Client]:
+def pulling(service: Replica, folder: Path, archives: dict[str, str], **changed: object) -> Iterator[httpx.Client]:
     """A service that can fetch from archives at these roots."""
     jobs = Jobs(f"sqlite:///{folder / 'jobs.sqlite'}", Seal.of_file(folder / "key"), 1 << 30)
     configs = {name: ArchiveConfig(url) for name, url in archives.items()}
     hospital = Hospital(jobs, configs, None, timedelta(0))
     settings = service.settings.model_copy(update=changed)
-    with serving(assemble(settings, service.generation, hospital)) as client:
+    with serving(assemble(settings, service.predictor.generation, hospital)) as client:
         yield client
 
 
@@ -46,7 +46,7 @@ def asked(client: httpx.Client, archive: str = "main", study: str = STUDY) -> st
     return str(client.post(f"/dicom-web/studies/{study}/analyze?pacs={archive}").json()["id"])
 
 
-def answered(service: Service, folder: Path, study: HeldStudy, **changed: object) -> tuple[dict[str, object], str]:
+def answered(service: Replica, folder: Path, study: HeldStudy, **changed: object) -> tuple[dict[str, object], str]:
     """The job once it is final, and its report."""
     with holding(study) as url, pulling(service, folder, {"main": url}, **changed) as client:
         job = finished(client, asked(client))
@@ -67,7 +67,7 @@ ODD_ONES: dict[str, tuple[bytes | Reply, str]] = {
 
 @pytest.mark.parametrize("kind", ODD_ONES)
 def test_one_instance_that_cannot_be_had_is_named_and_the_rest_is_judged(
-    kind: str, service: Service, tmp_path: Path
+    kind: str, service: Replica, tmp_path: Path
 ) -> None:
     given, reason = ODD_ONES[kind]
     study = HeldStudy({ODD: given, GOOD: hand(1)})
@@ -79,7 +79,7 @@ def test_one_instance_that_cannot_be_had_is_named_and_the_rest_is_judged(
 
 
 def test_instance_that_the_archive_never_delivers_is_left_out_in_the_last_attempt(
-    service: Service, tmp_path: Path
+    service: Replica, tmp_path: Path
 ) -> None:
     study = HeldStudy({ODD: (500, {}, b""), GOOD: hand(1)})
     job, report = answered(service, tmp_path, study, job_attempts=1)
@@ -88,7 +88,7 @@ def test_instance_that_the_archive_never_delivers_is_left_out_in_the_last_attemp
     assert "Archive main answered 500." in report
 
 
-def test_archive_that_gives_out_nothing_is_no_study_without_radiographs(service: Service, tmp_path: Path) -> None:
+def test_archive_that_gives_out_nothing_is_no_study_without_radiographs(service: Replica, tmp_path: Path) -> None:
     for number, status in enumerate((500, 403)):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -98,7 +98,7 @@ def test_archive_that_gives_out_nothing_is_no_study_without_radiographs(service:
 
 
 def test_radiograph_that_was_sent_is_judged_although_the_archive_gives_out_nothing(
-    service: Service, tmp_path: Path
+    service: Replica, tmp_path: Path
 ) -> None:
     study = HeldStudy({ODD: (403, {}, b"")})
     with holding(study) as url, pulling(service, tmp_path, {"main": url}) as client:
@@ -110,7 +110,7 @@ def test_radiograph_that_was_sent_is_judged_although_the_archive_gives_out_nothi
 
 @pytest.mark.parametrize("modality", ["DR", "RG", "OT", ""])
 def test_series_of_an_unsure_modality_is_fetched_for_its_sop_class(
-    modality: str, service: Service, tmp_path: Path
+    modality: str, service: Replica, tmp_path: Path
 ) -> None:
     study = HeldStudy({GOOD: hand(1, Modality=modality)}, modality)
     assert answered(service, tmp_path, study)[0]["state"] == "delivered"
@@ -121,7 +121,7 @@ def test_series_of_an_unsure_modality_is_fetched_for_its_sop_class(
 
 
 @pytest.mark.parametrize("uid", ["1..2", "1.2.", "..", "abc", "%00"])
-def test_study_without_a_uid_is_refused_at_once(uid: str, service: Service, tmp_path: Path) -> None:
+def test_study_without_a_uid_is_refused_at_once(uid: str, service: Replica, tmp_path: Path) -> None:
     with pulling(service, tmp_path, {"main": "http://127.0.0.1:9/"}) as client:
         told = client.post(f"/dicom-web/studies/{uid}/analyze?pacs=main")
         assert told.status_code in (HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.NOT_FOUND)
@@ -152,7 +152,7 @@ def threads_of(archive: str) -> list[threading.Thread]:
     return [each for each in threading.enumerate() if each.name.startswith(f"archive-{archive}")]
 
 
-def test_archive_that_drips_holds_up_no_other_and_gives_its_threads_back(service: Service, tmp_path: Path) -> None:
+def test_archive_that_drips_holds_up_no_other_and_gives_its_threads_back(service: Replica, tmp_path: Path) -> None:
     with ExitStack() as stack:
         slow = stack.enter_context(sick(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"))
         well = stack.enter_context(holding(HeldStudy({GOOD: hand(1)})))

@@ -76,8 +76,8 @@ def test_service_answers_under_fips_and_none_of_its_processes_holds_an_old_opens
 @pytest.mark.parametrize(
     "module",
     [
-        "app.dicom_node",
-        "app.work",
+        "app.hospital.storescp",
+        "app.hospital.worker",
         "pacs.results.capture.secondary_capture",
         "pacs.results.report.structured_report",
         "index_builder.crawl",

@@ -16,8 +16,8 @@ import httpx
 import numpy as np
 import pytest
 
-from app import watch
-from app.service import Service, assemble
+from app.replica import Replica, assemble
+from app.runtime import watchdog
 from tests.app.conftest import held, metric, png, serving
 from tests.app.test_life import free_port, process
 from tests.conftest import ROOT
@@ -63,7 +63,7 @@ class LyingEngine:
 
 
 def test_hung_engine_is_unready_first_and_in_the_end_not_live_its_callers_told_and_the_process_given_up(
-    service: Service,
+    service: Replica,
 ) -> None:
     given_up = threading.Event()
     engine, held_service = held(service, engine_dead_seconds=5)
@@ -83,7 +83,7 @@ def test_hung_engine_is_unready_first_and_in_the_end_not_live_its_callers_told_a
         engine.gate.set()
 
 
-def test_slow_pass_makes_the_replica_unready_and_its_end_makes_it_ready_again(service: Service) -> None:
+def test_slow_pass_makes_the_replica_unready_and_its_end_makes_it_ready_again(service: Replica) -> None:
     engine, held_service = held(service)
     with serving(held_service, lambda: pytest.fail("a slow engine is not a lost one")) as client:
         caller = threading.Thread(target=lambda: client.post("/classify", files={"file": PHANTOM}))
@@ -110,13 +110,13 @@ class HeldSearch:
 
 @pytest.mark.parametrize("comes", [True, False])
 def test_canary_that_is_late_makes_unready_and_only_one_that_never_comes_ends_the_process(
-    service: Service, monkeypatch: pytest.MonkeyPatch, comes: bool
+    service: Replica, monkeypatch: pytest.MonkeyPatch, comes: bool
 ) -> None:
-    monkeypatch.setattr(watch, "CANARY_SECONDS", 0.5)
+    monkeypatch.setattr(watchdog, "CANARY_SECONDS", 0.5)
     given_up = threading.Event()
-    gallery = HeldSearch(service.generation.gallery)
+    gallery = HeldSearch(service.predictor.generation.gallery)
     settings = service.settings.model_copy(update={"canary_seconds": 0.2, "engine_dead_seconds": 60 if comes else 3})
-    generation = replace(service.generation, gallery=gallery)  # type: ignore[arg-type]
+    generation = replace(service.predictor.generation, gallery=gallery)  # type: ignore[arg-type]
     with serving(assemble(settings, generation), given_up.set) as client:
         assert "no answer" in wait_until_unready(client)
         if comes:
@@ -128,7 +128,7 @@ def test_canary_that_is_late_makes_unready_and_only_one_that_never_comes_ends_th
         gallery.gate.set()
 
 
-def test_engine_that_only_fails_is_given_up(service: Service) -> None:
+def test_engine_that_only_fails_is_given_up(service: Replica) -> None:
     given_up = threading.Event()
     engine, held_service = held(service)
     engine.broken = True
@@ -140,12 +140,14 @@ def test_engine_that_only_fails_is_given_up(service: Service) -> None:
         assert given_up.wait(HUNG_SECONDS)
 
 
-def test_engine_that_says_something_else_of_the_canary_is_unready_and_then_given_up(service: Service) -> None:
+def test_engine_that_says_something_else_of_the_canary_is_unready_and_then_given_up(service: Replica) -> None:
     given_up = threading.Event()
-    engine = LyingEngine(service.generation.predictor)
-    predictor = Predictor(service.generation.predictor.manifest, engine)
+    engine = LyingEngine(service.predictor.generation.predictor)
+    predictor = Predictor(service.predictor.generation.predictor.manifest, engine)
     settings = service.settings.model_copy(update={"canary_seconds": 0.2})
-    with serving(assemble(settings, replace(service.generation, predictor=predictor)), given_up.set) as client:
+    with serving(
+        assemble(settings, replace(service.predictor.generation, predictor=predictor)), given_up.set
+    ) as client:
         age = metric(client, "osteon_canary_age_seconds")
         while metric(client, "osteon_canary_age_seconds") >= age:  # until the next has its answer
             age = metric(client, "osteon_canary_age_seconds")
@@ -155,23 +157,23 @@ def test_engine_that_says_something_else_of_the_canary_is_unready_and_then_given
         assert given_up.wait(HUNG_SECONDS)
 
 
-def test_canary_that_comes_back_makes_the_replica_ready_again(service: Service) -> None:
-    engine = LyingEngine(service.generation.predictor)
-    predictor = Predictor(service.generation.predictor.manifest, engine)
+def test_canary_that_comes_back_makes_the_replica_ready_again(service: Replica) -> None:
+    engine = LyingEngine(service.predictor.generation.predictor)
+    predictor = Predictor(service.predictor.generation.predictor.manifest, engine)
     settings = service.settings.model_copy(update={"canary_seconds": 0.5})
-    with serving(assemble(settings, replace(service.generation, predictor=predictor))) as client:
+    with serving(assemble(settings, replace(service.predictor.generation, predictor=predictor))) as client:
         engine.lies = True
         wait_until_unready(client)
         engine.lies = False
         wait_until_ready(client)
 
 
-def test_dead_engine_thread_is_given_up(service: Service) -> None:
+def test_dead_engine_thread_is_given_up(service: Replica) -> None:
     given_up = threading.Event()
-    doomed = assemble(service.settings, service.generation)
+    doomed = assemble(service.settings, service.predictor.generation)
     with serving(doomed, given_up.set) as client:
         assert client.get("/health/ready").status_code == HTTPStatus.OK
-        doomed.batcher.stop(5)
+        doomed.predictor.batcher.stop(5)
         assert "does not run" in wait_until_unready(client)
         assert client.post("/classify", files={"file": PHANTOM}).status_code == HTTPStatus.SERVICE_UNAVAILABLE
         assert given_up.wait(HUNG_SECONDS)
@@ -180,7 +182,8 @@ def test_dead_engine_thread_is_given_up(service: Service) -> None:
 HANG = """
 import os, time
 from pathlib import Path
-from app import __main__, operations
+from app import __main__
+from app.api import operations
 from xray.engines.openvino_engine import OpenVinoEngine
 trigger, forward = Path(os.environ["TRIGGER"]), OpenVinoEngine.forward
 def sleep():
@@ -210,7 +213,7 @@ __main__.main()
 
 @contextmanager
 def hanging(
-    service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, where: str = "engine"
+    service: Replica, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, where: str = "engine"
 ) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client, Path]]:
     """A ready process of its own, whose engine or event loop does as told once a file exists."""
     trigger, port = folder / "trigger", free_port()
@@ -242,7 +245,7 @@ def hanging(
     ],
 )
 def test_process_that_hangs_ends_with_a_status_that_a_supervisor_heeds(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, where: str, status: int
+    service: Replica, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, where: str, status: int
 ) -> None:
     with hanging(service, tmp_path, monkeypatch, kind, where) as (running, client, trigger):
         trigger.touch()
@@ -253,14 +256,14 @@ def test_process_that_hangs_ends_with_a_status_that_a_supervisor_heeds(
 
 KEPT = """
 import asyncio, threading, time
-from app.clock import OwnTime, Ticker
-from app.watch import LoopWatch
+from app.inference.clock import OwnTime, Ticker
+from app.runtime.watchdog import LoopWatch
 async def main():
     clock = OwnTime()
     watch = LoopWatch(clock, 1.0)
-    watch.arm()
-    beat = asyncio.create_task(watch.beat())
-    Ticker(clock, watch.look).start()
+    watchdog.arm()
+    beat = asyncio.create_task(watchdog.beat())
+    Ticker(clock, watchdog.look).start()
     await asyncio.sleep(1.0)
     threading.Thread(target=lambda: sum(range(10**15)), daemon=True).start()
     await asyncio.sleep(600)
@@ -288,7 +291,7 @@ def busy_neighbors(count: int, core: int) -> Iterator[None]:
 
 
 def test_process_that_was_paused_or_starved_goes_on(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: Replica, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with hanging(service, tmp_path, monkeypatch, "burn") as (running, client, trigger):
         running.send_signal(signal.SIGSTOP)

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.hospital import Hospital
-from app.service import Service, assemble
+from app.hospital.gateway import Hospital
+from app.replica import Replica, assemble
 from app.settings import Settings
 from pacs.client.configuration import ArchiveConfig, read_archives
 from pacs.queue.encryption import Seal
@@ -46,9 +46,9 @@ def archive(tmp_path: Path) -> Iterator[RunningOrthanc]:
 
 
 @pytest.fixture
-def client(service: Service, archive: RunningOrthanc, tmp_path: Path) -> Iterator[httpx.Client]:
+def client(service: Replica, archive: RunningOrthanc, tmp_path: Path) -> Iterator[httpx.Client]:
     hospital = hospital_with(tmp_path, read_archives(archives_at(tmp_path, archive)))
-    with serving(assemble(service.settings, service.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         yield client
 
 
@@ -71,14 +71,14 @@ def put(running: RunningOrthanc, files: Sequence[bytes]) -> None:
         httpx.post(url, content=file, auth=(running.user, running.password)).raise_for_status()
 
 
-def test_archive_finds_one_pair_of_results_in_each_study_and_never_a_second(service: Service, tmp_path: Path) -> None:
+def test_archive_finds_one_pair_of_results_in_each_study_and_never_a_second(service: Replica, tmp_path: Path) -> None:
     port, archive_port = free_ports(2)
     settings = {"port": port, "host": "127.0.0.1"}
     archive_folder = tmp_path / "orthanc"
     forward = f"http://127.0.0.1:{port}/dicom-web"
     with orthanc(archive_folder, lua=routing_rule(), forward_to=forward, http_port=archive_port) as running:
         hospital = hospital_with(tmp_path, read_archives(archives_at(tmp_path, running)))
-        replica = assemble(service.settings.model_copy(update=settings), service.generation, hospital)
+        replica = assemble(service.settings.model_copy(update=settings), service.predictor.generation, hospital)
         early = study(10)
         put(running, [hand(1, early)])
         time.sleep(3)  # in which the archive finds the study stable, and nobody to send it to

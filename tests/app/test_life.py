@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from app.service import Service, assemble
+from app.replica import Replica, assemble
 from app.settings import Settings, read_settings
 from tests.app.conftest import png, serving
 from tests.conftest import ROOT
@@ -51,7 +51,7 @@ def health(port: int) -> int:
     """Exit status of the container's health check, in an environment that names a proxy."""
     environment = os.environ | {"OSTEON_PORT": str(port), "HTTP_PROXY": "http://127.0.0.1:9"}
     return subprocess.run(
-        [sys.executable, "-m", "app.health"], cwd=ROOT, env=environment, capture_output=True, check=False
+        [sys.executable, "-m", "app.runtime.healthcheck"], cwd=ROOT, env=environment, capture_output=True, check=False
     ).returncode
 
 
@@ -104,7 +104,7 @@ def test_address_of_a_kubernetes_service_counts_as_not_set_and_the_log_says_so(
         monkeypatch.setenv(variable, value)
     settings = read_settings()
     assert (settings.port, settings.dicom_port) == (8000, 11112)
-    assert f"{name} holds the address of a Kubernetes Service" in caplog.text
+    assert f"{name} holds the address of a Kubernetes Replica" in caplog.text
     assert "10.96" not in caplog.text
 
 
@@ -112,15 +112,15 @@ def test_health_check_finds_its_port_where_a_kubernetes_service_has_its_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OSTEON_PORT", "tcp://10.96.0.12:8000")
-    command = [sys.executable, "-m", "app.health"]
+    command = [sys.executable, "-m", "app.runtime.healthcheck"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HUNG_SECONDS, check=False)
     assert "Traceback" not in ran.stderr
-    assert "Kubernetes Service" in ran.stderr
+    assert "Kubernetes Replica" in ran.stderr
 
 
-def test_caller_that_never_sends_its_body_gets_a_504_and_frees_its_place(service: Service, radiograph: bytes) -> None:
+def test_caller_that_never_sends_its_body_gets_a_504_and_frees_its_place(service: Replica, radiograph: bytes) -> None:
     hurried = assemble(
-        service.settings.model_copy(update={"deadline_seconds": 0.5, "max_pending": 1}), service.generation
+        service.settings.model_copy(update={"deadline_seconds": 0.5, "max_pending": 1}), service.predictor.generation
     )
     with serving(hurried) as client:
         with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=HUNG_SECONDS) as slow:
@@ -186,7 +186,10 @@ def test_caller_that_connected_in_time_and_asks_late_is_answered(settings: Setti
 def test_connection_without_a_head_is_closed_and_others_are_answered(settings: Settings) -> None:
     port = free_port()
     with process(
-        settings, port, "-c", "import app.connections, app.__main__ as m; app.connections.HEAD_SECONDS = 1; m.main()"
+        settings,
+        port,
+        "-c",
+        "import app.__main__ as m, app.runtime.connections as c; c.HEAD_SECONDS = 1; m.main()",
     ):
         while health(port) != 0:
             time.sleep(0.1)

@@ -5,8 +5,8 @@ from urllib.parse import parse_qsl
 import pytest
 from pydicom import Dataset
 
+from app.api.qido_query import Level, query_of
 from app.errors import MalformedRequestError
-from app.matching import Level, query_of
 
 
 def result(**tags: object) -> Dataset:

@@ -17,8 +17,8 @@ import pytest
 from fastapi.routing import APIRoute
 from PIL import Image
 
-from app import operations, routes
-from app.service import Service, assemble
+from app.api import operations, predict
+from app.replica import Replica, assemble
 from app.settings import Settings
 from tests.app.conftest import held, metric, png, serving
 from tests.phantoms import draw_phantom
@@ -104,9 +104,9 @@ def test_bad_option_is_refused_before_the_network_runs(client: httpx.Client, pat
     assert metric(client, "osteon_batch_size_count") == before
 
 
-def test_studys_radiographs_share_the_limit_on_pixels(service: Service) -> None:
+def test_studys_radiographs_share_the_limit_on_pixels(service: Replica) -> None:
     size = draw_phantom(seed=1).size
-    limited = assemble(service.settings.model_copy(update={"max_pixels": 2 * size}), service.generation)
+    limited = assemble(service.settings.model_copy(update={"max_pixels": 2 * size}), service.predictor.generation)
     with serving(limited) as client:
         assert client.post("/classify", **form(PHANTOM, PHANTOM)).status_code == 200  # type: ignore[arg-type]
         problem = client.post("/classify", **form(PHANTOM, PHANTOM, PHANTOM)).json()  # type: ignore[arg-type]
@@ -128,7 +128,7 @@ def test_body_without_declared_length_is_cut_off_at_the_limit(client: httpx.Clie
     assert client.post("/classify", content=chunks, headers={"Content-Type": "image/png"}).status_code == 413
 
 
-def test_full_service_refuses_with_retry_after_and_answers_those_inside(service: Service) -> None:
+def test_full_service_refuses_with_retry_after_and_answers_those_inside(service: Replica) -> None:
     engine, held_service = held(service, max_pending=1)
     with serving(held_service) as client:
         inside: list[httpx.Response] = []
@@ -144,10 +144,10 @@ def test_full_service_refuses_with_retry_after_and_answers_those_inside(service:
         assert client.post("/classify", **form(PHANTOM)).status_code == 200  # type: ignore[arg-type]
 
 
-def test_crowded_service_turns_callers_away_before_it_looks_at_what_they_ask(service: Service) -> None:
+def test_crowded_service_turns_callers_away_before_it_looks_at_what_they_ask(service: Replica) -> None:
     _, crowded = held(service)
-    crowded.admission.pace.restart({1: 1.0, 8: 8.0})
-    with serving(crowded) as client, crowded.admission.admit(1, deadline=30) as place:
+    crowded.predictor.admission.pace.restart({1: 1.0, 8: 8.0})
+    with serving(crowded) as client, crowded.predictor.admission.admit(1, deadline=30) as place:
         place.radiographs = 100
         refused = client.post("/classify", headers={"X-Deadline-Ms": "nonsense"})
         assert refused.status_code == 429
@@ -158,13 +158,13 @@ def test_crowded_service_turns_callers_away_before_it_looks_at_what_they_ask(ser
 
 
 def test_no_request_is_sent_through_a_thread_for_what_it_depends_on() -> None:
-    endpoints = [each for each in (*routes.router.routes, *operations.router.routes) if isinstance(each, APIRoute)]
+    endpoints = [each for each in (*predict.router.routes, *operations.router.routes) if isinstance(each, APIRoute)]
     dependencies = [each for endpoint in endpoints for each in endpoint.dependant.dependencies]
     assert dependencies
     assert all(inspect.iscoroutinefunction(each.call) for each in dependencies)
 
 
-def test_callers_own_deadline_is_kept(service: Service) -> None:
+def test_callers_own_deadline_is_kept(service: Replica) -> None:
     engine, held_service = held(service)
     with serving(held_service) as client:
         hurried = client.post("/classify", **form(PHANTOM), headers={"X-Deadline-Ms": "200"})  # type: ignore[arg-type]
@@ -176,7 +176,7 @@ def test_callers_own_deadline_is_kept(service: Service) -> None:
             assert reply.status_code == 422
 
 
-def test_caller_that_hangs_up_while_waiting_costs_no_pass(service: Service) -> None:
+def test_caller_that_hangs_up_while_waiting_costs_no_pass(service: Replica) -> None:
     engine, held_service = held(service)
     with serving(held_service) as client:
         first = threading.Thread(target=lambda: client.post("/classify", **form(PHANTOM)))  # type: ignore[arg-type]
@@ -192,7 +192,7 @@ def test_caller_that_hangs_up_while_waiting_costs_no_pass(service: Service) -> N
         assert metric(client, "osteon_batch_size_sum") == 2
 
 
-def test_late_answer_is_a_504_and_frees_its_place(service: Service) -> None:
+def test_late_answer_is_a_504_and_frees_its_place(service: Replica) -> None:
     engine, held_service = held(service, max_pending=1, deadline_seconds=0.2)
     with serving(held_service) as client:
         assert client.post("/classify", **form(PHANTOM)).status_code == 504  # type: ignore[arg-type]
@@ -200,7 +200,7 @@ def test_late_answer_is_a_504_and_frees_its_place(service: Service) -> None:
         assert client.get("/health/ready").status_code == 200
 
 
-def test_engine_failure_is_a_500_that_hides_its_cause_and_the_next_request_is_fine(service: Service) -> None:
+def test_engine_failure_is_a_500_that_hides_its_cause_and_the_next_request_is_fine(service: Replica) -> None:
     engine, held_service = held(service)
     engine.gate.set()
     with serving(held_service) as client:

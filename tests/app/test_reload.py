@@ -14,7 +14,7 @@ import pytest
 import torch
 from pydantic import SecretStr
 
-from app.service import Service, load_service
+from app.replica import Replica, load_replica
 from app.settings import Settings
 from index_builder.build import BuildOptions, build
 from tests.app.conftest import metric, png, serving
@@ -63,7 +63,7 @@ def settings_of(place: Path, settings: Settings, **changed: object) -> Settings:
 
 
 def answers_of(pair: Path, settings: Settings) -> dict[bytes, float]:
-    with serving(load_service(settings_of(pair, settings))) as client:
+    with serving(load_replica(settings_of(pair, settings))) as client:
         return {body: client.post("/classify", files={"file": body}).json()["probability"] for body in PHANTOMS}
 
 
@@ -72,7 +72,7 @@ def test_requests_under_reloads_are_all_answered_by_one_pair_or_the_other(
 ) -> None:
     known = {load_checkpoint(pair / "checkpoint").manifest.id: answers_of(pair, settings) for pair in pairs}
     assert len({answers[PHANTOMS[0]] for answers in known.values()}) == 2
-    with serving(load_service(settings_of(place, settings))) as client:
+    with serving(load_replica(settings_of(place, settings))) as client:
         over, wrong, seen = threading.Event(), [], set()
 
         def ask(number: int) -> None:
@@ -104,7 +104,7 @@ def test_requests_under_reloads_are_all_answered_by_one_pair_or_the_other(
 def test_pair_that_is_not_fit_is_refused_and_the_old_one_goes_on(
     settings: Settings, pairs: list[Path], place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with serving(load_service(settings_of(place, settings))) as client:
+    with serving(load_replica(settings_of(place, settings))) as client:
         before = client.post("/classify", files={"file": PHANTOMS[0]}).json()
         rmtree(place / "checkpoint")
         copytree(pairs[1] / "checkpoint", place / "checkpoint")  # without the gallery that belongs to it
@@ -123,7 +123,7 @@ def test_pair_that_is_not_fit_is_refused_and_the_old_one_goes_on(
 def test_answers_that_are_kept_are_forgotten_with_their_checkpoint(
     settings: Settings, pairs: list[Path], place: Path
 ) -> None:
-    with serving(load_service(settings_of(place, settings, result_cache_mib=64))) as client:
+    with serving(load_replica(settings_of(place, settings, result_cache_mib=64))) as client:
         before = client.post("/classify", files={"file": PHANTOMS[0]}).json()
         folder = place / "checkpoint"
         checkpoint = load_checkpoint(folder)
@@ -135,9 +135,9 @@ def test_answers_that_are_kept_are_forgotten_with_their_checkpoint(
         assert metric(client, 'osteon_answers_total{source="kept"}') == 0
 
 
-def test_stranger_may_not_reload_and_the_administrator_may(service: Service, place: Path) -> None:
+def test_stranger_may_not_reload_and_the_administrator_may(service: Replica, place: Path) -> None:
     guarded = settings_of(place, service.settings, admin_token=SecretStr("secret"))
-    with serving(load_service(guarded)) as client:
+    with serving(load_replica(guarded)) as client:
         for header in ({}, {"Authorization": "Bearer guess"}, {"Authorization": "secret"}):
             assert client.post("/admin/reload", headers=header).status_code == HTTPStatus.FORBIDDEN
         assert client.post("/admin/reload", headers={"Authorization": "Bearer secret"}).status_code == HTTPStatus.OK

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from pydicom import Dataset
 
-from app.service import Service, assemble
+from app.replica import Replica, assemble
 from pacs.results.dicom_json import written
 from tests.app.conftest import serving
 from tests.app.test_stow import STUDY, finished, hand, hospital_at, related, stow
@@ -21,10 +21,10 @@ OTHER, CAPTURE = "1.2.3", "1.2.840.10008.5.1.4.1.1.7"
 
 
 @pytest.fixture(scope="module")
-def client(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def client(service: Replica, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """Has the results of two studies."""
     hospital = hospital_at(tmp_path_factory.mktemp("hospital"), settle=0)
-    with serving(assemble(service.settings, service.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         for file in (hand(1), hand(1, study=OTHER)):
             assert finished(client, stow(client, related(file)).headers["x-jobs"])["state"] == "kept"
         yield client

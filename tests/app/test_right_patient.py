@@ -14,11 +14,11 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import JPEG2000Lossless
 
-from app import work
-from app.archive_threads import ArchiveThreads
-from app.delivery import deliver
-from app.hospital import Hospital
-from app.service import Service, assemble
+from app.hospital import worker
+from app.hospital.archive_threads import ArchiveThreads
+from app.hospital.delivery import deliver
+from app.hospital.gateway import Hospital
+from app.replica import Replica, assemble
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError
 from pacs.instance import Instance
 from pacs.queue.encryption import Seal
@@ -39,9 +39,9 @@ SECOND = {"PatientID": "SECOND-2", "PatientName": "Second^Bert"}
 
 
 @pytest.fixture
-def client(service: Service, tmp_path: Path) -> Iterator[httpx.Client]:
+def client(service: Replica, tmp_path: Path) -> Iterator[httpx.Client]:
     """A service that keeps its results."""
-    with serving(assemble(service.settings, service.generation, hospital_at(tmp_path, settle=0.3))) as client:
+    with serving(assemble(service.settings, service.predictor.generation, hospital_at(tmp_path, settle=0.3))) as client:
         yield client
 
 
@@ -52,11 +52,11 @@ def archive() -> Iterator[FakeArchive]:
 
 
 @pytest.fixture
-def fetching(service: Service, archive: FakeArchive, tmp_path: Path) -> Iterator[httpx.Client]:
+def fetching(service: Replica, archive: FakeArchive, tmp_path: Path) -> Iterator[httpx.Client]:
     """A service that delivers its results to the archive."""
     jobs = Jobs(f"sqlite:///{tmp_path / 'jobs.sqlite'}", Seal.of_file(tmp_path / "key"), 1 << 30)
     hospital = Hospital(jobs, {"main": archive.config}, "main", timedelta(seconds=0.3))
-    with serving(assemble(service.settings, service.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         yield client
 
 
@@ -118,7 +118,7 @@ def test_file_that_names_two_studies_or_patients_gives_nobody_a_result(client: h
     reply = stow(client, related(data[:cut] + again[keyword] + data[cut:]))
     if reply.status_code == HTTPStatus.OK:  # receipt may see it too, and is welcome to refuse it
         job = finished(client, reply.headers["x-jobs"])
-        assert (job["state"], job["reason"]) == ("refused", work.TWO_FACED)
+        assert (job["state"], job["reason"]) == ("refused", worker.TWO_FACED)
     assert client.get(f"/dicom-web/studies/{STUDY}").status_code == HTTPStatus.NOT_FOUND
 
 
@@ -175,17 +175,17 @@ def test_same_image_in_another_transfer_syntax_is_no_other_content(client: httpx
 
 
 def test_reload_between_receipt_and_work_names_the_network_that_judged(
-    service: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    service: Replica, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     hospital = hospital_at(tmp_path, settle=2)
-    replica = assemble(service.settings, service.generation, hospital)
-    old = service.generation.predictor
+    replica = assemble(service.settings, service.predictor.generation, hospital)
+    old = service.predictor.generation.predictor
     renamed = Predictor(replace(old.manifest, id="0123456789ab"), old.engine)
     with serving(replica) as client:
         job = stow(client, related(hand(1))).headers["x-jobs"]
         assert client.get(f"/jobs/{job}").json()["checkpoint"] == old.manifest.id
-        replica.take(replace(service.generation, predictor=renamed))
+        replica.predictor.take(replace(service.predictor.generation, predictor=renamed))
         assert finished(client, job)["checkpoint"] == "0123456789ab"
         (report,) = reports(client)
         assert "0123456789ab" in report.SoftwareVersions
@@ -197,9 +197,9 @@ def test_reload_between_receipt_and_work_names_the_network_that_judged(
 
 
 def test_worker_that_dies_is_begun_again_and_meanwhile_the_replica_is_not_ready(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    service: Replica, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(work, "RESTART_SECONDS", 2)
+    monkeypatch.setattr(worker, "RESTART_SECONDS", 2)
     hospital = hospital_at(tmp_path, settle=0)
     lease, deaths = hospital.jobs.lease, iter([ZeroDivisionError(CANARY)])
 
@@ -209,7 +209,7 @@ def test_worker_that_dies_is_begun_again_and_meanwhile_the_replica_is_not_ready(
         return lease(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(hospital.jobs, "lease", dying)
-    with serving(assemble(service.settings, service.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         wait_until(lambda: client.get("/health/ready").status_code == HTTPStatus.SERVICE_UNAVAILABLE)
         assert "worker of the jobs ended with ZeroDivisionError" in client.get("/health/ready").json()["detail"]
         assert client.get("/health/live").status_code == HTTPStatus.OK
@@ -254,7 +254,7 @@ def test_second_patient_in_an_archives_study_is_left_out_and_named(
 
 
 def test_damaged_and_oversized_files_of_an_archive_are_left_out_and_the_rest_is_judged(
-    service: Service, archive: FakeArchive, tmp_path: Path
+    service: Replica, archive: FakeArchive, tmp_path: Path
 ) -> None:
     archive.put(hand(1))
     archive.put(hand(2))
@@ -264,7 +264,7 @@ def test_damaged_and_oversized_files_of_an_archive_are_left_out_and_the_rest_is_
     hospital = hospital_at(tmp_path)
     hospital = replace(hospital, archives={"main": archive.config})
     settings = service.settings.model_copy(update={"max_upload_mib": 1})
-    with serving(assemble(settings, service.generation, hospital)) as client:
+    with serving(assemble(settings, service.predictor.generation, hospital)) as client:
         job = fetch(client)
     assert (job["state"], job["attempts"]) == ("delivered", 1)
     assert "2 of its radiographs were left out." in str(job["reason"])
@@ -321,14 +321,14 @@ def test_results_of_a_stranger_who_sent_first_do_not_reach_the_archives_study(
 
 @pytest.mark.parametrize(("coerces", "archives_id"), [(False, " canary-4711 "), (True, "SITE-7")])
 def test_archive_that_writes_the_same_patient_in_its_own_way_gets_the_results(
-    service: Service, archive: FakeArchive, tmp_path: Path, coerces: bool, archives_id: str
+    service: Replica, archive: FakeArchive, tmp_path: Path, coerces: bool, archives_id: str
 ) -> None:
     archive.put(hand(1))
     archive.patient_id = archives_id
     jobs = Jobs(f"sqlite:///{tmp_path / 'jobs.sqlite'}", Seal.of_file(tmp_path / "key"), 1 << 30)
     config = replace(archive.config, coerces_patient_ids=coerces)
     hospital = Hospital(jobs, {"main": config}, "main", timedelta(seconds=0.3))
-    with serving(assemble(service.settings, service.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         assert fetch(client)["state"] == "delivered"
     assert len(archive.reports(STUDY)) == 1
 
@@ -385,10 +385,10 @@ def test_what_was_left_out_is_still_told_after_a_delivery_that_failed(
 
 
 def test_late_view_of_a_study_whose_files_are_gone_is_judged_with_the_archives(
-    service: Service, archive: FakeArchive, tmp_path: Path
+    service: Replica, archive: FakeArchive, tmp_path: Path
 ) -> None:
     hospital = replace(hospital_at(tmp_path, settle=0.1), archives={"main": archive.config}, destination="main")
-    with serving(assemble(service.settings, service.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         finished(client, stow(client, related(hand(1))).headers["x-jobs"])
         hospital.jobs.empty_answered(timedelta(0))
         archive.put(hand(1))
@@ -398,9 +398,9 @@ def test_late_view_of_a_study_whose_files_are_gone_is_judged_with_the_archives(
     assert all(f"{STUDY}.1.{number}" in report for number in (1, 2))
 
 
-def test_late_view_of_a_study_whose_files_are_nowhere_says_which_are_missing(service: Service, tmp_path: Path) -> None:
+def test_late_view_of_a_study_whose_files_are_nowhere_says_which_are_missing(service: Replica, tmp_path: Path) -> None:
     hospital = hospital_at(tmp_path, settle=0.1)
-    with serving(assemble(service.settings, service.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         finished(client, stow(client, related(hand(1))).headers["x-jobs"])
         hospital.jobs.empty_answered(timedelta(0))
         second = finished(client, stow(client, related(hand(2))).headers["x-jobs"])
@@ -425,12 +425,12 @@ def result(number: int) -> tuple[Instance, bytes]:
     return Instance("1.9", "1.9.1", "1.2.840.10008.5.1.4.1.1.1.1", data), proof_of(data)
 
 
-def deliver_to(archive: FakeArchive, service: Service, ours: Instance, proof: bytes) -> None:
+def deliver_to(archive: FakeArchive, service: Replica, ours: Instance, proof: bytes) -> None:
     async def run() -> None:
-        own = assemble(service.settings, service.generation)
+        own = assemble(service.settings, service.predictor.generation)
         try:
             async with ArchiveThreads().connected("main", archive.config) as opened:
-                await deliver(own, opened, STUDY, [ours], {ours.instance_uid: {proof}})
+                await deliver(own.results, opened, STUDY, [ours], {ours.instance_uid: {proof}})
         finally:
             await own.results.close()
 
@@ -439,7 +439,7 @@ def deliver_to(archive: FakeArchive, service: Service, ours: Instance, proof: by
 
 @pytest.mark.parametrize("planted", [True, False])
 def test_what_an_archive_has_under_a_results_uid_counts_only_if_it_is_the_result(
-    service: Service, archive: FakeArchive, planted: bool
+    service: Replica, archive: FakeArchive, planted: bool
 ) -> None:
     (ours, proof), (forged, _) = result(1), result(2)
     if planted:
@@ -453,7 +453,7 @@ def test_what_an_archive_has_under_a_results_uid_counts_only_if_it_is_the_result
         assert archive.asked.count("/dicom-web/studies") == 1
 
 
-def test_archive_that_takes_results_and_loses_them_is_asked_again_later(service: Service, archive: FakeArchive) -> None:
+def test_archive_that_takes_results_and_loses_them_is_asked_again_later(service: Replica, archive: FakeArchive) -> None:
     archive.keeps = False
     ours, proof = result(1)
     with pytest.raises(ArchiveUnavailableError, match="does not find them yet"):

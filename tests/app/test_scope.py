@@ -6,7 +6,7 @@ import httpx
 import numpy as np
 import pytest
 
-from app.service import Service, load_service
+from app.replica import Replica, load_replica
 from tests.app.conftest import png, serving
 from tests.phantoms import draw_phantom
 
@@ -23,10 +23,10 @@ def post(client: httpx.Client, path: str, *images: bytes) -> httpx.Response:
 
 @pytest.mark.parametrize("path", ["/classify", "/cam", "/retrieve", "/analyze"])
 def test_image_out_of_scope_is_refused_everywhere_and_the_next_request_is_fine(
-    service: Service, path: str, radiograph: bytes
+    service: Replica, path: str, radiograph: bytes
 ) -> None:
     settings = service.settings.model_copy(update={"scope": "refuse"})
-    with serving(load_service(settings)) as client:
+    with serving(load_replica(settings)) as client:
         refused = post(client, path, COLOURED)
         assert refused.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
         assert refused.json()["type"] == "urn:osteon:error:OutOfScopeError"
@@ -34,9 +34,9 @@ def test_image_out_of_scope_is_refused_everywhere_and_the_next_request_is_fine(
         assert client.get("/health/ready").status_code == HTTPStatus.OK
 
 
-def test_flagged_image_is_answered_with_its_reason_and_one_view_is_enough(service: Service, radiograph: bytes) -> None:
+def test_flagged_image_is_answered_with_its_reason_and_one_view_is_enough(service: Replica, radiograph: bytes) -> None:
     settings = service.settings.model_copy(update={"scope": "flag"})
-    with serving(load_service(settings)) as client:
+    with serving(load_replica(settings)) as client:
         reply = post(client, "/classify", radiograph, COLOURED).json()
         assert (reply["in_scope"], reply["scope_reason"]) == (False, "in colour")
         assert reply["scope_distance"] > 1

@@ -7,8 +7,8 @@ import time
 import httpx
 import pytest
 
-from app.service import Service, assemble
-from app.sharing import Shared
+from app.inference.single_flight import Shared
+from app.replica import Replica, assemble
 from tests.app.conftest import held, metric, png, serving
 from tests.phantoms import draw_phantom
 
@@ -19,8 +19,8 @@ def source(client: httpx.Client, name: str) -> float:
     return metric(client, f'osteon_answers_total{{source="{name}"}}')
 
 
-def test_cam_after_classify_needs_no_second_pass_and_says_the_same(service: Service) -> None:
-    with serving(assemble(service.settings, service.generation)) as client:
+def test_cam_after_classify_needs_no_second_pass_and_says_the_same(service: Replica) -> None:
+    with serving(assemble(service.settings, service.predictor.generation)) as client:
         classified = client.post("/classify", files={"file": PHANTOM})
         passes = metric(client, "osteon_batch_size_count")
         drawn = client.post("/cam", files={"file": PHANTOM})
@@ -29,8 +29,8 @@ def test_cam_after_classify_needs_no_second_pass_and_says_the_same(service: Serv
         assert (source(client, "pass"), source(client, "kept")) == (1, 1)
 
 
-def test_answers_that_are_kept_are_bounded_by_their_bytes(service: Service) -> None:
-    small = assemble(service.settings.model_copy(update={"result_cache_mib": 1}), service.generation)
+def test_answers_that_are_kept_are_bounded_by_their_bytes(service: Replica) -> None:
+    small = assemble(service.settings.model_copy(update={"result_cache_mib": 1}), service.predictor.generation)
     with serving(small) as client:
         for seed in range(6):
             client.post("/classify", files={"file": png(draw_phantom(seed, height=700, width=500))})
@@ -41,7 +41,7 @@ def test_answers_that_are_kept_are_bounded_by_their_bytes(service: Service) -> N
         assert source(client, "kept") == 1
 
 
-def test_callers_of_one_image_share_its_pass(service: Service) -> None:
+def test_callers_of_one_image_share_its_pass(service: Replica) -> None:
     engine, held_service = held(service)
     with serving(held_service) as client:
         replies: list[httpx.Response] = []

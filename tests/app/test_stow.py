@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from app import admission, middleware, work
-from app.hospital import Hospital
-from app.service import Service, assemble
+from app.hospital import worker
+from app.hospital.gateway import Hospital
+from app.inference import admission
+from app.replica import Replica, assemble
+from app.runtime import middleware
 from pacs.queue.encryption import Seal
 from pacs.queue.errors import JobsUnavailableError
 from pacs.queue.jobs import Job, Jobs
@@ -65,8 +67,8 @@ def hospital(tmp_path: Path) -> Hospital:
 
 
 @pytest.fixture
-def client(service: Service, hospital: Hospital) -> Iterator[httpx.Client]:
-    with serving(assemble(service.settings, service.generation, hospital)) as client:
+def client(service: Replica, hospital: Hospital) -> Iterator[httpx.Client]:
+    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         yield client
 
 
@@ -139,8 +141,8 @@ def test_what_is_left_alone_is_counted_by_reason(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("modality", ["DR", "RG", "OT", None])
-def test_radiograph_of_an_unsure_modality_is_analysed(modality: str | None, service: Service, tmp_path: Path) -> None:
-    with serving(assemble(service.settings, service.generation, hospital_at(tmp_path, settle=0))) as client:
+def test_radiograph_of_an_unsure_modality_is_analysed(modality: str | None, service: Replica, tmp_path: Path) -> None:
+    with serving(assemble(service.settings, service.predictor.generation, hospital_at(tmp_path, settle=0))) as client:
         job = stow(client, related(hand(1, Modality=modality))).headers["x-jobs"]
         assert finished(client, job)["state"] == "kept"
 
@@ -156,9 +158,9 @@ def test_what_is_no_dicom_fails(client: httpx.Client) -> None:
     assert (reply.status_code, reasons(reply)) == (HTTPStatus.CONFLICT, [CANNOT_UNDERSTAND] * 2)
 
 
-def test_full_spool_fails_and_what_is_in_it_stays(service: Service, tmp_path: Path) -> None:
+def test_full_spool_fails_and_what_is_in_it_stays(service: Replica, tmp_path: Path) -> None:
     hospital = hospital_at(tmp_path, max_bytes=len(hand(1)) + 1000)
-    with serving(assemble(service.settings, service.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         reply = stow(client, related(hand(1), hand(2)))
         assert (reply.status_code, reasons(reply)) == (HTTPStatus.ACCEPTED, [OUT_OF_RESOURCES])
         assert [each.data for each in hospital.jobs.instances(reply.headers["x-jobs"])] == [hand(1)]
@@ -185,18 +187,18 @@ def test_bad_request_is_told_what_to_change(
     assert stow(client, related(hand(1))).status_code == HTTPStatus.OK
 
 
-def test_instance_beyond_the_limit_is_too_large(service: Service, hospital: Hospital) -> None:
+def test_instance_beyond_the_limit_is_too_large(service: Replica, hospital: Hospital) -> None:
     settings = service.settings.model_copy(update={"max_upload_mib": 1})
-    with serving(assemble(settings, service.generation, hospital)) as client:
+    with serving(assemble(settings, service.predictor.generation, hospital)) as client:
         large = dicom(np.tile(draw_phantom(seed=1), (10, 10)))
         assert stow(client, related(large)).status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
-def test_callers_give_the_password_where_there_is_one(service: Service, hospital: Hospital) -> None:
+def test_callers_give_the_password_where_there_is_one(service: Replica, hospital: Hospital) -> None:
     settings = service.settings.model_copy(
         update={"dicomweb_user": "orthanc", "dicomweb_password": SecretStr("s3cret")}
     )
-    with serving(assemble(settings, service.generation, hospital)) as client:
+    with serving(assemble(settings, service.predictor.generation, hospital)) as client:
         refused = stow(client, related(hand(1)))
         assert refused.status_code == HTTPStatus.UNAUTHORIZED
         assert refused.headers["www-authenticate"].startswith("Basic")
@@ -212,7 +214,7 @@ def test_metrics_count_the_jobs_by_state(client: httpx.Client, hospital: Hospita
 
 
 def test_database_that_fails_hides_the_counts_and_stops_no_work(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: Replica, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hospital = hospital_at(tmp_path, settle=0)
     lease = hospital.jobs.lease
@@ -224,7 +226,7 @@ def test_database_that_fails_hides_the_counts_and_stops_no_work(
         return lease(*arguments)
 
     monkeypatch.setattr(hospital.jobs, "lease", sometimes)
-    with serving(assemble(service.settings, service.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         job = stow(client, related(hand(1))).headers["x-jobs"]
         assert finished(client, job)["state"] == "kept"
         assert metric(client, 'osteon_jobs{state="kept"}') == 1
@@ -233,14 +235,14 @@ def test_database_that_fails_hides_the_counts_and_stops_no_work(
         assert math.isnan(metric(client, "osteon_jobs_overdue_seconds"))
 
 
-def test_attempt_that_never_ends_is_ended(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attempt_that_never_ends_is_ended(service: Replica, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def endless(*_: object) -> None:
         await asyncio.Event().wait()
 
     settings = service.settings.model_copy(update={"job_seconds": 0.2})
     hospital = hospital_at(tmp_path, settle=0)
-    monkeypatch.setattr(work, "analyse", endless)
-    with serving(assemble(settings, service.generation, hospital)) as client:
+    monkeypatch.setattr(worker, "analyse", endless)
+    with serving(assemble(settings, service.predictor.generation, hospital)) as client:
         job = stow(client, related(hand(1))).headers["x-jobs"]
         while (told := client.get(f"/jobs/{job}").json())["reason"] is None:
             time.sleep(0.05)
@@ -251,16 +253,16 @@ def failing() -> None:
     raise JobsUnavailableError("The database is away.")
 
 
-def test_replica_without_jobs_says_what_to_set(service: Service) -> None:
-    with serving(assemble(service.settings, service.generation)) as client:
+def test_replica_without_jobs_says_what_to_set(service: Replica) -> None:
+    with serving(assemble(service.settings, service.predictor.generation)) as client:
         reply = stow(client, related(hand(1)))
         assert reply.status_code == HTTPStatus.SERVICE_UNAVAILABLE
         assert "OSTEON_JOBS" in reply.json()["detail"]
 
 
-def test_study_without_an_archive_keeps_its_results_here(service: Service, tmp_path: Path) -> None:
+def test_study_without_an_archive_keeps_its_results_here(service: Replica, tmp_path: Path) -> None:
     hospital = hospital_at(tmp_path, settle=0)
-    with serving(assemble(service.settings, service.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         job = stow(client, related(hand(1), hand(2))).headers["x-jobs"]
         done = finished(client, job)
         assert (done["state"], done["reason"]) == ("kept", None)
@@ -291,9 +293,9 @@ def opened(client: httpx.Client) -> socket.socket:
     return connection
 
 
-def test_sender_that_drips_gets_504_and_frees_its_place(service: Service, hospital: Hospital) -> None:
+def test_sender_that_drips_gets_504_and_frees_its_place(service: Replica, hospital: Hospital) -> None:
     settings = service.settings.model_copy(update={"deadline_seconds": 1.0, "max_inflight_mib": 100})
-    with serving(assemble(settings, service.generation, hospital)) as client, opened(client) as dripping:
+    with serving(assemble(settings, service.predictor.generation, hospital)) as client, opened(client) as dripping:
         while metric(client, "osteon_pending_bytes") != settings.max_upload_bytes:
             time.sleep(0.01)
         dripping.sendall(b"1\r\nx\r\n")
@@ -303,12 +305,12 @@ def test_sender_that_drips_gets_504_and_frees_its_place(service: Service, hospit
 
 
 def test_senders_beyond_the_places_for_them_get_429_and_callers_are_answered(
-    service: Service, hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+    service: Replica, hospital: Hospital, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admission, "SENDERS_PATIENCE_SECONDS", 0.2)
     settings = service.settings.model_copy(update={"max_inflight_mib": 200})
     with (
-        serving(assemble(settings, service.generation, hospital)) as client,
+        serving(assemble(settings, service.predictor.generation, hospital)) as client,
         opened(client),
         opened(client),
     ):

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
-from app import analysis
-from app.analysis import analyse
-from app.service import Service, assemble
+from app.hospital import analysis
+from app.hospital.analysis import analyse
+from app.replica import Replica, assemble
 from pacs.instance import Instance
 from pacs.queue.job import Job, JobState
 from pacs.results.result import MORE_LEFT_OUT, StudyFinding
@@ -57,10 +57,10 @@ TOO_MUCH = {
 
 @pytest.mark.parametrize("value", TOO_MUCH.values(), ids=TOO_MUCH.keys())
 def test_study_with_a_large_sequence_is_answered_without_it(
-    service: Service, tmp_path: Path, value: bytes, caplog: pytest.LogCaptureFixture
+    service: Replica, tmp_path: Path, value: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    with serving(assemble(service.settings, service.generation, hospital_at(tmp_path, settle=0))) as client:
+    with serving(assemble(service.settings, service.predictor.generation, hospital_at(tmp_path, settle=0))) as client:
         job = stow(client, related(raw_hand(1, OtherPatientIDsSequence=("SQ", value)))).headers["x-jobs"]
         done = finished(client, job)
         assert (done["state"], done["reason"]) == ("kept", None)
@@ -75,10 +75,10 @@ def test_study_with_a_large_sequence_is_answered_without_it(
 
 @pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE.keys())
 def test_study_with_a_hostile_sequence_ends_at_once_and_the_service_goes_on(
-    service: Service, tmp_path: Path, value: bytes, caplog: pytest.LogCaptureFixture
+    service: Replica, tmp_path: Path, value: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    with serving(assemble(service.settings, service.generation, hospital_at(tmp_path, settle=0))) as client:
+    with serving(assemble(service.settings, service.predictor.generation, hospital_at(tmp_path, settle=0))) as client:
         reply = stow(client, related(raw_hand(1, OtherPatientIDsSequence=("SQ", value))))
         if "x-jobs" in reply.headers:  # else it was refused on its way in
             done = finished(client, reply.headers["x-jobs"])
@@ -89,9 +89,9 @@ def test_study_with_a_hostile_sequence_ends_at_once_and_the_service_goes_on(
 
 
 def test_radiograph_that_brings_its_reader_down_is_refused_and_the_next_study_is_answered(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: Replica, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serving(assemble(service.settings, service.generation, hospital_at(tmp_path, settle=0))) as client:
+    with serving(assemble(service.settings, service.predictor.generation, hospital_at(tmp_path, settle=0))) as client:
         with monkeypatch.context() as patch:
             patch.setattr(process_pool, "ONE_THREAD", DYING_RESULT_PROCESS)
             job = stow(client, related(hand(1, study="1.2.3"))).headers["x-jobs"]
@@ -103,9 +103,9 @@ def test_radiograph_that_brings_its_reader_down_is_refused_and_the_next_study_is
 
 
 def test_header_that_takes_too_long_is_refused_with_that_reason(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: Replica, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fast = assemble(service.settings, service.generation, hospital_at(tmp_path, settle=0))
+    fast = assemble(service.settings, service.predictor.generation, hospital_at(tmp_path, settle=0))
     fast.results._seconds = 0.2
     monkeypatch.setattr(process_pool, "ONE_THREAD", SLEEPING_RESULT_PROCESS)
     with serving(fast) as client:
@@ -114,10 +114,10 @@ def test_header_that_takes_too_long_is_refused_with_that_reason(
 
 
 def test_study_waits_while_no_process_can_be_started(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: Replica, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not the study's fault, so the study is not refused."""
-    with serving(assemble(service.settings, service.generation, hospital_at(tmp_path, settle=0))) as client:
+    with serving(assemble(service.settings, service.predictor.generation, hospital_at(tmp_path, settle=0))) as client:
         monkeypatch.setattr(process_pool, "ONE_THREAD", NO_RESULT_PROCESS)
         job = stow(client, related(hand(1))).headers["x-jobs"]
         while (told := client.get(f"/jobs/{job}").json())["reason"] is None:
@@ -130,10 +130,10 @@ def test_study_waits_while_no_process_can_be_started(
     [("max_study_radiographs", 2, "2 radiographs"), ("max_study_pixels", 70_000, "70,000")],
 )
 def test_radiographs_beyond_the_limit_are_left_out_and_named(
-    service: Service, tmp_path: Path, name: str, setting: int, shown: str
+    service: Replica, tmp_path: Path, name: str, setting: int, shown: str
 ) -> None:
     settings = service.settings.model_copy(update={name: setting})
-    with serving(assemble(settings, service.generation, hospital_at(tmp_path, settle=0.2))) as client:
+    with serving(assemble(settings, service.predictor.generation, hospital_at(tmp_path, settle=0.2))) as client:
         job = stow(client, related(*(hand(number) for number in range(1, 5)))).headers["x-jobs"]
         assert finished(client, job)["state"] == "kept"
         _, report = results(client)
@@ -146,8 +146,8 @@ def test_radiographs_beyond_the_limit_are_left_out_and_named(
     assert all(f"Not judged: {uid}. The study has more than {shown}" in conclusion for uid in left_out)
 
 
-def test_study_that_was_judged_whole_says_so(service: Service, tmp_path: Path) -> None:
-    with serving(assemble(service.settings, service.generation, hospital_at(tmp_path, settle=0.2))) as client:
+def test_study_that_was_judged_whole_says_so(service: Replica, tmp_path: Path) -> None:
+    with serving(assemble(service.settings, service.predictor.generation, hospital_at(tmp_path, settle=0.2))) as client:
         job = stow(client, related(hand(1), hand(2))).headers["x-jobs"]
         assert finished(client, job)["state"] == "kept"
         _, report = results(client)
@@ -155,9 +155,9 @@ def test_study_that_was_judged_whole_says_so(service: Service, tmp_path: Path) -
     assert "CompletionFlagDescription" not in report
 
 
-def test_name_that_does_not_fit_goes_back_byte_for_byte_and_is_in_no_json(service: Service, tmp_path: Path) -> None:
+def test_name_that_does_not_fit_goes_back_byte_for_byte_and_is_in_no_json(service: Replica, tmp_path: Path) -> None:
     name = "张宁宏".encode("gbk")
-    with serving(assemble(service.settings, service.generation, hospital_at(tmp_path, settle=0))) as client:
+    with serving(assemble(service.settings, service.predictor.generation, hospital_at(tmp_path, settle=0))) as client:
         job = stow(client, related(raw_hand(1, PatientName=("PN", name)))).headers["x-jobs"]
         assert finished(client, job)["state"] == "kept"
         whole = client.get(f"/dicom-web/studies/{STUDY}").content
@@ -173,7 +173,7 @@ def job() -> Job:
     return Job("1", "1", STUDY, 1, "bab1e6de5b03", None, None, "stow", JobState.RUNNING, 1, now, None, now, now, now)
 
 
-def studied(service: Service, files: list[bytes]) -> StudyFinding:
+def studied(service: Replica, files: list[bytes]) -> StudyFinding:
     """What is found in a study of these files, by a service that remembers nothing."""
 
     async def instances() -> AsyncGenerator[Instance, None]:
@@ -181,21 +181,21 @@ def studied(service: Service, files: list[bytes]) -> StudyFinding:
             yield Instance(f"{STUDY}.1", f"{STUDY}.1.{number}", "1.2.840.10008.5.1.4.1.1.1.1", data)
 
     async def run() -> StudyFinding:
-        own = assemble(service.settings.model_copy(update={"result_cache_mib": 0}), service.generation)
-        own.batcher.start()
+        own = assemble(service.settings.model_copy(update={"result_cache_mib": 0}), service.predictor.generation)
+        own.predictor.batcher.start()
         try:
-            return await analyse(own, job(), instances())
+            return await analyse(own.predictor, own.results, job(), instances())
         finally:
-            await own.passes.close()
+            await own.predictor.passes.close()
             await own.results.close()
-            await asyncio.to_thread(own.batcher.stop, 1)
-            own.workers.shutdown()
+            await asyncio.to_thread(own.predictor.batcher.stop, 1)
+            own.predictor.workers.shutdown()
 
     return asyncio.run(run())
 
 
 def test_study_beyond_what_can_be_named_says_that_there_is_more(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    service: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(analysis, "MAX_LEFT_OUT", 2)
     found = studied(service, [hand(1), *(hand(number, Modality="CT") for number in range(2, 6))])
@@ -205,13 +205,13 @@ def test_study_beyond_what_can_be_named_says_that_there_is_more(
     assert found.not_judged[-1] == MORE_LEFT_OUT
 
 
-def test_file_of_another_instance_than_was_announced_is_left_out(service: Service) -> None:
+def test_file_of_another_instance_than_was_announced_is_left_out(service: Replica) -> None:
     found = studied(service, [hand(1), hand(7), hand(3, study="1.2.3")])
     assert [uid for uid, _ in found.left_out] == [f"{STUDY}.1.2", f"{STUDY}.1.3"]
     assert len(found.radiographs) == 1
 
 
-def test_memory_is_the_same_for_four_views_and_for_sixteen(service: Service) -> None:
+def test_memory_is_the_same_for_four_views_and_for_sixteen(service: Replica) -> None:
     """Each of 6 megapixels, whose pixels and overlay take 24 MB; a picture that is kept takes 2.5 or less."""
     files = [
         dicom(

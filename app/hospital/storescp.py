@@ -1,4 +1,4 @@
-"""`python -m app.dicom_node` takes studies by C-STORE, for sites without DICOMweb.
+"""`python -m app.hospital.storescp` takes studies by C-STORE, for sites without DICOMweb.
 
 It shares the database of jobs with the service, which analyses them; it runs no network itself.
 """
@@ -19,10 +19,10 @@ from pynetdicom.service_class import ServiceClass
 from pynetdicom.sop_class import Verification, uid_to_service_class  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
 
-from app.association_limits import NodeLimits, bounded_handler, end_without_request
 from app.errors import RequestError
-from app.hospital import Hospital, load_hospital, required
-from app.log import LOGGING
+from app.hospital.association_limits import NodeLimits, bounded_handler, end_without_request
+from app.hospital.gateway import Hospital, load_hospital, required
+from app.logging import LOGGING
 from app.settings import Settings, read_settings
 from pacs.errors import PacsError
 from pacs.queue.errors import JobsUnavailableError, OtherContentError, OtherPatientError, SpoolFullError
@@ -40,7 +40,7 @@ STORAGE_SERVICE = "1.2.840.10008.4.2"
 STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
 
 # Not __name__: run as a program that is __main__, of which nothing below WARNING is logged.
-logger = logging.getLogger("app.dicom_node")
+logger = logging.getLogger("app.hospital.storescp")
 
 
 class Node:

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from app.dependencies import AnswerDep, AnsweredStudy, ServiceDep, ThresholdDep, WantedDep, turned_away
-from app.parameters import require_known_parameters
-from app.schemas import (
+from app.api.dependencies import AnswerDep, AnsweredStudy, ServiceDep, ThresholdDep, WantedDep, turned_away
+from app.api.parameters import require_known_parameters
+from app.api.schemas import (
     REFUSALS,
     AnalyzeReply,
     ClassifyReply,
@@ -19,7 +19,7 @@ from app.schemas import (
     RegionReply,
     RetrieveReply,
 )
-from app.service import Service
+from app.inference.predictor_service import PredictorService
 from xray.gallery.gallery import Neighbor, Wanted, abnormal_share
 from xray.images.png_encoder import encode_png
 from xray.images.radiograph import DicomFacts
@@ -135,7 +135,7 @@ def _dicom(facts: DicomFacts | None) -> DicomReply | None:
     return None if facts is None else DicomReply.model_validate(facts)
 
 
-async def _neighbors(study: AnsweredStudy, wanted: Wanted, service: Service) -> list[Neighbor]:
+async def _neighbors(study: AnsweredStudy, wanted: Wanted, service: PredictorService) -> list[Neighbor]:
     search = study.generation.gallery.search
     with study.stages.measure("search"):
         found: list[Neighbor] = await service.off_loop(search, study.prediction.embedding_D, wanted)

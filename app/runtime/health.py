@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from app.admission import Admission
-from app.batcher import Batcher
 from app.errors import NotReadyError
+from app.inference.admission import Admission
+from app.inference.batcher import Batcher
 from app.settings import Settings
 
 SILENT_SECONDS = 2.5

@@ -18,13 +18,16 @@ from fastapi import Depends, Header, Query, Request
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from pydantic import BaseModel, Field
 
+from app.api.timeouts import answered_within, for_a_caller_who_stays
+from app.api.uploads import Upload, announced_size, read_uploads
 from app.errors import NotAllowedError, OutOfRangeError, UnknownCallerError
-from app.generation import Generation
-from app.hospital import Hospital, required
-from app.patience import answered_within, for_a_caller_who_stays
-from app.service import Service
-from app.stages import Stages
-from app.uploads import Upload, announced_size, read_uploads
+from app.hospital.gateway import Hospital, required
+from app.inference.model_bundle import Generation
+from app.inference.predictor_service import PredictorService
+from app.inference.timing import Stages
+from app.runtime.health import Vitals
+from app.runtime.metrics import Metrics
+from pacs.results.rendering.worker_pool import ResultPool
 from xray.gallery.gallery import Wanted
 from xray.mura.studies import study_key
 from xray.network.ood import Scope
@@ -58,12 +61,36 @@ class AnsweredStudy:
         return self.generation.predictor.manifest.id
 
 
-async def service(request: Request) -> Service:
-    running: Service = request.app.state.service
+async def predictor_service(request: Request) -> PredictorService:
+    running: PredictorService = request.app.state.replica.predictor
     return running
 
 
-ServiceDep = Annotated[Service, Depends(service)]
+async def vitals(request: Request) -> Vitals:
+    running: Vitals = request.app.state.replica.vitals
+    return running
+
+
+async def metrics(request: Request) -> Metrics:
+    running: Metrics = request.app.state.replica.metrics
+    return running
+
+
+async def results(request: Request) -> ResultPool:
+    running: ResultPool = request.app.state.replica.results
+    return running
+
+
+async def hospital_if_any(request: Request) -> Hospital | None:
+    running: Hospital | None = request.app.state.replica.hospital
+    return running
+
+
+ServiceDep = Annotated[PredictorService, Depends(predictor_service)]
+VitalsDep = Annotated[Vitals, Depends(vitals)]
+MetricsDep = Annotated[Metrics, Depends(metrics)]
+ResultsDep = Annotated[ResultPool, Depends(results)]
+AnyHospitalDep = Annotated[Hospital | None, Depends(hospital_if_any)]
 
 
 async def answering(
@@ -91,7 +118,11 @@ async def turned_away(service: ServiceDep) -> None:
 
 @asynccontextmanager
 async def _answer(
-    request: Request, service: Service, seconds: float, max_files: int | None = None, threshold: str = "default"
+    request: Request,
+    service: PredictorService,
+    seconds: float,
+    max_files: int | None = None,
+    threshold: str = "default",
 ) -> AsyncIterator[AnsweredStudy]:
     """Take a place, read the body, predict; the place is free again when the reply is made.
 
@@ -108,7 +139,7 @@ async def _answer(
             place.radiographs = len(uploads)
             body_is_read()
             generation = service.generation
-            predictions = await service.predict(generation, uploads, stages, place)
+            predictions = await service.predict(generation, [each.data for each in uploads], stages, place)
             scopes = await service.scopes(generation, predictions)
             study = generation.predictor.judge(predictions, threshold)
             yield AnsweredStudy(uploads, study, scopes, generation, stages)
@@ -177,9 +208,9 @@ async def administrator(
         raise NotAllowedError("Send the token of the administrator as 'Authorization: Bearer TOKEN'.")
 
 
-async def hospital(service: ServiceDep) -> Hospital:
+async def required_hospital(hospital: AnyHospitalDep) -> Hospital:
     """What connects this replica to archives; raises NotConfiguredError where nothing does."""
-    return required(service.hospital)
+    return required(hospital)
 
 
 async def caller(
@@ -199,7 +230,7 @@ async def caller(
     return user
 
 
-HospitalDep = Annotated[Hospital, Depends(hospital)]
+HospitalDep = Annotated[Hospital, Depends(required_hospital)]
 CallerDep = Annotated[str, Depends(caller)]
 AnswerDep = Annotated[Callable[..., AbstractAsyncContextManager[AnsweredStudy]], Depends(answering)]
 ThresholdDep = Annotated[str, Depends(threshold_name)]

@@ -1,4 +1,4 @@
-"""`python -m app.health`: exit 0 when the service on this machine is ready; for a container's health check."""
+"""Health check of a container: `python -m app.runtime.healthcheck` exits with 0 if the local service is ready."""
 
 import sys
 

@@ -12,13 +12,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydicom import Dataset
 
-from app.bodies import bounded_body, paced_body
-from app.dependencies import CallerDep, HospitalDep, ServiceDep
+from app.api.dependencies import CallerDep, HospitalDep, ServiceDep
+from app.api.multipart_related import related_parts
+from app.api.request_body import bounded_body, paced_body
+from app.api.schemas import REFUSALS
 from app.errors import MalformedRequestError, OutOfRangeError
-from app.hospital import Hospital
-from app.parts import related_parts
-from app.schemas import REFUSALS
-from app.service import Service
+from app.hospital.gateway import Hospital
+from app.inference.predictor_service import PredictorService
 from pacs.queue.errors import OtherContentError, OtherPatientError, SpoolFullError
 from pacs.queue.job import Job
 from xray.errors import InputError
@@ -89,7 +89,7 @@ async def store_in_study(
     return await _stored(request, service, hospital, study_uid)
 
 
-async def _stored(request: Request, service: Service, hospital: Hospital, study_uid: str | None) -> Response:
+async def _stored(request: Request, service: PredictorService, hospital: Hospital, study_uid: str | None) -> Response:
     receipt, settings = Receipt(), service.settings
     async with service.admission.admit_sender():
         body = bounded_body(paced_body(request, settings.deadline_seconds), settings, total=False)
@@ -106,7 +106,9 @@ async def _stored(request: Request, service: Service, hospital: Hospital, study_
     return JSONResponse(receipt.reply(), receipt.status, headers, DICOM_JSON)
 
 
-async def _take(service: Service, hospital: Hospital, data: bytes, study_uid: str | None, receipt: Receipt) -> None:
+async def _take(
+    service: PredictorService, hospital: Hospital, data: bytes, study_uid: str | None, receipt: Receipt
+) -> None:
     """One instance: made safe, or written down as failed."""
     try:
         identity = await service.passes.identify(data)

@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
-from app.archive_threads import OpenArchive
-from app.hospital import Hospital
-from app.service import Service
+from app.hospital.archive_threads import OpenArchive
+from app.hospital.gateway import Hospital
 from pacs.client.qido_json import InstanceReference
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError
 from pacs.instance import Instance
 from pacs.queue.errors import OtherPatientError
 from pacs.queue.job import Job
+from pacs.results.rendering.worker_pool import ResultPool
 from xray.images.dicom.patient import Patient, comparable
 
 SPARE_BYTES = 64 << 10
@@ -41,7 +41,7 @@ async def require_same_patient(hospital: Hospital, open_archive: OpenArchive, jo
 
 
 async def deliver(
-    service: Service,
+    pool: ResultPool,
     open_archive: OpenArchive,
     study_uid: str,
     results: Sequence[Instance],
@@ -63,7 +63,7 @@ async def deliver(
     for result in results:
         reference = InstanceReference(study_uid, result.series_uid, result.instance_uid, result.sop_class_uid, "")
         given = await open_archive.run(archive.given, reference, len(result.data) + SPARE_BYTES)
-        if given is None or await service.results.proof(given) not in proofs.get(result.instance_uid, ()):
+        if given is None or await pool.proof(given) not in proofs.get(result.instance_uid, ()):
             raise ArchiveRefusedError(
                 f"Archive {archive.name} has something else than the result under {result.instance_uid}, or does not "
                 "give it out."

@@ -7,10 +7,10 @@ from urllib.parse import unquote
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
 
-from app.bodies import bounded_body, is_encoded, require_within
+from app.api.multipart_related import Part, multipart_parts
+from app.api.parameters import require_known
+from app.api.request_body import bounded_body, is_encoded, require_within
 from app.errors import MalformedRequestError, OutOfRangeError, UnsupportedContentTypeError
-from app.parameters import require_known
-from app.parts import Part, multipart_parts
 from app.settings import Settings
 
 PART = "file"

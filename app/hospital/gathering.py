@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from app.fetching import LeftOut, NoneGivenError, fetched
-from app.hospital import Hospital, shows_the_same
-from app.service import Service
+from app.hospital.fetching import LeftOut, NoneGivenError, fetched
+from app.hospital.gateway import Hospital, shows_the_same
+from app.inference.predictor_service import PredictorService
 from pacs.errors import StudyMissingError
 from pacs.instance import Instance
 from pacs.queue.errors import OtherPatientError
@@ -34,7 +34,7 @@ class Gathering:
         left_out: SOP Instance UIDs of what was not given out, and why.
     """
 
-    service: Service
+    service: PredictorService
     hospital: Hospital
     job: Job
     looked: list[Looked] = field(default_factory=list)

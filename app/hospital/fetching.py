@@ -4,9 +4,9 @@ import logging
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from app.archive_threads import OpenArchive
-from app.hospital import Hospital
-from app.service import Service
+from app.hospital.archive_threads import OpenArchive
+from app.hospital.gateway import Hospital
+from app.inference.predictor_service import PredictorService
 from pacs.client.qido_json import InstanceReference
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, PacsError, StudyMissingError, TooLargeError
 from pacs.instance import Instance
@@ -41,7 +41,7 @@ class Fetched:
 
 
 async def fetched(
-    service: Service, hospital: Hospital, job: Job, archive_name: str
+    service: PredictorService, hospital: Hospital, job: Job, archive_name: str
 ) -> AsyncGenerator[Fetched | LeftOut]:
     """The radiographs of a job's study, one in memory at a time.
 
@@ -77,7 +77,9 @@ async def fetched(
         raise failure if isinstance(failure, StudyMissingError) else NoneGivenError(str(failure)) from failure
 
 
-async def _fetch(service: Service, archive: OpenArchive, reference: InstanceReference) -> Fetched | LeftOut | None:
+async def _fetch(
+    service: PredictorService, archive: OpenArchive, reference: InstanceReference
+) -> Fetched | LeftOut | None:
     """None for what turns out to be no radiograph: an archive need not tell what it lists, such as earlier results."""
     data = await archive.run(archive.archive.file, reference, service.settings.max_upload_bytes)
     identity = await service.passes.identify(data)

@@ -1,4 +1,4 @@
-"""Uploads in, a study's prediction out; everything a replica holds, and the exchange of its artifacts."""
+"""Predicts studies with the artifacts that serve now, and exchanges these artifacts while requests run."""
 
 import asyncio
 import gc
@@ -9,28 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from threadpoolctl import threadpool_limits
-
-from app.admission import Admission, Place
-from app.batcher import Batcher
-from app.clock import OwnTime
 from app.errors import ReloadRefusedError
-from app.generation import Generation, load_generation
-from app.hospital import Hospital, load_hospital
-from app.metrics import Metrics
-from app.passes import Passes, Reading
+from app.inference.admission import Admission, Place
+from app.inference.batcher import Batcher, Pass
+from app.inference.clock import OwnTime
+from app.inference.model_bundle import Generation, load_generation
+from app.inference.prediction_cache import Passes, Reading, Source
+from app.inference.timing import Stages
 from app.settings import Settings
-from app.stages import Stages
-from app.uploads import Upload
-from app.vitals import Vitals
-from pacs.results.rendering.worker_pool import ResultPool
-from xray.engines.engine import choose_device
 from xray.errors import InputError, OutOfScopeError, TooManyPixelsError, XrayError
 from xray.network.ood import Scope
 from xray.predictor import Prediction
-
-GPU_BATCH = 64
-"""Radiographs per forward pass on a GPU, which has its full rate only with many."""
 
 ResultT = TypeVar("ResultT")
 
@@ -38,13 +27,13 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Service:
-    """Everything a running replica holds.
+class PredictorService:
+    """The network behind its batcher, and the gallery beside it.
 
     Attributes:
-        generation: the artifacts that answer; a request takes them once and keeps them to its end.
-        results: reads and writes what goes back to archives, in processes apart.
-        hospital: None where the settings name no jobs.
+        generation: the artifacts that answer. A request takes them once and keeps them to its end.
+        on_answer: called with the source of each radiograph's answer.
+        on_generation: called with the artifacts that answer from now on.
     """
 
     settings: Settings
@@ -53,15 +42,13 @@ class Service:
     workers: ThreadPoolExecutor
     passes: Passes
     admission: Admission
-    vitals: Vitals
-    metrics: Metrics
-    results: ResultPool
     clock: OwnTime
-    hospital: Hospital | None = None
+    on_answer: Callable[[Source], None]
+    on_generation: Callable[[Generation], None]
     reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def predict(
-        self, generation: Generation, uploads: Sequence[Upload], stages: Stages, place: Place
+        self, generation: Generation, images: Sequence[bytes], stages: Stages, place: Place
     ) -> list[Prediction]:
         """One pass for the radiographs of one study.
 
@@ -75,21 +62,24 @@ class Service:
         """
         readings: list[Reading] = []
         with stages.measure("decode"):
-            for number, upload in enumerate(uploads, start=1):
+            for number, image in enumerate(images, start=1):
                 try:
-                    readings.append(await self.passes.prepare(generation, upload.data))
+                    readings.append(await self.passes.prepare(generation, image))
                     self._require_pixels(readings)
                 except InputError as error:
                     # By its place and not by its name, which may hold a patient's.
-                    raise type(error)(f"Radiograph {number} of {len(uploads)}: {error}") from error
+                    raise type(error)(f"Radiograph {number} of {len(images)}: {error}") from error
         place.radiographs = 0
-        answers = await asyncio.gather(*(self.passes.predict(reading) for reading in readings))
-        for _, source in answers:
-            self.metrics.answers.labels(source).inc()
-        passes = [done for done, _ in answers]
+        passes = await asyncio.gather(*(self.run(reading) for reading in readings))
         stages.add("wait", max(each.wait_seconds for each in passes))
         stages.add("forward", max(each.forward_seconds for each in passes))
         return [each.prediction for each in passes]
+
+    async def run(self, reading: Reading) -> Pass:
+        """The network's answer for one decoded radiograph, from a pass or from the cache."""
+        done, source = await self.passes.predict(reading)
+        self.on_answer(source)
+        return done
 
     async def scopes(self, generation: Generation, predictions: Sequence[Prediction]) -> tuple[Scope, ...]:
         """How far each radiograph is from what can be judged; empty where the settings do not ask.
@@ -146,7 +136,7 @@ class Service:
         self.generation = generation
         self.passes.forget()
         self.admission.pace.restart(generation.batch_seconds)
-        self.metrics.describe(generation)
+        self.on_generation(generation)
 
     def _require_pixels(self, readings: Sequence[Reading]) -> None:
         pixels = sum(reading.prepared.radiograph.pixels.size for reading in readings)
@@ -154,46 +144,3 @@ class Service:
             raise TooManyPixelsError(
                 f"The study has {pixels:,} pixels up to here; scale it down to at most {self.settings.max_pixels:,}."
             )
-
-
-def load_service(settings: Settings) -> Service:
-    """Read and verify the artifacts and wire everything together.
-
-    Raises:
-        ArtifactError: a file is missing or damaged, or gallery and checkpoint do not belong together.
-        InputError: the device is not there.
-        PacsError: the jobs or archives that the settings name are not to be had.
-    """
-    if choose_device(settings.device).type == "cuda" and "max_batch" not in settings.model_fields_set:
-        settings = settings.model_copy(update={"max_batch": GPU_BATCH})
-    # NumPy's BLAS keeps its threads spinning for 25 ms after a product, on the cores that the engine wants.
-    threadpool_limits(limits=1, user_api="blas")
-    return assemble(settings, load_generation(settings), load_hospital(settings))
-
-
-def assemble(settings: Settings, generation: Generation, hospital: Hospital | None = None) -> Service:
-    """Give a generation its batcher, workers, door and metrics; nothing runs yet."""
-    clock, metrics = OwnTime(), Metrics()
-
-    def on_batch(size: int, seconds: float) -> None:
-        admission.pace.observe(size, seconds)
-        metrics.batch_size.observe(size)
-        metrics.forward_seconds.observe(seconds)
-
-    batcher = Batcher(settings.max_batch, on_batch, clock)
-    admission = Admission(settings, queued=lambda: batcher.queued)
-    workers = ThreadPoolExecutor(settings.decode_threads, "decode")
-    passes = Passes(settings, batcher, workers)
-    vitals = Vitals(settings, batcher, admission)
-    metrics.watch("osteon_pending_requests", "Requests in the service.", lambda: len(admission.inside))
-    metrics.watch("osteon_pending_radiographs", "Radiographs of these requests.", lambda: admission.radiographs)
-    metrics.watch("osteon_pending_bytes", "Bytes of their bodies.", lambda: admission.size)
-    metrics.watch("osteon_queue_age_seconds", "How long the first in the queue waits.", lambda: batcher.oldest_seconds)
-    metrics.watch("osteon_canary_age_seconds", "Since the canary had its known answer.", lambda: vitals.canary_age)
-    metrics.watch("osteon_kept_bytes", "Of answers that are kept.", lambda: passes.kept_bytes)
-    results = ResultPool(settings.decode_seconds, settings.max_pixels)
-    service = Service(
-        settings, generation, batcher, workers, passes, admission, vitals, metrics, results, clock, hospital
-    )
-    service.take(generation)
-    return service

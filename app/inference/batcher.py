@@ -79,7 +79,7 @@ class Batcher:
 
         Args:
             on_batch: told, in the engine's thread, the size of each batch and the seconds it took.
-            own_time: seconds in which this process could run (`app.clock`).
+            own_time: seconds in which this process could run (`app.inference.clock`).
         """
         self._max_batch, self._on_batch, self._own_time = max_batch, on_batch, own_time
         self._batches: deque[Batch] = deque()

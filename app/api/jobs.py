@@ -8,11 +8,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict
 
-from app.dependencies import CallerDep, HospitalDep, ServiceDep
+from app.api.dependencies import CallerDep, HospitalDep, ServiceDep
+from app.api.parameters import require_known_parameters
+from app.api.schemas import NOTICE, REFUSALS
 from app.errors import ConflictError, OutOfRangeError, UnknownPathError
-from app.hospital import Hospital
-from app.parameters import require_known_parameters
-from app.schemas import NOTICE, REFUSALS
+from app.hospital.gateway import Hospital
 from pacs.client.qido_json import UID as VALID_UID
 from pacs.queue.job import Job, JobState
 from xray.images.dicom.tags import UID

@@ -9,8 +9,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import SAFE_HEADERS
-from app.generation import Generation
-from app.stages import Stages
+from app.inference.model_bundle import Generation
+from app.inference.timing import Stages
+from pacs.queue.job import QueueCounts
 
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -83,6 +84,21 @@ class Metrics:
                 "entries": str(gallery.count),
             }
         )
+
+    def show_jobs(self, counts: QueueCounts | None) -> None:
+        """Replace the gauges of the queue; nothing is known of it where `counts` is None."""
+        self.jobs.clear()
+        self.left_alone.clear()
+        self.refused_instances.clear()
+        self.overdue_jobs.set(math.nan if counts is None else counts.overdue.total_seconds())
+        if counts is None:
+            return
+        for state, count in counts.states.items():
+            self.jobs.labels(state).set(count)
+        for reason, count in counts.left_alone.items():
+            self.left_alone.labels(reason).set(count)
+        for reason, count in counts.refusals.items():
+            self.refused_instances.labels(reason).set(count)
 
     def _histogram(self, name: str, meaning: str, labels: tuple[str, ...] = ()) -> Histogram:
         return Histogram(name, meaning, labels, buckets=STAGE_BUCKETS, registry=self.registry)

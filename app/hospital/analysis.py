@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from app.generation import Generation
-from app.service import Service
+from app.inference.model_bundle import Generation
+from app.inference.predictor_service import PredictorService
 from app.settings import Settings
 from pacs.instance import Instance
 from pacs.queue.jobs import Job
 from pacs.results.picture import Picture, picture_of
+from pacs.results.rendering.worker_pool import ResultPool
 from pacs.results.result import RadiographFinding, Source, StudyFinding
 from xray.errors import InputError, OutOfScopeError, TooManyPixelsError, UnreadableImageError, XrayError
 from xray.images.radiograph import PixelArray
@@ -63,7 +64,9 @@ class _Judged:
     pixels: int = 0
 
 
-async def analyse(service: Service, job: Job, instances: AsyncGenerator[Instance]) -> StudyFinding:
+async def analyse(
+    service: PredictorService, results: ResultPool, job: Job, instances: AsyncGenerator[Instance]
+) -> StudyFinding:
     """Judge a study's radiographs one after the other, and then together; what cannot be judged is left out and named.
 
     Raises:
@@ -77,7 +80,9 @@ async def analyse(service: Service, job: Job, instances: AsyncGenerator[Instance
                 break
             try:
                 _require_room(judged, service.settings)
-                await _judge(service, generation, job, instance, judged)
+                prediction = await _predict(service, generation, instance.data)
+                source = await _source(results, job, instance)
+                await _add(service, source, prediction, judged)
             except InputError as error:
                 judged.left_out.append((instance.instance_uid, str(error)))
     if not judged.views:
@@ -91,17 +96,26 @@ def _require_room(judged: _Judged, settings: Settings) -> None:
         raise InputError(f"The study has more than {settings.max_study_radiographs} radiographs; these were judged.")
 
 
-async def _judge(service: Service, generation: Generation, job: Job, instance: Instance, judged: _Judged) -> None:
-    """Add a radiograph to the study.
+async def _add(service: PredictorService, source: Source, prediction: Prediction, judged: _Judged) -> None:
+    """Keep what the study's result needs of a radiograph.
 
     Raises:
-        InputError: it cannot be judged.
+        TooManyPixelsError: the study has more pixels than may be judged together.
     """
-    prediction = await _predict(service, generation, instance.data)
     pixels, most = prediction.prepared.radiograph.pixels.size, service.settings.max_study_pixels
     if judged.pixels + pixels > most:
         raise TooManyPixelsError(f"The study has more than {most:,} pixels; those before it were judged.")
-    source = await service.results.source(instance.data)
+    judged.views.append(await service.off_loop(_view, source, prediction, len(judged.views) + 1))
+    judged.pixels += pixels
+
+
+async def _source(results: ResultPool, job: Job, instance: Instance) -> Source:
+    """What the results take over from a radiograph's header.
+
+    Raises:
+        InputError: it cannot be copied, or names another study or instance.
+    """
+    source = await results.source(instance.data)
     if (source.study_uid, source.instance_uid) != (job.study_uid, instance.instance_uid):
         raise UnreadableImageError("The file names more than one study or instance; export it again.")
     if source.not_copied:
@@ -111,14 +125,11 @@ async def _judge(service: Service, generation: Generation, job: Job, instance: I
             len(source.not_copied),
             ", ".join(source.not_copied),
         )
-    judged.views.append(await service.off_loop(_view, source, prediction, len(judged.views) + 1))
-    judged.pixels += pixels
+    return source
 
 
-async def _predict(service: Service, generation: Generation, data: bytes) -> Prediction:
-    reading = await service.passes.prepare(generation, data)
-    done, source = await service.passes.predict(reading)
-    service.metrics.answers.labels(source).inc()
+async def _predict(service: PredictorService, generation: Generation, data: bytes) -> Prediction:
+    done = await service.run(await service.passes.prepare(generation, data))
     if service.settings.scope != "off":
         prediction = done.prediction
         scope = await service.off_loop(generation.gallery.scope, prediction.prepared.radiograph, prediction.embedding_D)

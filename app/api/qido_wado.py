@@ -15,16 +15,16 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 
-from app.dependencies import CallerDep, HospitalDep, ServiceDep
+from app.api.dependencies import CallerDep, HospitalDep, ResultsDep
+from app.api.qido_query import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, Level, Query, query_of, supported
+from app.api.schemas import REFUSALS
+from app.api.stow_rs import DICOM, DICOM_JSON
 from app.errors import EngineError, MalformedRequestError, OutOfRangeError, UnknownPathError
-from app.hospital import Hospital
-from app.matching import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, Level, Query, query_of, supported
-from app.schemas import REFUSALS
-from app.service import Service
-from app.stow import DICOM, DICOM_JSON
+from app.hospital.gateway import Hospital
 from pacs.errors import ResultsError
 from pacs.instance import Instance
 from pacs.results.dicom_json import DicomJson, written
+from pacs.results.rendering.worker_pool import ResultPool
 from xray.images.dicom.tags import UID
 
 router = APIRouter(prefix="/dicom-web", responses=REFUSALS)
@@ -52,7 +52,7 @@ SERIES_FIELDS = STUDY_FIELDS | SERIES_TAGS | _tags("SeriesDate", "SeriesTime", "
 class KeptResults:
     """The results of the studies that no archive is to have."""
 
-    service: Service
+    pool: ResultPool
     hospital: Hospital
 
     async def files(self, study_uid: str, *, earlier: bool = False) -> list[Instance]:
@@ -64,14 +64,14 @@ class KeptResults:
     async def described(self, study_uid: str) -> list[DicomJson]:
         """All tags but the pixels of each of them; a text that is not valid in its character set is left out."""
         try:
-            return [await self.service.results.described(each.data) for each in await self.files(study_uid)]
+            return [await self.pool.described(each.data) for each in await self.files(study_uid)]
         except ResultsError as error:
             raise EngineError("The results cannot be described; WADO-RS of the study gives their files.") from error
 
 
-async def kept_results(service: ServiceDep, hospital: HospitalDep, caller: CallerDep) -> KeptResults:
+async def kept_results(pool: ResultsDep, hospital: HospitalDep, caller: CallerDep) -> KeptResults:
     """For a caller who may see them."""
-    return KeptResults(service, hospital)
+    return KeptResults(pool, hospital)
 
 
 KeptDep = Annotated[KeptResults, Depends(kept_results)]

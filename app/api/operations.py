@@ -4,9 +4,9 @@ from fastapi import APIRouter, Depends, Response
 from fastapi.responses import RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from app.dependencies import ServiceDep, administrator
-from app.parameters import require_known_parameters
-from app.schemas import REFUSALS, GalleryInfo, HealthReply, InfoReply, ReloadReply
+from app.api.dependencies import AnyHospitalDep, MetricsDep, ServiceDep, VitalsDep, administrator
+from app.api.parameters import require_known_parameters
+from app.api.schemas import REFUSALS, GalleryInfo, HealthReply, InfoReply, ReloadReply
 from xray.network.checkpoint import CODE_VERSION
 
 router = APIRouter(responses=REFUSALS, dependencies=[Depends(require_known_parameters)])
@@ -26,18 +26,18 @@ async def present() -> Response:
 
 @router.get("/health", include_in_schema=False)
 @router.get("/health/live")
-async def live(service: ServiceDep) -> HealthReply:
+async def live(vitals: VitalsDep) -> HealthReply:
     """Whether the engine gives signs of life; where it does not, only a new process will help."""
-    service.vitals.require_live()
+    vitals.require_live()
     return HealthReply(status="live")
 
 
 @router.get("/health/ready")
-async def ready(service: ServiceDep) -> HealthReply:
+async def ready(vitals: VitalsDep, hospital: AnyHospitalDep) -> HealthReply:
     """Whether radiographs are answered, rightly and in time: engine, canary, queue and the worker of jobs are well."""
-    service.vitals.require_ready()
-    if service.hospital is not None:
-        service.hospital.require_working()
+    vitals.require_ready()
+    if hospital is not None:
+        hospital.require_working()
     return HealthReply(status="ready")
 
 
@@ -70,11 +70,11 @@ async def info(service: ServiceDep) -> InfoReply:
 
 
 @router.get("/metrics", response_class=Response)
-async def metrics(service: ServiceDep) -> Response:
+async def show_metrics(metrics: MetricsDep, hospital: AnyHospitalDep) -> Response:
     """Counts and durations for Prometheus."""
-    if service.hospital is not None:
-        await service.hospital.measure(service.metrics)
-    return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    if hospital is not None:
+        metrics.show_jobs(await hospital.counts())
+    return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.post("/admin/reload", dependencies=[Depends(administrator)])

@@ -12,11 +12,11 @@ from typing import Literal
 
 from cachetools import LRUCache
 
-from app.batcher import Batcher, Pass
-from app.decoding import Decoder
-from app.generation import Generation
+from app.inference.batcher import Batcher, Pass
+from app.inference.decoding import Decoder
+from app.inference.model_bundle import Generation
+from app.inference.single_flight import Shared
 from app.settings import Settings
-from app.sharing import Shared
 from xray.images.dicom.tags import Identity
 from xray.images.radiograph import Radiograph
 from xray.predictor import Prediction, Predictor, Prepared

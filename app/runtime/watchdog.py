@@ -1,7 +1,7 @@
-"""What runs beside the requests: a look at the engine, a canary now and then, and the end of a process that is lost.
+"""Watches a running replica: the engine, the event loop, and a canary's answer. It ends a process that is lost.
 
-A hung engine holds its thread for ever, so the process ends without ceremony and its supervisor starts a new one. Only
-time in which the process could run counts (`app.clock`): one that was paused or starved is not ready, and goes on.
+A hung engine holds its thread for ever, so the process ends at once and its supervisor starts a new one. Only time in
+which the process could run counts (`app.inference.clock`): a paused or starved replica is not ready, and goes on.
 """
 
 import asyncio
@@ -13,9 +13,10 @@ import signal
 from collections.abc import Callable
 from functools import partial
 
-from app.clock import LATEST_SECONDS, OwnTime
-from app.generation import CANARY, CANARY_NEIGHBORS, canary_answer
-from app.service import Service
+from app.inference.clock import LATEST_SECONDS, OwnTime
+from app.inference.model_bundle import CANARY, CANARY_NEIGHBORS, canary_answer
+from app.inference.predictor_service import PredictorService
+from app.runtime.health import Vitals
 
 EXIT_STATUS = os.EX_SOFTWARE
 WATCH_SECONDS = 0.25
@@ -33,15 +34,15 @@ logger = logging.getLogger(__name__)
 end_process: Callable[[], None] = partial(os._exit, EXIT_STATUS)
 
 
-async def watch(service: Service, give_up: Callable[[], None]) -> None:
+async def watch(service: PredictorService, vitals: Vitals, give_up: Callable[[], None]) -> None:
     """Look at the engine until something is wrong with it that will not pass; then tell all who wait, and give up."""
-    canaries = asyncio.create_task(_send_canaries(service))
+    canaries = asyncio.create_task(_send_canaries(service, vitals))
     try:
-        while (fault := service.vitals.lost()) is None and not canaries.done():
+        while (fault := vitals.lost()) is None and not canaries.done():
             await asyncio.sleep(WATCH_SECONDS)
     finally:
         canaries.cancel()
-    logger.critical("This process ends: %s", fault or service.vitals.canary_failure)
+    logger.critical("This process ends: %s", fault or vitals.canary_failure)
     service.batcher.abandon()
     await asyncio.sleep(FAREWELL_SECONDS)
     give_up()
@@ -88,7 +89,7 @@ class LoopWatch:
         signal.setitimer(signal.ITIMER_PROF, self._seconds * cores)
 
 
-async def canary_failure(service: Service) -> str | None:
+async def canary_failure(service: PredictorService) -> str | None:
     """Send the canary through decoding, forward pass and search; what went wrong, if anything did."""
     generation = service.generation
     try:
@@ -103,26 +104,26 @@ async def canary_failure(service: Service) -> str | None:
     return None
 
 
-async def _send_canaries(service: Service) -> None:
+async def _send_canaries(service: PredictorService, vitals: Vitals) -> None:
     """Until too many in a row came to nothing, or one has no answer for too long."""
     dead = 0
     while dead < DEAD_CANARIES:
         await asyncio.sleep(service.settings.canary_seconds)
         canary = asyncio.create_task(canary_failure(service))
         try:
-            if not await _answered(canary, service):
+            if not await _answered(canary, service, vitals):
                 return
         finally:
             canary.cancel()
-        service.vitals.canary_came(canary.result())
+        vitals.canary_came(canary.result())
         dead = dead + 1 if canary.result() else 0
 
 
-async def _answered(canary: asyncio.Task[str | None], service: Service) -> bool:
+async def _answered(canary: asyncio.Task[str | None], service: PredictorService, vitals: Vitals) -> bool:
     """Wait for a canary as long as the process could have answered; say meanwhile that it is late."""
     sent = service.clock()
     await asyncio.wait({canary}, timeout=CANARY_SECONDS)
     while not canary.done() and service.clock() - sent < service.settings.engine_dead_seconds:
-        service.vitals.canary_came(f"The canary had no answer within {CANARY_SECONDS:g} s.")
+        vitals.canary_came(f"The canary had no answer within {CANARY_SECONDS:g} s.")
         await asyncio.wait({canary}, timeout=WATCH_SECONDS)
     return canary.done()

@@ -10,9 +10,9 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from app.connections import REPLY_SECONDS, Connection, raise_file_limit, server_config
+from app.runtime.connections import REPLY_SECONDS, Connection, raise_file_limit, server_config
+from app.runtime.health import Vitals
 from app.settings import Settings
-from app.vitals import Vitals
 
 LAST_HEADS_SECONDS = 0.5
 """For the next requests of connections that were answered before; a first one has as long as it always has."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -11,15 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.archive_threads import ArchiveThreads, OpenArchive
 from app.errors import NotConfiguredError, NotReadyError, OutOfRangeError
-from app.metrics import Metrics
+from app.hospital.archive_threads import ArchiveThreads, OpenArchive
 from app.settings import Settings
 from pacs.client.configuration import ArchiveConfig, read_archives
 from pacs.errors import ConfigurationError, PacsError
 from pacs.instance import Instance
 from pacs.queue.errors import InstanceRefusedError, OtherContentError
-from pacs.queue.job import Arrival, Job, Settling, Source
+from pacs.queue.job import Arrival, Job, QueueCounts, Settling, Source
 from xray.errors import InputError
 from xray.images.dicom.tags import Identity
 from xray.images.radiograph import Radiograph
@@ -103,27 +101,18 @@ class Hospital:
         if self.worker.fault is not None:
             raise NotReadyError(f"{self.worker.fault} Try another replica.")
 
-    async def measure(self, metrics: Metrics) -> None:
-        """Count the jobs; where their database does not answer, nothing is known of them, and the log says why."""
-        metrics.jobs.clear()
-        metrics.left_alone.clear()
-        metrics.refused_instances.clear()
-        metrics.overdue_jobs.set(math.nan)
+    async def counts(self) -> QueueCounts | None:
+        """How many studies and instances are where; None, and a line in the log, where the database does not answer."""
         try:
-            counts = await asyncio.to_thread(self.jobs.counts)
-            overdue = await asyncio.to_thread(self.jobs.overdue)
-            left_alone = await asyncio.to_thread(self.jobs.left_alone)
-            refusals = await asyncio.to_thread(self.jobs.refusals)
+            return QueueCounts(
+                await asyncio.to_thread(self.jobs.counts),
+                await asyncio.to_thread(self.jobs.overdue),
+                await asyncio.to_thread(self.jobs.left_alone),
+                await asyncio.to_thread(self.jobs.refusals),
+            )
         except PacsError as error:
             logger.error("The jobs cannot be counted: %s", error)
-            return
-        for state, count in counts.items():
-            metrics.jobs.labels(state).set(count)
-        for reason, count in left_alone.items():
-            metrics.left_alone.labels(reason).set(count)
-        for reason, count in refusals.items():
-            metrics.refused_instances.labels(reason).set(count)
-        metrics.overdue_jobs.set(overdue.total_seconds())
+            return None
 
     def require_archive(self, name: str) -> None:
         """Raises OutOfRangeError if no archive has that name."""

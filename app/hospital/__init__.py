@@ -1,0 +1,1 @@
+"""Studies from a hospital's archive: received, analyzed, and their results delivered."""

@@ -1,0 +1,1 @@
+"""The server process: connections, health, metrics and graceful shutdown."""
