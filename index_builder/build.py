@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from index_builder.check import check_gallery, sampled_rows
-from index_builder.discriminant import fit_projection, largest_dimension, scope_limit
 from index_builder.embedder import Embedder
+from index_builder.fit_projection import fit_projection, largest_dimension, scope_limit
 from index_builder.shards import Plan, Shard, Workplace
+from index_builder.verify import check_gallery, sampled_rows
 from xray.artifact import put_in_place, require_replaceable
 from xray.engines.engine import DeviceChoice, PrecisionChoice, load_engine
 from xray.errors import DatasetError, InputError

@@ -14,12 +14,12 @@ import numpy as np
 from pydicom.datadict import tag_for_keyword
 from tqdm import tqdm
 
-from index_builder.check import check_gallery, sampled_rows
+from index_builder.crawl_state import Held, Holdings, Origin, opened
+from index_builder.embed_dicom import Reader
 from index_builder.embedder import Embedder
-from index_builder.holdings import Held, Holdings, Origin, opened
+from index_builder.fetch import ArchiveGoneError, Visitor, one_ahead
 from index_builder.pseudonyms import Pseudonyms
-from index_builder.reader import Reader
-from index_builder.visits import ArchiveGoneError, Visitor, one_ahead
+from index_builder.verify import check_gallery, sampled_rows
 from pacs.client.archive import Archive
 from pacs.client.configuration import ArchiveConfig, read_archives
 from pacs.errors import ArchiveUnavailableError

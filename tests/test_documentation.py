@@ -14,8 +14,8 @@ from app.replica import load_replica
 from app.settings import Settings
 from tests.app.conftest import serving
 from tests.conftest import ROOT, STARTER, beside_the_checkout
-from training.evaluate import EvaluateOptions, evaluate
-from training.evaluation import Evaluation, neighbors_table, remarks
+from training.evaluate.evaluate import EvaluateOptions, evaluate
+from training.evaluate.evaluation import Evaluation, neighbors_table, remarks
 from xray.images.decoding.decode import decode_radiograph
 
 pytestmark = pytest.mark.slow

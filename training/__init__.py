@@ -1,1 +1,1 @@
-"""From a folder in MURA layout to a checkpoint, and how good it is."""
+"""Trains a network on a dataset in MURA layout, and measures it."""

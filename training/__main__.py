@@ -4,15 +4,15 @@ from typing import Annotated
 
 import tyro
 
-from training.average import AverageOptions, average
-from training.calibrate import CalibrateOptions, calibrate
-from training.compare import CompareOptions, compare
-from training.evaluate import EvaluateOptions, evaluate
-from training.gate import CheckOptions, check_engine
-from training.import_original import ImportOptions, import_original
+from training.evaluate.compare import CompareOptions, compare
+from training.evaluate.evaluate import EvaluateOptions, evaluate
+from training.export.calibrate import CalibrateOptions, calibrate
+from training.export.check_engine import CheckOptions, check_engine
+from training.export.import_original import ImportOptions, import_original
+from training.export.model_soup import AverageOptions, average
+from training.export.quantize import QuantizeOptions, quantize
+from training.fit.train import train
 from training.options import TrainOptions
-from training.quantize import QuantizeOptions, quantize
-from training.train import train
 from xray.command_line import ending_in_one_line
 from xray.engines.int8_graph import QUANTIZED
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from index_builder.build import SHARD_SIZE, BuildOptions, build
-from index_builder.check import check_gallery, sampled_rows
 from index_builder.shards import Plan, Shard, Workplace
+from index_builder.verify import check_gallery, sampled_rows
 from tests.conftest import ROOT
 from tests.phantoms import draw_phantom
 from xray.artifact import read_manifest, sha256

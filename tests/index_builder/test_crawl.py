@@ -19,10 +19,10 @@ import requests
 from pydicom import Dataset, dcmread
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
-from index_builder import visits
+from index_builder import fetch
 from index_builder.build import BuildOptions, build
 from index_builder.crawl import CrawlOptions, crawl
-from index_builder.holdings import Held, Origin, opened
+from index_builder.crawl_state import Held, Origin, opened
 from index_builder.pseudonyms import Pseudonyms
 from pacs.client.archive import Archive
 from pacs.client.configuration import read_archives
@@ -237,7 +237,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     unavailable = retry_if_exception_type(ArchiveUnavailableError)
     for name in ("AWAY", "STUCK"):
         retrying = Retrying(retry=unavailable, stop=stop_after_attempt(2), reraise=True)
-        monkeypatch.setattr(visits, name, retrying)
+        monkeypatch.setattr(fetch, name, retrying)
 
 
 @pytest.mark.usefixtures("hasty")
@@ -246,7 +246,7 @@ def test_archive_that_is_away_ends_the_crawl_and_the_next_one_goes_on(
 ) -> None:
     file, given = Archive.file, iter(range(5))
 
-    def until_a_power_cut(archive: Archive, instance: visits.InstanceReference) -> bytes:
+    def until_a_power_cut(archive: Archive, instance: fetch.InstanceReference) -> bytes:
         if next(given, None) is None:
             running.kill()
         return file(archive, instance)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from index_builder.discriminant import fit_projection, largest_dimension, scope_limit
+from index_builder.fit_projection import fit_projection, largest_dimension, scope_limit
 from xray.gallery.files import GalleryEntry
 
 COUNT, D, K = 1200, 40, 16

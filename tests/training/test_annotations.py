@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.phantoms import write_dataset
-from training.annotations import Annotation, Box, read_annotations, say_unused
+from training.dataset.annotations import Annotation, Box, read_annotations, say_unused
 from xray.errors import DatasetError
 from xray.mura.studies import read_mura
 

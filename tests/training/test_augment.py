@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.phantoms import draw_phantom
-from training.augment import augment
+from training.dataset.augment import augment
 from xray.images.radiograph import PixelArray
 
 SIZE = 64

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.average import AverageOptions, average
+from training.export.model_soup import AverageOptions, average
 from xray.errors import ArtifactError, InputError
 from xray.network.checkpoint import Checkpoint, TrainingData, load_checkpoint, save_checkpoint
 from xray.network.decision import Calibration

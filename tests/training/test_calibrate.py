@@ -6,7 +6,7 @@ from shutil import copytree
 import pytest
 
 from tests.phantoms import write_dataset
-from training.calibrate import CalibrateOptions, calibrate
+from training.export.calibrate import CalibrateOptions, calibrate
 from xray.errors import DatasetError, InputError
 from xray.network.checkpoint import load_checkpoint
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.phantoms import write_dataset
-from training.canvases import PIXELS, Canvases, decode_once
+from training.dataset.image_cache import PIXELS, Canvases, decode_once
 from xray.artifact import sha256
 from xray.errors import ArtifactError, DatasetError, NoSpaceError
 from xray.images.decoding.decode import read_radiograph
@@ -70,7 +70,7 @@ def test_canvases_of_another_preprocessing_are_decoded_again(
 ) -> None:
     decode_once(records, SPEC, tmp_path / "canvases")
     before = (tmp_path / "canvases" / PIXELS).stat().st_ino
-    monkeypatch.setattr("training.canvases.PREPROCESS_VERSION", PREPROCESS_VERSION + 1)
+    monkeypatch.setattr("training.dataset.image_cache.PREPROCESS_VERSION", PREPROCESS_VERSION + 1)
     decode_once(records, SPEC, tmp_path / "canvases")
     assert (tmp_path / "canvases" / PIXELS).stat().st_ino != before
 

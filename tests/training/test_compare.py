@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.phantoms import write_dataset
-from training.compare import CompareOptions, compare
+from training.evaluate.compare import CompareOptions, compare
 from xray.network.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.slow

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from tests.phantoms import draw_phantom
-from training.annotations import Annotation, Box
-from training.canvases import Canvases, decode_once
-from training.data import Bag, Feed, StudyBags, Views, collate
+from training.dataset.annotations import Annotation, Box
+from training.dataset.image_cache import Canvases, decode_once
+from training.dataset.loader import Bag, Feed, StudyBags, Views, collate
+from training.dataset.sampling import Draw, drawing_chances, loss_weights, plan_epoch
 from training.options import TrainOptions
-from training.sampling import Draw, drawing_chances, loss_weights, plan_epoch
 from xray.images.preprocess import PreprocessSpec
 from xray.mura.studies import MuraRecord, Study, records_of
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.decisions import (
+from training.export.thresholds import (
     fit_calibration,
     fit_uncertainty,
     sensitive_threshold,

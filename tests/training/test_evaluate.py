@@ -14,10 +14,10 @@ import pytest
 
 from index_builder.build import BuildOptions, build
 from tests.phantoms import write_dataset
-from training.calibrate import CalibrateOptions, calibrate
-from training.compare import CompareOptions, compare
-from training.evaluate import EvaluateOptions, evaluate
-from training.evaluation import Evaluation
+from training.evaluate.compare import CompareOptions, compare
+from training.evaluate.evaluate import EvaluateOptions, evaluate
+from training.evaluate.evaluation import Evaluation
+from training.export.calibrate import CalibrateOptions, calibrate
 from xray.engines.engine import load_engine
 from xray.errors import DatasetError, InputError
 from xray.images.decoding.decode import read_radiograph

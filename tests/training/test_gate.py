@@ -9,9 +9,17 @@ import pytest
 import torch
 
 from tests.phantoms import write_dataset
-from training import gate
 from training.__main__ import main
-from training.gate import CheckOptions, Reference, check_engine, check_export, compare, reference_for, sample
+from training.export import check_engine as check_engine_module
+from training.export.check_engine import (
+    CheckOptions,
+    Reference,
+    check_engine,
+    check_export,
+    compare,
+    reference_for,
+    sample,
+)
 from xray.engines.engine import Engine
 from xray.engines.parity import LIMITS, difference
 from xray.engines.torch_engine import TorchEngine
@@ -94,7 +102,7 @@ def spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
     def off(checkpoint: Checkpoint, *_: object, **__: object) -> Engine:
         return OffByOneRadiograph(checkpoint, 0.3)
 
-    monkeypatch.setattr(gate, "load_engine", off)
+    monkeypatch.setattr(check_engine_module, "load_engine", off)
 
 
 REFUSAL = r"bfloat16 engine is not fit to serve: logit within 0\.3.*limits are: logit within 0\.15"

@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.import_original import ImportOptions, import_original
+from training.export.import_original import ImportOptions, import_original
 from xray.errors import ArtifactError, InputError
 from xray.images.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from xray.network.checkpoint import load_checkpoint

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from training.data import Bags
-from training.loss import box_loss, radiograph_loss, study_logits, study_loss
+from training.dataset.loader import Bags
+from training.fit.loss import box_loss, radiograph_loss, study_logits, study_loss
 from xray.network.decision import StudyPooling, pool_views
 from xray.network.model import ModelOutput
 

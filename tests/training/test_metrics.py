@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.metrics import (
+from training.evaluate.metrics import (
     FIGURES,
     Interval,
     Sample,

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.neighbors import retrieval
+from training.evaluate.retrieval_metrics import retrieval
 from xray.errors import InputError
 from xray.gallery.files import GalleryEntry, GalleryManifest
 from xray.gallery.gallery import Gallery

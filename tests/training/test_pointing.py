@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from training.annotations import Box
-from training.pointing import LONGEST_SIDE, NEAR, distances, overlap, play
+from training.dataset.annotations import Box
+from training.evaluate.pointing_game import LONGEST_SIDE, NEAR, distances, overlap, play
 from xray.network.cam import Cam, Region
 
 HEIGHT, WIDTH = 2 * LONGEST_SIDE, LONGEST_SIDE

@@ -10,8 +10,8 @@ import openvino
 import pytest
 
 from tests.phantoms import write_dataset
-from training.gate import CheckOptions, check_engine
-from training.quantize import ROOM, QuantizeOptions, quantize, used
+from training.export.check_engine import CheckOptions, check_engine
+from training.export.quantize import ROOM, QuantizeOptions, quantize, used
 from xray.engines.engine import load_engine
 from xray.engines.int8_graph import GRAPH, QUANTIZED, WEIGHTS, QuantizedManifest, require_processor
 from xray.engines.parity import LIMITS, Comparison, Difference
@@ -84,16 +84,16 @@ def test_nothing_is_written_when_no_graph_passes(
     folder = copytree(tiny_checkpoint, tmp_path / "checkpoint")
     before = sorted(path.name for path in folder.iterdir())
     monkeypatch.setitem(LIMITS, QUANTIZED, Difference(1e-9, 0.99, 0.99))
-    monkeypatch.setattr("training.int8.parts_of", lambda checkpoint: ["conv0", "denseblock1"])
+    monkeypatch.setattr("training.export.int8.parts_of", lambda checkpoint: ["conv0", "denseblock1"])
     with pytest.raises(ArtifactError, match=r"No quantised graph passes.*conv0 in floating point.*logit within"):
         quantize(QuantizeOptions(folder, dataset, images=4))
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
 def test_missing_nncf_is_one_line(tiny_checkpoint: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.quantize.require_processor", lambda: None)
+    monkeypatch.setattr("training.export.quantize.require_processor", lambda: None)
     monkeypatch.setitem(sys.modules, "nncf", None)
-    monkeypatch.delitem(sys.modules, "training.int8", raising=False)
+    monkeypatch.delitem(sys.modules, "training.export.int8", raising=False)
     with pytest.raises(InputError, match="Quantising needs NNCF, which is not installed; install the extra"):
         quantize(QuantizeOptions(tiny_checkpoint, dataset))
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from training.annotations import Box
-from training.augment import augment, cut_window
-from training.regions import INSIDE, cells_inside, draw_boxes
+from training.dataset.annotations import Box
+from training.dataset.augment import augment, cut_window
+from training.dataset.box_masks import INSIDE, cells_inside, draw_boxes
 from xray.images.preprocess import PreprocessSpec, preprocess
 from xray.images.radiograph import PixelArray, Radiograph
 

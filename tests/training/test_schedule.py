@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from training.fit.schedule import PATIENCE, learning_rate
 from training.options import TrainOptions
-from training.schedule import PATIENCE, learning_rate
 
 PEAK = 1e-3
 OPTIONS = TrainOptions(Path("data"), Path("out"), learning_rate=PEAK)

@@ -18,15 +18,15 @@ from safetensors.torch import load_file, save
 from tests.conftest import ROOT
 from tests.phantoms import write_dataset
 from tests.waiting import HUNG_SECONDS
-from training.canvases import Canvases
-from training.data import StudyBags, Views, collate
-from training.gate import check_export
-from training.loss import total_loss
+from training.dataset.image_cache import Canvases
+from training.dataset.loader import StudyBags, Views, collate
+from training.dataset.sampling import loss_weights, plan_epoch
+from training.export.check_engine import check_export
+from training.fit.loss import total_loss
+from training.fit.resume import STATE
+from training.fit.setup import initial_model
+from training.fit.train import train
 from training.options import TrainOptions
-from training.run import initial_model
-from training.sampling import loss_weights, plan_epoch
-from training.state import STATE
-from training.train import train
 from xray.artifact import MANIFEST
 from xray.engines.parity import LIMITS, Difference
 from xray.errors import ArtifactError, DatasetError, InputError
@@ -59,7 +59,7 @@ def options(dataset: Path, tmp_path: Path) -> TrainOptions:
 @pytest.fixture(autouse=True)
 def ungated(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few steps make no network that has to be fit to serve in bfloat16, which some processors take."""
-    monkeypatch.setattr("training.train.check_export", lambda folder, studies: None)
+    monkeypatch.setattr("training.fit.train.check_export", lambda folder, studies: None)
 
 
 def command(options: TrainOptions, *launcher: str) -> list[str]:
@@ -158,20 +158,20 @@ def test_two_processes_step_with_the_mean_of_their_gradients(options: TrainOptio
 
 
 ONE_RANK_DIVERGES = """
-import os, sys, time, torch, training.train
+import os, sys, time, torch, training.fit.train
 from pathlib import Path
 from training.options import TrainOptions
 from xray.errors import InputError
 
-steps, real, out = [], training.train.total_loss, Path(sys.argv[2])
+steps, real, out = [], training.fit.train.total_loss, Path(sys.argv[2])
 def total_loss(output, bags, options):
     steps.append(len(steps))
     bad = os.environ["RANK"] == "1" and len(steps) == 2
     return real(output, bags, options) * (torch.nan if bad else 1)
-training.train.total_loss = total_loss
+training.fit.train.total_loss = total_loss
 
 try:
-    training.train.train(TrainOptions(
+    training.fit.train.train(TrainOptions(
         Path(sys.argv[1]), out, weights="none", architecture="densenet121", size=32, epochs=1,
         batch_studies=2, device="cpu", precision="float32", save_minutes=0,
     ))
@@ -210,7 +210,9 @@ def test_gradient_that_is_no_number_ends_the_run_before_the_step(
     options: TrainOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A loss that is finite and whose gradient is not."""
-    monkeypatch.setattr("training.train.total_loss", lambda output, bags, options: (output.logits_B * 0).sum().sqrt())
+    monkeypatch.setattr(
+        "training.fit.train.total_loss", lambda output, bags, options: (output.logits_B * 0).sum().sqrt()
+    )
     with pytest.raises(InputError, match="The gradient became nan in epoch 1, step 1"):
         train(options)
     assert not (options.out / STATE).exists()
@@ -275,7 +277,7 @@ def test_manifest_tells_what_the_network_was_trained_on_and_how_good_it_was(opti
 def test_checkpoint_whose_engine_is_unfit_is_kept_and_named_an_error(
     options: TrainOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("training.train.check_export", check_export)
+    monkeypatch.setattr("training.fit.train.check_export", check_export)
     short = replace(options, epochs=1)
     train(short)
     assert "-cpu on 16 radiographs: logit within" in capsys.readouterr().out

@@ -13,7 +13,7 @@ import torch
 
 from tests.conftest import ROOT, STARTER
 from tests.phantoms import draw_phantom
-from training.gate import Reference, compare, reference_for
+from training.export.check_engine import Reference, compare, reference_for
 from xray.engines.engine import BuildEngine, Engine, first_equal, load_engine
 from xray.engines.int8_graph import GRAPH, WEIGHTS
 from xray.engines.openvino_engine import CpuPrecision, OpenVinoEngine, best_precision

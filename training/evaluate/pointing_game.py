@@ -10,8 +10,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from training.annotations import Annotation, Box, boxes_of
-from training.metrics import FloatArray, Interval, mean_with_interval
+from training.dataset.annotations import Annotation, Box, boxes_of
+from training.evaluate.metrics import FloatArray, Interval, mean_with_interval
 from xray.mura.studies import Study
 from xray.network.cam import Cam, Region, regions
 from xray.predictor import StudyPrediction

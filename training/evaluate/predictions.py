@@ -10,7 +10,7 @@ from statistics import fmean
 import numpy as np
 from tqdm import tqdm
 
-from training.metrics import Sample
+from training.evaluate.metrics import Sample
 from xray.images.decoding.decode import read_radiograph
 from xray.mura.studies import Study
 from xray.predictor import Predictor, StudyPrediction

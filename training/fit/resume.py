@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from training.run import Run
+from training.fit.setup import Run
 from xray.artifact import replaced_at_once
 from xray.errors import ArtifactError, InputError
 

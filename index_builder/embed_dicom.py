@@ -6,10 +6,10 @@ Legend: n radiographs, D embedding.
 import asyncio
 from dataclasses import dataclass
 
+from index_builder.crawl_state import Held, LeftOut
 from index_builder.embedder import Embedder
-from index_builder.holdings import Held, LeftOut
+from index_builder.fetch import File, Visit
 from index_builder.pseudonyms import Pseudonyms
-from index_builder.visits import File, Visit
 from xray.errors import InputError, OutOfScopeError
 from xray.gallery.gallery import Gallery
 from xray.gallery.scan import EmbeddingArray

@@ -10,12 +10,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training.annotations import FILE, Annotation, annotations_fingerprint, read_annotations, say_unused
-from training.canvases import Canvases, decode_once
-from training.data import Feed, StudyBags, Views
-from training.distributed import Processes
+from training.dataset.annotations import FILE, Annotation, annotations_fingerprint, read_annotations, say_unused
+from training.dataset.image_cache import Canvases, decode_once
+from training.dataset.loader import Feed, StudyBags, Views
+from training.dataset.sampling import drawing_chances, loss_weights
+from training.fit.distributed import Processes
 from training.options import TrainOptions
-from training.sampling import drawing_chances, loss_weights
 from xray.errors import ArtifactError, DatasetError, InputError
 from xray.images.preprocess import PREPROCESS_VERSION
 from xray.mura.overlap import require_disjoint

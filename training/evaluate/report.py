@@ -1,4 +1,4 @@
-"""Draws results as pictures and pages."""
+"""The page of an evaluation, with its curves."""
 
 import base64
 import io
@@ -13,29 +13,13 @@ from matplotlib.figure import Figure
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
-from training.metrics import Sample
-from training.mistakes import Mistake
-from training.state import EpochResult
+from training.evaluate.metrics import Sample
+from training.evaluate.worst_cases import Mistake
 
 TEMPLATES = Path(__file__).parent / "templates"
 RELIABILITY_BINS = 8
 """Each with as many studies as the others."""
 ACCENT, MUTED = "#0b7285", "#98a6b3"
-
-
-def draw_history(history: Sequence[EpochResult], file: Path) -> None:
-    """Losses, AUROC and learning rate over the epochs of a run, as a PNG."""
-    figure = Figure(figsize=(10, 3.2), layout="constrained")
-    losses, areas, rates = figure.subplots(1, 3)
-    epochs = [result.epoch + 1 for result in history]
-    losses.plot(epochs, [result.training_loss for result in history], label="training")
-    losses.plot(epochs, [result.validation_loss for result in history], label="validation")
-    losses.legend()
-    areas.plot(epochs, [result.validation_auroc for result in history])
-    rates.semilogy(epochs, [result.learning_rate for result in history])
-    for axes, title in ((losses, "loss"), (areas, "validation AUROC"), (rates, "learning rate")):
-        axes.set(title=title, xlabel="epoch")
-    figure.savefig(file, format="png")
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training.data import require_readable
-from training.gate import Reference, canvases, compare, print_comparison, reference_for, sample
+from training.dataset.loader import require_readable
+from training.export.check_engine import Reference, canvases, compare, print_comparison, reference_for, sample
 from xray.artifact import require_replaceable, sha256, write_manifest, written_whole
 from xray.engines.int8_graph import GRAPH, QUANTIZED, WEIGHTS, QuantizedManifest, require_processor
 from xray.engines.parity import LIMITS, Comparison
@@ -62,7 +62,7 @@ def quantize(options: QuantizeOptions) -> QuantizedManifest:
             its patients.
     """
     require_processor()
-    from training.int8 import NNCF_VERSION, parts_of
+    from training.export.int8 import NNCF_VERSION, parts_of
     from xray.engines.openvino_engine import VERSION
 
     target = options.checkpoint / QUANTIZED
@@ -118,7 +118,7 @@ def _first_with_room(trial: Trial, parts: list[str], folder: Path) -> tuple[tupl
 
 def _attempt(trial: Trial, kept: tuple[str, ...], folder: Path) -> Comparison:
     """Quantise, write and measure what was written."""
-    from training.int8 import write_int8
+    from training.export.int8 import write_int8
     from xray.engines.openvino_engine import OpenVinoEngine, best_precision
 
     for former in folder.iterdir():

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from training.data import require_readable
-from training.metrics import auroc
+from training.dataset.loader import require_readable
+from training.evaluate.metrics import auroc
 from xray.engines.engine import DeviceChoice, Engine, PrecisionChoice, load_engine
 from xray.engines.int8_graph import QUANTIZED
 from xray.engines.parity import LIMITS, Comparison, differences, mean, precision_of, require_fit, worst

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.annotations import read_annotations
-from training.data import require_readable
-from training.metrics import RESAMPLES, Interval, Sample, auroc, auroc_gain
-from training.pointing import Pointing, pointing
-from training.predictions import predict_all, sample_of
+from training.dataset.annotations import read_annotations
+from training.dataset.loader import require_readable
+from training.evaluate.metrics import RESAMPLES, Interval, Sample, auroc, auroc_gain
+from training.evaluate.pointing_game import Pointing, pointing
+from training.evaluate.predictions import predict_all, sample_of
 from xray.engines.engine import DeviceChoice, load_engine
 from xray.mura.overlap import require_disjoint
 from xray.mura.studies import Study, read_mura, records_of

@@ -9,19 +9,19 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from training.calibrate import CalibrateOptions, calibrated
-from training.data import Bags
-from training.decisions import youden_threshold
-from training.distributed import joined
-from training.gate import check_export
-from training.loss import study_logits, total_loss
-from training.metrics import auroc
+from training.dataset.loader import Bags
+from training.dataset.sampling import Draw, plan_epoch
+from training.evaluate.metrics import auroc
+from training.export.calibrate import CalibrateOptions, calibrated
+from training.export.check_engine import check_export
+from training.export.thresholds import youden_threshold
+from training.fit.distributed import joined
+from training.fit.history import draw_history
+from training.fit.loss import study_logits, total_loss
+from training.fit.resume import EpochResult, Progress, load_state, save_state
+from training.fit.schedule import learning_rate
+from training.fit.setup import Run, parallel, start
 from training.options import TrainOptions
-from training.report import draw_history
-from training.run import Run, parallel, start
-from training.sampling import Draw, plan_epoch
-from training.schedule import learning_rate
-from training.state import EpochResult, Progress, load_state, save_state
 from xray.artifact import replaced_at_once, write_manifest
 from xray.errors import InputError
 from xray.mura.studies import dataset_name, records_of

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from training.data import require_readable
-from training.decisions import fit_calibration, fit_uncertainty, sensitive_threshold, youden_threshold
-from training.predictions import predict_all
+from training.dataset.loader import require_readable
+from training.evaluate.predictions import predict_all
+from training.export.thresholds import fit_calibration, fit_uncertainty, sensitive_threshold, youden_threshold
 from xray.artifact import write_manifest
 from xray.engines.engine import DeviceChoice, PrecisionChoice, load_engine
 from xray.errors import DatasetError, InputError

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.data import Bags
+from training.dataset.loader import Bags
 from training.options import TrainOptions
 from xray.network.decision import StudyPooling
 from xray.network.model import ModelOutput

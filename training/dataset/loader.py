@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from training.annotations import Annotation, Box, boxes_of
-from training.augment import augment, cut_window
-from training.canvases import Canvases, unreadable
+from training.dataset.annotations import Annotation, Box, boxes_of
+from training.dataset.augment import augment, cut_window
+from training.dataset.box_masks import cells_inside, draw_boxes
+from training.dataset.image_cache import Canvases, unreadable
+from training.dataset.sampling import Draw
 from training.options import TrainOptions
-from training.regions import cells_inside, draw_boxes
-from training.sampling import Draw
 from xray.errors import DatasetError, InputError
 from xray.images.decoding.decode import read_radiograph
 from xray.images.radiograph import PixelArray

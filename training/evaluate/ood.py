@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.metrics import auroc
+from training.evaluate.metrics import auroc
 from xray.errors import InputError
 from xray.gallery.gallery import Gallery
 from xray.images.decoding.decode import read_radiograph

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.metrics import CalibrationFigures, Interval, Sample
-from training.mistakes import Mistake
-from training.neighbors import ALIKE, Retrieval
-from training.pointing import NEAR, Pointing
-from training.report import Page
-from training.scoping import Scoping
+from training.evaluate.metrics import CalibrationFigures, Interval, Sample
+from training.evaluate.ood import Scoping
+from training.evaluate.pointing_game import NEAR, Pointing
+from training.evaluate.report import Page
+from training.evaluate.retrieval_metrics import ALIKE, Retrieval
+from training.evaluate.worst_cases import Mistake
 from xray.mura.studies import Study, counted
 from xray.network.checkpoint import CheckpointManifest
 from xray.predictor import StudyPrediction

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from training.annotations import Annotation, Box, boxes_of
+from training.dataset.annotations import Annotation, Box, boxes_of
 from xray.images.png_encoder import encode_png
 from xray.mura.studies import Study
 from xray.network.cam import render

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from training.annotations import Box
+from training.dataset.annotations import Box
 from xray.images.preprocess import Placement
 from xray.images.radiograph import PixelArray
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from training.metrics import Interval, auroc, mean_with_interval
+from training.evaluate.metrics import Interval, auroc, mean_with_interval
 from xray.errors import InputError
 from xray.gallery.files import GalleryEntry
 from xray.gallery.gallery import Gallery, Neighbor, Wanted, abnormal_share

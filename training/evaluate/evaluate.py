@@ -11,16 +11,16 @@ import msgspec
 import numpy as np
 from tqdm import tqdm
 
-from training.annotations import Annotation, read_annotations, say_unused
-from training.data import require_readable
-from training.evaluation import Evaluation, Row, page_of, print_evaluation, write_tables
-from training.metrics import RESAMPLES, Sample, auroc, calibration_of, figures_with_intervals
-from training.mistakes import Mistake, worst_mistakes
-from training.neighbors import retrieval
-from training.pointing import pointing
-from training.predictions import ensembled, predict_all, sample_of
-from training.report import write_page
-from training.scoping import scoping
+from training.dataset.annotations import Annotation, read_annotations, say_unused
+from training.dataset.loader import require_readable
+from training.evaluate.evaluation import Evaluation, Row, page_of, print_evaluation, write_tables
+from training.evaluate.metrics import RESAMPLES, Sample, auroc, calibration_of, figures_with_intervals
+from training.evaluate.ood import scoping
+from training.evaluate.pointing_game import pointing
+from training.evaluate.predictions import ensembled, predict_all, sample_of
+from training.evaluate.report import write_page
+from training.evaluate.retrieval_metrics import retrieval
+from training.evaluate.worst_cases import Mistake, worst_mistakes
 from xray.artifact import replaced_together
 from xray.engines.engine import DeviceChoice, PrecisionChoice, load_engine
 from xray.errors import DatasetError, InputError

@@ -1,0 +1,1 @@
+"""Reads a training set: its images, annotations, sampling and augmentation."""

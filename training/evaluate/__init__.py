@@ -1,0 +1,1 @@
+"""Measures a checkpoint on a split of a dataset."""

@@ -1,0 +1,1 @@
+"""Trains a network, and resumes a run after a kill."""
