@@ -30,7 +30,7 @@ from pacs.errors import ArchiveUnavailableError
 from tests.conftest import ROOT
 from tests.dicom_files import CANARY, dicom
 from tests.orthanc import RunningOrthanc, archives_at, free_ports, orthanc
-from tests.pacs.test_session import Reply, answering
+from tests.pacs.client.test_http_session import Reply, answering
 from tests.phantoms import draw_phantom
 from tests.tools import needs
 from tests.waiting import HUNG_SECONDS

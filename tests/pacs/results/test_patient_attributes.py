@@ -15,7 +15,7 @@ from pacs.results.result_json import json_of
 from pacs.results.source import source_of
 from tests.dicom_files import CANARY, NATIVE
 from tests.pacs.raw_files import element, raw_file, raw_values, sequence
-from tests.pacs.test_results import finding, radiograph
+from tests.pacs.results.test_results import finding, radiograph
 from tests.tools import needs
 from xray.errors import UnreadableImageError
 from xray.images.radiograph import MAX_PIXELS

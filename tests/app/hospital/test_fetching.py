@@ -18,11 +18,11 @@ from pacs.client.configuration import ArchiveConfig
 from pacs.errors import PacsError
 from pacs.queue.encryption import Seal
 from pacs.queue.jobs import Jobs
+from tests.app.api.test_stow_rs import STUDY, finished, hand, related, stow
 from tests.app.conftest import serving
-from tests.app.held_study import HeldStudy, holding
-from tests.app.test_stow import STUDY, finished, hand, related, stow
+from tests.app.hospital.held_study import HeldStudy, holding
+from tests.pacs.client.test_http_session import Reply
 from tests.pacs.sick import OK, sick
-from tests.pacs.test_session import Reply
 from tests.waiting import HUNG_SECONDS, wait_until
 
 pytestmark = pytest.mark.slow

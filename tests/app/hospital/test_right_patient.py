@@ -24,9 +24,9 @@ from pacs.instance import Instance
 from pacs.queue.encryption import Seal
 from pacs.queue.jobs import Jobs
 from pacs.results.fingerprint import proof_of
+from tests.app.api.test_stow_rs import STUDY, finished, hand, hospital_at, reasons, related, stow, uids
 from tests.app.conftest import metric, serving
-from tests.app.fake_archive import FakeArchive, fake_archive
-from tests.app.test_stow import STUDY, finished, hand, hospital_at, reasons, related, stow, uids
+from tests.app.hospital.fake_archive import FakeArchive, fake_archive
 from tests.dicom_files import CANARY, dataset_of, dicom
 from tests.phantoms import draw_phantom
 from tests.waiting import wait_until

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from pacs.client.configuration import ArchiveConfig
 from tests.dicom_files import dataset_of
-from tests.pacs.test_session import DICOM_JSON, Reply, answering
+from tests.pacs.client.test_http_session import DICOM_JSON, Reply, answering
 
 PARTS = 'multipart/related; type="application/dicom"; boundary=q'
 

@@ -18,7 +18,7 @@ from app.replica import Replica, load_replica
 from app.settings import Settings
 from index_builder.build import BuildOptions, build
 from tests.app.conftest import metric, png, serving
-from tests.app.test_life import free_port, process
+from tests.app.runtime.test_shutdown import free_port, process
 from tests.phantoms import draw_phantom
 from tests.waiting import HUNG_SECONDS, wait_until
 from xray.artifact import put_in_place

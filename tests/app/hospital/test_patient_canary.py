@@ -13,9 +13,9 @@ import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from app.settings import Settings
-from tests.app.test_dicom_node import STORESCU, listens
-from tests.app.test_hospital import CAPTURE, REPORT, environment_of, process, put, results, study
-from tests.app.test_stow import hand, related, stow
+from tests.app.api.test_stow_rs import hand, related, stow
+from tests.app.hospital.test_gateway import CAPTURE, REPORT, environment_of, process, put, results, study
+from tests.app.hospital.test_storescp import STORESCU, listens
 from tests.conftest import ROOT
 from tests.dicom_files import CANARY, inflating
 from tests.orthanc import RunningOrthanc, archives_at, free_ports, orthanc

@@ -12,7 +12,7 @@ from pacs.client.configuration import ArchiveConfig
 from pacs.client.multipart import only_part
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError
 from tests.pacs.archives import UIDS, raises
-from tests.pacs.test_session import DICOM_JSON, Reply, answering
+from tests.pacs.client.test_http_session import DICOM_JSON, Reply, answering
 
 STUDY, SOP_CLASS = f"{UIDS}.1", "1.2.840.10008.5.1.4.1.1.1.1"
 FILE = bytes(128) + b"DICM--cut\r\n\r\n--"

@@ -20,11 +20,11 @@ from app.replica import Replica, assemble
 from pacs.instance import Instance
 from pacs.queue.job import Job, JobState
 from pacs.results.result import MORE_LEFT_OUT, StudyFinding
+from tests.app.api.test_stow_rs import STUDY, finished, hand, hospital_at, related, stow
 from tests.app.conftest import serving
-from tests.app.test_stow import STUDY, finished, hand, hospital_at, related, stow
 from tests.dicom_files import CANARY, dicom
 from tests.pacs.raw_files import element, raw_file, sequence
-from tests.pacs.test_patient import HOSTILE, OTHER_IDS, nested
+from tests.pacs.results.test_patient_attributes import HOSTILE, OTHER_IDS, nested
 from tests.phantoms import draw_phantom
 from xray.sandbox import pool as process_pool
 

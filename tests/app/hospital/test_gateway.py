@@ -20,8 +20,8 @@ from app.settings import Settings
 from pacs.client.configuration import ArchiveConfig, read_archives
 from pacs.queue.encryption import Seal
 from pacs.queue.jobs import Jobs
+from tests.app.api.test_stow_rs import STUDY, finished, hand, related, stow
 from tests.app.conftest import serving
-from tests.app.test_stow import STUDY, finished, hand, related, stow
 from tests.conftest import ROOT
 from tests.dicom_files import CANARY
 from tests.orthanc import RunningOrthanc, archives_at, free_ports, orthanc, routing_rule

@@ -14,7 +14,7 @@ from pydicom.uid import JPEGLosslessSV1
 
 from app.settings import Settings
 from tests.app.conftest import png
-from tests.app.test_life import free_port, health, process
+from tests.app.runtime.test_shutdown import free_port, health, process
 from tests.conftest import ROOT
 from tests.dicom_files import dicom
 from tests.phantoms import draw_phantom

@@ -12,7 +12,7 @@ from pacs.client.multipart import only_part
 from pacs.errors import ArchiveRefusedError
 from tests.dicom_files import CANARY, saved
 from tests.pacs.archives import UIDS, instance, raises
-from tests.pacs.test_session import DICOM_JSON, Reply, answering, archive_that_answers
+from tests.pacs.client.test_http_session import DICOM_JSON, Reply, answering, archive_that_answers
 
 pytestmark = pytest.mark.slow
 

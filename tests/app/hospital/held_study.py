@@ -10,8 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydicom import dcmread
 
-from tests.app.test_stow import STUDY
-from tests.pacs.test_session import DICOM_JSON, Reply, answering
+from tests.app.api.test_stow_rs import STUDY
+from tests.pacs.client.test_http_session import DICOM_JSON, Reply, answering
 
 PATIENT_ID = "CANARY-4711"
 DX = "1.2.840.10008.5.1.4.1.1.1.1"

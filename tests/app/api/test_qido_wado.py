@@ -11,8 +11,8 @@ from pydicom import Dataset
 
 from app.replica import Replica, assemble
 from pacs.results.dicom_json import written
+from tests.app.api.test_stow_rs import STUDY, finished, hand, hospital_at, related, stow
 from tests.app.conftest import serving
-from tests.app.test_stow import STUDY, finished, hand, hospital_at, related, stow
 from tests.dicom_files import CANARY
 
 pytestmark = pytest.mark.slow

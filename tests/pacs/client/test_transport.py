@@ -14,8 +14,8 @@ from pacs.client.qido_json import InstanceReference
 from pacs.client.transport import MAX_ANSWER_BYTES
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, PacsError, TooLargeError
 from tests.pacs.archives import UIDS, instance, raises
+from tests.pacs.client.test_http_session import DICOM_JSON, archive_that_answers
 from tests.pacs.sick import OK, running, sick
-from tests.pacs.test_session import DICOM_JSON, archive_that_answers
 from tests.waiting import HUNG_SECONDS
 
 pytestmark = pytest.mark.slow

@@ -19,7 +19,7 @@ import pytest
 from app.replica import Replica, assemble
 from app.runtime import watchdog
 from tests.app.conftest import held, metric, png, serving
-from tests.app.test_life import free_port, process
+from tests.app.runtime.test_shutdown import free_port, process
 from tests.conftest import ROOT
 from tests.phantoms import draw_phantom
 from tests.waiting import HUNG_SECONDS, wait_until

@@ -13,8 +13,8 @@ from app.replica import Replica, assemble
 from pacs.client.configuration import ArchiveConfig
 from pacs.queue.encryption import Seal
 from pacs.queue.jobs import Jobs
+from tests.app.api.test_stow_rs import STUDY, hand, related, stow
 from tests.app.conftest import metric, serving
-from tests.app.test_stow import STUDY, hand, related, stow
 from tests.postgres import INITDB, Postgres, running_postgres
 from tests.tools import needs
 

@@ -25,8 +25,8 @@ from app.replica import Replica, assemble
 from app.settings import Settings
 from pacs.queue.encryption import Seal
 from pacs.queue.jobs import Jobs
+from tests.app.api.test_stow_rs import STUDY, hand, reasons, related, stow
 from tests.app.conftest import metric, serving
-from tests.app.test_stow import STUDY, hand, reasons, related, stow
 from tests.conftest import ROOT
 from tests.dicom_files import CANARY, dataset_of, dicom, run
 from tests.orthanc import free_ports
