@@ -33,6 +33,7 @@ from starlette.requests import ClientDisconnect
 from pacs.queue.errors import JobsUnavailableError, SealError
 from xray.errors import (
     InputError,
+    MixedStudyError,
     NoContentError,
     OutOfScopeError,
     TooManyPixelsError,
@@ -135,6 +136,7 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     UnsupportedFormatError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     OutOfRangeError: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnreadableImageError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    MixedStudyError: HTTPStatus.UNPROCESSABLE_ENTITY,
     NoContentError: HTTPStatus.UNPROCESSABLE_ENTITY,
     OutOfScopeError: HTTPStatus.UNPROCESSABLE_ENTITY,
     InputError: HTTPStatus.UNPROCESSABLE_ENTITY,

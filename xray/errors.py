@@ -6,6 +6,7 @@ XrayError
 │   ├── TooManyPixelsError       larger than we are willing to decode
 │   ├── UnreadableImageError     the right format, but truncated or corrupt
 │   ├── NoContentError           decodes, but shows nothing: constant or tiny
+│   ├── MixedStudyError          the files name different studies or patients
 │   └── OutOfScopeError          decodes, but is not what the network was trained on
 ├── DatasetError                 a folder in MURA layout; the researcher can mend it
 ├── ArtifactError                a checkpoint or gallery on disk is missing, damaged or of another kind
@@ -37,6 +38,10 @@ class UnreadableImageError(InputError):
 
 class NoContentError(InputError):
     """The image decodes but shows nothing: constant, or only a few pixels."""
+
+
+class MixedStudyError(InputError):
+    """Radiographs that were sent as one study name different studies or patients."""
 
 
 class OutOfScopeError(InputError):

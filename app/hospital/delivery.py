@@ -12,7 +12,7 @@ from pacs.instance import Instance
 from pacs.queue.errors import OtherPatientError
 from pacs.queue.job import Job
 from pacs.results.rendering.worker_pool import ResultPool
-from xray.images.dicom.patient import Patient, comparable
+from xray.images.patient import Patient, comparable
 
 SPARE_BYTES = 64 << 10
 """What an archive may add to an object that is our own."""

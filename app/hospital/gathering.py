@@ -18,7 +18,7 @@ from pacs.queue.incoming import Known, Looked
 from pacs.queue.jobs import Job
 from pacs.queue.owner import Owner
 from xray.errors import InputError
-from xray.images.dicom.patient import Patient
+from xray.images.patient import Patient
 
 GONE = "It came earlier and its file is no longer kept; send it again."
 OTHER_PATIENT = "It belongs to another patient than the study."

@@ -17,7 +17,8 @@ from app.inference.model_bundle import Generation, load_generation
 from app.inference.prediction_cache import Passes, Reading, Source
 from app.inference.timing import Stages
 from app.settings import Settings
-from xray.errors import InputError, OutOfScopeError, TooManyPixelsError, XrayError
+from xray.errors import InputError, MixedStudyError, OutOfScopeError, TooManyPixelsError, XrayError
+from xray.images.patient import is_same_patient
 from xray.network.ood import Scope
 from xray.predictor import Prediction
 
@@ -59,6 +60,7 @@ class PredictorService:
 
         Raises:
             InputError: one of the images cannot be read, or they have too many pixels together; none is answered.
+            MixedStudyError: they name different studies or patients.
         """
         readings: list[Reading] = []
         with stages.measure("decode"):
@@ -66,6 +68,7 @@ class PredictorService:
                 try:
                     readings.append(await self.passes.prepare(generation, image))
                     self._require_pixels(readings)
+                    _require_same_study(readings)
                 except InputError as error:
                     # By its place and not by its name, which may hold a patient's.
                     raise type(error)(f"Radiograph {number} of {len(images)}: {error}") from error
@@ -144,3 +147,15 @@ class PredictorService:
             raise TooManyPixelsError(
                 f"The study has {pixels:,} pixels up to here; scale it down to at most {self.settings.max_pixels:,}."
             )
+
+
+def _require_same_study(readings: Sequence[Reading]) -> None:
+    """Compare the latest radiograph with the one before; PNG and JPEG files say nothing of their study."""
+    facts = [each.prepared.radiograph.dicom for each in readings if each.prepared.radiograph.dicom is not None]
+    if len(facts) < 2:
+        return
+    before, latest = facts[-2:]
+    if None not in (before.study_uid, latest.study_uid) and before.study_uid != latest.study_uid:
+        raise MixedStudyError("The file names another study than one before; send each study in a request of its own.")
+    if not is_same_patient(before.patient, latest.patient):
+        raise MixedStudyError("The file names another patient than one before; send each patient's study on its own.")

@@ -17,7 +17,7 @@ from pacs.queue.job_rows import added, locked, owned, saved
 from pacs.queue.known_jobs import KnownJobs
 from pacs.queue.owner import Owner
 from pacs.queue.study_rows import Study, claim, count_refusal, job_id, locked_study, opened, versions
-from xray.images.dicom.patient import Patient
+from xray.images.patient import Patient
 
 
 class Intake(KnownJobs):

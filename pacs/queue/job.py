@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal, Self
 
-from xray.images.dicom.patient import Patient
+from xray.images.patient import Patient
 
 Source = Literal["stow", "store", "pull"]
 """STOW-RS, C-STORE, or fetched from an archive on request."""

@@ -4,11 +4,10 @@ from dataclasses import dataclass, fields
 from typing import Self
 
 from pacs.queue.encryption import Seal
-from xray.images.dicom.patient import Patient
+from xray.images.patient import Patient, is_same_patient
 
 DIGEST_DIGITS = 32
 SEPARATOR = ":"
-DISTINCT_SEXES = ("f", "m")
 
 
 def study_id(seal: Seal, study_uid: str) -> str:
@@ -30,8 +29,6 @@ class Owner:
     def of(cls, seal: Seal, patient: Patient) -> Self:
         def digest(name: str) -> str:
             value: str = getattr(patient, name)
-            if name == "sex" and value not in DISTINCT_SEXES:
-                return ""  # other and unknown contradict nothing
             return seal.digest(f"patient {name}", value).hex()[:DIGEST_DIGITS] if value else ""
 
         return cls(*(digest(each.name) for each in fields(cls)))
@@ -44,24 +41,9 @@ class Owner:
         return SEPARATOR.join(getattr(self, each.name) for each in fields(self))
 
     def is_same_patient(self, other: Self) -> bool:
-        """Whether nothing contradicts it.
-
-        The identifiers have to be equal, or missing on both sides. Without them the names have to be the same. Where
-        they and the dates of birth are known and equal, the name does not matter: it may have been corrected between
-        two views; else it may be missing on one side.
-        """
-        if self.id != other.id:
-            return False
-        if any(_contradict(getattr(self, each), getattr(other, each)) for each in ("issuer", "birth_date", "sex")):
-            return False
-        if not self.id:
-            return self.name == other.name
-        return self.birth_date == other.birth_date != "" or not _contradict(self.name, other.name)
+        """See `xray.images.patient.is_same_patient`."""
+        return is_same_patient(self, other)
 
     def completed_by(self, other: Self) -> Self:
         """What is known of the same patient when `other` is known, too."""
         return type(self)(*(getattr(self, each.name) or getattr(other, each.name) for each in fields(self)))
-
-
-def _contradict(one: str, other: str) -> bool:
-    return bool(one and other) and one != other

@@ -3,13 +3,14 @@
 Shapes: H, W are the height and width that a viewer shows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from xray.errors import NoContentError
 from xray.images.margins import inside_margins
+from xray.images.patient import Patient
 from xray.images.polarity import is_negative
 
 MAX_PIXELS = 64_000_000
@@ -26,7 +27,7 @@ PixelArray = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class DicomFacts:
-    """What a DICOM file says about its radiograph. Nothing here is the patient's.
+    """What a DICOM file says about its radiograph.
 
     Attributes:
         study_uid, series_uid, instance_uid: None where a tag is missing or no UID.
@@ -35,6 +36,8 @@ class DicomFacts:
         view: `AP`, `LL` and so on, as tagged.
         spacing: millimetres between rows and between columns, at the detector where nothing else is given.
         burned_in: whether the tags say that the pixels name the patient (Burned In Annotation is YES).
+        patient: to tell whether two files belong together. Never repeat it. It does not count in comparisons of facts,
+            for a corrected name makes no other image.
     """
 
     study_uid: str | None
@@ -45,6 +48,7 @@ class DicomFacts:
     view: str | None = None
     spacing: tuple[float, float] | None = None
     burned_in: bool = False
+    patient: Patient = field(default=Patient(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)

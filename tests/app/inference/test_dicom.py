@@ -60,6 +60,29 @@ def test_reply_tells_the_facts_of_the_file_and_none_of_another_image(client: htt
     assert radiographs[1]["dicom"] is None
 
 
+OTHER_STUDY = {"StudyInstanceUID": "1.2.826.0.1.3680043.10.1338.9"}
+OTHER_PATIENT = {"PatientID": "OTHER-99", "PatientName": "Other^Olga"}
+
+
+@pytest.mark.parametrize("path", ["/classify", "/retrieve", "/analyze"])
+@pytest.mark.parametrize(("other", "reason"), [(OTHER_STUDY, "another study"), (OTHER_PATIENT, "another patient")])
+def test_radiographs_of_two_studies_or_patients_are_not_pooled(
+    client: httpx.Client, path: str, other: dict[str, str], reason: str
+) -> None:
+    files = (dicom(PHANTOM), png(PHANTOM), dicom(PHANTOM[:, ::-1], **other))
+    reply = client.post(path, files=[("file", (f"{number}.dcm", data)) for number, data in enumerate(files)])
+    assert (reply.status_code, reply.json()["type"]) == (422, "urn:osteon:error:MixedStudyError")
+    assert reply.json()["detail"].startswith("Radiograph 3 of 3: ")
+    assert reason in reply.json()["detail"]
+    assert "99" not in reply.text
+
+
+def test_views_of_one_study_are_pooled_where_the_name_was_corrected_between_them(client: httpx.Client) -> None:
+    files = (dicom(PHANTOM), dicom(PHANTOM[:, ::-1], PatientName="Canary^Birdie"))
+    reply = client.post("/classify", files=[("file", (f"{number}.dcm", data)) for number, data in enumerate(files)])
+    assert len(reply.json()["radiographs"]) == 2
+
+
 @pytest.mark.parametrize("path", ["/cam", "/retrieve", "/analyze"])
 def test_every_endpoint_takes_it(client: httpx.Client, path: str) -> None:
     reply = posted(client, dicom(PHANTOM), path)

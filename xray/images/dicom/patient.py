@@ -1,32 +1,18 @@
-"""Who the tags of a DICOM file say the patient is, written so that equal patients are equal.
+"""Reads from a DICOM header who the patient is.
 
-Padding, case and the character set do not matter, nor do the accents of a name. What is returned is the patient's:
-keep it out of logs, errors and replies.
+Padding, case and character set do not matter, nor do the accents of a name.
 """
 
-import hashlib
 import unicodedata
-from dataclasses import dataclass, field
 
 from pydicom import Dataset
 from pydicom.charset import convert_encodings, decode_bytes
 
-LONGEST = 256
-"""Characters of a value, four times what the standard allows; longer ones are compared by their hash."""
+from xray.images.patient import DISTINCT_SEXES, Patient, comparable
+
 REPLACEMENT = "\ufffd"
 """What a decoder writes for bytes that are not of the declared character set."""
 DELIMITERS = {ord(each) for each in "\\^="}
-
-
-@dataclass(frozen=True)
-class Patient:
-    """What tells patients apart; empty where the file does not say."""
-
-    id: str = field(default="", repr=False)
-    issuer: str = field(default="", repr=False)
-    birth_date: str = field(default="", repr=False)
-    sex: str = field(default="", repr=False)
-    name: str = field(default="", repr=False)
 
 
 def patient_of(header: Dataset) -> Patient:
@@ -37,12 +23,13 @@ def patient_of(header: Dataset) -> Patient:
         return _plain(_raw(header, keyword), encodings)
 
     name = plain("PatientName").split("=")[0]  # the other groups write the same name in other scripts
+    sex = plain("PatientSex")
     letters = unicodedata.normalize("NFKD", name.replace("^", " "))
     return Patient(
         plain("PatientID"),
         plain("IssuerOfPatientID"),
         "".join(each for each in plain("PatientBirthDate") if each.isdigit()),
-        plain("PatientSex"),
+        sex if sex in DISTINCT_SEXES else "",
         " ".join("".join(each for each in letters if not unicodedata.combining(each)).split()),
     )
 
@@ -72,9 +59,3 @@ def _plain(raw: bytes, encodings: list[str]) -> str:
     if REPLACEMENT in text:
         text = raw.decode("latin-1")  # so that what differs stays different
     return comparable(text)
-
-
-def comparable(text: str) -> str:
-    """The text as it is in a `Patient`."""
-    text = " ".join(unicodedata.normalize("NFKC", text.strip(" \0\t\r\n")).casefold().split())
-    return text if len(text) <= LONGEST else hashlib.sha256(text.encode()).hexdigest()

@@ -15,8 +15,9 @@ from xray.errors import OutOfScopeError, TooManyPixelsError, UnreadableImageErro
 from xray.images.dicom.body_parts import body_part_of, is_elsewhere
 from xray.images.dicom.grayscale import StoredBits, has_window
 from xray.images.dicom.object_kind import LeftAlone, left_alone
-from xray.images.dicom.patient import Patient, patient_of
+from xray.images.dicom.patient import patient_of
 from xray.images.dicom.values import numbers_of, value_of
+from xray.images.patient import Patient
 from xray.images.radiograph import DicomFacts, too_many
 
 GRAY = ("MONOCHROME1", "MONOCHROME2")
@@ -133,7 +134,7 @@ def bits_of(header: Dataset) -> StoredBits:
 
 
 def facts_of(header: Dataset) -> DicomFacts:
-    """What callers and later steps need of the study, without the patient."""
+    """What callers and later steps need to know of the study."""
     return DicomFacts(
         uid(header, "StudyInstanceUID"),
         uid(header, "SeriesInstanceUID"),
@@ -143,6 +144,7 @@ def facts_of(header: Dataset) -> DicomFacts:
         text(header, "ViewPosition"),
         _spacing(header),
         text(header, "BurnedInAnnotation") == "YES",
+        patient_of(header),
     )
 
 
