@@ -93,7 +93,8 @@ def show(images: list[Path], address: str) -> None:
             f"/classify   probability {probability['probability']:.3f}, threshold {probability['threshold']:.3f}",
             end="",
         )
-        print(f": {probability['label']} (checkpoint {probability['checkpoint']})")
+        doubt = ", but uncertain" if probability["decision"] == "uncertain" else ""
+        print(f": {probability['label']}{doubt} (checkpoint {probability['checkpoint']})")
         if not probability["in_scope"]:
             print(f"            out of scope, so this means nothing: {probability['scope_reason']}")
         OVERLAY.parent.mkdir(exist_ok=True)

@@ -89,10 +89,11 @@ async def job(job_id: str, hospital: HospitalDep, caller: CallerDep) -> JobReply
 @router.get("/jobs/{job_id}/report", response_class=Response)
 async def report(job_id: str, hospital: HospitalDep, caller: CallerDep) -> Response:
     """What was found, as a FHIR R4 DiagnosticReport with its Observations."""
-    await _found(hospital, job_id)
+    job = await _found(hospital, job_id)
     answer = await asyncio.to_thread(hospital.jobs.answer, job_id)
     if answer is None:
-        raise UnknownPathError(f"Job {job_id} has no report yet; GET /jobs/{job_id} says how far it is.")
+        says = "is refused and gets no report" if job.state == JobState.REFUSED else "has no report yet"
+        raise UnknownPathError(f"Job {job_id} {says}; GET /jobs/{job_id} says why.")
     return Response(answer, media_type=FHIR_JSON)
 
 
@@ -101,7 +102,9 @@ async def retry(job_id: str, hospital: HospitalDep, caller: CallerDep) -> JobRep
     """Begin a dead job anew."""
     told = await _reply(hospital, await _found(hospital, job_id))
     if told.state != JobState.DEAD:
-        raise ConflictError(f"Job {job_id} is not dead; only those are begun anew.")
+        raise ConflictError(
+            f"Job {job_id} is {told.state}, and only dead jobs can be retried; otherwise send the study again."
+        )
     if told.superseded_by is not None:
         raise ConflictError(f"Job {told.superseded_by} has answered for the same study since; job {job_id} stays dead.")
     after = await asyncio.to_thread(hospital.jobs.retry, job_id)

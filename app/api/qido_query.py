@@ -11,6 +11,7 @@ from typing import Literal
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 
+from app.api.parameters import REPEATABLE_NAME
 from app.errors import MalformedRequestError
 
 Level = Literal["study", "series", "instance"]
@@ -103,7 +104,8 @@ def supported(level: Level) -> str:
 def _keyword(name: str, level: Level) -> str:
     keyword = keyword_for_tag(int(name, 16)) if HEX_TAG.fullmatch(name) else name
     if keyword not in KEYS[level]:
-        raise MalformedRequestError(f"The query has a key that is not supported here. {supported(level)}")
+        word = f"'{name}'" if REPEATABLE_NAME.fullmatch(name) else "A key of the query"
+        raise MalformedRequestError(f"{word} is not supported here. {supported(level)}")
     return keyword
 
 

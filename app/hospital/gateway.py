@@ -149,12 +149,12 @@ def load_hospital(settings: Settings) -> Hospital | None:
     Raises:
         PacsError: the jobs cannot be opened, or the archives' file is wrong.
     """
+    archives = read_archives(settings.archives) if settings.archives else {}
     if settings.jobs is None:
         return None
     from pacs.queue.encryption import Seal
     from pacs.queue.jobs import Jobs
 
-    archives = read_archives(settings.archives) if settings.archives else {}
     if settings.results_to is not None and settings.results_to not in archives:
         raise ConfigurationError(
             f"OSTEON_RESULTS_TO is {settings.results_to}, and OSTEON_ARCHIVES names no such archive."

@@ -19,7 +19,7 @@ from pynetdicom.service_class import ServiceClass
 from pynetdicom.sop_class import Verification, uid_to_service_class  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
 
-from app.errors import RequestError
+from app.errors import NotConfiguredError, RequestError
 from app.hospital.association_limits import NodeLimits, bounded_handler, end_without_request
 from app.hospital.gateway import Hospital, load_hospital, required
 from app.logging import LOGGING
@@ -170,7 +170,13 @@ async def serve(settings: Settings) -> None:
     """Listen until a signal comes; associations that are open then are aborted, and their callers send again."""
     hospital, loop = required(load_hospital(settings)), asyncio.get_running_loop()
     entity = entity_of(settings)
-    listen(entity, Node(settings, hospital, loop), settings)
+    try:
+        listen(entity, Node(settings, hospital, loop), settings)
+    except OSError as error:
+        address = f"{settings.host}:{settings.dicom_port}"
+        raise NotConfiguredError(
+            f"{address} cannot be opened ({error.strerror}); set OSTEON_DICOM_PORT to another port."
+        ) from error
     logger.info("%s takes studies by C-STORE on %s:%d.", settings.dicom_title, settings.host, settings.dicom_port)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

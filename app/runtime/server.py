@@ -1,6 +1,7 @@
 """The process that serves the application. Graceful shutdown: every accepted connection gets its response."""
 
 import asyncio
+import logging
 import math
 import signal
 import socket
@@ -13,6 +14,8 @@ from fastapi import FastAPI
 from app.runtime.connections import REPLY_SECONDS, Connection, raise_file_limit, server_config
 from app.runtime.health import Vitals
 from app.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 LAST_HEADS_SECONDS = 0.5
 """For the next requests of connections that were answered before; a first one has as long as it always has."""
@@ -34,7 +37,11 @@ class Server(uvicorn.Server):
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until told to stop; exits with status 3 where the port cannot be opened."""
         raise_file_limit()
-        listening = self.config.bind_socket()
+        try:
+            listening = self.config.bind_socket()
+        except SystemExit:
+            logger.error("%s:%d cannot be opened; set OSTEON_PORT to another port.", self.config.host, self.config.port)
+            raise
         listening.set_inheritable(False)
         # A caller who connected just before the end waits in the kernel; this second handle keeps it reachable.
         self._waiting_room = listening.dup()

@@ -126,6 +126,11 @@ def test_query_that_cannot_be_matched_is_refused_with_what_can(query: str, level
     assert "Canary" not in str(refused.value)
 
 
+def test_key_that_is_not_supported_is_named() -> None:
+    with pytest.raises(MalformedRequestError, match=r"^'PatientNam' is not supported here"):
+        query_of([("PatientNam", "x")], "study")
+
+
 def test_page_is_cut_from_what_was_found() -> None:
     found: list[dict[str, object]] = [{"n": number} for number in range(5)]
     for query, page in (("", found), ("limit=2", found[:2]), ("offset=3", found[3:]), ("limit=1&offset=1", found[1:2])):

@@ -14,10 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.hospital.gateway import Hospital
+from app.hospital.gateway import Hospital, load_hospital
 from app.replica import Replica, assemble
 from app.settings import Settings
 from pacs.client.configuration import ArchiveConfig, read_archives
+from pacs.errors import ConfigurationError
 from pacs.queue.encryption import Seal
 from pacs.queue.jobs import Jobs
 from tests.app.api.test_stow_rs import STUDY, finished, hand, related, stow
@@ -230,3 +231,9 @@ def test_service_that_is_killed_between_the_views_of_a_study_has_all_of_them_in_
     for number in range(1, len(rounds) + 1):
         assert f'urn:oid:{STUDY}.1.{number}"' in told
         assert f'urn:oid:{STUDY}.1.{number + 10}"' in told
+
+
+def test_archives_file_that_is_not_there_is_refused_even_without_jobs(service: Replica, tmp_path: Path) -> None:
+    settings = service.settings.model_copy(update={"archives": tmp_path / "archives.toml"})
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        load_hospital(settings)

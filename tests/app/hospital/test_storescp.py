@@ -84,6 +84,24 @@ def listening(settings: Settings, folder: Path, **changed: object) -> Iterator[N
         process.wait()
 
 
+def test_port_in_use_is_named_with_the_setting_that_changes_it(settings: Settings, tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        environment = os.environ | {
+            "OSTEON_CHECKPOINT": str(settings.checkpoint),
+            "OSTEON_JOBS": f"sqlite:///{tmp_path / 'jobs.sqlite'}",
+            "OSTEON_JOBS_KEY": str(tmp_path / "key"),
+            "OSTEON_DICOM_PORT": str(other.getsockname()[1]),
+        }
+        command = [sys.executable, "-m", "app.hospital.storescp"]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "cannot be opened" in done.stderr.splitlines()[-1]
+    assert "OSTEON_DICOM_PORT" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
 @pytest.fixture
 def port(settings: Settings, jobs: Jobs, tmp_path: Path) -> Iterator[int]:
     with listening(settings, tmp_path) as node:

@@ -55,6 +55,17 @@ def health(port: int) -> int:
     ).returncode
 
 
+def test_port_in_use_is_named_with_the_setting_that_changes_it(settings: Settings) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with process(settings, port) as running:
+            _, log = running.communicate(timeout=HUNG_SECONDS)
+    assert running.returncode == 3
+    assert f"127.0.0.1:{port} cannot be opened; set OSTEON_PORT" in log.decode()
+
+
 @pytest.mark.parametrize("seconds", [1.0, 2.0])
 def test_told_to_stop_while_starting_it_exits_with_0(settings: Settings, seconds: float) -> None:
     with process(settings, free_port()) as running:
