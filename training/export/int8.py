@@ -74,7 +74,7 @@ def parts_of(checkpoint: Checkpoint) -> list[str]:
 
 def _prepared(checkpoint: Checkpoint) -> Any:
     """Batch norms merged into the convolutions before them, whose scales they would spoil."""
-    graph = to_graph(checkpoint)
+    graph = to_graph(checkpoint, named=True)
     apply_moc_transformations(graph, cf=False)
     return graph
 

@@ -121,15 +121,28 @@ class _Features(nn.Module):
         return self.model.forward_features(pixels_B1SS)
 
 
-def to_graph(checkpoint: Checkpoint) -> Any:
-    """The features as an OpenVINO graph for batches of any size."""
+def to_graph(checkpoint: Checkpoint, named: bool = False) -> Any:
+    """The features as an OpenVINO graph for batches of any size. The network takes no gradients afterwards.
+
+    Args:
+        named: give each node the name of its layer, as quantizing needs. It takes seconds and a gigabyte more, because
+            torch then makes a type for every layer.
+    """
+    model = checkpoint.model.eval().requires_grad_(False)
     size = checkpoint.manifest.preprocess.size
     example = torch.zeros((2, 1, size, size), dtype=torch.uint8)
     # Not `openvino.convert_model`, which reports each conversion to its makers over the network.
     frontend = FrontEndManager().load_by_framework("pytorch")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # OpenVINO traces with torch.jit, which torch calls deprecated
-        decoder = TorchScriptPythonDecoder(_Features(checkpoint.model), example_input=example)
+        if named:
+            decoder = TorchScriptPythonDecoder(_Features(model), example_input=example)
+        else:
+            # A second trace to compare with would show nothing: the network takes the same way for all radiographs.
+            traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+                lambda pixels_B1SS: model.forward_features(pixels_B1SS), example, check_trace=False
+            )
+            decoder = TorchScriptPythonDecoder(traced)
     graph = frontend.convert(frontend.load(decoder))
     graph.reshape([-1, 1, size, size])
     return graph
