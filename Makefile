@@ -8,10 +8,10 @@ BIN := .venv/bin
 LOCK := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help demo serve dicom-node test test-quick check bench lock
+.PHONY: help demo serve dicom-node test test-quick check bench architecture lock
 
 help:  ## what there is to make
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
 
 demo: .venv/runtime  ## set up, serve the starter, send a radiograph, print the answers (IMAGE=, PORT=, DEMO_EXIT=1)
 	$(BIN)/python -m app.demo --port $(PORT) $(if $(IMAGE),--image "$(IMAGE)") $(if $(filter-out 0,$(DEMO_EXIT)),--exit)
@@ -42,6 +42,9 @@ check: .venv/dev  ## format, lint, types, import contracts, Dockerfile, compose 
 
 bench: .venv/dev  ## measure the service beside its peers on this machine's CPU
 	$(BIN)/python -m benchmarks.serving
+
+architecture: .venv/dev  ## draw docs/architecture.svg from the imports
+	$(BIN)/python -m docs.draw_architecture
 
 lock: .venv/dev  ## generate both locks from pyproject.toml
 	$(LOCK) --output-file requirements.lock pyproject.toml

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.draw_architecture import write
 from tests.conftest import ROOT
 from xray.network.checkpoint import CODE_VERSION
 
@@ -53,3 +54,10 @@ def test_service_starts_without_what_it_does_not_use() -> None:
     program = f"import sys, app.main; sys.exit(str({unused} & {{*sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stderr.strip() == "set()"
+
+
+def test_picture_of_the_architecture_shows_the_imports_of_today(tmp_path: Path) -> None:
+    write(tmp_path / "drawn.svg")
+    assert (tmp_path / "drawn.svg").read_text() == (ROOT / "docs/architecture.svg").read_text(), (
+        "run `make architecture`"
+    )
