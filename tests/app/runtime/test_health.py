@@ -261,9 +261,9 @@ from app.runtime.watchdog import LoopWatch
 async def main():
     clock = OwnTime()
     watch = LoopWatch(clock, 1.0)
-    watchdog.arm()
-    beat = asyncio.create_task(watchdog.beat())
-    Ticker(clock, watchdog.look).start()
+    watch.arm()
+    beat = asyncio.create_task(watch.beat())
+    Ticker(clock, watch.look).start()
     await asyncio.sleep(1.0)
     threading.Thread(target=lambda: sum(range(10**15)), daemon=True).start()
     await asyncio.sleep(600)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from xray.mura import fingerprint as fingerprint_module
 from xray.mura.fingerprint import UNREADABLE, Content, digests, is_unchanged, read_content
-from xray.mura.studies import fingerprint
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture(params=["settled", "changed a moment ago"])
 def content(request: pytest.FixtureRequest, file: Path, monkeypatch: pytest.MonkeyPatch) -> Content:
     """With and without a stamp."""
-    monkeypatch.setattr(fingerprint, "SETTLED_NS", -1 if request.param == "settled" else 10**18)
+    monkeypatch.setattr(fingerprint_module, "SETTLED_NS", -1 if request.param == "settled" else 10**18)
     content = read_content(file)[1]
     assert (content.stamp is not None) == (request.param == "settled")
     return content
@@ -57,7 +57,7 @@ def test_file_that_is_gone_is_changed_and_has_no_digest(file: Path, content: Con
 
 
 def test_settled_file_is_not_read_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fingerprint, "SETTLED_NS", -1)
+    monkeypatch.setattr(fingerprint_module, "SETTLED_NS", -1)
     content = read_content(file)[1]
-    monkeypatch.setattr(fingerprint, "sha256", lambda file: pytest.fail("it was read"))
+    monkeypatch.setattr(fingerprint_module, "sha256", lambda file: pytest.fail("it was read"))
     assert is_unchanged(file, content)
