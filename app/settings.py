@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     )
     jobs_key: Path = Field(
         default_factory=lambda: data_folder() / "jobs.key",
-        description="File of the key that seals studies in that database; made when missing.",
+        description="File of the key that ciphers studies in that database; made when missing.",
     )
     archives: Path | None = Field(None, description="TOML file of the hospital's archives.")
     results_to: str | None = Field(None, description="Name of the archive that results go to; without, they stay here.")

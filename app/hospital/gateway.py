@@ -151,7 +151,7 @@ def load_hospital(settings: Settings) -> Hospital | None:
     """
     if settings.jobs is None:
         return None
-    from pacs.queue.encryption import Seal
+    from pacs.queue.encryption import Cipher
     from pacs.queue.jobs import Jobs
 
     archives = read_archives(settings.archives) if settings.archives else {}
@@ -159,7 +159,7 @@ def load_hospital(settings: Settings) -> Hospital | None:
         raise ConfigurationError(
             f"OSTEON_RESULTS_TO is {settings.results_to}, and OSTEON_ARCHIVES names no such archive."
         )
-    jobs = Jobs(settings.jobs, Seal.of_file(settings.jobs_key), settings.max_spool_bytes)
+    jobs = Jobs(settings.jobs, Cipher.from_key_file(settings.jobs_key), settings.max_spool_bytes)
     return Hospital(
         jobs,
         archives,

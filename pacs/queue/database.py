@@ -23,7 +23,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from pacs.errors import ConfigurationError
 from pacs.queue import tables
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from pacs.queue.errors import JobsUnavailableError, SealError
 from pacs.queue.migrations import bring_up
 
@@ -47,7 +47,7 @@ LIMITS = (f"lock_timeout = '{WAIT_SECONDS}s'", f"idle_in_transaction_session_tim
 class Database:
     """SQLite for one machine, PostgreSQL for several; safe to use from any thread."""
 
-    def __init__(self, address: str, seal: Seal) -> None:
+    def __init__(self, address: str, cipher: Cipher) -> None:
         """Open it, and create the tables where they are missing.
 
         Raises:
@@ -58,7 +58,7 @@ class Database:
         self._engine = _engine(address)
         self._reader = self._engine.execution_options(reading=True)
         with self.writing() as connection:
-            _create_tables(connection, seal)
+            _create_tables(connection, cipher)
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -136,7 +136,7 @@ def _postgresql_engine(url: URL) -> Engine:
     return engine
 
 
-def _create_tables(connection: Connection, seal: Seal) -> None:
+def _create_tables(connection: Connection, cipher: Cipher) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(CREATION_LOCK)))
     tables.layout.create(connection, checkfirst=True)
@@ -144,7 +144,7 @@ def _create_tables(connection: Connection, seal: Seal) -> None:
     row = connection.execute(select(tables.layout)).one_or_none()
     if row is None:
         tables.metadata.create_all(connection)
-        check = seal.seal(CHECK_WORD, CHECK_PURPOSE)
+        check = cipher.encrypt(CHECK_WORD, CHECK_PURPOSE)
         connection.execute(tables.layout.insert().values(version=tables.VERSION, check=check))
         return
     if row.version > tables.VERSION:
@@ -153,11 +153,11 @@ def _create_tables(connection: Connection, seal: Seal) -> None:
             "run the version that wrote it, or give another database."
         )
     try:
-        seal.unseal(row.check, CHECK_PURPOSE)
+        cipher.decrypt(row.check, CHECK_PURPOSE)
     except SealError:
         raise SealError("The database of jobs was sealed with another key than the key file's.") from None
     if row.version < tables.VERSION:
-        bring_up(connection, seal)
+        bring_up(connection, cipher)
 
 
 @contextmanager

@@ -5,19 +5,19 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, select, update
 
 from pacs.instance import Instance
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from pacs.queue.tables import results
 
 
 class Spool:
     """The table of results."""
 
-    def __init__(self, seal: Seal) -> None:
-        self._seal = seal
+    def __init__(self, cipher: Cipher) -> None:
+        self._cipher = cipher
 
     def put(self, connection: Connection, job_id: str, instance: Instance, proof: bytes | None) -> None:
         """The caller has the job's row locked; `proof` is kept when the bytes go."""
-        sealed = self._seal.seal(instance.data, self._purpose(job_id, instance.instance_uid))
+        sealed = self._cipher.encrypt(instance.data, self._purpose(job_id, instance.instance_uid))
         row = {
             "job_id": job_id,
             "series_uid": instance.series_uid,
@@ -57,7 +57,7 @@ class Spool:
 
     def _instance(self, row: Row[Any]) -> Instance:
         purpose = self._purpose(row.job_id, row.instance_uid)
-        data = b"" if row.sealed is None else self._seal.unseal(row.sealed, purpose)
+        data = b"" if row.sealed is None else self._cipher.decrypt(row.sealed, purpose)
         return Instance(row.series_uid, row.instance_uid, row.sop_class_uid, data)
 
     def _purpose(self, job_id: str, instance_uid: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, exists, func, select, update
 
 from pacs.instance import Instance
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from pacs.queue.job import OPEN, JobState
 from pacs.queue.owner import Owner
 from pacs.queue.tables import instance_purpose, instances, jobs
@@ -53,20 +53,20 @@ class Looked:
     digest: bytes
 
 
-def content_digest(seal: Seal, data: bytes) -> bytes:
+def content_digest(cipher: Cipher, data: bytes) -> bytes:
     """Of all tags of a file; its meta header is left out, which each sender writes in a way of its own."""
     start = PREAMBLE_BYTES
     if data[start : start + len(GROUP_LENGTH)] == GROUP_LENGTH:
         end = start + len(GROUP_LENGTH) + 4
         start = end + int.from_bytes(data[end - 4 : end], "little")
-    return seal.digest("content", data[start:])
+    return cipher.digest("content", data[start:])
 
 
 class Incoming:
     """The table of instances."""
 
-    def __init__(self, seal: Seal) -> None:
-        self._seal = seal
+    def __init__(self, cipher: Cipher) -> None:
+        self._cipher = cipher
 
     def find(self, connection: Connection, study_id: str, instance_uid: str) -> Known | None:
         mine = (instances.c.study_id == study_id) & (instances.c.instance_uid == instance_uid)
@@ -95,7 +95,7 @@ class Incoming:
         row = connection.execute(select(instances).where(instances.c.number == number)).first()
         if row is None or row.sealed is None:
             return None
-        return self._seal.unseal(row.sealed, instance_purpose(row.study_id, row.instance_uid))
+        return self._cipher.decrypt(row.sealed, instance_purpose(row.study_id, row.instance_uid))
 
     def note(
         self, connection: Connection, study_id: str, place: tuple[int, datetime], looked: Iterable[Looked]
@@ -153,12 +153,12 @@ class Incoming:
         return freed
 
     def _row(self, study_id: str, instance: Instance) -> dict[str, object]:
-        sealed = self._seal.seal(instance.data, instance_purpose(study_id, instance.instance_uid))
+        sealed = self._cipher.encrypt(instance.data, instance_purpose(study_id, instance.instance_uid))
         return {
             "series_uid": instance.series_uid,
             "instance_uid": instance.instance_uid,
             "sop_class_uid": instance.sop_class_uid,
-            "digest": content_digest(self._seal, instance.data),
+            "digest": content_digest(self._cipher, instance.data),
             "size": len(sealed),
             "sealed": sealed,
         }

@@ -90,7 +90,7 @@ class Jobs(Intake):
             if not self._results.any_of(connection, job.id):
                 for result, proof in judgement.results:
                     self._results.put(connection, job.id, result, proof)
-                sealed = self._seal.seal(judgement.answer.encode(), f"answer {job.id}")
+                sealed = self._cipher.encrypt(judgement.answer.encode(), f"answer {job.id}")
                 connection.execute(tables.answers.insert().values(job_id=job.id, sealed=sealed))
                 self._incoming.note(connection, job.study_id, (job.version, now), judgement.looked)
                 saved(connection, current.judged(judgement.checkpoint, judgement.basis, judgement.left_out, now))

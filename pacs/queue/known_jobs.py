@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from pacs.instance import Instance
 from pacs.queue import tables
 from pacs.queue.database import Database
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from pacs.queue.file_store import Spool
 from pacs.queue.incoming import Incoming, Known, content_digest
 from pacs.queue.job import DONE, OPEN, Job, JobState
@@ -28,7 +28,7 @@ class KnownJobs:
     Raises, from every method: JobsUnavailableError; and where bytes are read, SealError if they are damaged.
     """
 
-    def __init__(self, address: str, seal: Seal, max_bytes: int, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, address: str, cipher: Cipher, max_bytes: int, clock: Callable[[], datetime] = utc_now) -> None:
         """Open the database at `address`. `max_bytes` is the limit of what has come of studies that are not dead, and
         as much again of dead ones.
 
@@ -36,9 +36,9 @@ class KnownJobs:
             ConfigurationError: the address is none, or a newer version has written there.
             SealError: what is there was sealed with another key.
         """
-        self._database = Database(address, seal)
-        self._incoming, self._results = Incoming(seal), Spool(seal)
-        self._seal, self._max_bytes, self._clock = seal, max_bytes, clock
+        self._database = Database(address, cipher)
+        self._incoming, self._results = Incoming(cipher), Spool(cipher)
+        self._cipher, self._max_bytes, self._clock = cipher, max_bytes, clock
 
     def find(self, job_id: str) -> Job | None:
         with self._database.reading() as connection:
@@ -101,7 +101,7 @@ class KnownJobs:
     def earlier_content(self, study_uid: str, instance_uid: str) -> bytes | None:
         """The file of that UID in that study, if it is here."""
         with self._database.reading() as connection:
-            known = self._incoming.find(connection, study_id(self._seal, study_uid), instance_uid)
+            known = self._incoming.find(connection, study_id(self._cipher, study_uid), instance_uid)
             return None if known is None else self._incoming.data(connection, known.number)
 
     def instances(self, job_id: str) -> Iterator[Instance]:
@@ -123,15 +123,15 @@ class KnownJobs:
 
     def basis(self, job: Job, parts: Sequence[str]) -> str:
         """A keyed digest of what the answer of a job follows from."""
-        return self._seal.digest("basis", job.study_id, *parts).hex()
+        return self._cipher.digest("basis", job.study_id, *parts).hex()
 
     def seed(self, basis: str, replaced: Sequence[Instance]) -> bytes:
         """What the UIDs of an answer are made of; nobody without the key can work it out."""
-        return self._seal.digest("seed", basis, *(each.instance_uid for each in replaced))
+        return self._cipher.digest("seed", basis, *(each.instance_uid for each in replaced))
 
     def digest(self, data: bytes) -> bytes:
         """Of the content of a DICOM file, as `Known` has it."""
-        return content_digest(self._seal, data)
+        return content_digest(self._cipher, data)
 
     def replaced_by(self, job: Job, basis: str) -> list[Instance]:
         """The results, without data, that an answer of that basis takes the place of; none where it is the first."""
@@ -153,7 +153,7 @@ class KnownJobs:
         query = select(tables.answers.c.sealed).where(tables.answers.c.job_id == job_id)
         with self._database.reading() as connection:
             sealed = connection.execute(query).scalar()
-        return None if sealed is None else self._seal.unseal(sealed, f"answer {job_id}").decode()
+        return None if sealed is None else self._cipher.decrypt(sealed, f"answer {job_id}").decode()
 
     def close(self) -> None:
         self._database.close()

@@ -7,7 +7,7 @@ of patients. Its jobs go on as versions of their studies in the order in which t
 from sqlalchemy import BigInteger, Column, Connection, LargeBinary, MetaData, Table, Text, select, text, update
 
 from pacs.queue import tables
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from pacs.queue.owner import study_id
 
 NEW_COLUMNS = (
@@ -42,7 +42,7 @@ incoming = Table(
 """As layout 1 had it."""
 
 
-def bring_up(connection: Connection, seal: Seal) -> None:
+def bring_up(connection: Connection, cipher: Cipher) -> None:
     """From layout 1 to 2, within the transaction that is given."""
     for statement in NEW_COLUMNS:
         connection.execute(text(statement))
@@ -52,25 +52,25 @@ def bring_up(connection: Connection, seal: Seal) -> None:
         table.create(connection)
     for statement in FILLED:
         connection.execute(text(statement))
-    _make_versions(connection, seal)
-    _move_files(connection, seal)
+    _make_versions(connection, cipher)
+    _move_files(connection, cipher)
     incoming.drop(connection)
     connection.execute(update(tables.layout).values(version=2))
 
 
-def _make_versions(connection: Connection, seal: Seal) -> None:
+def _make_versions(connection: Connection, cipher: Cipher) -> None:
     jobs = tables.jobs
     latest: dict[str, int] = {}
     for row in connection.execute(select(jobs.c.id, jobs.c.study_uid).order_by(jobs.c.created, jobs.c.id)).all():
-        study = study_id(seal, row.study_uid)
+        study = study_id(cipher, row.study_uid)
         if study not in latest:
             connection.execute(tables.studies.insert().values(id=study, study_uid=row.study_uid))
         latest[study] = latest.get(study, 0) + 1
         connection.execute(update(jobs).where(jobs.c.id == row.id).values(study_id=study, version=latest[study]))
 
 
-def _move_files(connection: Connection, seal: Seal) -> None:
-    """Seal what has come for its new place, one file in memory at a time."""
+def _move_files(connection: Connection, cipher: Cipher) -> None:
+    """Cipher what has come for its new place, one file in memory at a time."""
     jobs, files = tables.jobs, tables.instances
     for number in connection.execute(select(incoming.c.number).order_by(incoming.c.number)).scalars().all():
         row = connection.execute(select(incoming).where(incoming.c.number == number)).one()
@@ -80,8 +80,8 @@ def _move_files(connection: Connection, seal: Seal) -> None:
         same = (files.c.study_id == job.study_id) & (files.c.instance_uid == row.instance_uid)
         if connection.execute(select(files.c.number).where(same)).first() is not None:
             continue  # it came for another checkpoint's job too
-        data = seal.unseal(row.sealed, f"incoming {row.job_id} {row.instance_uid}")
-        sealed = seal.seal(data, tables.instance_purpose(job.study_id, row.instance_uid))
+        data = cipher.decrypt(row.sealed, f"incoming {row.job_id} {row.instance_uid}")
+        sealed = cipher.encrypt(data, tables.instance_purpose(job.study_id, row.instance_uid))
         kept = {name: row._mapping[name] for name in ("series_uid", "instance_uid", "sop_class_uid")}
         place = {"study_id": job.study_id, "version": job.version, "judged": 0, "came": job.created}
         connection.execute(files.insert().values(kept | place | {"size": len(sealed), "sealed": sealed}))

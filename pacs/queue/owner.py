@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Self
 
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from xray.images.dicom.patient import Patient
 
 DIGEST_DIGITS = 32
@@ -11,9 +11,9 @@ SEPARATOR = ":"
 DISTINCT_SEXES = ("f", "m")
 
 
-def study_id(seal: Seal, study_uid: str) -> str:
+def study_id(cipher: Cipher, study_uid: str) -> str:
     """What a study is called in the database."""
-    return seal.digest("study", study_uid).hex()[:DIGEST_DIGITS]
+    return cipher.digest("study", study_uid).hex()[:DIGEST_DIGITS]
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Owner:
     name: str = ""
 
     @classmethod
-    def of(cls, seal: Seal, patient: Patient) -> Self:
+    def of(cls, cipher: Cipher, patient: Patient) -> Self:
         def digest(name: str) -> str:
             value: str = getattr(patient, name)
             if name == "sex" and value not in DISTINCT_SEXES:
                 return ""  # other and unknown contradict nothing
-            return seal.digest(f"patient {name}", value).hex()[:DIGEST_DIGITS] if value else ""
+            return cipher.digest(f"patient {name}", value).hex()[:DIGEST_DIGITS] if value else ""
 
         return cls(*(digest(each.name) for each in fields(cls)))
 

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Row, select, update
 
 from pacs.queue import tables
 from pacs.queue.database import Database
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from pacs.queue.errors import OtherPatientError
 from pacs.queue.job import Job
 from pacs.queue.owner import Owner, study_id
@@ -39,14 +39,14 @@ class Relations:
     refused: dict[str, int]
 
 
-def job_id(seal: Seal, study: str, version: int) -> str:
-    return seal.digest("job", study, str(version)).hex()[:ID_DIGITS]
+def job_id(cipher: Cipher, study: str, version: int) -> str:
+    return cipher.digest("job", study, str(version)).hex()[:ID_DIGITS]
 
 
-def opened(connection: Connection, database: Database, seal: Seal, study_uid: str) -> Study:
+def opened(connection: Connection, database: Database, cipher: Cipher, study_uid: str) -> Study:
     """The study's row, made where it is missing; nobody else changes the study until this transaction ends."""
     table = tables.studies
-    row = {"id": study_id(seal, study_uid), "study_uid": study_uid}
+    row = {"id": study_id(cipher, study_uid), "study_uid": study_uid}
     connection.execute(database.insert_missing(table).values(row))
     return _study(connection.execute(select(table).where(table.c.study_uid == study_uid).with_for_update()).one())
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from pacs.queue.jobs import Jobs
 from tests.dicom_files import CANARY
 from tests.orthanc import RunningOrthanc, orthanc
@@ -41,7 +41,7 @@ class Place:
 
     def jobs(self, max_bytes: int = LIMIT) -> Jobs:
         """As a replica opens them."""
-        self.opened.append(Jobs(self.address, Seal.of_file(self.key), max_bytes, self.clock))
+        self.opened.append(Jobs(self.address, Cipher.from_key_file(self.key), max_bytes, self.clock))
         return self.opened[-1]
 
 

@@ -21,7 +21,7 @@ from app.hospital.gateway import Hospital
 from app.inference import admission
 from app.replica import Replica, assemble
 from app.runtime import middleware
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from pacs.queue.errors import JobsUnavailableError
 from pacs.queue.jobs import Job, Jobs
 from tests.app.conftest import metric, png, serving
@@ -57,7 +57,7 @@ def chunks(body: bytes, size: int) -> Iterator[bytes]:
 
 
 def hospital_at(folder: Path, max_bytes: int = 1 << 30, settle: float = 60) -> Hospital:
-    jobs = Jobs(f"sqlite:///{folder / 'jobs.sqlite'}", Seal.of_file(folder / "key"), max_bytes)
+    jobs = Jobs(f"sqlite:///{folder / 'jobs.sqlite'}", Cipher.from_key_file(folder / "key"), max_bytes)
     return Hospital(jobs, {}, None, timedelta(seconds=settle))
 
 

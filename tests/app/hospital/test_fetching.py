@@ -16,7 +16,7 @@ from app.hospital.gateway import Hospital
 from app.replica import Replica, assemble
 from pacs.client.configuration import ArchiveConfig
 from pacs.errors import PacsError
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from pacs.queue.jobs import Jobs
 from tests.app.api.test_stow_rs import STUDY, finished, hand, related, stow
 from tests.app.conftest import serving
@@ -34,7 +34,7 @@ CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 @contextmanager
 def pulling(service: Replica, folder: Path, archives: dict[str, str], **changed: object) -> Iterator[httpx.Client]:
     """A service that can fetch from archives at these roots."""
-    jobs = Jobs(f"sqlite:///{folder / 'jobs.sqlite'}", Seal.of_file(folder / "key"), 1 << 30)
+    jobs = Jobs(f"sqlite:///{folder / 'jobs.sqlite'}", Cipher.from_key_file(folder / "key"), 1 << 30)
     configs = {name: ArchiveConfig(url) for name, url in archives.items()}
     hospital = Hospital(jobs, configs, None, timedelta(0))
     settings = service.settings.model_copy(update=changed)

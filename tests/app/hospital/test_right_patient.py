@@ -21,7 +21,7 @@ from app.hospital.gateway import Hospital
 from app.replica import Replica, assemble
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError
 from pacs.instance import Instance
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from pacs.queue.jobs import Jobs
 from pacs.results.fingerprint import proof_of
 from tests.app.api.test_stow_rs import STUDY, finished, hand, hospital_at, reasons, related, stow, uids
@@ -54,7 +54,7 @@ def archive() -> Iterator[FakeArchive]:
 @pytest.fixture
 def fetching(service: Replica, archive: FakeArchive, tmp_path: Path) -> Iterator[httpx.Client]:
     """A service that delivers its results to the archive."""
-    jobs = Jobs(f"sqlite:///{tmp_path / 'jobs.sqlite'}", Seal.of_file(tmp_path / "key"), 1 << 30)
+    jobs = Jobs(f"sqlite:///{tmp_path / 'jobs.sqlite'}", Cipher.from_key_file(tmp_path / "key"), 1 << 30)
     hospital = Hospital(jobs, {"main": archive.config}, "main", timedelta(seconds=0.3))
     with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         yield client
@@ -325,7 +325,7 @@ def test_archive_that_writes_the_same_patient_in_its_own_way_gets_the_results(
 ) -> None:
     archive.put(hand(1))
     archive.patient_id = archives_id
-    jobs = Jobs(f"sqlite:///{tmp_path / 'jobs.sqlite'}", Seal.of_file(tmp_path / "key"), 1 << 30)
+    jobs = Jobs(f"sqlite:///{tmp_path / 'jobs.sqlite'}", Cipher.from_key_file(tmp_path / "key"), 1 << 30)
     config = replace(archive.config, coerces_patient_ids=coerces)
     hospital = Hospital(jobs, {"main": config}, "main", timedelta(seconds=0.3))
     with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:

@@ -23,7 +23,7 @@ from pynetdicom.association import Association
 from app.hospital.gateway import Hospital
 from app.replica import Replica, assemble
 from app.settings import Settings
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from pacs.queue.jobs import Jobs
 from tests.app.api.test_stow_rs import STUDY, hand, reasons, related, stow
 from tests.app.conftest import metric, serving
@@ -42,7 +42,7 @@ pytestmark = [pytest.mark.slow, needs("dcmj2pnm")]
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> Jobs:
-    return Jobs(f"sqlite:///{tmp_path / 'jobs.sqlite'}", Seal.of_file(tmp_path / "key"), 1 << 30)
+    return Jobs(f"sqlite:///{tmp_path / 'jobs.sqlite'}", Cipher.from_key_file(tmp_path / "key"), 1 << 30)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, text
 
 from pacs.errors import ConfigurationError
 from pacs.queue import tables
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from pacs.queue.errors import JobsUnavailableError, SealError
 from pacs.queue.jobs import Jobs, JobState
 from tests.dicom_files import CANARY
@@ -56,7 +56,7 @@ def test_sqlite_is_set_to_outlive_a_power_cut_and_to_overwrite_what_is_deleted(t
 def test_another_key_is_refused_at_the_start(place: Place, tmp_path: Path) -> None:
     send(place.jobs())
     with pytest.raises(SealError, match="another key"):
-        Jobs(place.address, Seal.of_file(tmp_path / "other"), LIMIT)
+        Jobs(place.address, Cipher.from_key_file(tmp_path / "other"), LIMIT)
 
 
 def test_bytes_that_were_damaged_or_exchanged_are_refused(place: Place) -> None:
@@ -86,19 +86,19 @@ def test_database_of_a_newer_version_is_refused(place: Place) -> None:
 )
 def test_address_that_is_no_database_of_ours_is_refused_without_its_password(tmp_path: Path, address: str) -> None:
     with pytest.raises(ConfigurationError, match=r"postgresql\+pg8000") as caught:
-        Jobs(address, Seal.of_file(tmp_path / "key"), LIMIT)
+        Jobs(address, Cipher.from_key_file(tmp_path / "key"), LIMIT)
     assert "s3cret" not in str(caught.value)
 
 
 def test_sqlite_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be written"):
-        Jobs(f"sqlite:///{tmp_path / 'no' / 'jobs.sqlite'}", Seal.of_file(tmp_path / "key"), LIMIT)
+        Jobs(f"sqlite:///{tmp_path / 'no' / 'jobs.sqlite'}", Cipher.from_key_file(tmp_path / "key"), LIMIT)
 
 
 def test_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "jobs.sqlite").write_bytes(b"hello" * 1000)
     with pytest.raises(JobsUnavailableError):
-        Jobs(f"sqlite:///{tmp_path / 'jobs.sqlite'}", Seal.of_file(tmp_path / "key"), LIMIT)
+        Jobs(f"sqlite:///{tmp_path / 'jobs.sqlite'}", Cipher.from_key_file(tmp_path / "key"), LIMIT)
 
 
 def test_reading_waits_for_no_writer(tmp_path: Path) -> None:

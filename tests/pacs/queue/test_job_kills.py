@@ -21,11 +21,11 @@ import sys, time
 from datetime import timedelta
 from pathlib import Path
 from pacs.queue.jobs import Jobs
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from tests.pacs.studies import file, keep, pair, send, taken
 
 address, key, point = sys.argv[1:]
-jobs = Jobs(address, Seal.of_file(Path(key)), 1 << 20)
+jobs = Jobs(address, Cipher.from_key_file(Path(key)), 1 << 20)
 
 def reach(name):
     if name == point:
@@ -50,10 +50,10 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 from pacs.queue.jobs import Jobs, JobState
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 
 address, key, owner = sys.argv[1:]
-jobs = Jobs(address, Seal.of_file(Path(key)), 1 << 20)
+jobs = Jobs(address, Cipher.from_key_file(Path(key)), 1 << 20)
 sys.stdin.readline()
 while (job := jobs.lease(owner, timedelta(seconds=30))) is not None:
     print(job.study_uid, job.lease_number, flush=True)

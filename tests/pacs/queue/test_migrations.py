@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Connection, create_engine, inspect, text
 
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from pacs.queue.errors import OtherPatientError, SealError
 from pacs.queue.job import JobState
 from pacs.queue.jobs import Jobs
@@ -52,12 +52,12 @@ def microseconds(seconds: float) -> int:
 @pytest.fixture
 def old(place: Place) -> Place:
     """Studies in every state, as layout 1 left them; 1.2.4 has come for two checkpoints."""
-    seal = Seal.of_file(place.key)
+    cipher = Cipher.from_key_file(place.key)
     with create_engine(place.address).begin() as connection:
         for statement in OLD_LAYOUT.format(**TYPES[connection.dialect.name]).split(";"):
             if statement.strip():
                 connection.execute(text(statement))
-        check = seal.seal(b"osteon", "check of the key")
+        check = cipher.encrypt(b"osteon", "check of the key")
         connection.execute(text("INSERT INTO layout VALUES (1, :check)"), {"check": check})
         for number, (study, state) in enumerate(
             [
@@ -68,24 +68,24 @@ def old(place: Place) -> Place:
                 ("1.2.6", "delivered"),
             ]
         ):
-            _write_job(connection, seal, number, study, state)
+            _write_job(connection, cipher, number, study, state)
     return place
 
 
-def _write_job(connection: Connection, seal: Seal, number: int, study: str, state: str) -> None:
+def _write_job(connection: Connection, cipher: Cipher, number: int, study: str, state: str) -> None:
     job = {"id": f"old-{number}", "study": study, "checkpoint": f"net-{number}", "archive": ARCHIVE, "source": "stow"}
     times = {"due": microseconds(number), "created": microseconds(number)}
     connection.execute(text(JOB), job | times | {"state": state})
     files = [("incoming", file(1))] if state in ("waiting", "running") else [("results", each) for each in pair()]
     for table, each in files:
-        sealed = seal.seal(each.data, f"{table} {job['id']} {each.instance_uid}")
+        sealed = cipher.encrypt(each.data, f"{table} {job['id']} {each.instance_uid}")
         if state == "delivered":
             sealed = None
         names = {name: getattr(each, name) for name in ("series_uid", "instance_uid", "sop_class_uid")}
         row = names | {"job_id": job["id"], "size": len(sealed or b""), "sealed": sealed}
         connection.execute(text(FILE.format(table=table)), row)
     if state in ("kept", "delivered"):
-        sealed = seal.seal(ANSWER.encode(), f"answer {job['id']}")
+        sealed = cipher.encrypt(ANSWER.encode(), f"answer {job['id']}")
         connection.execute(text("INSERT INTO answers VALUES (:id, :sealed)"), {"id": job["id"], "sealed": sealed})
 
 
@@ -142,5 +142,5 @@ def test_database_is_brought_up_once_and_the_earlier_table_is_gone(old: Place) -
 
 def test_upgrade_with_another_key_changes_nothing(old: Place, tmp_path_factory: pytest.TempPathFactory) -> None:
     with pytest.raises(SealError, match="another key"):
-        Jobs(old.address, Seal.of_file(tmp_path_factory.mktemp("other") / "key"), LIMIT)
+        Jobs(old.address, Cipher.from_key_file(tmp_path_factory.mktemp("other") / "key"), LIMIT)
     assert len(old.jobs().latest(99)) == 5
