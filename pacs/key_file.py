@@ -31,7 +31,7 @@ def load_or_create_key(path: Path) -> bytes:
 
 
 def _make_key(path: Path) -> None:
-    """Create the file atomically: of several processes the first one wins, and the file never exists without its key."""
+    """Create the file atomically: of several processes the first wins, and the file never exists without a key."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:

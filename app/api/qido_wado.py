@@ -59,7 +59,7 @@ class KeptResults:
         """Those of a study's latest answer; `earlier` ones, which it replaced, are for callers who give their UID."""
         if not UID.fullmatch(study_uid):
             raise OutOfRangeError("The path names no Study Instance UID.")
-        return await asyncio.to_thread(self.hospital.jobs.kept_results, study_uid, earlier=earlier)
+        return await asyncio.to_thread(self.hospital.jobs.repository.kept_results, study_uid, earlier=earlier)
 
     async def described(self, study_uid: str) -> list[DicomJson]:
         """All tags but the pixels of each of them; a text that is not valid in its character set is left out."""

@@ -31,7 +31,7 @@ async def require_same_patient(hospital: Hospital, open_archive: OpenArchive, jo
     patient_ids = await open_archive.run(archive.patient_ids, job.study_uid)
     for patient_id in patient_ids:
         with suppress(OtherPatientError):
-            await asyncio.to_thread(hospital.jobs.claim, job, Patient(comparable(patient_id)))
+            await asyncio.to_thread(hospital.jobs.intake.assign_patient, job, Patient(comparable(patient_id)))
             return
     if patient_ids:
         raise ArchiveRefusedError(

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from pacs.instance import Instance
-from pacs.queue.incoming import Looked
-from pacs.queue.jobs import Arrival, Job, Jobs, Judgement, Settling
+from pacs.queue.file_store import ExaminedInstance
+from pacs.queue.jobs import Arrival, Job, Jobs, Outcome, Settling
 from tests.dicom_files import CANARY, dicom
 from xray.images.dicom.patient import Patient
 
@@ -53,12 +53,14 @@ def arrival(study: str = STUDY, archive: str | None = ARCHIVE, patient: Patient 
 
 
 def send(jobs: Jobs, number: int = 1, study: str = STUDY, archive: str | None = ARCHIVE, **other: Any) -> Job:
-    return jobs.receive(arrival(study, archive, **other), file(number), SETTLING)
+    return jobs.intake.receive(arrival(study, archive, **other), file(number), SETTLING)
 
 
-def looked_at(jobs: Jobs, job: Job) -> list[Looked]:
+def looked_at(jobs: Jobs, job: Job) -> list[ExaminedInstance]:
     """All that came of a job's study, as a worker sees it."""
-    return [Looked(replace(each, data=b""), jobs.digest(each.data)) for each in jobs.instances(job.id)]
+    return [
+        ExaminedInstance(replace(each, data=b""), jobs.digest(each.data)) for each in jobs.repository.instances(job.id)
+    ]
 
 
 def keep(
@@ -66,13 +68,13 @@ def keep(
     job: Job,
     results: Sequence[Instance] | None = None,
     answer: str = ANSWER,
-    looked: Sequence[Looked] | None = None,
+    looked: Sequence[ExaminedInstance] | None = None,
 ) -> list[Instance]:
     """What a worker stores that looked at these, or else at all that the study has now."""
     looked = looked_at(jobs, job) if looked is None else looked
     basis = jobs.basis(job, [CHECKPOINT, *sorted(each.digest.hex() for each in looked)])
     proved = [(each, f"proof of {each.instance_uid}".encode()) for each in (pair() if results is None else results)]
-    return jobs.keep_results(job, Judgement(proved, answer, CHECKPOINT, basis, looked))
+    return jobs.store_results(job, Outcome(proved, answer, CHECKPOINT, basis, looked))
 
 
 def taken(jobs: Jobs, owner: str = "a") -> Job:

@@ -108,7 +108,7 @@ def test_every_form_of_a_body_is_the_same_study(client: httpx.Client, media: str
 def test_study_in_several_requests_is_one_job_with_each_instance_once(client: httpx.Client, hospital: Hospital) -> None:
     replies = [stow(client, related(hand(1))), stow(client, related(hand(2), hand(1)))]
     assert replies[0].headers["x-jobs"] == replies[1].headers["x-jobs"]
-    kept = list(hospital.jobs.instances(replies[0].headers["x-jobs"]))
+    kept = list(hospital.jobs.repository.instances(replies[0].headers["x-jobs"]))
     assert sorted(each.instance_uid for each in kept) == [f"{STUDY}.1.1", f"{STUDY}.1.2"]
     assert {each.data for each in kept} == {hand(1), hand(2)}
 
@@ -163,7 +163,7 @@ def test_full_spool_fails_and_what_is_in_it_stays(service: Replica, tmp_path: Pa
     with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         reply = stow(client, related(hand(1), hand(2)))
         assert (reply.status_code, reasons(reply)) == (HTTPStatus.ACCEPTED, [OUT_OF_RESOURCES])
-        assert [each.data for each in hospital.jobs.instances(reply.headers["x-jobs"])] == [hand(1)]
+        assert [each.data for each in hospital.jobs.repository.instances(reply.headers["x-jobs"])] == [hand(1)]
 
 
 @pytest.mark.parametrize(

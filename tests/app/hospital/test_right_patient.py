@@ -390,7 +390,7 @@ def test_late_view_of_a_study_whose_files_are_gone_is_judged_with_the_archives(
     hospital = replace(hospital_at(tmp_path, settle=0.1), archives={"main": archive.config}, destination="main")
     with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         finished(client, stow(client, related(hand(1))).headers["x-jobs"])
-        hospital.jobs.empty_answered(timedelta(0))
+        hospital.jobs.purge_answered(timedelta(0))
         archive.put(hand(1))
         second = finished(client, stow(client, related(hand(2))).headers["x-jobs"])
     assert (second["version"], second["reason"]) == (2, None)
@@ -402,7 +402,7 @@ def test_late_view_of_a_study_whose_files_are_nowhere_says_which_are_missing(ser
     hospital = hospital_at(tmp_path, settle=0.1)
     with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         finished(client, stow(client, related(hand(1))).headers["x-jobs"])
-        hospital.jobs.empty_answered(timedelta(0))
+        hospital.jobs.purge_answered(timedelta(0))
         second = finished(client, stow(client, related(hand(2))).headers["x-jobs"])
         (report,) = reports(client)
     assert f"{STUDY}.1.1: It came earlier and its file is no longer kept" in str(second["reason"])

@@ -34,8 +34,8 @@ def test_second_patient_in_a_study_is_refused_and_changes_nothing(jobs: Jobs, cl
     for number in (1, 2):
         with pytest.raises(OtherPatientError):
             send(jobs, number, patient=STRANGER)
-    assert jobs.latest(9) == [job]
-    assert list(jobs.instances(job.id)) == [file(1)]
+    assert jobs.repository.latest(9) == [job]
+    assert list(jobs.repository.instances(job.id)) == [file(1)]
     assert send(jobs, 2).study_uid == STUDY
 
 
@@ -100,40 +100,40 @@ def test_two_patients_in_the_same_instant_are_one_owner_and_one_refused(place: P
     with ThreadPoolExecutor(6) as threads:
         taken_in = list(threads.map(try_to_send, range(8)))
     assert taken_in in ([True, False] * 4, [False, True] * 4)
-    (job,) = replicas[0].latest(9)
+    (job,) = replicas[0].repository.latest(9)
     assert job.instances == 4
 
 
 def test_owner_of_a_study_that_is_fetched_is_whom_the_archive_names(jobs: Jobs, clock: Clock) -> None:
-    jobs.request(STUDY, CHECKPOINT, ARCHIVE)
+    jobs.intake.request(STUDY, CHECKPOINT, ARCHIVE)
     send(jobs, 1, patient=STRANGER)
     with pytest.raises(OtherPatientError):
         send(jobs, 2)  # of those who send into it, the first is heard until the archive speaks
     clock.pass_by(2)
     job = taken(jobs)
-    jobs.claim(job, PATIENT)
+    jobs.intake.assign_patient(job, PATIENT)
     with pytest.raises(OtherPatientError):
-        jobs.claim(job, STRANGER)
+        jobs.intake.assign_patient(job, STRANGER)
     with pytest.raises(OtherPatientError):
         send(jobs, 3, patient=STRANGER)
     assert send(jobs, 4).id == job.id
 
 
 def test_worker_without_its_lease_claims_nothing(jobs: Jobs, clock: Clock) -> None:
-    jobs.request(STUDY, CHECKPOINT, ARCHIVE)
+    jobs.intake.request(STUDY, CHECKPOINT, ARCHIVE)
     stale = taken(jobs)
     clock.pass_by(LEASE.total_seconds())
     taken(jobs, "b")
     with pytest.raises(LeaseLostError):
-        jobs.claim(stale, STRANGER)
+        jobs.intake.assign_patient(stale, STRANGER)
     assert send(jobs, 1).instances == 1
 
 
 def test_refusals_are_counted_by_study_and_reason(jobs: Jobs) -> None:
     first, other = send(jobs, 1), send(jobs, 1, study="1.7")
-    assert [jobs.refuse(STUDY, "other patient") for _ in range(2)] == [first.id, first.id]
-    jobs.refuse(STUDY, "other content")
-    assert jobs.refuse("1.8", "other patient") is None
-    told = jobs.relations([first, other])
+    assert [jobs.intake.count_refusal(STUDY, "other patient") for _ in range(2)] == [first.id, first.id]
+    jobs.intake.count_refusal(STUDY, "other content")
+    assert jobs.intake.count_refusal("1.8", "other patient") is None
+    told = jobs.repository.relations([first, other])
     assert [each.refused for each in told] == [{"other patient": 2, "other content": 1}, {}]
-    assert jobs.refusals() == {"other patient": 3, "other content": 1}
+    assert jobs.repository.refusals() == {"other patient": 3, "other content": 1}

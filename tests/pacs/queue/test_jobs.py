@@ -32,8 +32,8 @@ def test_instances_of_several_requests_are_one_job_and_come_back_byte_for_byte(j
     first, second, again = send(jobs, 1), send(jobs, 2), send(jobs, 1)
     assert first.id == second.id == again.id
     assert (first.instances, again.instances) == (1, 2)
-    assert list(place.jobs().instances(first.id)) == [file(1), file(2)]
-    assert place.jobs().find(first.id) == again
+    assert list(place.jobs().repository.instances(first.id)) == [file(1), file(2)]
+    assert place.jobs().repository.find(first.id) == again
     assert (again.archive, again.source, again.state) == (ARCHIVE, "stow", JobState.WAITING)
 
 
@@ -88,9 +88,9 @@ def test_worker_that_lost_its_lease_writes_nothing(
     job = taken(jobs, stale.owner or "")
     with pytest.raises(LeaseLostError):
         write(jobs, stale)
-    assert jobs.find(job.id) == job
-    assert list(jobs.instances(job.id)) == [file()]
-    assert jobs.results(job.id) == []
+    assert jobs.repository.find(job.id) == job
+    assert list(jobs.repository.instances(job.id)) == [file()]
+    assert jobs.repository.results(job.id) == []
     write(jobs, job)
 
 
@@ -104,7 +104,7 @@ def test_instance_during_an_attempt_begins_the_whole_study_again(jobs: Jobs, clo
         keep(jobs, stale, pair())
     clock.pass_by(2)
     job = taken(jobs)
-    assert list(jobs.instances(job.id)) == [file(1), file(2)]
+    assert list(jobs.repository.instances(job.id)) == [file(1), file(2)]
     assert keep(jobs, job, pair()) == pair()
 
 
@@ -112,9 +112,9 @@ def test_results_once_kept_stand_whatever_a_later_attempt_finds(jobs: Jobs, cloc
     keep(jobs, begun(jobs, clock), pair(1))
     clock.pass_by(31)
     job = taken(jobs)
-    assert jobs.results(job.id) == pair(1)
+    assert jobs.repository.results(job.id) == pair(1)
     assert keep(jobs, job, pair(2), "another") == pair(1)
-    assert (jobs.results(job.id), jobs.answer(job.id)) == (pair(1), ANSWER)
+    assert (jobs.repository.results(job.id), jobs.repository.answer(job.id)) == (pair(1), ANSWER)
 
 
 def test_instance_for_a_job_between_attempts_keeps_its_pause(jobs: Jobs, clock: Clock) -> None:
@@ -124,15 +124,15 @@ def test_instance_for_a_job_between_attempts_keeps_its_pause(jobs: Jobs, clock: 
 
 
 def test_study_is_requested_once(jobs: Jobs, clock: Clock) -> None:
-    asked = jobs.request(STUDY, CHECKPOINT, "far")
-    assert jobs.request(STUDY, CHECKPOINT, "far") == asked
+    asked = jobs.intake.request(STUDY, CHECKPOINT, "far")
+    assert jobs.intake.request(STUDY, CHECKPOINT, "far") == asked
     assert (asked.source, asked.archive, asked.fetched_from, asked.due) == ("pull", "far", "far", clock.now)
     job = taken(jobs)
     keep(jobs, job, pair())
     done = jobs.finish(job, JobState.DELIVERED)
-    again = jobs.request(STUDY, CHECKPOINT, "far")
+    again = jobs.intake.request(STUDY, CHECKPOINT, "far")
     assert (again.version, again.state, again.fetched_from) == (done.version + 1, JobState.WAITING, "far")
-    assert jobs.request(STUDY, CHECKPOINT, "far") == again
+    assert jobs.intake.request(STUDY, CHECKPOINT, "far") == again
 
 
 def test_full_spool_takes_no_more_and_keeps_what_it_has(place: Place, clock: Clock) -> None:
@@ -141,9 +141,9 @@ def test_full_spool_takes_no_more_and_keeps_what_it_has(place: Place, clock: Clo
     for study in (STUDY, "1.7"):
         with pytest.raises(SpoolFullError):
             send(jobs, 2, study)
-    assert jobs.latest(9) == [job]
-    assert send(jobs, 1) == jobs.find(job.id) == job
-    assert list(jobs.instances(job.id)) == [file(1)]
+    assert jobs.repository.latest(9) == [job]
+    assert send(jobs, 1) == jobs.repository.find(job.id) == job
+    assert list(jobs.repository.instances(job.id)) == [file(1)]
     clock.pass_by(2)
     running = taken(jobs)
     keep(jobs, running, pair())
@@ -154,5 +154,5 @@ def test_full_spool_takes_no_more_and_keeps_what_it_has(place: Place, clock: Clo
 def test_large_instance_comes_back(place: Place) -> None:
     jobs = place.jobs(max_bytes=1 << 30)
     large = Instance("1", "2", "3", bytes(range(256)) * (1 << 13))
-    job = jobs.receive(arrival(archive=None), large, SETTLING)
-    assert next(jobs.instances(job.id)) == large
+    job = jobs.intake.receive(arrival(archive=None), large, SETTLING)
+    assert next(jobs.repository.instances(job.id)) == large

@@ -90,7 +90,7 @@ def _write_job(connection: Connection, cipher: Cipher, number: int, study: str, 
 
 
 def by_study(jobs: Jobs) -> list[tuple[str, int, str, str]]:
-    found = [(job.study_uid, job.version, job.id, str(job.state)) for job in jobs.latest(99)]
+    found = [(job.study_uid, job.version, job.id, str(job.state)) for job in jobs.repository.latest(99)]
     return sorted(found)
 
 
@@ -106,7 +106,7 @@ def test_jobs_of_the_earlier_layout_go_on(old: Place) -> None:
     old.clock.pass_by(3600)
     done = []
     while (job := jobs.lease("a", timedelta(seconds=30))) is not None:
-        assert list(jobs.instances(job.id)) == [file(1)]
+        assert list(jobs.repository.instances(job.id)) == [file(1)]
         keep(jobs, job)
         done.append(jobs.finish(job, JobState.KEPT).id)
     assert sorted(done) == ["old-0", "old-1", "old-2"]
@@ -114,16 +114,16 @@ def test_jobs_of_the_earlier_layout_go_on(old: Place) -> None:
 
 def test_answers_of_the_earlier_layout_are_there_and_are_superseded(old: Place) -> None:
     jobs = old.jobs()
-    assert (jobs.kept_results("1.2.5"), jobs.answer("old-3")) == (pair(), ANSWER)
-    assert [each.instance_uid for each in jobs.results("old-4")] == [each.instance_uid for each in pair()]
+    assert (jobs.repository.kept_results("1.2.5"), jobs.repository.answer("old-3")) == (pair(), ANSWER)
+    assert [each.instance_uid for each in jobs.repository.results("old-4")] == [each.instance_uid for each in pair()]
     for study, earlier in {"1.2.5": "old-3", "1.2.6": "old-4"}.items():
         send(jobs, 2, study)
         old.clock.pass_by(3600)
         while (job := taken(jobs)).study_uid != study:
             jobs.finish(job, JobState.REFUSED)
-        assert (job.version, [each.data for each in jobs.replaced_by(job, "new")]) == (2, [b"", b""])
+        assert (job.version, [each.data for each in jobs.repository.superseded_results(job, "new")]) == (2, [b"", b""])
         keep(jobs, job)
-        assert [each.supersedes for each in jobs.relations([jobs.finish(job, JobState.KEPT)])] == [earlier]
+        assert [each.supersedes for each in jobs.repository.relations([jobs.finish(job, JobState.KEPT)])] == [earlier]
 
 
 def test_study_of_the_earlier_layout_is_whose_comes_next(old: Place) -> None:
@@ -137,10 +137,10 @@ def test_database_is_brought_up_once_and_the_earlier_table_is_gone(old: Place) -
     for _ in range(3):
         old.jobs()
     assert "incoming" not in inspect(create_engine(old.address)).get_table_names()
-    assert len(old.jobs().latest(99)) == 5
+    assert len(old.jobs().repository.latest(99)) == 5
 
 
 def test_upgrade_with_another_key_changes_nothing(old: Place, tmp_path_factory: pytest.TempPathFactory) -> None:
     with pytest.raises(SealError, match="another key"):
         Jobs(old.address, Cipher.from_key_file(tmp_path_factory.mktemp("other") / "key"), LIMIT)
-    assert len(old.jobs().latest(99)) == 5
+    assert len(old.jobs().repository.latest(99)) == 5
