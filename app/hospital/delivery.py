@@ -63,7 +63,7 @@ async def deliver(
     for result in results:
         reference = InstanceReference(study_uid, result.series_uid, result.instance_uid, result.sop_class_uid, "")
         given = await open_archive.run(archive.given, reference, len(result.data) + SPARE_BYTES)
-        if given is None or await pool.proof(given) not in proofs.get(result.instance_uid, ()):
+        if given is None or await pool.fingerprint(given) not in proofs.get(result.instance_uid, ()):
             raise ArchiveRefusedError(
                 f"Archive {archive.name} has something else than the result under {result.instance_uid}, or does not "
                 "give it out."

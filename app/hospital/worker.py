@@ -178,8 +178,8 @@ class StudyWorker:
             seed=self.hospital.jobs.seed(basis, replaced),
             supersedes=tuple(Reference(each.sop_class_uid, each.instance_uid, each.series_uid) for each in replaced),
         )
-        made = await self.results.results(finding)
-        files = list(zip(made.files, made.proofs, strict=True))
+        made = await self.results.render(finding)
+        files = list(zip(made.files, made.fingerprints, strict=True))
         told = _told(finding)
         judgement = Outcome(files, made.fhir, finding.checkpoint, basis, gathering.looked, told)
         results = await asyncio.to_thread(self.hospital.jobs.store_results, job, judgement)

@@ -230,7 +230,7 @@ def test_database_that_fails_hides_the_counts_and_stops_no_work(
         job = stow(client, related(hand(1))).headers["x-jobs"]
         assert finished(client, job)["state"] == "kept"
         assert metric(client, 'osteon_jobs{state="kept"}') == 1
-        monkeypatch.setattr(hospital.jobs, "counts", failing)
+        monkeypatch.setattr(hospital.jobs.repository, "counts", failing)
         assert "osteon_jobs{" not in client.get("/metrics").text
         assert math.isnan(metric(client, "osteon_jobs_overdue_seconds"))
 

@@ -23,7 +23,7 @@ from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError
 from pacs.instance import Instance
 from pacs.queue.encryption import Cipher
 from pacs.queue.jobs import Jobs
-from pacs.results.fingerprint import proof_of
+from pacs.results.fingerprint import compute_fingerprint
 from tests.app.api.test_stow_rs import STUDY, finished, hand, hospital_at, reasons, related, stow, uids
 from tests.app.conftest import metric, serving
 from tests.app.hospital.fake_archive import FakeArchive, fake_archive
@@ -422,7 +422,7 @@ def result(number: int) -> tuple[Instance, bytes]:
     data = dicom(
         np.full((16, 16), number, np.uint8), StudyInstanceUID=STUDY, SeriesInstanceUID="1.9", SOPInstanceUID="1.9.1"
     )
-    return Instance("1.9", "1.9.1", "1.2.840.10008.5.1.4.1.1.1.1", data), proof_of(data)
+    return Instance("1.9", "1.9.1", "1.2.840.10008.5.1.4.1.1.1.1", data), compute_fingerprint(data)
 
 
 def deliver_to(archive: FakeArchive, service: Replica, ours: Instance, proof: bytes) -> None:

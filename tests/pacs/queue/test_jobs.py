@@ -78,7 +78,7 @@ def test_lease_that_is_renewed_stays_and_one_that_is_not_goes_to_another(jobs: J
         lambda jobs, job: jobs.postpone(job, "It failed."),
         lambda jobs, job: jobs.finish(job, JobState.DELIVERED),
     ],
-    ids=["renew", "keep_results", "postpone", "finish"],
+    ids=["renew", "store_results", "postpone", "finish"],
 )
 def test_worker_that_lost_its_lease_writes_nothing(
     jobs: Jobs, clock: Clock, write: Callable[[Jobs, Job], object]

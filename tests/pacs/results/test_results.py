@@ -18,11 +18,11 @@ from pydicom.uid import UID
 from pacs.results.capture.capture_layout import AMBER, MIN_HEIGHT, draw
 from pacs.results.codes import PROBABILITY, THRESHOLD
 from pacs.results.patient_attributes import REQUIRED
-from pacs.results.picture import picture_of
-from pacs.results.rendering.render import results_of
+from pacs.results.picture import draw_picture
+from pacs.results.rendering.render import render_results
 from pacs.results.report.fhir import diagnostic_report
 from pacs.results.result import NOTICE, RadiographFinding, Reference, StudyFinding
-from pacs.results.source import source_of
+from pacs.results.source import read_source
 from pacs.results.uids import device_uid, instance_uid, series_uid, tracking_uid
 from tests.dicom_files import CANARY, dicom
 from tests.phantoms import draw_phantom
@@ -50,7 +50,7 @@ def radiograph(
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]]
     distances = ((y / shape[0] - 0.6) ** 2 + (x / shape[1] - 0.41) ** 2) / 0.02
     cam = Cam(np.exp(-distances).astype(np.float32))
-    return RadiographFinding(source_of(data, MAX_PIXELS), picture_of(cam, decoded), regions, 0.75, 1 / 3)
+    return RadiographFinding(read_source(data, MAX_PIXELS), draw_picture(cam, decoded), regions, 0.75, 1 / 3)
 
 
 def finding(*radiographs: RadiographFinding, **changes: Any) -> StudyFinding:
@@ -70,14 +70,14 @@ def finding(*radiographs: RadiographFinding, **changes: Any) -> StudyFinding:
 
 def results(of: StudyFinding) -> tuple[Dataset, Dataset]:
     """The capture and the report, read back."""
-    capture, report = (dcmread(io.BytesIO(each.data)) for each in results_of(of).files)
+    capture, report = (dcmread(io.BytesIO(each.data)) for each in render_results(of).files)
     return capture, report
 
 
 def stored(of: StudyFinding, folder: Path) -> list[Path]:
     """Files of the capture and the report."""
     files = [folder / "capture.dcm", folder / "report.dcm"]
-    for file, result in zip(files, results_of(of).files, strict=True):
+    for file, result in zip(files, render_results(of).files, strict=True):
         file.write_bytes(result.data)
     return files
 
@@ -152,7 +152,7 @@ def test_results_that_replace_nothing_say_nothing_of_it() -> None:
 
 def test_finding_without_a_seed_has_no_uids() -> None:
     with pytest.raises(ValueError, match="seed"):
-        results_of(replace(finding(), seed=b""))
+        render_results(replace(finding(), seed=b""))
 
 
 def test_repeated_result_has_the_same_uids_and_pixels() -> None:
