@@ -59,7 +59,7 @@ ODD_ONES: dict[str, tuple[bytes | Reply, str]] = {
     "another media type": ((200, {"Content-Type": "text/html"}, b"<html>"), "another media type"),
     "too large": (hand(2) + bytes(2 << 20), "has more than 1048576 bytes"),
     "gone": ((404, {}, b""), f"Archive main has no instance {ODD}."),
-    "forbidden": ((403, {}, b""), "Archive main answered 403."),
+    "forbidden": ((403, {}, b""), "Archive main responded with status 403."),
     "of another study": (hand(2, study="1.2.3"), "a file of another study"),
     "another instance": (hand(3), "a file of another instance"),
 }
@@ -85,7 +85,7 @@ def test_instance_that_the_archive_never_delivers_is_left_out_in_the_last_attemp
     job, report = answered(service, tmp_path, study, job_attempts=1)
     assert job["state"] == "delivered"
     assert f"{ODD}" in report
-    assert "Archive main answered 500." in report
+    assert "Archive main responded with status 500." in report
 
 
 def test_archive_that_gives_out_nothing_is_no_study_without_radiographs(service: Replica, tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_archive_that_gives_out_nothing_is_no_study_without_radiographs(service:
         folder.mkdir()
         study = HeldStudy({ODD: (status, {}, b""), GOOD: (status, {}, b"")})
         job, _ = answered(service, folder, study, job_attempts=1)
-        assert (job["state"], job["reason"]) == ("dead", f"Archive main answered {status}.")
+        assert (job["state"], job["reason"]) == ("dead", f"Archive main responded with status {status}.")
 
 
 def test_radiograph_that_was_sent_is_judged_although_the_archive_gives_out_nothing(
@@ -105,7 +105,7 @@ def test_radiograph_that_was_sent_is_judged_although_the_archive_gives_out_nothi
         finished(client, stow(client, related(hand(1))).headers["x-jobs"])
         job = finished(client, asked(client))
     assert job["state"] == "delivered"
-    assert f"{ODD}: Archive main answered 403." in str(job["reason"])
+    assert f"{ODD}: Archive main responded with status 403." in str(job["reason"])
 
 
 @pytest.mark.parametrize("modality", ["DR", "RG", "OT", ""])

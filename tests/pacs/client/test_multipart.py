@@ -9,7 +9,7 @@ import pytest
 
 from pacs.client.archive import MAX_MATCHES, Archive
 from pacs.client.configuration import ArchiveConfig
-from pacs.client.multipart import only_part
+from pacs.client.multipart import extract_dicom
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError
 from tests.pacs.archives import UIDS, raises
 from tests.pacs.client.test_http_session import DICOM_JSON, Reply, answering
@@ -32,12 +32,12 @@ PART = b"Content-Type: application/dicom\r\n\r\n" + FILE
     ],
 )
 def test_the_file_is_found_in_every_wrapping(content_type: str, body: bytes) -> None:
-    assert only_part(content_type, bytearray(body)) == FILE
+    assert extract_dicom(content_type, bytearray(body)) == FILE
 
 
 def test_a_file_without_its_end_was_cut_off() -> None:
-    with raises(ArchiveUnavailableError, "broke off"):
-        only_part("multipart/related; boundary=cut", b"--cut\r\n" + PART)
+    with raises(ArchiveUnavailableError, "closed the connection"):
+        extract_dicom("multipart/related; boundary=cut", b"--cut\r\n" + PART)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_file_without_its_end_was_cut_off() -> None:
 )
 def test_what_holds_no_file_is_an_error(content_type: str, body: bytes) -> None:
     with pytest.raises(ValueError, match=r"another media type|has no part"):
-        only_part(content_type, body)
+        extract_dicom(content_type, body)
 
 
 def match(**values: str) -> dict[str, object]:

@@ -15,7 +15,7 @@ from highdicom.sr import Comprehensive3DSR
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
-from pacs.results.capture.capture_layout import AMBER, MIN_HEIGHT, draw
+from pacs.results.capture.capture_layout import AMBER, MIN_OVERLAY_HEIGHT, draw_capture
 from pacs.results.codes import PROBABILITY, THRESHOLD
 from pacs.results.patient_attributes import REQUIRED
 from pacs.results.picture import draw_picture
@@ -215,7 +215,7 @@ SHAPES = [(160, 128), (1600, 60), (60, 1600), (1500, 1200), (700, 700)]
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("count", [1, 3, 9])
 def test_notice_is_whole_and_large_at_every_size(shape: tuple[int, int], count: int) -> None:
-    picture = draw(finding(*[radiograph(1, shape, ())] * count))
+    picture = draw_capture(finding(*[radiograph(1, shape, ())] * count))
     amber_HW = (picture == AMBER).all(axis=2)
     rows, columns = np.nonzero(~amber_HW[: int(np.argmin(amber_HW[:, 0]))])
     height, width = picture.shape[:2]
@@ -226,15 +226,15 @@ def test_notice_is_whole_and_large_at_every_size(shape: tuple[int, int], count: 
 
 
 def test_words_change_with_the_finding_and_overlay_does_not() -> None:
-    pictures = [draw(finding(probability=p, decision=d)) for p, d in ((0.8125, "abnormal"), (0.3, "uncertain"))]
+    pictures = [draw_capture(finding(probability=p, decision=d)) for p, d in ((0.8125, "abnormal"), (0.3, "uncertain"))]
     changed = np.nonzero((pictures[0] != pictures[1]).any(axis=(1, 2)))[0]
     assert len(changed) > 0
-    assert changed.max() < pictures[0].shape[0] - MIN_HEIGHT
+    assert changed.max() < pictures[0].shape[0] - MIN_OVERLAY_HEIGHT
 
 
 def test_overlays_are_shown_whole_with_nothing_over_them() -> None:
     sources = [radiograph(number, (600, 480), ()) for number in range(2)]
-    picture = draw(finding(*sources))
+    picture = draw_capture(finding(*sources))
     assert all(is_within(source.picture.pixels_HW3, picture) for source in sources)
 
 
@@ -246,7 +246,7 @@ def is_within(part_HW3: PixelArray, whole_HW3: PixelArray) -> bool:
 
 def test_frame_runs_round_its_region_and_leaves_the_inside_free() -> None:
     box = Region(left=100, top=300, width=200, height=150, evidence=1.0)
-    with_frame, without = (draw(finding(radiograph(1, (600, 480), regions))) for regions in ((box,), ()))
+    with_frame, without = (draw_capture(finding(radiograph(1, (600, 480), regions))) for regions in ((box,), ()))
     rows, columns = np.nonzero((with_frame != without).any(axis=2))
     top, left = rows.min(), columns.min()
     assert abs(np.ptp(rows) - box.height) < 12
