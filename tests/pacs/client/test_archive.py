@@ -97,7 +97,7 @@ def test_retrieve_leaves_other_modalities_where_they_are(archive: Archive) -> No
 def test_search_finds_all_studies_however_few_come_in_a_page(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = [instance(number, 1, BodyPartExamined="ANKLE", StudyID="PAGES") for number in (51, 52, 53)]
     archive.store(stored)
-    monkeypatch.setattr(archive_module, "STUDIES_A_PAGE", 2)
+    monkeypatch.setattr(archive_module, "STUDIES_PER_PAGE", 2)
     found = archive.search_studies({"StudyID": "PAGES"})
     assert sorted(study.study_uid for study in found) == sorted(each.StudyInstanceUID for each in stored)
 

@@ -156,7 +156,7 @@ def test_a_handshake_that_is_broken_off_is_unavailable(config: ArchiveConfig) ->
         closing = threading.Thread(target=close_after_hello, args=(server,))
         closing.start()
         url = f"https://127.0.0.1:{server.getsockname()[1]}/"
-        with Archive("main", replace(config, url=url)) as archive, raises(ArchiveUnavailableError, "main", "broke"):
+        with Archive("main", replace(config, url=url)) as archive, raises(ArchiveUnavailableError, "main", "closed"):
             archive.search_studies(QUERY)
         closing.join()
 

@@ -189,4 +189,4 @@ def test_study_that_the_archive_does_not_name_is_left_out_of_a_search(caplog: py
     found = [{"0020000D": {"vr": "UI", "Value": [uid]}} for uid in ("1.2", "Canary^Bird")]
     with archive_that_answers(200, json.dumps(found).encode(), Content_Type=DICOM_JSON) as archive:
         assert [study.study_uid for study in archive.search_studies({})] == ["1.2"]
-    assert "1 matches name no study" in caplog.text
+    assert "1 matches have no Study Instance UID" in caplog.text
