@@ -84,6 +84,7 @@ class BoundedAdapter(HTTPAdapter):
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Create the connection pools of `requests` with connections that can be shut down."""
         super().init_poolmanager(*args, **kwargs)
         pools = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
         watched = {scheme: _watched(pool, self._connection) for scheme, pool in pools.items()}

@@ -28,20 +28,23 @@ from pacs.queue.errors import JobsUnavailableError, SealError
 from pacs.queue.migrations import migrate
 
 ADDRESS_EXAMPLES = "sqlite:////folder/jobs.sqlite or postgresql+pg8000://user@host/database"
-WAIT_SECONDS = 20
+TIMEOUT_SECONDS = 20
 """Timeout for a lock and for any response of a database server; longer than any transaction of ours takes."""
 CREATION_LOCK = 7_361_902
 """Key of the PostgreSQL advisory lock, an arbitrary number; replicas that start together create the tables in turn."""
 CHECK_WORD, CHECK_PURPOSE = b"osteon", "check of the key"
 """Known word in the table `layout`, which shows whether the key is the right one."""
 PRAGMAS = (
-    f"busy_timeout = {WAIT_SECONDS * 1000}",
+    f"busy_timeout = {TIMEOUT_SECONDS * 1000}",
     "journal_mode = WAL",
     "synchronous = FULL",  # committed data survives a power cut
     "foreign_keys = ON",
     "secure_delete = ON",  # deleted bytes are overwritten, although they are encrypted
 )
-LIMITS = (f"lock_timeout = '{WAIT_SECONDS}s'", f"idle_in_transaction_session_timeout = '{WAIT_SECONDS}s'")
+POSTGRESQL_SETTINGS = (
+    f"lock_timeout = '{TIMEOUT_SECONDS}s'",
+    f"idle_in_transaction_session_timeout = '{TIMEOUT_SECONDS}s'",
+)
 """PostgreSQL settings: a replica whose machine vanished cannot lock a row for longer."""
 
 
@@ -120,12 +123,12 @@ def _sqlite_engine(url: URL) -> Engine:
 
 
 def _postgresql_engine(url: URL) -> Engine:
-    engine = create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args={"timeout": WAIT_SECONDS})
+    engine = create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args={"timeout": TIMEOUT_SECONDS})
 
     def on_connect(connection: Any, _: object) -> None:
         cursor = connection.cursor()
-        for limit in LIMITS:
-            cursor.execute(f"SET {limit}")
+        for setting in POSTGRESQL_SETTINGS:
+            cursor.execute(f"SET {setting}")
         connection.commit()
 
     def on_error(context: ExceptionContext) -> None:

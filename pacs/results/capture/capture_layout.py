@@ -52,6 +52,7 @@ class _Cell:
 
     @property
     def width(self) -> int:
+        """Width of the place in pixels."""
         return max(MIN_CELL_WIDTH, int(self.picture_HW3.shape[1]))
 
 

@@ -1,4 +1,4 @@
-"""The archive's side played by a real Orthanc: what is stored is found and comes back, and what fails is told apart."""
+"""The client against a real Orthanc: stored instances are found and retrieved, and failures have the right type."""
 
 import io
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Mutual TLS in front of a real Orthanc, by stunnel: only the right certificates on both sides get through."""
+"""Mutual TLS with a real Orthanc behind stunnel: only the right certificates on both sides are accepted."""
 
 import socket
 import subprocess
@@ -25,7 +25,7 @@ QUERY = {"PatientName": CANARY}
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two authorities, each with a client's certificate; the first has the server's too."""
+    """Two authorities, each with a client certificate; the first also has the server's."""
     folder = tmp_path_factory.mktemp("certificates")
     for authority in ("hospital", "stranger"):
         certify(folder, authority)
@@ -45,7 +45,7 @@ def certify(folder: Path, name: str, by: str | None = None) -> None:
 
 @contextmanager
 def stunnel(folder: Path, certificates: Path, target: int) -> Iterator[int]:
-    """The port where TLS with a certificate of the hospital leads to `target`."""
+    """Run stunnel in front of `target` and yield its port; it requires a certificate of the hospital."""
     (port,) = free_ports(1)
     options = {
         "foreground": "yes",

@@ -1,4 +1,4 @@
-"""The archive's side played by small servers: how secrets, TLS, patience and odd answers are dealt with."""
+"""How the session handles secrets, TLS, timeouts and malformed responses of small local servers."""
 
 import socket
 import threading
@@ -23,7 +23,7 @@ Reply = tuple[int, Mapping[str, str], bytes]
 
 @contextmanager
 def answering(reply: Callable[[BaseHTTPRequestHandler], Reply]) -> Iterator[str]:
-    """A server that gives these replies; yields its root."""
+    """Run a server that gives these replies; yield its URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -1,4 +1,4 @@
-"""How answers to WADO-RS and endless searches are read, from servers that do what real ones were seen to do."""
+"""Responses to WADO-RS and endless searches, from servers that repeat the quirks of real archives."""
 
 import json
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ def match(**values: str) -> dict[str, object]:
 
 
 def searches(request: BaseHTTPRequestHandler, series: list[str]) -> Reply | None:
-    """The answer to a search: one instance in each series, and these few series whatever the offset."""
+    """Answer a search with one instance in each series, whatever the offset."""
     path = urlsplit(request.path).path
     if path.endswith("/series"):
         found = [match(series=uid, modality="DX") for uid in series]
@@ -80,7 +80,7 @@ def asked() -> list[str]:
 
 @pytest.fixture
 def archive(asked: list[str]) -> Iterator[Archive]:
-    """Has two series of one instance each; ignores offsets; wraps the first in a part and breaks off in the second."""
+    """An archive of two series that ignores offsets, and whose second file is cut off."""
 
     def reply(request: BaseHTTPRequestHandler) -> Reply:
         answer = searches(request, [f"{STUDY}.1", f"{STUDY}.2"])

@@ -1,4 +1,4 @@
-"""What is sent by STOW-RS, and which answers count as stored."""
+"""STOW-RS requests, and which responses count as stored."""
 
 import json
 from http.server import BaseHTTPRequestHandler

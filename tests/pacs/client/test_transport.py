@@ -1,4 +1,4 @@
-"""A sick archive takes neither threads nor memory for longer than its settings allow."""
+"""A faulty archive cannot hold threads or memory beyond its limits."""
 
 import gzip
 import json
@@ -78,7 +78,7 @@ def test_closing_an_archive_ends_what_another_thread_waits_for(place: str) -> No
 
 @pytest.fixture
 def traced() -> Iterator[None]:
-    """What Python holds at most during the test is known to `tracemalloc`."""
+    """Measure the peak of Python's memory in the test with `tracemalloc`."""
     tracemalloc.start()
     yield
     tracemalloc.stop()

@@ -1,4 +1,4 @@
-"""What is at rest tells nothing of the patient, and a database that does not fit is refused with what to change."""
+"""Stored data reveals no patient, and an unusable database is refused with a hint what to change."""
 
 import sqlite3
 import stat
@@ -14,7 +14,7 @@ from pacs.queue.errors import JobsUnavailableError, SealError
 from pacs.queue.jobs import Jobs, JobState
 from tests.dicom_files import CANARY
 from tests.pacs.conftest import LIMIT, Place
-from tests.pacs.studies import STUDY, Clock, file, keep, pair, send, taken
+from tests.pacs.studies import STUDY, Clock, file, keep, lease_due, pair, send
 from tests.postgres import INITDB, Postgres, running_postgres
 from tests.tools import needs
 
@@ -33,8 +33,8 @@ def test_no_byte_of_the_patient_is_in_the_files_of_sqlite(tmp_path: Path, end: J
     jobs = place.jobs()
     job = send(jobs)
     assert all(secret in next(jobs.repository.instances(job.id)).data for secret in SECRETS)
-    place.clock.pass_by(2)
-    running = taken(jobs)
+    place.clock.advance(2)
+    running = lease_due(jobs)
     keep(jobs, running, pair(), f"answer about {CANARY}")
     if end is not None:
         jobs.finish(running, end)
@@ -130,8 +130,8 @@ def test_postgresql_that_goes_and_comes_back_is_unavailable_and_then_as_before(t
 def test_postgresql_that_falls_silent_is_unavailable_and_its_late_answers_are_no_others(
     postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pacs.queue.database.WAIT_SECONDS", 0.5)
-    monkeypatch.setattr("pacs.queue.database.LIMITS", ())
+    monkeypatch.setattr("pacs.queue.database.TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr("pacs.queue.database.POSTGRESQL_SETTINGS", ())
     jobs = Place(postgres.emptied(), tmp_path / "key").jobs()
     job = send(jobs)
     with pytest.raises(JobsUnavailableError), jobs._storage.database.reading() as connection, postgres.frozen():

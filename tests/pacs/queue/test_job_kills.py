@@ -1,4 +1,4 @@
-"""Workers that are killed lose nothing, and workers side by side never share a job; on both databases."""
+"""Killed workers lose nothing, and concurrent workers never get the same job; on both databases."""
 
 import signal
 import subprocess
@@ -12,7 +12,7 @@ import pytest
 from pacs.queue.jobs import Job, Jobs, JobState
 from tests.conftest import ROOT
 from tests.pacs.conftest import Place
-from tests.pacs.studies import ANSWER, LEASE, STUDY, Clock, file, keep, pair, send, taken
+from tests.pacs.studies import ANSWER, LEASE, STUDY, Clock, file, keep, lease_due, pair, send
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from pacs.queue.jobs import Jobs
 from pacs.queue.encryption import Cipher
-from tests.pacs.studies import file, keep, pair, send, taken
+from tests.pacs.studies import file, keep, pair, send, lease_due
 
 address, key, point = sys.argv[1:]
 later = timedelta()
@@ -41,7 +41,7 @@ send(jobs, 1)
 send(jobs, 2)
 reach("received")
 later = timedelta(seconds=3)
-job = taken(jobs)
+job = lease_due(jobs)
 reach("leased")
 keep(jobs, job, pair())
 reach("kept")
@@ -68,7 +68,7 @@ def program(text: str, place: Place, argument: str) -> subprocess.Popen[str]:
 
 
 def after_kill_at(point: str, place: Place) -> Jobs:
-    """The jobs as the next worker finds them, when the killed one's lease has expired."""
+    """Kill a worker at a point and return the jobs after its lease has expired."""
     with program(WORKER, place, point) as worker:
         assert worker.stdout is not None
         assert worker.stdout.readline() == "there\n"
@@ -78,7 +78,7 @@ def after_kill_at(point: str, place: Place) -> Jobs:
 
 
 def finished(jobs: Jobs, job: Job) -> None:
-    """The next worker does what the killed one left, and there is one pair, made once."""
+    """Finish the job and check that there is exactly one pair of results."""
     results = jobs.repository.results(job.id) or keep(jobs, job, pair(2))
     jobs.finish(job, JobState.KEPT)
     assert jobs.repository.kept_results(STUDY) == results
@@ -90,27 +90,27 @@ def test_kill_in_the_middle_of_receiving_leaves_nothing_half_done(place: Place, 
     jobs = after_kill_at("receiving", place)
     assert (jobs.repository.latest(1), jobs.repository.stored_bytes()) == ([], 0)
     send(jobs, 1)
-    clock.pass_by(2)
-    finished(jobs, taken(jobs))
+    clock.advance(2)
+    finished(jobs, lease_due(jobs))
 
 
 def test_kill_after_receiving_loses_no_instance(place: Place) -> None:
     jobs = after_kill_at("received", place)
-    job = taken(jobs)
+    job = lease_due(jobs)
     assert (job.attempts, list(jobs.repository.instances(job.id))) == (1, [file(1), file(2)])
     finished(jobs, job)
 
 
 def test_kill_during_an_attempt_brings_the_job_to_another_worker(place: Place) -> None:
     jobs = after_kill_at("leased", place)
-    job = taken(jobs, "b")
+    job = lease_due(jobs, "b")
     assert (job.attempts, job.owner, list(jobs.repository.instances(job.id))) == (2, "b", [file(1), file(2)])
     finished(jobs, job)
 
 
 def test_kill_after_the_results_were_kept_sends_the_same_bytes(place: Place) -> None:
     jobs = after_kill_at("kept", place)
-    job = taken(jobs)
+    job = lease_due(jobs)
     assert (jobs.repository.results(job.id), jobs.repository.answer(job.id)) == (pair(1), ANSWER)
     finished(jobs, job)
     assert jobs.repository.kept_results(STUDY) == pair(1)
@@ -121,8 +121,8 @@ def test_lease_of_a_killed_worker_holds_until_it_expires(place: Place, clock: Cl
     running = jobs.repository.latest(1)[0]
     clock.now = running.due - timedelta(seconds=1)
     assert jobs.lease("b", LEASE) is None
-    clock.pass_by(1)
-    assert taken(jobs, "b").id == running.id
+    clock.advance(1)
+    assert lease_due(jobs, "b").id == running.id
 
 
 def test_threads_that_lease_at_once_never_get_the_same_job(place: Place, clock: Clock) -> None:
@@ -130,7 +130,7 @@ def test_threads_that_lease_at_once_never_get_the_same_job(place: Place, clock: 
     replicas = [jobs, place.jobs()]
     for study in studies:
         send(jobs, study=study)
-    clock.pass_by(2)
+    clock.advance(2)
 
     def drain(replica: Jobs) -> list[str]:
         found = []

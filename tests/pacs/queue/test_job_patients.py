@@ -1,4 +1,4 @@
-"""A study is its first patient's, and nobody else's radiograph is taken into it; on both databases."""
+"""A study belongs to its first patient, and radiographs of other patients are refused; on both databases."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -8,7 +8,7 @@ import pytest
 from pacs.queue.errors import LeaseLostError, OtherPatientError
 from pacs.queue.jobs import Job, Jobs, JobState, RetryPolicy
 from tests.pacs.conftest import Place
-from tests.pacs.studies import ARCHIVE, CHECKPOINT, LEASE, PATIENT, STRANGER, STUDY, Clock, file, keep, send, taken
+from tests.pacs.studies import ARCHIVE, CHECKPOINT, LEASE, PATIENT, STRANGER, STUDY, Clock, file, keep, lease_due, send
 from xray.images.dicom.patient import Patient
 
 NOBODY = Patient()
@@ -19,8 +19,8 @@ def at(moment: str, jobs: Jobs, clock: Clock) -> Job:
     job = send(jobs, 1)
     if moment == "waiting":
         return job
-    clock.pass_by(2)
-    job = taken(jobs)
+    clock.advance(2)
+    job = lease_due(jobs)
     if moment in ("kept", "delivered"):
         keep(jobs, job)
     if moment == "dead":
@@ -109,8 +109,8 @@ def test_owner_of_a_study_that_is_fetched_is_whom_the_archive_names(jobs: Jobs, 
     send(jobs, 1, patient=STRANGER)
     with pytest.raises(OtherPatientError):
         send(jobs, 2)  # of those who send into it, the first is heard until the archive speaks
-    clock.pass_by(2)
-    job = taken(jobs)
+    clock.advance(2)
+    job = lease_due(jobs)
     jobs.intake.assign_patient(job, PATIENT)
     with pytest.raises(OtherPatientError):
         jobs.intake.assign_patient(job, STRANGER)
@@ -121,9 +121,9 @@ def test_owner_of_a_study_that_is_fetched_is_whom_the_archive_names(jobs: Jobs, 
 
 def test_worker_without_its_lease_claims_nothing(jobs: Jobs, clock: Clock) -> None:
     jobs.intake.request(STUDY, CHECKPOINT, ARCHIVE)
-    stale = taken(jobs)
-    clock.pass_by(LEASE.total_seconds())
-    taken(jobs, "b")
+    stale = lease_due(jobs)
+    clock.advance(LEASE.total_seconds())
+    lease_due(jobs, "b")
     with pytest.raises(LeaseLostError):
         jobs.intake.assign_patient(stale, STRANGER)
     assert send(jobs, 1).instances == 1

@@ -1,4 +1,4 @@
-"""What comes of a study after its answer makes a further version of it, and nothing that was taken is left out."""
+"""Radiographs that arrive after the answer create a further version of their study; none is lost."""
 
 import random
 from contextlib import suppress
@@ -23,12 +23,12 @@ from tests.pacs.studies import (
     STUDY,
     Clock,
     arrival,
-    begun,
+    examined_instances,
     file,
     keep,
-    looked_at,
+    lease_due,
     send,
-    taken,
+    start_job,
 )
 
 pytestmark = pytest.mark.slow
@@ -39,16 +39,16 @@ def pair_of(job: Job) -> list[Instance]:
 
 
 def answered(jobs: Jobs, clock: Clock, state: JobState = JobState.DELIVERED) -> Job:
-    """The study's latest version, worked on to its end."""
-    clock.pass_by(LONGEST.total_seconds())
-    job = taken(jobs)
+    """Process the study's latest version to its end."""
+    clock.advance(LONGEST.total_seconds())
+    job = lease_due(jobs)
     if state != JobState.REFUSED:
         keep(jobs, job, pair_of(job))
     return jobs.finish(job, state)
 
 
 def numbers(jobs: Jobs, job: Job) -> list[int]:
-    """Of the radiographs that a job has."""
+    """Return the numbers of a job's radiographs."""
     return sorted(int(each.instance_uid.rpartition(".")[2]) for each in jobs.repository.instances(job.id))
 
 
@@ -81,23 +81,23 @@ def test_versions_name_each_other(jobs: Jobs, clock: Clock) -> None:
 
 def test_view_that_comes_during_delivery_waits_for_its_end(jobs: Jobs, clock: Clock) -> None:
     send(jobs, 1)
-    clock.pass_by(2)
-    first = taken(jobs)
+    clock.advance(2)
+    first = lease_due(jobs)
     keep(jobs, first, pair_of(first))
     second = send(jobs, 2)
-    clock.pass_by(5)
+    clock.advance(5)
     assert second.version == 2
     assert jobs.lease("b", LEASE) is None
     assert jobs.repository.overdue() == timedelta(0)
     jobs.finish(first, JobState.DELIVERED)
-    assert taken(jobs).id == second.id
+    assert lease_due(jobs).id == second.id
 
 
 def test_view_every_second_and_a_half_keeps_no_study_waiting_for_ever(jobs: Jobs, clock: Clock) -> None:
     started, number = clock.now, 1
     first = send(jobs, number)
     while (job := jobs.lease("a", LEASE)) is None:
-        clock.pass_by(1.5)
+        clock.advance(1.5)
         number += 1
         assert clock.now < started + 2 * LONGEST
         assert send(jobs, number).id == first.id
@@ -106,16 +106,16 @@ def test_view_every_second_and_a_half_keeps_no_study_waiting_for_ever(jobs: Jobs
 
 
 def test_stream_of_views_withdraws_no_lease_for_ever(jobs: Jobs, clock: Clock) -> None:
-    begun(jobs, clock)
-    clock.pass_by(20)
+    start_job(jobs, clock)
+    clock.advance(20)
     assert send(jobs, 2).version == 1
-    clock.pass_by(LONGEST.total_seconds())
-    job = taken(jobs)
+    clock.advance(LONGEST.total_seconds())
+    job = lease_due(jobs)
     further = send(jobs, 3)
     assert further.version == 2
     keep(jobs, job, pair_of(job))
     assert jobs.finish(job, JobState.DELIVERED).version == 1
-    clock.pass_by(1.5)
+    clock.advance(1.5)
     assert send(jobs, 4).id == further.id
     assert numbers(jobs, answered(jobs, clock)) == [1, 2, 3, 4]
 
@@ -129,8 +129,8 @@ def other_bytes(number: int) -> Instance:
 def test_other_content_under_the_same_uid_is_refused_and_changes_nothing(jobs: Jobs, clock: Clock, moment: str) -> None:
     job = send(jobs, 1)
     if moment == "running":
-        clock.pass_by(2)
-        job = taken(jobs)
+        clock.advance(2)
+        job = lease_due(jobs)
     elif moment == "answered":
         job = answered(jobs, clock)
     with pytest.raises(OtherContentError):
@@ -212,23 +212,23 @@ def test_request_for_a_study_that_was_sent_joins_both(jobs: Jobs, clock: Clock) 
     sent = send(jobs, 1)
     asked = jobs.intake.request(STUDY, CHECKPOINT, ARCHIVE)
     assert (asked.id, asked.fetched_from) == (sent.id, ARCHIVE)
-    clock.pass_by(2)
-    running = taken(jobs)
+    clock.advance(2)
+    running = lease_due(jobs)
     assert (running.fetched_from, numbers(jobs, running)) == (ARCHIVE, [1])
 
 
 def test_request_during_an_attempt_begins_it_again_with_what_the_archive_has(jobs: Jobs, clock: Clock) -> None:
-    stale = begun(jobs, clock)
+    stale = start_job(jobs, clock)
     asked = jobs.intake.request(STUDY, CHECKPOINT, ARCHIVE)
     with pytest.raises(LeaseLostError):
         keep(jobs, stale)
-    again = taken(jobs)
+    again = lease_due(jobs)
     assert (again.id, again.fetched_from, again.attempts) == (asked.id, ARCHIVE, 1)
 
 
 def test_view_sent_into_a_study_that_is_fetched_is_in_its_job(jobs: Jobs, clock: Clock) -> None:
     jobs.intake.request(STUDY, CHECKPOINT, ARCHIVE)
-    stale = taken(jobs)
+    stale = lease_due(jobs)
     grown = send(jobs, 1)
     assert (grown.id, grown.state) == (stale.id, JobState.WAITING)
     with pytest.raises(LeaseLostError):
@@ -244,8 +244,8 @@ def test_dead_study_takes_no_room_from_others_and_has_a_limit_of_its_own(place: 
     jobs = place.jobs(max_bytes=2 * size)
     for study in ("1.5", "1.6", "1.7"):
         send(jobs, study=study)
-        clock.pass_by(2)
-        jobs.postpone(taken(jobs), "It failed.", RetryPolicy(attempts=1))
+        clock.advance(2)
+        jobs.postpone(lease_due(jobs), "It failed.", RetryPolicy(attempts=1))
     assert send(jobs, study="1.8").instances == 1
     with pytest.raises(SpoolFullError):
         send(jobs, 2, study="1.8")
@@ -267,8 +267,8 @@ def test_answered_files_give_way_to_new_ones_the_oldest_first(place: Place, cloc
 
 def test_dead_job_that_a_later_one_has_answered_for_stays_dead(jobs: Jobs, clock: Clock) -> None:
     send(jobs, 1)
-    clock.pass_by(2)
-    first = taken(jobs)
+    clock.advance(2)
+    first = lease_due(jobs)
     keep(jobs, first, pair_of(first))
     dead = jobs.postpone(first, "The archive is away.", RetryPolicy(attempts=1))
     send(jobs, 2)
@@ -282,7 +282,7 @@ def test_every_view_that_was_taken_is_in_the_latest_answer_whatever_came_in_whic
 ) -> None:
     events, sent, running = random.Random(seed), set[int](), list[tuple[Job, list[ExaminedInstance]]]()
     for _ in range(40):
-        clock.pass_by(events.choice((0.5, 1.5, 3, 20, 40)))
+        clock.advance(events.choice((0.5, 1.5, 3, 20, 40)))
         match events.randrange(8):
             case 0 | 1 | 2:
                 number = events.randrange(1, 8)
@@ -290,7 +290,7 @@ def test_every_view_that_was_taken_is_in_the_latest_answer_whatever_came_in_whic
                 sent.add(number)
             case 3 | 4:
                 if (job := jobs.lease("a", LEASE)) is not None:
-                    running.append((job, looked_at(jobs, job)))
+                    running.append((job, examined_instances(jobs, job)))
             case 5 if running:
                 _end(jobs, *running.pop(), events)
             case 6:
@@ -298,7 +298,7 @@ def test_every_view_that_was_taken_is_in_the_latest_answer_whatever_came_in_whic
             case 7:
                 send(jobs, events.randrange(1, 8), study="1.7")
     while True:
-        clock.pass_by(3600)
+        clock.advance(3600)
         if (job := jobs.lease("b", LEASE, RetryPolicy(attempts=1000))) is None:
             break
         keep(jobs, job, pair_of(job))
@@ -311,7 +311,7 @@ def test_every_view_that_was_taken_is_in_the_latest_answer_whatever_came_in_whic
 
 
 def _end(jobs: Jobs, job: Job, looked: list[ExaminedInstance], events: random.Random) -> None:
-    """As a worker does that saw the study when it began, and may be slow, fail, or be killed between two writes."""
+    """End a job like a worker that may be slow, fail or be killed between two writes."""
     with suppress(LeaseLostError):
         if events.random() < 0.3:
             jobs.postpone(job, "It failed.", RetryPolicy(attempts=1000))

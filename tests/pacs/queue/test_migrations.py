@@ -1,4 +1,4 @@
-"""A database that the earlier layout wrote goes on: nothing in it is lost, and its answers are known; on both kinds."""
+"""A database with the earlier layout is migrated without losing files or answers; on both databases."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +10,7 @@ from pacs.queue.errors import OtherPatientError, SealError
 from pacs.queue.job import JobState
 from pacs.queue.jobs import Jobs
 from tests.pacs.conftest import LIMIT, Place
-from tests.pacs.studies import ANSWER, ARCHIVE, PATIENT, STRANGER, file, keep, pair, send, taken
+from tests.pacs.studies import ANSWER, ARCHIVE, PATIENT, STRANGER, file, keep, lease_due, pair, send
 
 OLD_LAYOUT = """
 CREATE TABLE layout (version INTEGER NOT NULL, "check" {bytes} NOT NULL, PRIMARY KEY (version));
@@ -29,7 +29,7 @@ CREATE TABLE results (number {number}, job_id TEXT NOT NULL, series_uid TEXT NOT
     sop_class_uid TEXT NOT NULL, size BIGINT NOT NULL, sealed {bytes}, PRIMARY KEY (number),
     UNIQUE (job_id, instance_uid), FOREIGN KEY(job_id) REFERENCES jobs (id));
 """
-"""What version 1 made of its tables, by both of its dialects."""
+"""The tables of layout 1, for both databases."""
 TYPES = {
     "sqlite": {"bytes": "BLOB", "number": "INTEGER NOT NULL"},
     "postgresql": {"bytes": "BYTEA", "number": "BIGSERIAL NOT NULL"},
@@ -51,7 +51,7 @@ def microseconds(seconds: float) -> int:
 
 @pytest.fixture
 def old(place: Place) -> Place:
-    """Studies in every state, as layout 1 left them; 1.2.4 has come for two checkpoints."""
+    """A database of layout 1 with studies in every state; 1.2.4 has jobs of two checkpoints."""
     cipher = Cipher.from_key_file(place.key)
     with create_engine(place.address).begin() as connection:
         for statement in OLD_LAYOUT.format(**TYPES[connection.dialect.name]).split(";"):
@@ -78,15 +78,15 @@ def _write_job(connection: Connection, cipher: Cipher, number: int, study: str, 
     connection.execute(text(JOB), job | times | {"state": state})
     files = [("incoming", file(1))] if state in ("waiting", "running") else [("results", each) for each in pair()]
     for table, each in files:
-        sealed = cipher.encrypt(each.data, f"{table} {job['id']} {each.instance_uid}")
+        encrypted = cipher.encrypt(each.data, f"{table} {job['id']} {each.instance_uid}")
         if state == "delivered":
-            sealed = None
+            encrypted = None
         names = {name: getattr(each, name) for name in ("series_uid", "instance_uid", "sop_class_uid")}
-        row = names | {"job_id": job["id"], "size": len(sealed or b""), "sealed": sealed}
+        row = names | {"job_id": job["id"], "size": len(encrypted or b""), "sealed": encrypted}
         connection.execute(text(FILE.format(table=table)), row)
     if state in ("kept", "delivered"):
-        sealed = cipher.encrypt(ANSWER.encode(), f"answer {job['id']}")
-        connection.execute(text("INSERT INTO answers VALUES (:id, :sealed)"), {"id": job["id"], "sealed": sealed})
+        encrypted = cipher.encrypt(ANSWER.encode(), f"answer {job['id']}")
+        connection.execute(text("INSERT INTO answers VALUES (:id, :sealed)"), {"id": job["id"], "sealed": encrypted})
 
 
 def by_study(jobs: Jobs) -> list[tuple[str, int, str, str]]:
@@ -103,7 +103,7 @@ def test_jobs_of_the_earlier_layout_go_on(old: Place) -> None:
         ("1.2.5", 1, "old-3", "kept"),
         ("1.2.6", 1, "old-4", "delivered"),
     ]
-    old.clock.pass_by(3600)
+    old.clock.advance(3600)
     done = []
     while (job := jobs.lease("a", timedelta(seconds=30))) is not None:
         assert list(jobs.repository.instances(job.id)) == [file(1)]
@@ -118,8 +118,8 @@ def test_answers_of_the_earlier_layout_are_there_and_are_superseded(old: Place) 
     assert [each.instance_uid for each in jobs.repository.results("old-4")] == [each.instance_uid for each in pair()]
     for study, earlier in {"1.2.5": "old-3", "1.2.6": "old-4"}.items():
         send(jobs, 2, study)
-        old.clock.pass_by(3600)
-        while (job := taken(jobs)).study_uid != study:
+        old.clock.advance(3600)
+        while (job := lease_due(jobs)).study_uid != study:
             jobs.finish(job, JobState.REFUSED)
         assert (job.version, [each.data for each in jobs.repository.superseded_results(job, "new")]) == (2, [b"", b""])
         keep(jobs, job)

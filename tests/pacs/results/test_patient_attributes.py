@@ -1,4 +1,4 @@
-"""Results belong to the very patient of their radiograph, down to the bytes of the name, and copy nothing unbounded."""
+"""Results repeat the patient of their radiograph byte for byte, within limits."""
 
 import struct
 import subprocess
@@ -87,7 +87,7 @@ def source(data: bytes) -> Source:
 
 
 def results(data: bytes) -> list[bytes]:
-    """Files of the capture and the report about a radiograph."""
+    """Return the files of the capture and the report of a radiograph."""
     drawn = radiograph()
     judged = RadiographFinding(source(data), drawn.picture, drawn.regions, drawn.probability, drawn.weight)
     return [each.data for each in render_results(finding(judged)).files]
@@ -105,7 +105,7 @@ def test_bytes_of_name_and_character_set_are_those_of_the_file(
 
 
 def errors(data: bytes, folder: Path) -> set[str]:
-    """What dciodvfy finds wrong with a file."""
+    """Return the errors that dciodvfy reports for a file."""
     file = folder / "checked.dcm"
     file.write_bytes(data)
     said = subprocess.run(["dciodvfy", file], capture_output=True, check=False).stderr.decode(errors="replace")
@@ -193,7 +193,7 @@ def test_radiograph_whose_patient_cannot_be_copied_is_refused_by_the_tag(raw: di
 
 
 def nested(levels: int) -> bytes:
-    """A patient identifier in so many sequences within each other, and the outermost of these as a value."""
+    """Return the value of a sequence that nests a patient identifier this deeply."""
     inner = element("PatientID", "LO", b"CANARY")
     for _ in range(levels - 1):
         inner = element(OTHER_IDS, "SQ", sequence(inner))
@@ -249,7 +249,7 @@ def test_sequence_that_is_not_small_and_flat_is_left_out_and_named(value: bytes)
 
 @pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_sequence_is_left_out_or_its_file_refused_without_a_value(value: bytes) -> None:
-    """Whichever comes first: what reads files may have limits of its own."""
+    """The file is refused or the attribute left out: the reader of files may have limits of its own."""
     try:
         said = source(raw_file({OTHER_IDS: ("SQ", value)})).not_copied
     except UnreadableImageError as error:

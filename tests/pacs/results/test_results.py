@@ -1,4 +1,4 @@
-"""What goes back to the archive is valid, speaks of the right patient, and says what the finding says."""
+"""Results are valid DICOM, belong to the right patient and say what the finding says."""
 
 import io
 import json
@@ -41,7 +41,7 @@ LEFT_OUT = (("1.2.826.0.1.3680043.10.1338.99", "The image is constant; send a ra
 def radiograph(
     number: int = 1, shape: tuple[int, int] = (160, 128), regions: tuple[Region, ...] = (HOT, WARM), **tags: Any
 ) -> RadiographFinding:
-    """As the service makes it of a file."""
+    """Return a finding as the service makes it from a file."""
     stored = draw_phantom(number, fracture=True, height=shape[0], width=shape[1])
     if tags.get("PhotometricInterpretation") == "MONOCHROME1":
         stored = 255 - stored
@@ -69,13 +69,13 @@ def finding(*radiographs: RadiographFinding, **changes: Any) -> StudyFinding:
 
 
 def results(of: StudyFinding) -> tuple[Dataset, Dataset]:
-    """The capture and the report, read back."""
+    """Return the capture and the report, read back."""
     capture, report = (dcmread(io.BytesIO(each.data)) for each in render_results(of).files)
     return capture, report
 
 
 def stored(of: StudyFinding, folder: Path) -> list[Path]:
-    """Files of the capture and the report."""
+    """Write the capture and the report to files."""
     files = [folder / "capture.dcm", folder / "report.dcm"]
     for file, result in zip(files, render_results(of).files, strict=True):
         file.write_bytes(result.data)
@@ -185,7 +185,7 @@ def test_results_belong_to_the_study_of_the_radiograph_in_series_of_their_own(ca
 
 
 def test_odd_patient_attributes_go_back_unchanged_and_unsaid(tmp_path: Path) -> None:
-    """None is refused, repaired or repeated in a warning."""
+    """No value is refused, repaired or repeated in a warning."""
     odd = {"PatientSex": "CANARY?", "StudyDate": "CANARY", "PatientName": "A=B=C=D=" + CANARY}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -257,7 +257,7 @@ def test_frame_runs_round_its_region_and_leaves_the_inside_free() -> None:
 
 @each_case
 def test_report_has_the_regions_and_numbers_of_the_finding(case: StudyFinding) -> None:
-    """Read back as any other program would."""
+    """The files can be read by other programs."""
     capture, report = results(case)
     content = Comprehensive3DSR.from_dataset(report).content
     found = []
@@ -278,7 +278,7 @@ def test_report_has_the_regions_and_numbers_of_the_finding(case: StudyFinding) -
 
 
 def nodes(value: Any) -> Iterator[dict[str, Any]]:
-    """All objects within a JSON value."""
+    """Yield all objects within a JSON value."""
     if isinstance(value, dict):
         yield value
     for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
