@@ -22,7 +22,7 @@ from tests.app.api.test_stow_rs import STUDY, finished, hand, related, stow
 from tests.app.conftest import serving
 from tests.app.hospital.held_study import HeldStudy, holding
 from tests.pacs.client.test_http_session import Reply
-from tests.pacs.sick import OK, sick
+from tests.pacs.faulty_server import OK, faulty_server
 from tests.waiting import HUNG_SECONDS, wait_until
 
 pytestmark = pytest.mark.slow
@@ -143,7 +143,7 @@ def test_archive_that_drips_takes_only_its_own_threads_and_gives_them_back_at_on
         assert all(isinstance(error, PacsError) for error in ended)
         threads.close()
 
-    drips = sick(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n")
+    drips = faulty_server(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n")
     with drips as slow, holding(HeldStudy({GOOD: hand(1)})) as well:
         asyncio.run(ask(slow.url, well))
 
@@ -154,7 +154,7 @@ def threads_of(archive: str) -> list[threading.Thread]:
 
 def test_archive_that_drips_holds_up_no_other_and_gives_its_threads_back(service: Replica, tmp_path: Path) -> None:
     with ExitStack() as stack:
-        slow = stack.enter_context(sick(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"))
+        slow = stack.enter_context(faulty_server(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"))
         well = stack.enter_context(holding(HeldStudy({GOOD: hand(1)})))
         roots = {"slow": slow.url, "main": well}
         client = stack.enter_context(pulling(service, tmp_path, roots, job_seconds=0.3, job_attempts=1))

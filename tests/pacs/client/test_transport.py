@@ -15,7 +15,7 @@ from pacs.client.transport import MAX_RESPONSE_BYTES
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, PacsError, TooLargeError
 from tests.pacs.archives import UIDS, instance, raises
 from tests.pacs.client.test_http_session import DICOM_JSON, archive_that_answers
-from tests.pacs.sick import OK, running, sick
+from tests.pacs.faulty_server import OK, faulty_server, running
 from tests.waiting import HUNG_SECONDS
 
 pytestmark = pytest.mark.slow
@@ -41,7 +41,7 @@ def opened(url: str, **changed: float) -> Archive:
 
 @pytest.mark.parametrize("place", DRIPS)
 def test_reply_that_drips_is_ended_after_its_time(place: str) -> None:
-    with sick(*DRIPS[place]) as server, opened(server.url) as archive:
+    with faulty_server(*DRIPS[place]) as server, opened(server.url) as archive:
         with raises(ArchiveUnavailableError, "main", "more than 0.5 s"):
             archive.series(STUDY)
         assert server.left.wait(HUNG_SECONDS)
@@ -49,14 +49,21 @@ def test_reply_that_drips_is_ended_after_its_time(place: str) -> None:
 
 def test_file_that_drips_and_stored_object_without_a_reply_are_ended_too() -> None:
     related = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/related; boundary=cut\r\n\r\n--cut\r\n\r\n"
-    with sick(related, b"x") as server, opened(server.url) as archive, raises(ArchiveUnavailableError, "more than"):
+    with (
+        faulty_server(related, b"x") as server,
+        opened(server.url) as archive,
+        raises(ArchiveUnavailableError, "more than"),
+    ):
         archive.retrieve_instance(WANTED)
-    with sick(b"", b"") as server, opened(server.url) as archive, raises(ArchiveUnavailableError, "more than"):
+    with faulty_server(b"", b"") as server, opened(server.url) as archive, raises(ArchiveUnavailableError, "more than"):
         archive.store([instance(1, 1)])
 
 
 def test_another_archive_answers_after_one_was_ended() -> None:
-    with archive_that_answers(200, b"[]", Content_Type=DICOM_JSON) as archive, sick(*DRIPS["chunks"]) as server:
+    with (
+        archive_that_answers(200, b"[]", Content_Type=DICOM_JSON) as archive,
+        faulty_server(*DRIPS["chunks"]) as server,
+    ):
         with opened(server.url) as slow, raises(ArchiveUnavailableError, "more than"):
             slow.series(STUDY)
         assert archive.search_studies({}) == []
@@ -64,7 +71,7 @@ def test_another_archive_answers_after_one_was_ended() -> None:
 
 @pytest.mark.parametrize("place", ["header", "chunks"])
 def test_closing_an_archive_ends_what_another_thread_waits_for(place: str) -> None:
-    with sick(*DRIPS[place]) as server:
+    with faulty_server(*DRIPS[place]) as server:
         archive = opened(server.url, reply_seconds=600)
         thread, raised = running(lambda: archive.series(STUDY))
         assert server.asked.wait(HUNG_SECONDS)
@@ -95,7 +102,10 @@ ENDLESS = {
 @pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_endless_answer_is_refused_at_the_limit(kind: str) -> None:
-    with sick(ENDLESS[kind], b" " * (1 << 20), pause=0) as server, opened(server.url, reply_seconds=60) as archive:
+    with (
+        faulty_server(ENDLESS[kind], b" " * (1 << 20), pause=0) as server,
+        opened(server.url, reply_seconds=60) as archive,
+    ):
         with pytest.raises(PacsError):
             archive.series(STUDY)
         assert server.left.wait(HUNG_SECONDS)

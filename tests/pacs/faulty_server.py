@@ -12,7 +12,7 @@ PAUSE_SECONDS = 0.05
 
 
 @dataclass
-class Sick:
+class FaultyServer:
     """A server that sends `begin` to each client, then `again` until the client disconnects.
 
     Attributes:
@@ -57,10 +57,10 @@ class Sick:
 
 
 @contextmanager
-def sick(begin: bytes, again: bytes = b"", pause: float = PAUSE_SECONDS) -> Iterator[Sick]:
+def faulty_server(begin: bytes, again: bytes = b"", pause: float = PAUSE_SECONDS) -> Iterator[FaultyServer]:
     """Run a server that sends bytes slowly, or as fast as it can if `pause` is 0."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        archive = Sick(begin, again, pause, listening.getsockname()[1])
+        archive = FaultyServer(begin, again, pause, listening.getsockname()[1])
         threading.Thread(target=archive.accept, args=(listening,), daemon=True).start()
         try:
             yield archive
