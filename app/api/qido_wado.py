@@ -163,7 +163,7 @@ def _studies(query: Query, level: Level, study_uid: str | None) -> Iterable[str]
         return [study_uid]
     if query.study_uids is None:
         raise MalformedRequestError(
-            "The query names no study, and results are kept sealed, by study: give StudyInstanceUID, alone or with "
+            "The query names no study, and results are kept encrypted, by study: give StudyInstanceUID, alone or with "
             f"other keys. {supported(level)}"
         )
     if len(query.study_uids) > MAX_STUDIES:
