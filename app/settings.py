@@ -102,7 +102,7 @@ class Settings(BaseSettings):
         60.0, ge=0, description="Time after a study's first radiograph at which it is analysed, whatever still comes."
     )
     study_hours: float = Field(
-        72.0, ge=0, description="Hours that an answered study's radiographs are kept, encrypted, in case more of it comes."
+        72.0, ge=0, description="Hours that an answered study's radiographs are kept, encrypted, in case more arrive."
     )
     max_spool_mib: int = Field(4096, ge=1, description="Bytes of all studies on their way, in MiB.")
     lease_seconds: float = Field(
