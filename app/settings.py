@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     )
     jobs_key: Path = Field(
         default_factory=lambda: data_folder() / "jobs.key",
-        description="File of the key that seals studies in that database; made when missing.",
+        description="File of the key that ciphers studies in that database; made when missing.",
     )
     archives: Path | None = Field(None, description="TOML file of the hospital's archives.")
     results_to: str | None = Field(None, description="Name of the archive that results go to; without, they stay here.")
@@ -102,7 +102,7 @@ class Settings(BaseSettings):
         60.0, ge=0, description="Time after a study's first radiograph at which it is analysed, whatever still comes."
     )
     study_hours: float = Field(
-        72.0, ge=0, description="Hours that an answered study's radiographs are kept, sealed, in case more of it comes."
+        72.0, ge=0, description="Hours that an answered study's radiographs are kept, encrypted, in case more arrive."
     )
     max_spool_mib: int = Field(4096, ge=1, description="Bytes of all studies on their way, in MiB.")
     lease_seconds: float = Field(
@@ -110,7 +110,7 @@ class Settings(BaseSettings):
     )
     job_seconds: float = Field(1800.0, gt=0, description="Time that an attempt at a study may take.")
     job_attempts: int = Field(12, ge=1, description="Attempts at a study before it waits for an operator.")
-    dead_days: float = Field(30.0, gt=0, description="Days that such a study is kept, sealed, for the operator.")
+    dead_days: float = Field(30.0, gt=0, description="Days that such a study is kept, encrypted, for the operator.")
     dicom_title: str = Field("OSTEON", description="Title of `make dicom-node`, which takes studies by C-STORE.")
     dicom_port: int = Field(11112, ge=0, le=65535, description="Port that it listens on.")
     dicom_associations: int = Field(32, ge=1, description="Associations that it has at once.")

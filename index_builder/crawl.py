@@ -152,7 +152,7 @@ async def gather(archive: Archive, filters: Mapping[str, str], reader: Reader, h
     visitor = Visitor(archive, reader.names, holdings.names(), reader.embedder.batch)
     tally = Tally()
     try:
-        studies = archive.studies(filters)
+        studies = archive.search_studies(filters)
         for visit in one_ahead(visitor.visit(tqdm(studies, desc="crawling", unit="study"))):
             tally.failed, tally.missing = tally.failed + visit.failed, tally.missing + visit.missing
             if visit.listed is None:

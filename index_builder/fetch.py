@@ -103,7 +103,7 @@ class Visitor:
 
     def _file(self, instance: str, reference: InstanceReference) -> File | None:
         try:
-            return File(instance, self._answer(self.archive.file, reference))
+            return File(instance, self._answer(self.archive.retrieve_instance, reference))
         except LEFT_OUT:
             return None
 
@@ -118,7 +118,7 @@ class Visitor:
             return STUCK(ask, about)
         except ArchiveUnavailableError:
             try:
-                AWAY(self.archive.require_answer)
+                AWAY(self.archive.require_response)
             except ArchiveUnavailableError as error:
                 raise ArchiveGoneError(str(error)) from error
         return ask(about)

@@ -4,7 +4,7 @@ import hmac
 from pathlib import Path
 from typing import Self
 
-from pacs.key_file import key_of_file
+from pacs.key_file import load_or_create_key
 
 DIGITS = 32
 """Hexadecimal, so 128 bits: no two instances of any archive will ever share a name."""
@@ -18,8 +18,8 @@ class Pseudonyms:
 
     @classmethod
     def of_file(cls, path: Path) -> Self:
-        """By the key in `path`, which is made when missing; raises what `key_of_file` does."""
-        return cls(key_of_file(path))
+        """By the key in `path`, which is made when missing; raises what `load_or_create_key` does."""
+        return cls(load_or_create_key(path))
 
     def name(self, uid: str) -> str:
         return hmac.digest(self._key, uid.encode(), "sha256").hex()[:DIGITS]

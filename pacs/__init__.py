@@ -1,1 +1,1 @@
-"""What a hospital's archive is given and asked for; the programs stand on it, and it stands on xray."""
+"""PACS integration: a DICOMweb client, a durable queue of studies, and the results that go to an archive."""

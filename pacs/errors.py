@@ -1,15 +1,15 @@
-"""What can go wrong between the service and a hospital's archive, as one tree, told apart by what helps.
+"""Errors of the PACS integration, as one tree, grouped by who can resolve them.
 
 XrayError
 └── PacsError
-    ├── ConfigurationError         the file of archives, or a file that it names; the operator can mend it
-    ├── ArchiveUnavailableError    no answer, or one of 408, 429 or 5xx; the same may work later
-    ├── ArchiveRefusedError        the archive says no, or talks something else; the same will not work again
-    │   └── TooLargeError          its answer has more bytes than are taken
+    ├── ConfigurationError         the archives' configuration or a file that it names; the operator can fix it
+    ├── ArchiveUnavailableError    no response, or status 408, 425, 429 or 5xx; the same may work later
+    ├── ArchiveRefusedError        the archive refuses, or does not speak DICOMweb; a retry does not help
+    │   └── TooLargeError          its response exceeds the limit of bytes
     ├── StudyMissingError          the archive does not have that study
-    └── ResultsError               the results of a study cannot be written or read
+    └── ResultsError               the results of a study cannot be rendered or read
 
-Messages reach logs and job lists: they may hold the archive's name and UIDs, never a patient, a query or a secret.
+Messages appear in logs and job lists. They may hold an archive's name and UIDs, never patient data or secrets.
 """
 
 from xray.errors import XrayError
@@ -24,15 +24,15 @@ class ConfigurationError(PacsError):
 
 
 class ArchiveUnavailableError(PacsError):
-    """The archive did not answer, or said that it cannot at the moment."""
+    """The archive did not respond, or reported that it is temporarily unavailable."""
 
 
 class ArchiveRefusedError(PacsError):
-    """The archive refused, or answered what is no DICOMweb."""
+    """The archive refused the request, or its response is not valid DICOMweb."""
 
 
 class TooLargeError(ArchiveRefusedError):
-    """An answer has more bytes than are taken."""
+    """A response exceeds the limit of bytes."""
 
 
 class StudyMissingError(PacsError):
@@ -40,4 +40,4 @@ class StudyMissingError(PacsError):
 
 
 class ResultsError(PacsError):
-    """The results of a study cannot be written, or not be read again."""
+    """The results of a study cannot be rendered or read."""

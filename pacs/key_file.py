@@ -1,4 +1,4 @@
-"""A path in, the secret key that its file holds out; the file is made when it is missing."""
+"""Loads a secret key from its file, and creates the file when it is missing."""
 
 import os
 import secrets
@@ -8,29 +8,30 @@ from pacs.errors import ConfigurationError
 from xray.artifact import flush_to_disk
 
 KEY_BYTES = 32
-OTHERS = 0o077
+"""Length of a key: AES-256 needs 32 bytes."""
+GROUP_AND_OTHERS = 0o077
 """Permission bits of everybody but the file's owner."""
 
 
-def key_of_file(path: Path) -> bytes:
-    """The key in `path`: 64 hexadecimal digits, readable by its owner alone.
+def load_or_create_key(path: Path) -> bytes:
+    """Return the key in `path`, a file of 64 hexadecimal digits with mode 0600; create it with a random key if missing.
 
     Raises:
-        ConfigurationError: it cannot be read or made, others can read it, or it holds no key.
+        ConfigurationError: the file cannot be read or created, other users can read it, or it holds no key.
     """
     try:
         if not path.exists():
             _make_key(path)
         mode, text = path.stat().st_mode, path.read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"The key file {path} cannot be read or made: {error.strerror}.") from None
-    if mode & OTHERS:
-        raise ConfigurationError(f"The key file {path} is open to others; give it mode 0600.")
-    return _key_in(text, path)
+        raise ConfigurationError(f"The key file {path} cannot be read or created: {error.strerror}.") from None
+    if mode & GROUP_AND_OTHERS:
+        raise ConfigurationError(f"The key file {path} can be read by other users; set its mode to 0600.")
+    return _parse_key(text, path)
 
 
 def _make_key(path: Path) -> None:
-    """Whoever links first has made it; a file is never there without its key, however this process ends."""
+    """Create the file atomically: of several processes the first wins, and the file never exists without a key."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
@@ -42,12 +43,12 @@ def _make_key(path: Path) -> None:
             os.link(draft, path)
         except FileExistsError:
             return
-        flush_to_disk(path.parent)  # what was made with it may outlive a power cut, and so must it
+        flush_to_disk(path.parent)  # data encrypted with the key may survive a power cut, so the key must too
     finally:
         draft.unlink(missing_ok=True)
 
 
-def _key_in(text: bytes, path: Path) -> bytes:
+def _parse_key(text: bytes, path: Path) -> bytes:
     try:
         key = bytes.fromhex(text.decode("ascii"))
     except ValueError:

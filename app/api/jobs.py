@@ -67,8 +67,8 @@ async def jobs(
     """The latest jobs; `X-Left-Alone` counts the instances that none was made for, as `/jobs/left-alone` does."""
     if study is not None and not UID.fullmatch(study):
         raise OutOfRangeError("study has to be a Study Instance UID.")
-    found = await asyncio.to_thread(hospital.jobs.latest, MAX_JOBS, state, study)
-    counts = await asyncio.to_thread(hospital.jobs.left_alone)
+    found = await asyncio.to_thread(hospital.jobs.repository.latest, MAX_JOBS, state, study)
+    counts = await asyncio.to_thread(hospital.jobs.repository.left_alone)
     if counts:
         response.headers["X-Left-Alone"] = ", ".join(f"{reason}={count}" for reason, count in counts.items())
     return await _replies(hospital, found)
@@ -77,7 +77,7 @@ async def jobs(
 @router.get("/jobs/left-alone")
 async def left_alone(hospital: HospitalDep, caller: CallerDep) -> dict[str, int]:
     """How many instances were accepted and not analyzed, by reason, since the database was made."""
-    return await asyncio.to_thread(hospital.jobs.left_alone)
+    return await asyncio.to_thread(hospital.jobs.repository.left_alone)
 
 
 @router.get("/jobs/{job_id}")
@@ -90,7 +90,7 @@ async def job(job_id: str, hospital: HospitalDep, caller: CallerDep) -> JobReply
 async def report(job_id: str, hospital: HospitalDep, caller: CallerDep) -> Response:
     """What was found, as a FHIR R4 DiagnosticReport with its Observations."""
     job = await _found(hospital, job_id)
-    answer = await asyncio.to_thread(hospital.jobs.answer, job_id)
+    answer = await asyncio.to_thread(hospital.jobs.repository.answer, job_id)
     if answer is None:
         says = "is refused and gets no report" if job.state == JobState.REFUSED else "has no report yet"
         raise UnknownPathError(f"Job {job_id} {says}; GET /jobs/{job_id} says why.")
@@ -126,14 +126,14 @@ async def analyze_study(
         raise OutOfRangeError("The path names no Study Instance UID.")
     hospital.require_archive(pacs)
     checkpoint = service.generation.predictor.manifest.id
-    asked = await asyncio.to_thread(hospital.jobs.request, study_uid, checkpoint, pacs)
+    asked = await asyncio.to_thread(hospital.jobs.intake.request, study_uid, checkpoint, pacs)
     hospital.arrived.set()
     response.headers["Location"] = f"/jobs/{asked.id}"
     return await _reply(hospital, asked)
 
 
 async def _found(hospital: Hospital, job_id: str) -> Job:
-    found = await asyncio.to_thread(hospital.jobs.find, job_id) if job_id.isalnum() else None
+    found = await asyncio.to_thread(hospital.jobs.repository.find, job_id) if job_id.isalnum() else None
     if found is None:
         raise UnknownPathError("There is no job of that id; GET /jobs lists the latest.")
     return found
@@ -144,6 +144,6 @@ async def _reply(hospital: Hospital, job: Job) -> JobReply:
 
 
 async def _replies(hospital: Hospital, jobs: Sequence[Job]) -> list[JobReply]:
-    relations = await asyncio.to_thread(hospital.jobs.relations, jobs)
+    relations = await asyncio.to_thread(hospital.jobs.repository.relations, jobs)
     told = [JobReply.model_validate(job) for job in jobs]
     return [one.model_copy(update=vars(among)) for one, among in zip(told, relations, strict=True)]

@@ -23,7 +23,7 @@ from app.errors import EngineError, MalformedRequestError, OutOfRangeError, Unkn
 from app.hospital.gateway import Hospital
 from pacs.errors import ResultsError
 from pacs.instance import Instance
-from pacs.results.dicom_json import DicomJson, written
+from pacs.results.dicom_json import DicomJson, dataset_to_json
 from pacs.results.rendering.worker_pool import ResultPool
 from xray.images.dicom.tags import UID
 
@@ -59,12 +59,12 @@ class KeptResults:
         """Those of a study's latest answer; `earlier` ones, which it replaced, are for callers who give their UID."""
         if not UID.fullmatch(study_uid):
             raise OutOfRangeError("The path names no Study Instance UID.")
-        return await asyncio.to_thread(self.hospital.jobs.kept_results, study_uid, earlier=earlier)
+        return await asyncio.to_thread(self.hospital.jobs.repository.kept_results, study_uid, earlier=earlier)
 
     async def described(self, study_uid: str) -> list[DicomJson]:
         """All tags but the pixels of each of them; a text that is not valid in its character set is left out."""
         try:
-            return [await self.pool.described(each.data) for each in await self.files(study_uid)]
+            return [await self.pool.to_json(each.data) for each in await self.files(study_uid)]
         except ResultsError as error:
             raise EngineError("The results cannot be described; WADO-RS of the study gives their files.") from error
 
@@ -150,7 +150,7 @@ async def _search(
         datasets = [Dataset.from_json(each) for each in found]
         _summarize(datasets)
         wanted = [each for each in datasets if series_uid in (None, each.SeriesInstanceUID) and query.matches(each)]
-        return list(query.page([written(each, _fields(query, level)) for each in _each_once(wanted, level)]))
+        return list(query.page([dataset_to_json(each, _fields(query, level)) for each in _each_once(wanted, level)]))
 
     reply = _answer(await asyncio.to_thread(search))  # of many results it takes its time
     if query.fuzzy:
@@ -163,7 +163,7 @@ def _studies(query: Query, level: Level, study_uid: str | None) -> Iterable[str]
         return [study_uid]
     if query.study_uids is None:
         raise MalformedRequestError(
-            "The query names no study, and results are kept sealed, by study: give StudyInstanceUID, alone or with "
+            "The query names no study, and results are kept encrypted, by study: give StudyInstanceUID, alone or with "
             f"other keys. {supported(level)}"
         )
     if len(query.study_uids) > MAX_STUDIES:

@@ -16,7 +16,7 @@ from app.inference.predictor_service import PredictorService
 from app.settings import Settings
 from pacs.instance import Instance
 from pacs.queue.jobs import Job
-from pacs.results.picture import Picture, picture_of
+from pacs.results.picture import Picture, draw_picture
 from pacs.results.rendering.worker_pool import ResultPool
 from pacs.results.result import RadiographFinding, Source, StudyFinding
 from xray.errors import InputError, OutOfScopeError, TooManyPixelsError, UnreadableImageError, XrayError
@@ -144,7 +144,7 @@ def _view(source: Source, prediction: Prediction, number: int) -> _View:
     return _View(
         source,
         replace(prediction, prepared=replace(prepared, radiograph=without_pixels, pixels_1SS=NO_PIXELS)),
-        picture_of(cam, prepared.radiograph, number),
+        draw_picture(cam, prepared.radiograph, number),
         tuple(regions(cam)),
     )
 

@@ -31,7 +31,7 @@ async def require_same_patient(hospital: Hospital, open_archive: OpenArchive, jo
     patient_ids = await open_archive.run(archive.patient_ids, job.study_uid)
     for patient_id in patient_ids:
         with suppress(OtherPatientError):
-            await asyncio.to_thread(hospital.jobs.claim, job, Patient(comparable(patient_id)))
+            await asyncio.to_thread(hospital.jobs.intake.assign_patient, job, Patient(comparable(patient_id)))
             return
     if patient_ids:
         raise ArchiveRefusedError(
@@ -56,14 +56,14 @@ async def deliver(
         PacsError: it does not take them, does not find them yet, or has something else under the UID of one.
     """
     archive, uids = open_archive.archive, [result.instance_uid for result in results]
-    if not await open_archive.run(archive.has, study_uid, uids):
-        await open_archive.run(archive.send, [result.data for result in results])
-        if not await open_archive.run(archive.has, study_uid, uids):
+    if not await open_archive.run(archive.has_instances, study_uid, uids):
+        await open_archive.run(archive.store_files, [result.data for result in results])
+        if not await open_archive.run(archive.has_instances, study_uid, uids):
             raise ArchiveUnavailableError(f"Archive {archive.name} took the results and does not find them yet.")
     for result in results:
         reference = InstanceReference(study_uid, result.series_uid, result.instance_uid, result.sop_class_uid, "")
-        given = await open_archive.run(archive.given, reference, len(result.data) + SPARE_BYTES)
-        if given is None or await pool.proof(given) not in proofs.get(result.instance_uid, ()):
+        given = await open_archive.run(archive.retrieve_decoded, reference, len(result.data) + SPARE_BYTES)
+        if given is None or await pool.fingerprint(given) not in proofs.get(result.instance_uid, ()):
             raise ArchiveRefusedError(
                 f"Archive {archive.name} has something else than the result under {result.instance_uid}, or does not "
                 "give it out."

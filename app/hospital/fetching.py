@@ -81,7 +81,7 @@ async def _fetch(
     service: PredictorService, archive: OpenArchive, reference: InstanceReference
 ) -> Fetched | LeftOut | None:
     """None for what turns out to be no radiograph: an archive need not tell what it lists, such as earlier results."""
-    data = await archive.run(archive.archive.file, reference, service.settings.max_upload_bytes)
+    data = await archive.run(archive.archive.retrieve_instance, reference, service.settings.max_upload_bytes)
     identity = await service.passes.identify(data)
     if identity.study_uid != reference.study_uid:
         logger.warning("Archive %s gave a file of another study than it was asked for.", archive.archive.name)

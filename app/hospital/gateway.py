@@ -75,14 +75,18 @@ class Hospital:
         settling = Settling(self.settle, self.longest_settle)
         try:
             try:
-                job = await asyncio.to_thread(self.jobs.receive, arrival, instance, settling)
+                job = await asyncio.to_thread(self.jobs.intake.receive, arrival, instance, settling)
             except OtherContentError:
-                before = await asyncio.to_thread(self.jobs.earlier_content, identity.study_uid, identity.instance_uid)
+                before = await asyncio.to_thread(
+                    self.jobs.repository.stored_file, identity.study_uid, identity.instance_uid
+                )
                 if before is None or not await shows_the_same(before, data, decode):
                     raise
-                job = await asyncio.to_thread(self.jobs.receive, arrival, replace(instance, data=before), settling)
+                job = await asyncio.to_thread(
+                    self.jobs.intake.receive, arrival, replace(instance, data=before), settling
+                )
         except InstanceRefusedError as error:
-            job_id = await asyncio.to_thread(self.jobs.refuse, identity.study_uid, error.reason)
+            job_id = await asyncio.to_thread(self.jobs.intake.count_refusal, identity.study_uid, error.reason)
             logger.warning("An instance for the study of job %s was refused: %s.", job_id, error.reason)
             raise
         self.arrived.set()
@@ -92,7 +96,7 @@ class Hospital:
         """Count instances that are accepted and not analyzed; nobody is refused because that cannot be done."""
         for reason, instances in reasons.items():
             try:
-                await asyncio.to_thread(self.jobs.leave_alone, reason, instances)
+                await asyncio.to_thread(self.jobs.intake.count_left_alone, reason, instances)
             except PacsError as error:
                 logger.error("%d instances that are left alone (%s) were not counted: %s", instances, reason, error)
 
@@ -105,10 +109,10 @@ class Hospital:
         """How many studies and instances are where; None, and a line in the log, where the database does not answer."""
         try:
             return QueueCounts(
-                await asyncio.to_thread(self.jobs.counts),
-                await asyncio.to_thread(self.jobs.overdue),
-                await asyncio.to_thread(self.jobs.left_alone),
-                await asyncio.to_thread(self.jobs.refusals),
+                await asyncio.to_thread(self.jobs.repository.counts),
+                await asyncio.to_thread(self.jobs.repository.overdue),
+                await asyncio.to_thread(self.jobs.repository.left_alone),
+                await asyncio.to_thread(self.jobs.repository.refusals),
             )
         except PacsError as error:
             logger.error("The jobs cannot be counted: %s", error)
@@ -152,14 +156,14 @@ def load_hospital(settings: Settings) -> Hospital | None:
     archives = read_archives(settings.archives) if settings.archives else {}
     if settings.jobs is None:
         return None
-    from pacs.queue.encryption import Seal
+    from pacs.queue.encryption import Cipher
     from pacs.queue.jobs import Jobs
 
     if settings.results_to is not None and settings.results_to not in archives:
         raise ConfigurationError(
             f"OSTEON_RESULTS_TO is {settings.results_to}, and OSTEON_ARCHIVES names no such archive."
         )
-    jobs = Jobs(settings.jobs, Seal.of_file(settings.jobs_key), settings.max_spool_bytes)
+    jobs = Jobs(settings.jobs, Cipher.from_key_file(settings.jobs_key), settings.max_spool_bytes)
     return Hospital(
         jobs,
         archives,

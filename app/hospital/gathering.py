@@ -14,9 +14,9 @@ from app.inference.predictor_service import PredictorService
 from pacs.errors import StudyMissingError
 from pacs.instance import Instance
 from pacs.queue.errors import OtherPatientError
-from pacs.queue.incoming import Known, Looked
+from pacs.queue.file_store import ExaminedInstance, StoredInstance
 from pacs.queue.jobs import Job
-from pacs.queue.owner import Owner
+from pacs.queue.patient_digests import PatientDigests
 from xray.errors import InputError
 from xray.images.patient import Patient
 
@@ -37,7 +37,7 @@ class Gathering:
     service: PredictorService
     hospital: Hospital
     job: Job
-    looked: list[Looked] = field(default_factory=list)
+    looked: list[ExaminedInstance] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
     async def instances(self) -> AsyncGenerator[Instance]:
@@ -48,10 +48,11 @@ class Gathering:
             NoneGivenError: the archive lists radiographs and gives none of them, and nothing of the study was sent.
         """
         known = {
-            each.instance.instance_uid: each for each in await asyncio.to_thread(self.hospital.jobs.known, self.job)
+            each.instance.instance_uid: each
+            for each in await asyncio.to_thread(self.hospital.jobs.repository.radiographs, self.job)
         }
         name = self.job.fetched_from
-        if name is None and not all(each.is_here for each in known.values()):
+        if name is None and not all(each.has_data for each in known.values()):
             name = self.job.archive  # which most likely has what is no longer here
         if name is not None:
             try:
@@ -59,7 +60,7 @@ class Gathering:
                     async for instance in given:
                         yield instance
             except (NoneGivenError, StudyMissingError):
-                if not any(each.is_here for each in known.values()):
+                if not any(each.has_data for each in known.values()):
                     raise
         seen = {each.instance.instance_uid for each in self.looked}
         for each in known.values():
@@ -68,21 +69,21 @@ class Gathering:
                 self.left_out = [(uid, reason) for uid, reason in self.left_out if uid != sent.instance_uid]
                 yield sent
 
-    async def _sent(self, known: Known) -> Instance | None:
+    async def _sent(self, known: StoredInstance) -> Instance | None:
         """What was sent; None where it is left out."""
-        instance: Instance | None = await asyncio.to_thread(self.hospital.jobs.instance, known)
+        instance: Instance | None = await asyncio.to_thread(self.hospital.jobs.repository.load, known)
         if instance is None:
             self.left_out.append((known.instance.instance_uid, GONE))
             return None
         self._look(instance, known.digest)
         try:
-            patient = known.owner or (await self.service.passes.identify(instance.data)).patient
+            patient = known.patient or (await self.service.passes.identify(instance.data)).patient
         except InputError as error:
             self.left_out.append((instance.instance_uid, str(error)))
             return None
         return instance if await self._is_theirs(instance.instance_uid, patient) else None
 
-    async def _fetched(self, name: str, known: dict[str, Known]) -> AsyncGenerator[Instance]:
+    async def _fetched(self, name: str, known: dict[str, StoredInstance]) -> AsyncGenerator[Instance]:
         """What an archive has."""
         async with aclosing(fetched(self.service, self.hospital, self.job, name)) as given:
             async for each in given:
@@ -94,21 +95,21 @@ class Gathering:
                     await self._compare(each.instance, known.get(each.instance.instance_uid))
                     yield each.instance
 
-    async def _compare(self, instance: Instance, known: Known | None) -> None:
+    async def _compare(self, instance: Instance, known: StoredInstance | None) -> None:
         """With what was sent under the same UID."""
         digest = await asyncio.to_thread(self.hospital.jobs.digest, instance.data)
-        if known is not None and known.is_here and known.digest != digest:
-            sent: Instance | None = await asyncio.to_thread(self.hospital.jobs.instance, known)
+        if known is not None and known.has_data and known.digest != digest:
+            sent: Instance | None = await asyncio.to_thread(self.hospital.jobs.repository.load, known)
             if sent is not None and await shows_the_same(sent.data, instance.data, self.service.passes.decode):
                 digest = known.digest or digest
             elif sent is not None:
                 self.left_out.append((instance.instance_uid, OTHER_CONTENT))
         self._look(instance, digest)
 
-    async def _is_theirs(self, instance_uid: str, patient: Patient | Owner) -> bool:
+    async def _is_theirs(self, instance_uid: str, patient: Patient | PatientDigests) -> bool:
         """Whether it belongs to the study's patient, who is the first that is asked for."""
         try:
-            await asyncio.to_thread(self.hospital.jobs.claim, self.job, patient)
+            await asyncio.to_thread(self.hospital.jobs.intake.assign_patient, self.job, patient)
         except OtherPatientError:
             self.left_out.append((instance_uid, OTHER_PATIENT))
             return False
@@ -116,4 +117,4 @@ class Gathering:
 
     def _look(self, instance: Instance, digest: bytes | None) -> None:
         known = self.hospital.jobs.digest(instance.data) if digest is None else digest
-        self.looked.append(Looked(replace(instance, data=b""), known))
+        self.looked.append(ExaminedInstance(replace(instance, data=b""), known))

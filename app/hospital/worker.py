@@ -20,8 +20,8 @@ from app.inference.predictor_service import PredictorService
 from pacs.errors import PacsError, StudyMissingError
 from pacs.instance import Instance
 from pacs.queue.errors import LeaseLostError, OtherPatientError
-from pacs.queue.incoming import Looked
-from pacs.queue.jobs import Job, JobState, Judgement, RetryPolicy
+from pacs.queue.file_store import ExaminedInstance
+from pacs.queue.jobs import Job, JobState, Outcome, RetryPolicy
 from pacs.results.rendering.worker_pool import ResultPool
 from pacs.results.result import Reference, StudyFinding
 
@@ -44,7 +44,7 @@ TWO_FACED = "A radiograph names two patients; export the study again."
 class RefusedStudyError(PacsError):
     """Nothing of the study can be judged; holds what was looked at to find that."""
 
-    def __init__(self, reason: str, looked: Sequence[Looked]) -> None:
+    def __init__(self, reason: str, looked: Sequence[ExaminedInstance]) -> None:
         super().__init__(reason)
         self.looked = looked
 
@@ -92,10 +92,10 @@ class StudyWorker:
             try:
                 if time.monotonic() - emptied > EMPTYING_SECONDS:
                     await asyncio.to_thread(
-                        self.hospital.jobs.empty_dead, timedelta(days=self.predictor.settings.dead_days)
+                        self.hospital.jobs.purge_dead, timedelta(days=self.predictor.settings.dead_days)
                     )
                     await asyncio.to_thread(
-                        self.hospital.jobs.empty_answered, timedelta(hours=self.predictor.settings.study_hours)
+                        self.hospital.jobs.purge_answered, timedelta(hours=self.predictor.settings.study_hours)
                     )
                     emptied = time.monotonic()
                 job = await asyncio.to_thread(self.hospital.jobs.lease, owner, lease, policy)
@@ -136,12 +136,14 @@ class StudyWorker:
             await _postpone(self.hospital, job, f"The analysis failed with {type(error).__name__}.", policy)
 
     async def _run(self, job: Job) -> Job:
-        earlier = await asyncio.to_thread(self.hospital.jobs.results, job.id)
+        earlier = await asyncio.to_thread(self.hospital.jobs.repository.results, job.id)
         answer = _Answer(earlier, job.left_out) if earlier else await self._judge(job)
         state = JobState.KEPT
         if job.archive is not None:
             proofs = {
-                each.instance_uid: await asyncio.to_thread(self.hospital.jobs.proofs, each.instance_uid)
+                each.instance_uid: await asyncio.to_thread(
+                    self.hospital.jobs.repository.fingerprints, each.instance_uid
+                )
                 for each in answer.results
             }
             async with self.hospital.connected(job.archive) as archive:
@@ -170,21 +172,23 @@ class StudyWorker:
         more_left_out = finding.more_left_out or len(left_out) > MAX_LEFT_OUT
         finding = replace(finding, left_out=left_out[:MAX_LEFT_OUT], more_left_out=more_left_out)
         basis = self.hospital.jobs.basis(job, _grounds(finding, gathering.looked))
-        replaced = await asyncio.to_thread(self.hospital.jobs.replaced_by, job, basis)
+        replaced = await asyncio.to_thread(self.hospital.jobs.repository.superseded_results, job, basis)
         finding = replace(
             finding,
             seed=self.hospital.jobs.seed(basis, replaced),
             supersedes=tuple(Reference(each.sop_class_uid, each.instance_uid, each.series_uid) for each in replaced),
         )
-        made = await self.results.results(finding)
-        files = list(zip(made.files, made.proofs, strict=True))
+        made = await self.results.render(finding)
+        files = list(zip(made.files, made.fingerprints, strict=True))
         told = _told(finding)
-        judgement = Judgement(files, made.fhir, finding.checkpoint, basis, gathering.looked, told)
-        results = await asyncio.to_thread(self.hospital.jobs.keep_results, job, judgement)
+        judgement = Outcome(files, made.fhir, finding.checkpoint, basis, gathering.looked, told)
+        results = await asyncio.to_thread(self.hospital.jobs.store_results, job, judgement)
         return _Answer(results, told)
 
 
-async def _require_one_patient(hospital: Hospital, job: Job, finding: StudyFinding, looked: Sequence[Looked]) -> None:
+async def _require_one_patient(
+    hospital: Hospital, job: Job, finding: StudyFinding, looked: Sequence[ExaminedInstance]
+) -> None:
     """Compare the patients that results are made for with the study's, whom other readers of the files have found.
 
     Raises:
@@ -192,12 +196,12 @@ async def _require_one_patient(hospital: Hospital, job: Job, finding: StudyFindi
     """
     for radiograph in finding.radiographs:
         try:
-            await asyncio.to_thread(hospital.jobs.claim, job, radiograph.source.patient)
+            await asyncio.to_thread(hospital.jobs.intake.assign_patient, job, radiograph.source.patient)
         except OtherPatientError as error:
             raise RefusedStudyError(TWO_FACED, looked) from error
 
 
-def _grounds(finding: StudyFinding, looked: Sequence[Looked]) -> list[str]:
+def _grounds(finding: StudyFinding, looked: Sequence[ExaminedInstance]) -> list[str]:
     """What an answer follows from, and what it says as far as the same network may say something else."""
     said = f"{finding.probability:.4f} {finding.threshold:.4f} {finding.label} {finding.decision}"
     return [

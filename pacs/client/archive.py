@@ -1,4 +1,4 @@
-"""Searches an archive by QIDO-RS, fetches files by WADO-RS and stores finished objects by STOW-RS."""
+"""Searches an archive by QIDO-RS, retrieves files by WADO-RS and stores results by STOW-RS."""
 
 import io
 import logging
@@ -12,32 +12,35 @@ from pydicom import Dataset, dcmwrite
 from pacs.client import qido_json
 from pacs.client.configuration import ArchiveConfig
 from pacs.client.http_session import ArchiveSession, typed_errors
-from pacs.client.multipart import only_part, related
+from pacs.client.multipart import encode_related, extract_dicom
 from pacs.client.qido_json import InstanceReference, Match, SeriesReference, StudyReference
 from pacs.errors import ArchiveRefusedError, StudyMissingError, TooLargeError
 
 MAX_INSTANCE_BYTES = 256 << 20
-STUDIES_A_PAGE = 1000
+"""Default limit of one DICOM file; an uncompressed radiograph of 4096 x 4096 pixels has 32 MiB."""
+STUDIES_PER_PAGE = 1000
+"""Matches requested at a time, so that a response stays far below `MAX_RESPONSE_BYTES`."""
 MAX_STUDIES = 10_000_000
+"""Limit of the matches of a search for studies, in case an archive repeats pages endlessly."""
 MAX_MATCHES = 10_000
-"""Of one search within a study; more is no radiography, or an archive that never ends."""
+"""Limit of the matches of a search within a study, far above what radiography produces."""
 ENVELOPE_BYTES = 4 << 10
-"""Around an instance: boundaries and the part's header."""
+"""Allowance for the multipart boundaries and the part's header around an instance."""
 ORIGINAL = 'multipart/related; type="application/dicom"; transfer-syntax=*'
-"""As stored, which may be in a transfer syntax that the archive could not decode."""
+"""Accept header for a file as it is stored, in any transfer syntax, even one that the archive cannot decode."""
 DECODED = 'multipart/related; type="application/dicom"'
-"""In Explicit VR Little Endian, which PS3.18 8.7.3.5.2 says is what nothing else asks for."""
-UNWRITABLE = (AttributeError, LookupError, NotImplementedError, OSError, TypeError, ValueError, struct.error)
-"""What pydicom raises for data sets that cannot be written; its texts hold their values."""
+"""Accept header for a file in Explicit VR Little Endian, the default of PS3.18 8.7.3.5.2."""
+PYDICOM_WRITE_ERRORS = (AttributeError, LookupError, NotImplementedError, OSError, TypeError, ValueError, struct.error)
+"""Errors of pydicom for data sets that cannot be encoded; their texts hold values, so they are not repeated."""
 
 logger = logging.getLogger(__name__)
 
 
 class Archive:
-    """Asks one archive, and waits for the answer. One for each thread: only `close` may be called from another.
+    """A blocking client of one archive. Use one for each thread; only `close` may be called from another thread.
 
-    Nothing is repeated in here: the errors tell whether that can help, and the caller knows how often. Every method
-    may raise ConfigurationError, ArchiveUnavailableError and ArchiveRefusedError, and making one ConfigurationError.
+    It does not retry: the error type tells the caller whether a retry can help. Every method may raise
+    ConfigurationError, ArchiveUnavailableError and ArchiveRefusedError; the constructor raises ConfigurationError.
     """
 
     def __init__(self, name: str, config: ArchiveConfig) -> None:
@@ -49,7 +52,7 @@ class Archive:
         self._client.set_http_retry_params(retry=False)
 
     def close(self) -> None:
-        """End what is being asked, and ask nothing more."""
+        """Abort the request in progress and refuse further ones."""
         self._session.close()
 
     def __enter__(self) -> Self:
@@ -58,49 +61,54 @@ class Archive:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def require_answer(self) -> None:
-        """Raises ArchiveUnavailableError if the archive does not answer the plainest search; a refusal is an answer."""
+    def require_response(self) -> None:
+        """Raise ArchiveUnavailableError unless the archive responds to a minimal search; a refusal is a response."""
         try:
             with typed_errors(self.name):
                 self._client.search_for_studies(limit=1)
         except ArchiveRefusedError:
             return
 
-    def studies(self, query: Mapping[str, str]) -> list[StudyReference]:
-        """All studies that match DICOM keywords with values, such as {"StudyDate": "20260101-"}.
+    def search_studies(self, query: Mapping[str, str]) -> list[StudyReference]:
+        """Return all studies that match a query such as {"StudyDate": "20260101-"}, by DICOM keyword.
 
-        Matches without a Study Instance UID cannot be fetched: they are counted in the log and left out.
+        Matches without a Study Instance UID cannot be retrieved: they are left out, and their number is logged.
         """
 
         def page(offset: int | None) -> Sequence[Match]:
             found = qido_json.matches_in(
                 self._client.search_for_studies(
-                    limit=STUDIES_A_PAGE, offset=offset, fields=["ModalitiesInStudy"], search_filters=dict(query)
+                    limit=STUDIES_PER_PAGE, offset=offset, fields=["ModalitiesInStudy"], search_filters=dict(query)
                 )
             )
             named = [match for match in found if qido_json.has_uid(match, qido_json.STUDY)]
             if len(named) < len(found):
                 logger.warning(
-                    "Archive %s: %d matches name no study and are left out.", self.name, len(found) - len(named)
+                    "Archive %s: %d matches have no Study Instance UID and are left out.",
+                    self.name,
+                    len(found) - len(named),
                 )
             return named
 
         with typed_errors(self.name):
-            return [StudyReference.of(match) for match in self._all(page, qido_json.STUDY, MAX_STUDIES).values()]
+            return [
+                StudyReference.from_match(match)
+                for match in self._all_pages(page, qido_json.STUDY, MAX_STUDIES).values()
+            ]
 
     def patient_ids(self, study_uid: str) -> set[str]:
-        """Under which patient identifiers it has the study; none where it has no such study, or does not say."""
+        """Return the Patient IDs that the archive has for the study; empty if it does not have the study or an ID."""
         qido_json.require_uid(study_uid)
         with typed_errors(self.name, study_uid):
             found = qido_json.matches_in(
                 self._client.search_for_studies(search_filters={"StudyInstanceUID": study_uid})
             )
-        # An archive that ignores the filter answers with other studies, too.
+        # An archive that ignores the filter also returns other studies.
         ours = [match for match in found if qido_json.text_in(match, qido_json.STUDY).strip(" \0") == study_uid]
         return {qido_json.text_in(match, qido_json.PATIENT_ID).strip(" \0") for match in ours} - {""}
 
     def series(self, study_uid: str) -> list[SeriesReference]:
-        """All series of a study.
+        """Return all series of a study.
 
         Raises:
             StudyMissingError: there are none.
@@ -111,7 +119,7 @@ class Archive:
             return qido_json.matches_in(self._client.search_for_series(study_uid, offset=offset))
 
         with typed_errors(self.name, study_uid):
-            found = self._all(page, qido_json.SERIES)
+            found = self._all_pages(page, qido_json.SERIES)
         if not found:
             raise StudyMissingError(f"Archive {self.name} has no study {study_uid}.")
         return [
@@ -120,21 +128,21 @@ class Archive:
         ]
 
     def instances(self, study_uid: str) -> list[InstanceReference]:
-        """The instances of a study.
+        """Return all instances of a study.
 
         Raises:
-            StudyMissingError: the archive has no series of it at all.
+            StudyMissingError: the archive has no series of it.
         """
         return [instance for series in self.series(study_uid) for instance in self._instances_of(series)]
 
     def radiographs(self, study_uid: str) -> list[InstanceReference]:
-        """The instances of a study that are radiographs, or may be as far as the archive says; there may be none.
+        """Return the instances of a study that are, or may be, radiographs according to the archive; may be empty.
 
         Raises:
-            StudyMissingError: the archive has no series of it at all.
+            StudyMissingError: the archive has no series of it.
         """
-        wanted = [series for series in self.series(study_uid) if series.may_have_radiographs]
-        return [each for series in wanted for each in self._instances_of(series) if each.may_be_radiograph]
+        candidates = [series for series in self.series(study_uid) if series.may_have_radiographs]
+        return [each for series in candidates for each in self._instances_of(series) if each.may_be_radiograph]
 
     def _instances_of(self, series: SeriesReference) -> list[InstanceReference]:
         study_uid, series_uid = series.study_uid, series.series_uid
@@ -143,7 +151,7 @@ class Archive:
             return qido_json.matches_in(self._client.search_for_instances(study_uid, series_uid, offset=offset))
 
         with typed_errors(self.name, study_uid):
-            found = self._all(page, qido_json.INSTANCE)
+            found = self._all_pages(page, qido_json.INSTANCE)
         return [
             InstanceReference(
                 study_uid,
@@ -155,53 +163,53 @@ class Archive:
             for uid, match in found.items()
         ]
 
-    def _all(
-        self, page: Callable[[int | None], Sequence[Match]], tag: str, most: int = MAX_MATCHES
+    def _all_pages(
+        self, page: Callable[[int | None], Sequence[Match]], tag: str, limit: int = MAX_MATCHES
     ) -> dict[str, Match]:
-        """Matches by the UID in `tag`, page after page, until one brings nothing new."""
+        """Return all matches by the UID in `tag`, requesting pages until one has no new match."""
         found: dict[str, Match] = {}
-        while len(found) <= most:
+        while len(found) <= limit:
             matches = {qido_json.uid_in(match, tag): match for match in page(len(found) or None)}
-            if matches.keys() <= found.keys():  # an archive that ignores offsets repeats itself
+            if matches.keys() <= found.keys():  # an archive that ignores offsets repeats the first page
                 return found
             found.update(matches)
-        raise ArchiveRefusedError(f"Archive {self.name} finds more than {most}, or never ends.")
+        raise ArchiveRefusedError(f"Archive {self.name} returns more than {limit} matches; narrow the query.")
 
     def retrieve(self, study_uid: str, max_bytes: int = MAX_INSTANCE_BYTES) -> Iterator[bytes]:
-        """Each radiograph of a study as a DICOM file, as it was stored; one at a time in memory.
+        """Yield each radiograph of a study as a DICOM file, as it is stored, with one in memory at a time.
 
-        Nothing is asked before the first is taken, and an error comes in place of the instance that it concerns. The
-        bytes are not looked at: reading a file is for a process that may fail.
+        Each file is requested when the iterator reaches it. The files are not parsed: that is left to a worker
+        process, which a hostile file may crash.
 
         Raises:
-            StudyMissingError: the archive has no such study.
-            ArchiveRefusedError: among others, an instance is larger than `max_bytes`.
+            StudyMissingError: the archive does not have the study.
+            TooLargeError: an instance has more than `max_bytes`.
         """
         for instance in self.radiographs(study_uid):
-            yield self.file(instance, max_bytes)
+            yield self.retrieve_instance(instance, max_bytes)
 
-    def file(self, instance: InstanceReference, max_bytes: int = MAX_INSTANCE_BYTES) -> bytes:
-        """One instance as a DICOM file, as it was stored; raises what `retrieve` does."""
+    def retrieve_instance(self, instance: InstanceReference, max_bytes: int = MAX_INSTANCE_BYTES) -> bytes:
+        """Return one instance as a DICOM file, as it is stored; raises the same errors as `retrieve`."""
         try:
             with typed_errors(self.name, instance.study_uid):
-                return self._retrieved(instance, max_bytes)
+                return self._retrieve(instance, max_bytes)
         except StudyMissingError:
             raise StudyMissingError(f"Archive {self.name} has no instance {instance.instance_uid}.") from None
 
-    def _retrieved(self, instance: InstanceReference, max_bytes: int, accept: str = ORIGINAL) -> bytes:
+    def _retrieve(self, instance: InstanceReference, max_bytes: int, accept: str = ORIGINAL) -> bytes:
         url = str(URI(self._url, instance.study_uid, instance.series_uid, instance.instance_uid))
         try:
-            with self._session.up_to(max_bytes + ENVELOPE_BYTES):
+            with self._session.body_limit(max_bytes + ENVELOPE_BYTES):
                 response = self._session.get(url, headers={"Accept": accept}, timeout=self._timeout)
         except TooLargeError:
             raise TooLargeError(
                 f"Archive {self.name}: instance {instance.instance_uid} has more than {max_bytes} bytes."
             ) from None
         response.raise_for_status()
-        return only_part(response.headers.get("Content-Type", ""), response.content)
+        return extract_dicom(response.headers.get("Content-Type", ""), response.content)
 
-    def has(self, study_uid: str, instance_uids: Collection[str]) -> bool:
-        """Whether searches find every one of these instances in that study."""
+    def has_instances(self, study_uid: str, instance_uids: Collection[str]) -> bool:
+        """Whether searches find all of these instances in the study."""
         try:
             return all(self._finds(study_uid, uid) for uid in instance_uids)
         except StudyMissingError:
@@ -215,31 +223,33 @@ class Archive:
             )
             return any(qido_json.text_in(match, qido_json.INSTANCE).strip(" \0") == instance_uid for match in found)
 
-    def given(self, instance: InstanceReference, max_bytes: int) -> bytes | None:
-        """The file that it gives out under a UID, which need not be what was sent; None where it gives out none.
+    def retrieve_decoded(self, instance: InstanceReference, max_bytes: int) -> bytes | None:
+        """Return the file that the archive returns for a UID, in Explicit VR Little Endian; None if it has none.
 
         Raises:
-            ArchiveRefusedError: among others, the file has more than `max_bytes`.
+            TooLargeError: the file has more than `max_bytes`.
         """
         try:
             with typed_errors(self.name, instance.study_uid):
-                return self._retrieved(instance, max_bytes, DECODED)
+                return self._retrieve(instance, max_bytes, DECODED)
         except StudyMissingError:
             return None
 
     def store(self, datasets: Sequence[Dataset]) -> None:
-        """Send finished objects. Those that the archive has already do no harm; whether it has them now tells `has`.
+        """Encode data sets as DICOM files and store them. Instances that the archive already has are ignored.
+
+        Call `has_instances` to check that they can be found.
 
         Raises:
-            ArchiveRefusedError: among others, it failed to store one; the message holds the reason code.
+            ArchiveRefusedError: among others, an instance was not stored; the message holds the reason code.
         """
-        self.send([_as_file(dataset) for dataset in datasets])
+        self.store_files([_as_file(dataset) for dataset in datasets])
 
-    def send(self, files: Sequence[bytes]) -> None:
-        """Send DICOM files byte for byte; raises what `store` does."""
+    def store_files(self, files: Sequence[bytes]) -> None:
+        """Store DICOM files byte for byte; raises the same errors as `store`."""
         if not files:
             return
-        content_type, body = related(files)
+        content_type, body = encode_related(files)
         with typed_errors(self.name):
             headers = {"Content-Type": content_type}
             response = self._session.post(f"{self._url}/studies", body, headers=headers, timeout=self._timeout)
@@ -252,11 +262,11 @@ class Archive:
 
 
 def _as_file(dataset: Dataset) -> bytes:
-    """With preamble and complete meta header."""
+    """Encode a data set with preamble and complete meta header."""
     buffer = io.BytesIO()
     try:
         dcmwrite(buffer, dataset, enforce_file_format=True)
-    except UNWRITABLE as error:
+    except PYDICOM_WRITE_ERRORS as error:
         uid = dataset.get("SOPInstanceUID", "without UID")
-        raise ArchiveRefusedError(f"Instance {uid} cannot be written as DICOM: {type(error).__name__}.") from None
+        raise ArchiveRefusedError(f"Instance {uid} cannot be encoded as DICOM: {type(error).__name__}.") from None
     return buffer.getvalue()

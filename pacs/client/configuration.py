@@ -1,4 +1,4 @@
-"""A hospital's archives: one TOML file with a table for each goes in, checked settings by name come out."""
+"""Reads and validates the TOML file of archives, which has one table for each archive."""
 
 import re
 import tomllib
@@ -12,25 +12,27 @@ import msgspec
 from pacs.errors import ConfigurationError
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
+"""For the connection and each wait for more bytes."""
 DEFAULT_REPLY_SECONDS = 120.0
-NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""Names appear in messages and logs, so they are plain words."""
+"""For a whole response: long enough for a large file on a slow network."""
+ARCHIVE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""Names appear in messages and logs, so they only have letters, digits, hyphens and underscores."""
 
 
 @dataclass(frozen=True)
 class ArchiveConfig:
-    """How to reach one archive. Secrets stay in their files, which are read at each use: rewrite them at any time.
+    """How to reach one archive. Secrets are read from their files at each use, so they can be rotated at any time.
 
     Attributes:
         url: DICOMweb root, such as `https://pacs.example.org/dicom-web`.
         user: for HTTP Basic, with the password in `password_file`.
-        bearer_file: holds a token, in place of user and password.
-        certificate: of this client, as PEM, with its private `key`; for mutual TLS.
-        ca: PEM bundle of the only authorities trusted to vouch for the archive; without it, those of `certifi`.
-        timeout_seconds: for the connection, and for each wait for more of an answer.
-        reply_seconds: for a whole reply, from the request to its last byte.
-        coerces_patient_ids: whether it changes the Patient ID of what it stores. Only then is its ID not compared with
-            the radiographs' before results are delivered.
+        bearer_file: holds a bearer token, instead of user and password.
+        certificate: client certificate for mutual TLS, as PEM, with its private `key`.
+        ca: PEM bundle of the only certificate authorities that are trusted; by default those of `certifi`.
+        timeout_seconds: for the connection, and for each wait for more bytes of a response.
+        reply_seconds: for a whole response, from the request to the last byte.
+        coerces_patient_ids: whether the archive changes the Patient ID of what it stores. If so, its ID is not compared
+            with that of the radiographs before results are delivered.
     """
 
     url: str
@@ -45,7 +47,7 @@ class ArchiveConfig:
     coerces_patient_ids: bool = False
 
     def __post_init__(self) -> None:
-        """Raises ValueError, which msgspec and `read_archives` give the name of the table."""
+        """Raise ValueError for invalid settings; msgspec and `read_archives` add the name of the table."""
         _require_plain_url(self.url)
         if (self.user is None) != (self.password_file is None):
             raise ValueError("`user` and `password_file` go together")
@@ -64,10 +66,10 @@ class ArchiveConfig:
 
 
 def read_archives(path: Path) -> dict[str, ArchiveConfig]:
-    """The archives of a TOML file, by name, in its order; relative paths in it are relative to its folder.
+    """Return the archives of a TOML file by name, in order; relative paths are relative to the file's folder.
 
     Raises:
-        ConfigurationError: names the file, the table and the key that is unknown, missing or wrong.
+        ConfigurationError: with the file, the table and the key that is unknown, missing or invalid.
     """
     try:
         tables = tomllib.loads(path.read_text("utf-8"))
@@ -79,22 +81,26 @@ def read_archives(path: Path) -> dict[str, ArchiveConfig]:
 
 
 def _archive(path: Path, name: str, table: object) -> ArchiveConfig:
-    if NAME.fullmatch(name) is None:
-        raise ConfigurationError(f"{path}: {name!r} is no name of an archive: use letters, digits, - and _.")
+    if ARCHIVE_NAME.fullmatch(name) is None:
+        raise ConfigurationError(
+            f"{path}: {name!r} is not a valid name of an archive; use up to 64 letters, digits, - and _."
+        )
     if not isinstance(table, dict):
-        raise ConfigurationError(f"{path}: {name!r} stands outside of a table; begin with a line [NAME].")
+        raise ConfigurationError(f"{path}: {name!r} is outside of a table; put it below a line [NAME].")
     known = [field.name for field in fields(ArchiveConfig)]
-    unknown = [key for key in table if key not in known]  # which msgspec refuses for its own structs only
+    unknown = [key for key in table if key not in known]  # msgspec only rejects them for its own structs
     if unknown:
-        raise ConfigurationError(f"{path}: [{name}] has an unknown key {unknown[0]!r}; known are {', '.join(known)}.")
+        raise ConfigurationError(
+            f"{path}: [{name}] has an unknown key {unknown[0]!r}; the known keys are {', '.join(known)}."
+        )
 
-    def decoded(kind: type, value: Any) -> Path:
+    def decode(kind: type, value: Any) -> Path:
         if kind is not Path or not isinstance(value, str) or not value:
             raise ValueError("Expected a path")
         return path.parent / value
 
     try:
-        config = msgspec.convert(table, ArchiveConfig, dec_hook=decoded)
+        config = msgspec.convert(table, ArchiveConfig, dec_hook=decode)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{path}: [{name}]: {error}.") from None
     for key in known:
@@ -105,7 +111,7 @@ def _archive(path: Path, name: str, table: object) -> ArchiveConfig:
 
 
 def _require_plain_url(url: str) -> None:
-    """The messages leave the URL itself out: it may hold a password."""
+    """Raise ValueError unless the URL is a plain DICOMweb root. Messages omit the URL, which may hold a password."""
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

@@ -1,4 +1,4 @@
-"""An archive's settings go in, a `requests` session that keeps to them and typed errors for what it raises come out."""
+"""A `requests` session with an archive's settings, and the mapping from library errors to the errors of `pacs`."""
 
 import logging
 import ssl
@@ -14,22 +14,23 @@ import urllib3
 from requests.auth import AuthBase
 
 from pacs.client.configuration import ArchiveConfig
-from pacs.client.qido_json import AnswerError
-from pacs.client.transport import MAX_ANSWER_BYTES, BoundedAdapter
+from pacs.client.qido_json import MalformedResponseError
+from pacs.client.transport import MAX_RESPONSE_BYTES, BoundedAdapter
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, ConfigurationError, PacsError, StudyMissingError
 
 JSON_TYPES = ("application/dicom+json", "application/json")
 MAX_SECRET_BYTES = 64 << 10
-LATER = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
-MISSING = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
-PERMANENT = (
+"""Limit of a password or token file; more is certainly not a secret."""
+RETRYABLE_STATUSES = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
+MISSING_STATUSES = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
+PERMANENT_ERRORS = (
     requests.exceptions.SSLError,
     requests.exceptions.TooManyRedirects,
     requests.exceptions.InvalidJSONError,
     requests.exceptions.ContentDecodingError,
     requests.exceptions.InvalidURL,
 )
-TALKATIVE = (
+LOGGERS_WITH_QUERIES = (
     "dicomweb_client.web",
     "retrying",
     "urllib3.connection",
@@ -38,19 +39,19 @@ TALKATIVE = (
     "urllib3.response",
     "urllib3.util.retry",
 )
-"""Loggers of the libraries below; their lines hold whole queries, and so the patients that were asked for."""
+"""Loggers of libraries whose records hold whole queries, and thus patient data."""
 
 
 class ArchiveSession(requests.Session):
-    """Follows one archive's settings and nothing else: no retry, redirect, proxy or .netrc.
+    """Uses one archive's settings only: no retries, redirects, environment proxies or .netrc.
 
-    Replies are read whole when a method returns, within `reply_seconds` and a limit of bytes.
+    Responses are read completely when a method returns, within `reply_seconds` and a limit of bytes.
     """
 
     def __init__(self, name: str, config: ArchiveConfig) -> None:
         super().__init__()
         self.trust_env = False  # REQUESTS_CA_BUNDLE would replace `ca`, and .netrc the secrets
-        self.headers["Accept"] = JSON_TYPES[0]  # of STOW, where dicomweb_client names none
+        self.headers["Accept"] = JSON_TYPES[0]  # for STOW-RS, where dicomweb_client sets none
         _require_readable(name, config)
         self.verify = str(config.ca) if config.ca else True
         if config.certificate and config.key:
@@ -60,36 +61,37 @@ class ArchiveSession(requests.Session):
         self._adapter = BoundedAdapter(name, config.reply_seconds)
         self.mount("https://", self._adapter)
         self.mount("http://", self._adapter)
-        _silence()
+        _silence_loggers()
 
     def close(self) -> None:
-        """From any thread; a request that another thread waits for ends at once."""
-        self._adapter.cut()
+        """Abort the request of any thread and close the connections. May be called from any thread."""
+        self._adapter.abort()
         super().close()
 
     @contextmanager
-    def up_to(self, max_bytes: int) -> Iterator[None]:
-        """Take bodies of so many bytes in the block, instead of those that an answer in JSON may have."""
+    def body_limit(self, max_bytes: int) -> Iterator[None]:
+        """Limit bodies to `max_bytes` in the block, instead of the limit for JSON."""
         self._adapter.max_bytes = max_bytes
         try:
             yield
         finally:
-            self._adapter.max_bytes = MAX_ANSWER_BYTES
+            self._adapter.max_bytes = MAX_RESPONSE_BYTES
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        request.headers.pop("Host", None)  # dicomweb_client's lacks the port; http.client knows better
+        """Send a request, corrected for quirks of dicomweb_client and Orthanc."""
+        request.headers.pop("Host", None)  # dicomweb_client omits the port; http.client sets it correctly
         if request.url is not None:
-            request.url = request.url.replace("%2A", "*")  # Orthanc does not decode it, and finds nothing
+            request.url = request.url.replace("%2A", "*")  # Orthanc does not decode it, and would find nothing
         response = super().send(request, **kwargs)
         kind = _media_type(response)
         if kind in JSON_TYPES:
-            # dicomweb_client takes "application/dicom+json; charset=utf-8" for nothing, and failures with it
+            # dicomweb_client ignores bodies of "application/dicom+json; charset=utf-8", and failures in them
             response.headers["Content-Type"] = kind
         return response
 
 
 def _require_readable(name: str, config: ArchiveConfig) -> None:
-    """Load the certificates once: in a request, a damaged one looks like a refusal, a locked key asks a terminal."""
+    """Load the certificates once. In a request, a damaged one looks like a refusal, and an encrypted key prompts."""
     try:
         context = ssl.create_default_context(cafile=config.ca)
         if config.certificate and config.key:
@@ -100,7 +102,7 @@ def _require_readable(name: str, config: ArchiveConfig) -> None:
 
 
 class SecretFromFile(AuthBase):
-    """Puts what stands in the file at this moment into each request, so that a rotated secret works at once."""
+    """Reads the secret from its file for each request, so that a rotated secret takes effect at once."""
 
     def __init__(self, name: str, config: ArchiveConfig) -> None:
         self._name = name
@@ -116,25 +118,27 @@ class SecretFromFile(AuthBase):
         return request
 
     def _secret(self, key: str, file: Path) -> str:
-        """Errors name the key of the archive's table and not the path: they reach lists of jobs."""
+        """Read a secret. Errors name the key of the archive's table, not the path, because they appear in job lists."""
         try:
             with file.open("rb") as stream:
                 secret = stream.read(MAX_SECRET_BYTES).decode().strip("\r\n")
         except OSError as error:
             raise ConfigurationError(f"Archive {self._name}: `{key}` cannot be read: {error.strerror}.") from None
         except UnicodeDecodeError:
-            raise ConfigurationError(f"Archive {self._name}: `{key}` holds no UTF-8.") from None
+            raise ConfigurationError(f"Archive {self._name}: `{key}` is not UTF-8.") from None
         if not secret or not secret.isprintable() or (key == "bearer_file" and not secret.isascii()):
-            raise ConfigurationError(f"Archive {self._name}: `{key}` holds no secret on one line.")
+            raise ConfigurationError(
+                f"Archive {self._name}: `{key}` holds no secret; it must be one line of printable characters."
+            )
         return secret
 
 
 @contextmanager
 def typed_errors(name: str, study_uid: str | None = None) -> Iterator[None]:
-    """Turn whatever the libraries raise in the block into the errors of `pacs`, without their texts.
+    """Convert errors of libraries in the block to errors of `pacs`, without their texts.
 
-    Their messages hold URLs with queries and pieces of data sets, so none of them goes further. An archive that does
-    not like our certificate may close before its reason is read (TLS 1.3), and then looks unavailable.
+    Their messages hold URLs with queries and parts of data sets. An archive that rejects our certificate may close the
+    connection before the reason is read (TLS 1.3), and then seems unavailable.
     """
     try:
         yield
@@ -145,55 +149,55 @@ def typed_errors(name: str, study_uid: str | None = None) -> Iterator[None]:
             name, error.response.status_code if error.response is not None else 0, study_uid
         ) from None
     except requests.Timeout:
-        raise ArchiveUnavailableError(f"Archive {name} did not answer in time.") from None
-    except PERMANENT as error:
-        if _cut_off(error):
-            raise ArchiveUnavailableError(f"Archive {name} broke the connection off.") from None
+        raise ArchiveUnavailableError(f"Archive {name} did not respond in time.") from None
+    except PERMANENT_ERRORS as error:
+        if _is_cut_off(error):
+            raise ArchiveUnavailableError(f"Archive {name} closed the connection.") from None
         raise ArchiveRefusedError(f"Archive {name}: {_reason(error)}") from None
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise ArchiveUnavailableError(f"Archive {name} cannot be reached: {type(error).__name__}.") from None
-    except OSError as error:  # requests' own are of this kind too, and were dealt with
+    except OSError as error:  # those of requests are subclasses and handled above
         raise ConfigurationError(f"Archive {name}: `certificate`, `key` or `ca`: {type(error).__name__}.") from None
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ArchiveRefusedError(f"Archive {name}: {_unusable(error)}") from None
 
 
 def error_of_status(name: str, status: int, study_uid: str | None) -> PacsError:
-    """The error that an HTTP status of 300 or more means; `study_uid` is the study that was asked for, if any."""
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in LATER:
-        return ArchiveUnavailableError(f"Archive {name} answered {status}.")
-    if status in MISSING and study_uid is not None:
+    """Return the error for an HTTP status of 300 or more; `study_uid` is the requested study, if any."""
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in RETRYABLE_STATUSES:
+        return ArchiveUnavailableError(f"Archive {name} responded with status {status}.")
+    if status in MISSING_STATUSES and study_uid is not None:
         return StudyMissingError(f"Archive {name} has no study {study_uid}.")
-    return ArchiveRefusedError(f"Archive {name} answered {status}.")
+    return ArchiveRefusedError(f"Archive {name} responded with status {status}.")
 
 
 def _reason(error: requests.RequestException) -> str:
     if isinstance(error, requests.exceptions.SSLError):
-        return f"TLS failed ({_tls_reason(error)}); look at `ca`, `certificate` and `key`."
+        return f"TLS failed ({_tls_reason(error)}); check `ca`, `certificate` and `key`."
     if isinstance(error, requests.exceptions.TooManyRedirects):
-        return "it redirects, which is not followed; `url` must be the DICOMweb root itself."
+        return "it redirects, and redirects are not followed; `url` must be the DICOMweb root itself."
     if isinstance(error, requests.exceptions.InvalidJSONError):
-        return "its answer to a search is not JSON; `url` must be the DICOMweb root itself."
+        return "its response to a search is not JSON; `url` must be the DICOMweb root itself."
     if isinstance(error, requests.exceptions.ContentDecodingError):
-        return "its answer cannot be decompressed."
-    return f"the request cannot be sent ({type(error).__name__}); look at `url`."
+        return "its response cannot be decompressed."
+    return f"the request cannot be sent ({type(error).__name__}); check `url`."
 
 
 def _unusable(error: Exception) -> str:
-    if isinstance(error, AnswerError):
+    if isinstance(error, MalformedResponseError):
         return str(error)
     if isinstance(error, RecursionError):
-        return "its answer is nested too deeply."
-    return f"its answer cannot be read ({type(error).__name__})."
+        return "its response is nested too deeply."
+    return f"its response cannot be parsed ({type(error).__name__})."
 
 
 def _tls_reason(error: BaseException) -> str:
-    """OpenSSL's word for it, such as CERTIFICATE_VERIFY_FAILED; free of URLs."""
+    """Return OpenSSL's reason, such as CERTIFICATE_VERIFY_FAILED, which holds no URL."""
     reasons = [each.reason for each in _chain(error) if isinstance(each, ssl.SSLError) and each.reason]
     return reasons[0] if reasons else "no reason given"
 
 
-def _cut_off(error: BaseException) -> bool:
+def _is_cut_off(error: BaseException) -> bool:
     return any(isinstance(each, ssl.SSLEOFError | ssl.SSLZeroReturnError) for each in _chain(error))
 
 
@@ -207,9 +211,9 @@ def _media_type(response: requests.Response) -> str:
     return response.headers.get("Content-Type", "").split(";")[0].strip().lower()
 
 
-def _silence() -> None:
-    """By filters, which levels and handlers set elsewhere do not undo; added again, each is still there once."""
-    for name in TALKATIVE:
+def _silence_loggers() -> None:
+    """Filter the loggers: levels and handlers set elsewhere do not undo a filter, and adding it again has no effect."""
+    for name in LOGGERS_WITH_QUERIES:
         logging.getLogger(name).addFilter(_drop)
 
 

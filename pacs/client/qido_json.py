@@ -1,4 +1,4 @@
-"""What an archive answers in DICOM JSON goes in, references and refusals without anything of the patient come out."""
+"""Parses an archive's DICOM JSON into references and failures that hold no patient data."""
 
 import json
 import re
@@ -10,28 +10,29 @@ from pacs.errors import ArchiveRefusedError
 from xray.images.dicom.object_kind import OTHER_MODALITIES, is_radiograph
 
 Match = Mapping[str, Any]
-"""One result of a search: PS3.18 F.2, by tag."""
+"""One match of a search: a data set by tag (PS3.18 F.2)."""
 STUDY, SERIES, INSTANCE, SOP_CLASS = "0020000D", "0020000E", "00080018", "00080016"
 MODALITY, MODALITIES, DATE, TIME = "00080060", "00080061", "00080020", "00080030"
 PATIENT_ID = "00100020"
 FAILED, FAILED_INSTANCE, FAILURE_REASON = "00081198", "00081155", "00081197"
 DUPLICATE = 0x0111
+"""Failure reason "duplicate SOP instance"."""
 UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
-"""Stricter than what files are read with: a name such as `..` would change the path of a request."""
+"""Stricter than the UIDs that are accepted in files, because a text such as `..` would change the path of a request."""
 
 
-class AnswerError(ValueError):
-    """What an archive answered cannot be used; the message holds nothing of the answer."""
+class MalformedResponseError(ValueError):
+    """An archive's response cannot be used; the message holds nothing of the response."""
 
 
 @dataclass(frozen=True)
 class StudyReference:
-    """A study as a search finds it.
+    """A study that a search found.
 
     Attributes:
-        modalities: of its series, where the archive says so, else empty.
+        modalities: of its series; empty if the archive does not report them.
         date: YYYYMMDD, or empty.
-        time: HHMMSS and maybe a fraction, or empty.
+        time: HHMMSS with an optional fraction, or empty.
     """
 
     study_uid: str
@@ -40,13 +41,14 @@ class StudyReference:
     time: str
 
     @classmethod
-    def of(cls, match: Match) -> Self:
+    def from_match(cls, match: Match) -> Self:
+        """Parse a match. Raises MalformedResponseError if it has no UID."""
         return cls(uid_in(match, STUDY), texts_in(match, MODALITIES), text_in(match, DATE), text_in(match, TIME))
 
 
 @dataclass(frozen=True)
 class SeriesReference:
-    """A series; its modality is empty where the archive does not say."""
+    """A series; the modality is empty if the archive does not report it."""
 
     study_uid: str
     series_uid: str
@@ -54,12 +56,13 @@ class SeriesReference:
 
     @property
     def may_have_radiographs(self) -> bool:
+        """Whether the modality allows for radiographs."""
         return self.modality not in OTHER_MODALITIES
 
 
 @dataclass(frozen=True)
 class InstanceReference:
-    """An instance, with the modality of its series; its SOP class is empty where the archive does not say."""
+    """An instance with the modality of its series; the SOP class is empty if the archive does not report it."""
 
     study_uid: str
     series_uid: str
@@ -69,45 +72,48 @@ class InstanceReference:
 
     @property
     def may_be_radiograph(self) -> bool:
-        """Whether to fetch it. Without a SOP class only the file itself can tell."""
+        """Whether to retrieve it; without a SOP class, only the file itself can tell."""
         return not self.sop_class_uid or is_radiograph(self.modality, self.sop_class_uid)
 
 
 def require_uid(text: str) -> None:
-    """Raises ArchiveRefusedError for what no archive can have; the text itself may be anything and is left out."""
+    """Raise ArchiveRefusedError unless the text is a DICOM UID; the message omits the text, which may be anything."""
     if UID.fullmatch(text) is None:
-        raise ArchiveRefusedError("What was given as the UID of a study is not a DICOM UID.")
+        raise ArchiveRefusedError("The Study Instance UID of the request is not a valid DICOM UID.")
 
 
-def matches_in(answer: object) -> Sequence[Match]:
-    """The matches of a search. Raises AnswerError for other JSON."""
-    if not isinstance(answer, list) or not all(isinstance(match, dict) for match in answer):
-        raise AnswerError("its answer to a search is JSON, but not a list of DICOM data sets.")
-    return answer
+def matches_in(response: object) -> Sequence[Match]:
+    """Return the matches of a search. Raises MalformedResponseError for other JSON."""
+    if not isinstance(response, list) or not all(isinstance(match, dict) for match in response):
+        raise MalformedResponseError("its response to a search is JSON, but not a list of DICOM data sets.")
+    return response
 
 
 def uid_in(match: Match, tag: str) -> str:
-    """Raises AnswerError where it is missing or not a UID."""
+    """Return the UID in `tag`. Raises MalformedResponseError if it is missing or not a UID."""
     value = text_in(match, tag).strip(" \0")
     if UID.fullmatch(value) is None:
-        raise AnswerError(f"a match of its search has no UID in ({tag[:4]},{tag[4:]}).")
+        raise MalformedResponseError(f"a match of its search has no UID in ({tag[:4]},{tag[4:]}).")
     return value
 
 
 def has_uid(match: Match, tag: str) -> bool:
+    """Whether `tag` has a valid UID."""
     return UID.fullmatch(text_in(match, tag).strip(" \0")) is not None
 
 
 def text_in(match: Match, tag: str) -> str:
+    """Return the first value of `tag` as text, or an empty one."""
     return next(iter(texts_in(match, tag)), "")
 
 
 def texts_in(match: Match, tag: str) -> tuple[str, ...]:
+    """Return all values of `tag` as texts, without null values."""
     return tuple(str(value) for value in _values(match, tag) if value is not None)
 
 
 def _values(match: object, tag: str) -> list[object]:
-    """Of an element that may be missing, empty or no element at all."""
+    """Return the values of an element, which may be missing, empty or malformed."""
     element = match.get(tag) if isinstance(match, dict) else None
     values = element.get("Value") if isinstance(element, dict) else None
     return values if isinstance(values, list) else []
@@ -115,11 +121,11 @@ def _values(match: object, tag: str) -> list[object]:
 
 @dataclass(frozen=True)
 class Failure:
-    """An instance that a STOW-RS reply says was not stored.
+    """An instance that was not stored, according to a STOW-RS response.
 
     Attributes:
         instance: its UID, or "an instance".
-        reason: a code of PS3.18 I.2.2; None where the reply has none.
+        reason: a code of PS3.18 I.2.2; None if the response has none.
     """
 
     instance: str
@@ -127,7 +133,7 @@ class Failure:
 
     @property
     def is_duplicate(self) -> bool:
-        """The archive says that it has the instance already."""
+        """Whether the archive reports that it already has the instance."""
         return self.reason == DUPLICATE
 
     def __str__(self) -> str:
@@ -135,9 +141,9 @@ class Failure:
 
 
 def failures_in(body: bytes) -> list[Failure]:
-    """What a STOW-RS reply says was not stored; a reply of success may hold an empty sequence of it.
+    """Return the failures in the body of a STOW-RS response, which may be empty.
 
-    In a body that is no DICOM JSON, such as a gateway's page, nothing is found.
+    A body that is not DICOM JSON, such as an error page of a gateway, has none.
     """
     try:
         reply = json.loads(body)

@@ -1,4 +1,4 @@
-"""HTTP to one archive within bounds that the archive cannot stretch: seconds for each reply, and bytes of its body."""
+"""HTTP transport that limits the time and the size of each response, so that an archive cannot block the service."""
 
 import threading
 from collections.abc import Iterator
@@ -13,98 +13,108 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from pacs.errors import ArchiveUnavailableError, TooLargeError
 
-MAX_ANSWER_BYTES = 16 << 20
-"""Of an answer in JSON, decompressed: about 10,000 matches. Parsed, it may take thirty times its size."""
+MAX_RESPONSE_BYTES = 16 << 20
+"""Limit of a JSON response after decompression, about 10,000 matches. Parsed, it may take thirty times the memory."""
 CHUNK_BYTES = 1 << 20
+"""Bytes read at a time before the limit is checked."""
 
 
-class Reply:
-    """One reply that is waited for."""
+class PendingResponse:
+    """A response that a thread waits for; `late` is set when its time is over."""
 
     late = False
 
 
-class Line:
-    """The connection to an archive that is in use; any thread may cut it."""
+class InterruptibleConnection:
+    """The connection to an archive in use, which any thread may shut down."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._socket: socket | None = None
-        self._awaited: Reply | None = None
+        self._awaited: PendingResponse | None = None
         self._closed = False
 
     def use(self, connection: socket) -> None:
-        """Take over a new connection, in place of the one before."""
+        """Replace the connection by a new one; it is shut down at once if the response is late already."""
         with self._lock:
             self._socket = connection
             if self._closed or (self._awaited is not None and self._awaited.late):
                 _shut(connection)
 
     def close(self) -> None:
-        """Cut the connection and every later one."""
+        """Shut down the connection and every later one."""
         with self._lock:
             self._closed = True
             _shut(self._socket)
 
     @contextmanager
-    def reply_within(self, seconds: float) -> Iterator[Reply]:
-        """Cut the connection if the block takes longer; whatever it waits for then ends at once."""
-        reply = self._awaited = Reply()
-        timer = threading.Timer(seconds, self._end, (reply,))
+    def limit_time(self, seconds: float) -> Iterator[PendingResponse]:
+        """Shut down the connection if the block takes longer than `seconds`, which ends all waiting in it."""
+        pending = self._awaited = PendingResponse()
+        timer = threading.Timer(seconds, self._end, (pending,))
         timer.daemon = True
         timer.start()
         try:
-            yield reply
+            yield pending
         finally:
             timer.cancel()
             with self._lock:
                 self._awaited = None
 
-    def _end(self, reply: Reply) -> None:
+    def _end(self, pending: PendingResponse) -> None:
         with self._lock:
-            if self._awaited is reply:
-                reply.late = True
+            if self._awaited is pending:
+                pending.late = True
                 _shut(self._socket)
 
 
 class BoundedAdapter(HTTPAdapter):
-    """Reads each reply whole, or ends it.
+    """Reads each response completely within a time and a size limit, or aborts it.
 
-    A time-out of the socket starts again with every byte, and `requests` reads bodies of any size, those of redirects
-    and errors among them.
+    A socket timeout alone restarts with every byte, and `requests` reads bodies of any size, including those of
+    redirects and errors.
 
     Attributes:
-        max_bytes: of the next body, decompressed.
+        max_bytes: limit of the next body after decompression.
     """
 
     def __init__(self, name: str, reply_seconds: float) -> None:
-        self.max_bytes = MAX_ANSWER_BYTES
-        self._name, self._seconds, self._line = name, reply_seconds, Line()
+        self.max_bytes = MAX_RESPONSE_BYTES
+        self._name, self._seconds, self._connection = name, reply_seconds, InterruptibleConnection()
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Create the connection pools of `requests` with connections that can be shut down."""
         super().init_poolmanager(*args, **kwargs)
         pools = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
-        watched = {scheme: _watched(pool, self._line) for scheme, pool in pools.items()}
+        watched = {scheme: _watched(pool, self._connection) for scheme, pool in pools.items()}
         self.poolmanager.pool_classes_by_scheme = watched
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        """Raises what `requests` raises; ArchiveUnavailableError if it is late, TooLargeError if it is too large."""
+        """Send a request and read the response.
+
+        Raises:
+            ArchiveUnavailableError: the response took too long.
+            TooLargeError: the body exceeds `max_bytes`.
+            requests.RequestException: as `requests` does.
+        """
         kwargs["stream"] = True
-        with self._line.reply_within(self._seconds) as reply:
+        with self._connection.limit_time(self._seconds) as pending:
             try:
                 with super().send(request, *args, **kwargs) as response:
                     response._content = self._body(response)
             except Exception:
-                if not reply.late:
+                if not pending.late:
                     raise
-        if reply.late:  # a body that ends with its connection looks whole when it is cut
-            raise ArchiveUnavailableError(f"Archive {self._name} took more than {self._seconds:g} s for one reply.")
+        if pending.late:  # a body without Content-Length looks complete when the connection is shut down
+            raise ArchiveUnavailableError(
+                f"Archive {self._name} took more than {self._seconds:g} s for one response; check `reply_seconds`."
+            )
         return response
 
-    def cut(self) -> None:
-        """End the reply that another thread waits for, and every later request."""
-        self._line.close()
+    def abort(self) -> None:
+        """Abort the response that another thread waits for, and every later request."""
+        self._connection.close()
 
     def _body(self, response: requests.Response) -> bytes:
         if response.is_redirect:
@@ -115,16 +125,16 @@ class BoundedAdapter(HTTPAdapter):
         for chunk in response.iter_content(CHUNK_BYTES):
             body += chunk
             if len(body) > self.max_bytes:
-                raise TooLargeError(f"Archive {self._name}: its answer has more than {self.max_bytes} bytes.")
+                raise TooLargeError(f"Archive {self._name}: its response has more than {self.max_bytes} bytes.")
         return bytes(body)
 
 
-def _watched(pool: type[HTTPConnectionPool], line: Line) -> type[HTTPConnectionPool]:
-    """`pool` with connections that tell `line` of their sockets."""
+def _watched(pool: type[HTTPConnectionPool], interruptible: InterruptibleConnection) -> type[HTTPConnectionPool]:
+    """Return a subclass of `pool` whose connections register their sockets with `interruptible`."""
 
     def connect(self: Any) -> None:
         pool.ConnectionCls.connect(self)
-        line.use(self.sock)
+        interruptible.use(self.sock)
 
     connection = type("WatchedConnection", (pool.ConnectionCls,), {"connect": connect})
     return type("WatchedPool", (pool,), {"ConnectionCls": connection})
@@ -134,6 +144,6 @@ def _shut(connection: socket | None) -> None:
     if connection is None:
         return
     try:
-        socket.shutdown(connection, SHUT_RDWR)  # not an SSLSocket's own, which would take TLS away from the reader
+        socket.shutdown(connection, SHUT_RDWR)  # SSLSocket.shutdown would remove TLS from the reader
     except OSError:
         return  # closed already

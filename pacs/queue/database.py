@@ -1,4 +1,4 @@
-"""Transactions on a database with the tables of jobs, which are made or brought up to date when it is opened."""
+"""Connects to the database of jobs, creates or migrates its tables, and opens transactions."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,62 +23,67 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from pacs.errors import ConfigurationError
 from pacs.queue import tables
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from pacs.queue.errors import JobsUnavailableError, SealError
-from pacs.queue.migrations import bring_up
+from pacs.queue.migrations import migrate
 
-ADDRESSES = "sqlite:////folder/jobs.sqlite or postgresql+pg8000://user@host/database"
-WAIT_SECONDS = 20
-"""For a lock, and for any answer of a database server."""
+ADDRESS_EXAMPLES = "sqlite:////folder/jobs.sqlite or postgresql+pg8000://user@host/database"
+TIMEOUT_SECONDS = 20
+"""Timeout for a lock and for any response of a database server; longer than any transaction of ours takes."""
 CREATION_LOCK = 7_361_902
-"""Any number; replicas that start at once create the tables one after the other by it."""
+"""Key of the PostgreSQL advisory lock, an arbitrary number; replicas that start together create the tables in turn."""
 CHECK_WORD, CHECK_PURPOSE = b"osteon", "check of the key"
+"""Known word in the table `layout`, which shows whether the key is the right one."""
 PRAGMAS = (
-    f"busy_timeout = {WAIT_SECONDS * 1000}",
+    f"busy_timeout = {TIMEOUT_SECONDS * 1000}",
     "journal_mode = WAL",
-    "synchronous = FULL",  # what was committed outlives a power cut
+    "synchronous = FULL",  # committed data survives a power cut
     "foreign_keys = ON",
-    "secure_delete = ON",  # deleted bytes are overwritten, sealed as they are
+    "secure_delete = ON",  # deleted bytes are overwritten, although they are encrypted
 )
-LIMITS = (f"lock_timeout = '{WAIT_SECONDS}s'", f"idle_in_transaction_session_timeout = '{WAIT_SECONDS}s'")
-"""So that a replica whose machine vanished holds no job's row for longer."""
+POSTGRESQL_SETTINGS = (
+    f"lock_timeout = '{TIMEOUT_SECONDS}s'",
+    f"idle_in_transaction_session_timeout = '{TIMEOUT_SECONDS}s'",
+)
+"""PostgreSQL settings: a replica whose machine vanished cannot lock a row for longer."""
 
 
 class Database:
-    """SQLite for one machine, PostgreSQL for several; safe to use from any thread."""
+    """An SQLite database for one machine, or PostgreSQL for several. Safe to use from any thread."""
 
-    def __init__(self, address: str, seal: Seal) -> None:
-        """Open it, and create the tables where they are missing.
+    def __init__(self, address: str, cipher: Cipher) -> None:
+        """Connect, and create or migrate the tables.
 
         Raises:
-            ConfigurationError: the address is none, or a newer version of this program has written there.
-            SealError: what is there was sealed with another key.
-            JobsUnavailableError: the database does not answer.
+            ConfigurationError: the address is not valid, or a newer version of this program wrote the database.
+            SealError: the database was encrypted with another key.
+            JobsUnavailableError: the database does not respond.
         """
         self._engine = _engine(address)
         self._reader = self._engine.execution_options(reading=True)
         with self.writing() as connection:
-            _create_tables(connection, seal)
+            _create_tables(connection, cipher)
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction: all of the block is durable when it ends, or none of it if it raises."""
+        """Open a transaction: it is committed when the block ends, and rolled back if it raises."""
         with _typed_errors(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A transaction that waits for no writer."""
+        """Open a read transaction, which does not wait for writers."""
         with _typed_errors(), self._reader.begin() as connection:
             yield connection
 
     def insert_missing(self, table: Table) -> Insert:
-        """An INSERT that does nothing where the row is already there, even if another replica is just adding it."""
+        """Return an INSERT that does nothing if the row exists, even if another replica is inserting it now."""
         insert: Any = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
         statement: Insert = insert(table).on_conflict_do_nothing()
         return statement
 
     def close(self) -> None:
+        """Close all connections."""
         self._engine.dispose()
 
 
@@ -86,12 +91,12 @@ def _engine(address: str) -> Engine:
     try:
         url = make_url(address)
     except ArgumentError:
-        raise ConfigurationError(f"The database of jobs needs an address such as {ADDRESSES}.") from None
+        raise ConfigurationError(f"The database of jobs needs an address such as {ADDRESS_EXAMPLES}.") from None
     if url.drivername in ("sqlite", "sqlite+pysqlite") and url.database not in (None, "", ":memory:"):
         return _sqlite_engine(url)
     if url.drivername == "postgresql+pg8000":
         return _postgresql_engine(url)
-    raise ConfigurationError(f"The database of jobs cannot be {url.drivername}; give {ADDRESSES}.")
+    raise ConfigurationError(f"The database of jobs cannot be {url.drivername}; give {ADDRESS_EXAMPLES}.")
 
 
 def _sqlite_engine(url: URL) -> Engine:
@@ -103,13 +108,13 @@ def _sqlite_engine(url: URL) -> Engine:
     engine = create_engine(url, hide_parameters=True)
 
     def on_connect(connection: Any, _: object) -> None:
-        connection.isolation_level = None  # or the driver begins transactions of its own, and too late
+        connection.isolation_level = None  # the driver would begin its own transactions, and too late
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
 
     def on_begin(connection: Connection) -> None:
         reading = connection.get_execution_options().get("reading")
-        # Whoever is to write takes the lock first: a reader that turns writer would fail where it could have waited.
+        # A writer locks at the start: a reader that becomes a writer would fail instead of waiting for the lock.
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     event.listen(engine, "connect", on_connect)
@@ -118,17 +123,17 @@ def _sqlite_engine(url: URL) -> Engine:
 
 
 def _postgresql_engine(url: URL) -> Engine:
-    engine = create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args={"timeout": WAIT_SECONDS})
+    engine = create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args={"timeout": TIMEOUT_SECONDS})
 
     def on_connect(connection: Any, _: object) -> None:
         cursor = connection.cursor()
-        for limit in LIMITS:
-            cursor.execute(f"SET {limit}")
+        for setting in POSTGRESQL_SETTINGS:
+            cursor.execute(f"SET {setting}")
         connection.commit()
 
     def on_error(context: ExceptionContext) -> None:
         if isinstance(context.original_exception, OSError):
-            # The driver lets time-outs through as they are; the late answer must not be taken for the next one's.
+            # The driver passes timeouts on unchanged. Without this, a late response would answer the next query.
             context.is_disconnect = True
 
     event.listen(engine, "connect", on_connect)
@@ -136,15 +141,15 @@ def _postgresql_engine(url: URL) -> Engine:
     return engine
 
 
-def _create_tables(connection: Connection, seal: Seal) -> None:
+def _create_tables(connection: Connection, cipher: Cipher) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(CREATION_LOCK)))
     tables.layout.create(connection, checkfirst=True)
-    tables.left_alone.create(connection, checkfirst=True)  # which older databases of the same layout lack
+    tables.left_alone.create(connection, checkfirst=True)  # older databases with the same layout lack it
     row = connection.execute(select(tables.layout)).one_or_none()
     if row is None:
         tables.metadata.create_all(connection)
-        check = seal.seal(CHECK_WORD, CHECK_PURPOSE)
+        check = cipher.encrypt(CHECK_WORD, CHECK_PURPOSE)
         connection.execute(tables.layout.insert().values(version=tables.VERSION, check=check))
         return
     if row.version > tables.VERSION:
@@ -153,16 +158,16 @@ def _create_tables(connection: Connection, seal: Seal) -> None:
             "run the version that wrote it, or give another database."
         )
     try:
-        seal.unseal(row.check, CHECK_PURPOSE)
+        cipher.decrypt(row.check, CHECK_PURPOSE)
     except SealError:
-        raise SealError("The database of jobs was sealed with another key than the key file's.") from None
+        raise SealError("The database of jobs was encrypted with another key than that of the key file.") from None
     if row.version < tables.VERSION:
-        bring_up(connection, seal)
+        migrate(connection, cipher)
 
 
 @contextmanager
 def _typed_errors() -> Iterator[None]:
-    """The drivers' messages repeat rows and addresses, so only their type goes further."""
+    """Raise JobsUnavailableError for errors of the database, with the type only: messages repeat rows and addresses."""
     try:
         yield
     except (SQLAlchemyError, OSError) as error:

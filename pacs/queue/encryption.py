@@ -1,4 +1,4 @@
-"""Seals what is at rest and names what is looked for, so that neither tells anything to those without the key file."""
+"""Encryption of stored data, and keyed digests of the values that the database is searched by."""
 
 import hmac
 import secrets
@@ -9,46 +9,56 @@ from typing import Self
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from pacs.key_file import key_of_file
+from pacs.key_file import load_or_create_key
 from pacs.queue.errors import SealError
 
 NONCE_BYTES = 12
-"""Random for each seal; one key is good for 2^32 of them (NIST SP 800-38D, 8.3)."""
+"""Length of a nonce. Nonces are random, so one key is good for 2^32 encryptions (NIST SP 800-38D, 8.3)."""
 TAG_BYTES = 16
+"""Length of the AES-GCM authentication tag."""
 OVERHEAD_BYTES = NONCE_BYTES + TAG_BYTES
+"""Bytes that encryption adds to the data."""
 DIGEST_PURPOSE = b"osteon keyed digests"
-"""Sets the key of `Seal.digest` apart from that of the cipher."""
+"""Derives the key of `Cipher.digest`, so that encryption and digests never share one."""
 LENGTH_BYTES = 8
+"""Each part of a digest is preceded by its length in this many bytes, so that parts cannot run together."""
 
 
-class Seal:
-    """AES-256-GCM and HMAC-SHA256. What was made for one purpose is of no use for another."""
+class Cipher:
+    """AES-256-GCM encryption and HMAC-SHA256 digests with one secret key.
+
+    Both are bound to a purpose: data encrypted for one purpose cannot be decrypted for another.
+    """
 
     def __init__(self, key: bytes) -> None:
-        self._cipher = AESGCM(key)
+        self._aead = AESGCM(key)
         self._digest_key = hmac.digest(key, DIGEST_PURPOSE, sha256)
 
     @classmethod
-    def of_file(cls, path: Path) -> Self:
-        """By the key in `path`, which is made when missing; raises what `key_of_file` does."""
-        return cls(key_of_file(path))
+    def from_key_file(cls, path: Path) -> Self:
+        """Load the key from `path`, or create the file. Raises ConfigurationError as `load_or_create_key` does."""
+        return cls(load_or_create_key(path))
 
-    def seal(self, data: bytes, purpose: str) -> bytes:
-        """Nonce, cipher text and tag: `OVERHEAD_BYTES` more than `data`."""
+    def encrypt(self, data: bytes, purpose: str) -> bytes:
+        """Encrypt `data` to nonce, ciphertext and tag: `OVERHEAD_BYTES` longer than `data`."""
         nonce = secrets.token_bytes(NONCE_BYTES)
-        return nonce + self._cipher.encrypt(nonce, data, purpose.encode())
+        return nonce + self._aead.encrypt(nonce, data, purpose.encode())
 
-    def unseal(self, sealed: bytes, purpose: str) -> bytes:
-        """Raises SealError if `sealed` is damaged, of another key or for another purpose; which, nobody can tell."""
-        if len(sealed) < OVERHEAD_BYTES:
-            raise SealError("Stored bytes are cut short.")
+    def decrypt(self, encrypted: bytes, purpose: str) -> bytes:
+        """Decrypt what `encrypt` returned for the same purpose.
+
+        Raises:
+            SealError: the data is damaged, or was encrypted with another key or for another purpose.
+        """
+        if len(encrypted) < OVERHEAD_BYTES:
+            raise SealError("The encrypted data is truncated.")
         try:
-            return self._cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], purpose.encode())
+            return self._aead.decrypt(encrypted[:NONCE_BYTES], encrypted[NONCE_BYTES:], purpose.encode())
         except InvalidTag:
-            raise SealError("Stored bytes are damaged, or were sealed with another key.") from None
+            raise SealError("The encrypted data is damaged or was encrypted with another key.") from None
 
     def digest(self, purpose: str, *parts: bytes | str) -> bytes:
-        """32 bytes that only this key makes of these parts in this order."""
+        """HMAC-SHA256 of the purpose and the parts in this order: 32 bytes, which only this key can reproduce."""
         mac = hmac.new(self._digest_key, digestmod=sha256)
         for part in (purpose, *parts):
             data = part.encode() if isinstance(part, str) else part

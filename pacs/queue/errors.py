@@ -1,49 +1,49 @@
-"""What can go wrong with the studies on their way, told apart by who can help.
+"""Errors of the queue, as one tree, grouped by who can resolve them.
 
 PacsError
-├── SealError               bytes at rest are damaged, or were sealed with another key
-├── SpoolFullError          as much is on its way as may be; later there is room again
-├── InstanceRefusedError    an instance contradicts what its study has
-│   ├── OtherPatientError       it is of another patient
-│   └── OtherContentError       an instance of the same UID has another content
-├── LeaseLostError          the job is not this worker's any more: another has it, or its study has grown
-└── JobsUnavailableError    the database does not answer, or cannot be written; the same may work later
+├── SealError               stored data is damaged, or was encrypted with another key
+├── SpoolFullError          the storage limit is reached; the same may work later
+├── InstanceRefusedError    an instance contradicts its study
+│   ├── OtherPatientError       it belongs to another patient
+│   └── OtherContentError       an instance with the same UID and other content is stored
+├── LeaseLostError          the worker no longer holds the job: another has it, or the study has grown
+└── JobsUnavailableError    the database does not respond or cannot be written; the same may work later
 
-What only an operator can mend, such as a key file that others can read, is a `ConfigurationError`.
-Messages reach logs and job lists: no patient, no bytes, no address with a password.
+What only an operator can fix, such as a key file that others can read, is a `ConfigurationError`.
+Messages appear in logs and job lists, so they never hold patient data, file contents or addresses with a password.
 """
 
 from pacs.errors import PacsError
 
 
 class SealError(PacsError):
-    """Sealed bytes cannot be opened."""
+    """Stored data cannot be decrypted. HTTP problems of this type bear the name of the class."""
 
 
 class SpoolFullError(PacsError):
-    """An instance was not taken because the limit of bytes on their way is reached."""
+    """An instance was refused because the limit of stored bytes is reached."""
 
 
 class InstanceRefusedError(PacsError):
-    """An instance was not taken because it contradicts its study; `reason` says how, in the words of /metrics."""
+    """An instance was refused because it contradicts its study; `reason` is its label in /metrics."""
 
     reason = ""
 
 
 class OtherPatientError(InstanceRefusedError):
-    """The study is another patient's."""
+    """The study belongs to another patient."""
 
     reason = "other patient"
 
 
 class OtherContentError(InstanceRefusedError):
-    """An instance of that SOP Instance UID has come before, with another content."""
+    """An instance with the same SOP Instance UID and other content is stored."""
 
     reason = "other content"
 
 
 class LeaseLostError(PacsError):
-    """A worker writes to a job whose lease it no longer holds; nothing was written."""
+    """A worker wrote to a job whose lease it no longer holds; nothing was written."""
 
 
 class JobsUnavailableError(PacsError):

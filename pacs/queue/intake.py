@@ -1,7 +1,7 @@
-"""Takes radiographs into the jobs of their studies, each into exactly one version that will answer for it.
+"""Adds radiographs to their studies, each to exactly one version, and counts those that are not taken.
 
-Whoever sends into a study is compared with the patient who was first there. Transactions that change a study lock its
-row, so that what comes in the same instant comes one after the other.
+The patient of each radiograph is compared with the patient of the study's first one. Transactions that change a study
+lock its row, so that simultaneous arrivals are handled one after the other.
 """
 
 from dataclasses import replace
@@ -10,155 +10,191 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from pacs.instance import Instance
+from pacs.queue import tables
 from pacs.queue.errors import OtherContentError, OtherPatientError, SpoolFullError
-from pacs.queue.incoming import Known, content_digest
+from pacs.queue.file_store import StoredInstance, content_digest
 from pacs.queue.job import DONE, OPEN, Arrival, Job, JobState, Settling
-from pacs.queue.job_rows import added, locked, owned, saved
-from pacs.queue.known_jobs import KnownJobs
-from pacs.queue.owner import Owner
-from pacs.queue.study_rows import Study, claim, count_refusal, job_id, locked_study, opened, versions
+from pacs.queue.patient_digests import PatientDigests
+from pacs.queue.repository import QueueStorage
+from pacs.queue.rows import (
+    Study,
+    assign_patient,
+    increment,
+    insert_job,
+    job_id,
+    lock_job,
+    lock_or_create_study,
+    lock_study,
+    require_lease,
+    select_versions,
+    update_job,
+)
 from xray.images.patient import Patient
 
 
-class Intake(KnownJobs):
-    """What makes studies grow."""
+class Intake:
+    """Adds radiographs to studies and creates their jobs."""
+
+    def __init__(self, storage: QueueStorage) -> None:
+        self._storage = storage
 
     def receive(self, arrival: Arrival, instance: Instance, settling: Settling) -> Job:
-        """Put an instance into its study, and return the job that answers for it.
+        """Add an instance to its study, and return the job that will answer for it.
 
-        One that comes before its study's work has begun, or soon after, joins it: the lease of a worker is withdrawn,
-        and the grown study begins again as a whole. One that comes later makes a further version of the study, which
-        has all instances. What is there already with the same content changes nothing, unless the answer lacks it or
-        is another network's; it begins a job anew that was refused or is dead.
+        An instance that arrives before work on its study has begun, or soon after, joins the open job: the lease of a
+        worker is revoked, and the job starts over with all instances. A later one creates a further version of the
+        study, which includes all instances. An instance that is already stored with the same content changes nothing,
+        unless the answer does not cover it or comes from another network; it restarts a job that is refused or dead.
 
         Raises:
-            OtherPatientError: the study is another patient's.
-            OtherContentError: the study has an instance of that UID with other bytes.
-            SpoolFullError: the limit is reached. Nothing was stored, whichever of these it is.
+            OtherPatientError: the study belongs to another patient.
+            OtherContentError: the study has an instance with that UID and other content.
+            SpoolFullError: the storage limit is reached.
+            After each of them nothing is stored.
         """
-        now, digest = self._clock(), content_digest(self._seal, instance.data)
-        owner = Owner.of(self._seal, arrival.patient)
-        with self._database.writing() as connection:
-            study = opened(connection, self._database, self._seal, arrival.study_uid)
+        storage, now = self._storage, self._storage.clock()
+        digest = content_digest(storage.cipher, instance.data)
+        patient = PatientDigests.from_patient(storage.cipher, arrival.patient)
+        with storage.database.writing() as connection:
+            study = lock_or_create_study(connection, storage.database, storage.cipher, arrival.study_uid)
             latest = self._latest(connection, study)
-            self._require_patient(connection, study, latest, owner)
-            known = self._incoming.find(connection, study.id, instance.instance_uid)
-            if known is not None and not self._is_same(connection, known, digest):
-                if known.is_here or latest is None or latest.fetched_from is None:
-                    raise OtherContentError(f"Instance {instance.instance_uid} came before with another content.")
-                known = replace(known, judged=0)  # the worker compares it with the archive's own
-            job = self._job_for(study, latest, known, (arrival, now, settling))
+            self._require_patient(connection, study, latest, patient)
+            stored = storage.instances.find(connection, study.id, instance.instance_uid)
+            if stored is not None and not self._is_same(connection, stored, digest):
+                if stored.has_data or latest is None or latest.fetched_from is None:
+                    raise OtherContentError(f"Instance {instance.instance_uid} is already stored with other content.")
+                stored = replace(stored, judged=0)  # so that the worker compares it with the archive's file
+            job = self._job_for(study, latest, stored, (arrival, now, settling))
             if latest is not None and job == latest:
                 return latest
-            job = (added if latest is None or job.id != latest.id else saved)(connection, job)
-            if known is None:
-                self._incoming.put(connection, study.id, instance, owner, (job.version, now))
+            job = (insert_job if latest is None or job.id != latest.id else update_job)(connection, job)
+            if stored is None:
+                storage.instances.insert(connection, study.id, instance, patient, (job.version, now))
             else:
-                self._incoming.restore(connection, study.id, known, instance, now)
-            self._require_room(connection)
+                storage.instances.restore_data(connection, study.id, stored, instance, now)
+            self._enforce_limit(connection)
             return job
 
     def request(self, study_uid: str, checkpoint: str, archive: str) -> Job:
-        """The job of a study that is to be fetched from an archive and given back to it, with what was sent of it.
+        """Create or update the job of a study that is to be fetched from an archive, and whose results go back to it.
 
-        One that is already to be fetched from there is returned as it is. A study that has its answer gets a further
-        version, as the archive may have more of it now; where it has not, the results are the same as before.
+        Radiographs of the study that were sent are included. A job that is already to be fetched from there is
+        returned unchanged. A study that is answered gets a further version, because the archive may have more
+        radiographs now; if it has not, the results are the same as before.
         """
-        now = self._clock()
-        with self._database.writing() as connection:
-            study = opened(connection, self._database, self._seal, study_uid)
+        storage, now = self._storage, self._storage.clock()
+        with storage.database.writing() as connection:
+            study = lock_or_create_study(connection, storage.database, storage.cipher, study_uid)
             latest = self._latest(connection, study)
             if latest is not None and latest.answered is None and latest.fetched_from == latest.archive == archive:
-                return latest if latest.state != JobState.DEAD else saved(connection, latest.anew(now))
+                return latest if latest.state != JobState.DEAD else update_job(connection, latest.restarted(now))
             arrival = Arrival(study_uid, Patient(), checkpoint, archive, "pull")
-            if latest is None or self._is_left_as_it_is(latest, archive):
+            if latest is None or self._needs_further_version(latest, archive):
                 further = self._next(study, latest, arrival, now)
-                return added(connection, replace(further, archive=archive, fetched_from=archive))
+                return insert_job(connection, replace(further, archive=archive, fetched_from=archive))
             if latest.state in (JobState.REFUSED, JobState.DEAD):
-                latest = replace(latest.anew(now), source="pull", checkpoint=checkpoint)
-            return saved(connection, replace(latest.withdrawn(now), archive=archive, fetched_from=archive))
+                latest = replace(latest.restarted(now), source="pull", checkpoint=checkpoint)
+            revoked = latest.with_lease_revoked(now)
+            return update_job(connection, replace(revoked, archive=archive, fetched_from=archive))
 
-    def _is_left_as_it_is(self, latest: Job, archive: str) -> bool:
-        """Whether a request for a study makes a further version: its answer is there, or is to go elsewhere."""
+    def _needs_further_version(self, latest: Job, archive: str) -> bool:
+        """Whether a request creates a further version: the study is answered, or its results go to another archive."""
         if latest.answered is not None:
             return latest.state != JobState.REFUSED
         return latest.state in OPEN and latest.archive not in (None, archive)
 
-    def claim(self, job: Job, patient: Patient | Owner) -> None:
-        """Let the study of a job be that patient's, as what its worker has found says.
+    def assign_patient(self, job: Job, patient: Patient | PatientDigests) -> None:
+        """Assign the study of a job to the patient that its worker found.
 
         Raises:
-            OtherPatientError: it is another's.
+            OtherPatientError: the study belongs to another patient.
             LeaseLostError: nothing was changed.
         """
-        with self._database.writing() as connection:
-            study = locked_study(connection, job.study_id)
-            owned(connection, job)
-            claim(connection, study, patient if isinstance(patient, Owner) else Owner.of(self._seal, patient))
+        if isinstance(patient, Patient):
+            patient = PatientDigests.from_patient(self._storage.cipher, patient)
+        with self._storage.database.writing() as connection:
+            study = lock_study(connection, job.study_id)
+            require_lease(connection, job)
+            assign_patient(connection, study, patient)
 
-    def refuse(self, study_uid: str, reason: str) -> str | None:
-        """Count an instance that was not taken into that study; the id of its latest job, if it has one."""
-        with self._database.writing() as connection:
-            study = opened(connection, self._database, self._seal, study_uid)
-            count_refusal(connection, self._database, study.id, reason)
-            return next((job.id for job in versions(connection, study.id)), None)
+    def count_refusal(self, study_uid: str, reason: str) -> str | None:
+        """Count an instance that was refused in that study; return the id of the study's latest job, or None."""
+        storage = self._storage
+        with storage.database.writing() as connection:
+            study = lock_or_create_study(connection, storage.database, storage.cipher, study_uid)
+            key = {"study_id": study.id, "reason": reason}
+            increment(connection, storage.database, tables.refusals.c.count, key)
+            return next((job.id for job in select_versions(connection, study.id)), None)
+
+    def count_left_alone(self, reason: str, instances: int = 1) -> None:
+        """Count instances that were accepted and are not analyzed; `reason` is one of a small fixed set."""
+        database, counter = self._storage.database, tables.left_alone.c.instances
+        with database.writing() as connection:
+            increment(connection, database, counter, {"reason": reason}, instances, latest=self._storage.clock())
 
     def _latest(self, connection: Connection, study: Study) -> Job | None:
-        """The latest version, locked."""
-        jobs = versions(connection, study.id)
-        return locked(connection, jobs[0].id) if jobs else None
+        """Return the study's latest job, locked."""
+        jobs = select_versions(connection, study.id)
+        return lock_job(connection, jobs[0].id) if jobs else None
 
-    def _require_patient(self, connection: Connection, study: Study, latest: Job | None, owner: Owner) -> None:
-        """Raises OtherPatientError. The owner of a study that is still to be fetched is whom the archive names, not
-        whoever sends into it meanwhile.
+    def _require_patient(
+        self, connection: Connection, study: Study, latest: Job | None, patient: PatientDigests
+    ) -> None:
+        """Raise OtherPatientError unless the study can be the patient's.
+
+        The patient of a study that is still to be fetched is the one the archive names, so what is sent meanwhile
+        does not assign it.
         """
-        if study.owner is not None or latest is None or latest.fetched_from is None or latest.answered is not None:
-            claim(connection, study, owner)
+        if study.patient is not None or latest is None or latest.fetched_from is None or latest.answered is not None:
+            assign_patient(connection, study, patient)
             return
-        there = self._incoming.all_of(connection, study.id, latest.version)
-        if any(each.owner is not None and not each.owner.is_same_patient(owner) for each in there):
-            raise OtherPatientError("The study is another patient's.")
+        sent = self._storage.instances.select(connection, study.id, latest.version)
+        if any(each.patient is not None and not each.patient.is_same_patient(patient) for each in sent):
+            raise OtherPatientError("The study belongs to another patient.")
 
-    def _is_same(self, connection: Connection, known: Known, digest: bytes) -> bool:
-        if known.digest is not None:
-            return known.digest == digest
-        data = self._incoming.data(connection, known.number)  # an earlier layout had no digests
-        return data is not None and content_digest(self._seal, data) == digest
+    def _is_same(self, connection: Connection, stored: StoredInstance, digest: bytes) -> bool:
+        if stored.digest is not None:
+            return stored.digest == digest
+        data = self._storage.instances.read_data(connection, stored.number)  # rows of layout 1 have no digest
+        return data is not None and content_digest(self._storage.cipher, data) == digest
 
     def _job_for(
-        self, study: Study, latest: Job | None, known: Known | None, event: tuple[Arrival, datetime, Settling]
+        self, study: Study, latest: Job | None, stored: StoredInstance | None, event: tuple[Arrival, datetime, Settling]
     ) -> Job:
-        """Which job an instance is for, as it is then; the latest as it is where the instance changes nothing."""
+        """Return the job that answers for an instance, or the latest unchanged if the instance changes nothing."""
         arrival, now, settling = event
         if latest is None:
-            return self._next(study, None, arrival, now).grown(now, settling)
-        again = latest.anew(now, settling.pause)
-        if latest.state == JobState.DEAD and (latest.answered is None or known is not None):
-            return again if known is not None and known.is_here else again.grown(now, settling)
-        if latest.state == JobState.REFUSED and known is not None:
-            return again
-        if latest.takes_more(now, settling):
-            return latest if known is not None and known.is_here else latest.grown(now, settling)
-        if known is not None and self._is_answered(latest, known, arrival):
+            return self._next(study, None, arrival, now).with_instance(now, settling)
+        restarted = latest.restarted(now, settling.pause)
+        if latest.state == JobState.DEAD and (latest.answered is None or stored is not None):
+            return restarted if stored is not None and stored.has_data else restarted.with_instance(now, settling)
+        if latest.state == JobState.REFUSED and stored is not None:
+            return restarted
+        if latest.accepts_instance(now, settling):
+            return latest if stored is not None and stored.has_data else latest.with_instance(now, settling)
+        if stored is not None and self._is_answered(latest, stored, arrival):
             return latest
-        return self._next(study, latest, arrival, now).grown(now, settling)
+        return self._next(study, latest, arrival, now).with_instance(now, settling)
 
-    def _is_answered(self, latest: Job, known: Known, arrival: Arrival) -> bool:
-        """Whether the study's answer, which is there or being worked on, is about this instance too."""
+    def _is_answered(self, latest: Job, stored: StoredInstance, arrival: Arrival) -> bool:
+        """Whether the study's answer, stored or in progress, covers this instance."""
         if latest.answered is None:
-            return known.is_here
-        # The node that takes C-STORE does not follow the service's reloads.
-        renewed = latest.state in DONE and arrival.source == "stow" and arrival.checkpoint != latest.checkpoint
-        return known.judged >= latest.version and not renewed
+            return stored.has_data
+        # The C-STORE node does not follow the service's reloads, so its checkpoint may be outdated.
+        has_new_checkpoint = (
+            latest.state in DONE and arrival.source == "stow" and arrival.checkpoint != latest.checkpoint
+        )
+        return stored.judged >= latest.version and not has_new_checkpoint
 
     def _next(self, study: Study, latest: Job | None, arrival: Arrival, now: datetime) -> Job:
-        """The job after the latest, without instances; it gives its results where those before it went if the study
-        is fetched from there.
+        """Return a new job after the latest, without instances.
+
+        Where the study is fetched from an archive, the results go to that archive like those before.
         """
         version = 1 if latest is None else latest.version + 1
         fetched_from = None if latest is None else latest.fetched_from
         return Job(
-            id=job_id(self._seal, study.id, version),
+            id=job_id(self._storage.cipher, study.id, version),
             study_id=study.id,
             study_uid=study.study_uid,
             version=version,
@@ -175,14 +211,18 @@ class Intake(KnownJobs):
             changed=now,
         )
 
-    def _require_room(self, connection: Connection) -> None:
-        """Make room by what nobody waits for any more. Replicas that store in the same instant may exceed the limit
-        by what each of them stores.
+    def _enforce_limit(self, connection: Connection) -> None:
+        """Evict files that no job needs until the storage limit is kept.
+
+        Replicas that store at the same time may exceed the limit by what each of them stores.
 
         Raises:
-            SpoolFullError: that is not enough.
+            SpoolFullError: too few files can be evicted.
         """
-        dead = self._incoming.bytes(connection, JobState.DEAD)  # they have a limit of their own
-        excess = self._incoming.bytes(connection) - dead - self._max_bytes
-        if excess > 0 and self._incoming.make_room(connection, excess) < excess:
-            raise SpoolFullError("As many bytes of studies are on their way as may be; send this one again later.")
+        instances = self._storage.instances
+        dead = instances.stored_bytes(connection, JobState.DEAD)  # these have a limit of their own
+        excess = instances.stored_bytes(connection) - dead - self._storage.max_bytes
+        if excess > 0 and instances.evict(connection, excess) < excess:
+            raise SpoolFullError(
+                f"The stored studies reach the limit of {self._storage.max_bytes} bytes; send the instance again later."
+            )

@@ -1,166 +1,208 @@
-"""Studies on their way: taken in, and handed to workers one after the other; none is lost, and none is done twice.
+"""A durable queue of studies: it takes in radiographs and leases jobs to workers, so that none is lost or done twice.
 
-Everything is committed when a method returns, and every write of a worker holds only while its lease does. Replicas on
-several machines need clocks that agree to within a lease; if they do not, work is repeated, but its results are not.
+Everything is committed when a method returns, and a worker can write only while it holds the lease. The clocks of
+replicas on several machines must agree to within a lease; otherwise work is repeated, but its results are not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, select
 
 from pacs.instance import Instance
 from pacs.queue import tables
-from pacs.queue.incoming import Looked
+from pacs.queue.encryption import Cipher
+from pacs.queue.file_store import ExaminedInstance, content_digest
 from pacs.queue.intake import Intake
 from pacs.queue.job import DEFAULT_POLICY, FINISHED, OPEN, Arrival, Job, JobState, RetryPolicy, Settling, Source
-from pacs.queue.job_rows import locked, owned, saved, waits_for_earlier
-from pacs.queue.study_rows import locked_study, relations
+from pacs.queue.repository import JobRepository, QueueStorage, utc_now
+from pacs.queue.rows import (
+    lock_job,
+    lock_study,
+    require_lease,
+    select_relations,
+    update_job,
+    waits_for_earlier_version,
+)
 
-__all__ = ["Arrival", "Instance", "Job", "JobState", "Jobs", "Judgement", "RetryPolicy", "Settling", "Source"]
+__all__ = ["Arrival", "Instance", "Job", "JobState", "Jobs", "Outcome", "RetryPolicy", "Settling", "Source"]
 
-STOPPED = "The service stopped in the middle of an attempt, and the attempts are used up."
+ATTEMPTS_EXHAUSTED = "The service stopped in the middle of an attempt, and the attempts are used up."
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What an attempt made of a study.
+class Outcome:
+    """What an attempt found in a study.
 
     Attributes:
-        results: files, each with what tells it from others of its UID.
-        answer: the same in words, for those who ask by HTTP.
-        looked: what it looked at, be it judged or left out.
-        left_out: a sentence about what was left out; it outlasts an attempt that ends before the job does.
+        results: DICOM files, each with its fingerprint.
+        answer: the FHIR report.
+        basis: keyed digest of what the answer follows from; see `Jobs.basis`.
+        examined: the radiographs that were examined, whether they were judged or left out.
+        left_out: a sentence about what was left out; it is kept if a later attempt only delivers.
     """
 
     results: Sequence[tuple[Instance, bytes | None]]
     answer: str
     checkpoint: str
     basis: str
-    looked: Sequence[Looked] = ()
+    examined: Sequence[ExaminedInstance] = ()
     left_out: str | None = None
 
 
-class Jobs(Intake):
-    """What workers and operators do with jobs; the rest is inherited."""
+class Jobs:
+    """The queue, for workers and operators. Safe to use from any thread, and by any process with the same database.
 
-    def leave_alone(self, reason: str, instances: int = 1) -> None:
-        """Count instances that were accepted and are not analyzed; `reason` is one of a few."""
-        table, now = tables.left_alone, self._clock()
-        mine = table.c.reason == reason
-        more = {"instances": table.c.instances + instances, "latest": now}
-        with self._database.writing() as connection:
-            connection.execute(self._database.insert_missing(table).values(reason=reason, instances=0, latest=now))
-            connection.execute(update(table).where(mine).values(more))
+    Every method may raise JobsUnavailableError.
+
+    Attributes:
+        intake: adds radiographs to studies.
+        repository: answers questions about jobs and their files.
+    """
+
+    def __init__(self, address: str, cipher: Cipher, max_bytes: int, clock: Callable[[], datetime] = utc_now) -> None:
+        """Connect to the database at `address`; see `QueueStorage` for the other arguments.
+
+        Raises:
+            ConfigurationError: the address is not valid, or a newer version of this program wrote the database.
+            SealError: the database was encrypted with another key.
+            JobsUnavailableError: the database does not respond.
+        """
+        self._storage = QueueStorage.connect(address, cipher, max_bytes, clock)
+        self.repository = JobRepository(self._storage)
+        self.intake = Intake(self._storage)
+
+    def close(self) -> None:
+        """Close the connections to the database."""
+        self._storage.database.close()
 
     def lease(self, owner: str, lease: timedelta, policy: RetryPolicy = DEFAULT_POLICY) -> Job | None:
-        """The earliest job that is due, or whose worker was not heard of for its lease; no two callers get the same.
+        """Lease the earliest job that is due or whose lease has expired; no two callers get the same job.
 
         A further version of a study waits until the one before it has ended. An attempt counts when it begins, so that
-        a study that kills the service is dead in the end too.
+        a study that crashes the service also runs out of attempts.
         """
-        now = self._clock()
+        now = self._storage.clock()
         table = tables.jobs
-        due = select(table).where(table.c.state.in_(OPEN), table.c.due <= now, ~waits_for_earlier())
+        due = select(table).where(table.c.state.in_(OPEN), table.c.due <= now, ~waits_for_earlier_version())
         due = due.order_by(table.c.due, table.c.id)
-        with self._database.writing() as connection:
+        with self._storage.database.writing() as connection:
             while row := connection.execute(due.limit(1).with_for_update(skip_locked=True, of=table)).first():
                 job = Job(**row._mapping)
-                if job.state == JobState.WAITING or not job.used_up(policy):
-                    return saved(connection, job.leased(owner, now, lease))
-                saved(connection, job.postponed(STOPPED, policy, now))
+                if job.state == JobState.WAITING or not job.has_used_up(policy):
+                    return update_job(connection, job.leased(owner, now, lease))
+                update_job(connection, job.postponed(ATTEMPTS_EXHAUSTED, policy, now))
         return None
 
     def renew(self, job: Job, lease: timedelta) -> Job:
-        """Keep a job for a further `lease` from now. Raises LeaseLostError."""
-        with self._database.writing() as connection:
-            return saved(connection, replace(owned(connection, job), due=self._clock() + lease))
+        """Extend the lease of a job to `lease` from now. Raises LeaseLostError."""
+        with self._storage.database.writing() as connection:
+            return update_job(connection, replace(require_lease(connection, job), due=self._storage.clock() + lease))
 
-    def keep_results(self, job: Job, judgement: Judgement) -> list[Instance]:
-        """Store results before anything is sent; those that stand are returned, which are earlier ones if there are.
+    def store_results(self, job: Job, outcome: Outcome) -> list[Instance]:
+        """Store the results of a job before anything is sent; return those that are valid.
+
+        Where an earlier attempt has stored results, those stay valid and `outcome` is discarded.
 
         Raises:
             LeaseLostError: nothing was stored; the results must not be sent.
         """
-        now = self._clock()
-        with self._database.writing() as connection:
-            locked_study(connection, job.study_id)
-            current = owned(connection, job)
-            if not self._results.any_of(connection, job.id):
-                for result, proof in judgement.results:
-                    self._results.put(connection, job.id, result, proof)
-                sealed = self._seal.seal(judgement.answer.encode(), f"answer {job.id}")
-                connection.execute(tables.answers.insert().values(job_id=job.id, sealed=sealed))
-                self._incoming.note(connection, job.study_id, (job.version, now), judgement.looked)
-                saved(connection, current.judged(judgement.checkpoint, judgement.basis, judgement.left_out, now))
-            return self._results.all_of(connection, job.id)
+        storage, now = self._storage, self._storage.clock()
+        with storage.database.writing() as connection:
+            lock_study(connection, job.study_id)
+            current = require_lease(connection, job)
+            if not storage.results.has_any(connection, job.id):
+                for result, fingerprint in outcome.results:
+                    storage.results.insert(connection, job.id, result, fingerprint)
+                encrypted = storage.cipher.encrypt(outcome.answer.encode(), f"answer {job.id}")
+                connection.execute(tables.answers.insert().values(job_id=job.id, sealed=encrypted))
+                storage.instances.mark_examined(connection, job.study_id, (job.version, now), outcome.examined)
+                update_job(connection, current.answer_stored(outcome.checkpoint, outcome.basis, outcome.left_out, now))
+            return storage.results.select(connection, job.id)
 
-    def finish(self, job: Job, state: JobState, reason: str | None = None, looked: Sequence[Looked] = ()) -> Job:
-        """End a job as delivered, kept or refused; of delivered results all but their UIDs and proofs is deleted.
+    def finish(
+        self, job: Job, state: JobState, reason: str | None = None, examined: Sequence[ExaminedInstance] = ()
+    ) -> Job:
+        """End a job as delivered, kept or refused. Of delivered results only the UIDs and fingerprints are kept.
 
-        What came stays until `empty_answered` or the room for others takes it, in case more of the study comes.
+        The radiographs stay until `purge_answered` or eviction deletes them, in case more of the study arrives.
 
         Raises:
             LeaseLostError: nothing was changed.
         """
         if state not in FINISHED:
             raise ValueError(f"a job does not finish as {state}")
-        now = self._clock()
-        with self._database.writing() as connection:
-            locked_study(connection, job.study_id)
-            current = owned(connection, job)
-            self._incoming.note(connection, job.study_id, (job.version, now), looked)
+        storage, now = self._storage, self._storage.clock()
+        with storage.database.writing() as connection:
+            lock_study(connection, job.study_id)
+            current = require_lease(connection, job)
+            storage.instances.mark_examined(connection, job.study_id, (job.version, now), examined)
             if state == JobState.DELIVERED:
-                self._results.empty(connection, job.id)
-            return saved(connection, current.finished(state, reason, now))
+                storage.results.purge(connection, job.id)
+            return update_job(connection, current.finished(state, reason, now))
 
     def postpone(self, job: Job, reason: str, policy: RetryPolicy = DEFAULT_POLICY) -> Job:
         """End an attempt without an answer: the job waits, longer each time, or is dead. Raises LeaseLostError."""
-        with self._database.writing() as connection:
-            return saved(connection, owned(connection, job).postponed(reason, policy, self._clock()))
-
-    def empty_answered(self, age: timedelta) -> int:
-        """Delete radiographs that came `age` ago and that no job still has to answer for; how many these were."""
-        with self._database.writing() as connection:
-            return self._incoming.empty_answered(connection, self._clock() - age)
-
-    def empty_dead(self, age: timedelta) -> int:
-        """Delete what came of studies whose job has been dead for `age`, and of the longest dead where they are beyond
-        the limit of bytes; how many jobs these were.
-        """
-        table = tables.jobs
-        dead = (table.c.state == JobState.DEAD) & (table.c.instances > 0)
-        emptied = 0
-        with self._database.writing() as connection:
-            jobs = [
-                Job(**row._mapping) for row in connection.execute(select(table).where(dead).order_by(table.c.changed))
-            ]
-            for job in jobs:
-                is_old = job.changed <= self._clock() - age
-                too_many = job.answered is None and self._incoming.bytes(connection, JobState.DEAD) > self._max_bytes
-                if is_old or too_many:
-                    emptied += self._empty(connection, job)
-        return emptied
-
-    def _empty(self, connection: Connection, job: Job) -> bool:
-        """False where the job was begun anew meanwhile."""
-        locked_study(connection, job.study_id)
-        current = locked(connection, job.id)
-        if current is None or current.state != JobState.DEAD:
-            return False
-        self._incoming.empty(connection, job.study_id)
-        self._results.delete(connection, job.id)
-        connection.execute(delete(tables.answers).where(tables.answers.c.job_id == job.id))
-        saved(connection, current.emptied(self._clock()))
-        return True
+        with self._storage.database.writing() as connection:
+            current = require_lease(connection, job)
+            return update_job(connection, current.postponed(reason, policy, self._storage.clock()))
 
     def retry(self, job_id: str) -> Job | None:
-        """Begin a dead job anew, now, unless a later one has answered for its study; any other is returned as it is,
-        and None if there is none.
+        """Restart a dead job now, unless a later job has answered for its study.
+
+        Returns any other job unchanged, and None if there is no such job.
         """
-        with self._database.writing() as connection:
-            job = locked(connection, job_id)
-            if job is None or job.state != JobState.DEAD or relations(connection, job).superseded_by is not None:
+        with self._storage.database.writing() as connection:
+            job = lock_job(connection, job_id)
+            if job is None or job.state != JobState.DEAD or select_relations(connection, job).superseded_by is not None:
                 return job
-            return saved(connection, job.anew(self._clock()))
+            return update_job(connection, job.restarted(self._storage.clock()))
+
+    def purge_answered(self, age: timedelta) -> int:
+        """Delete the radiographs that are older than `age` and that no job still needs; return how many."""
+        with self._storage.database.writing() as connection:
+            return self._storage.instances.purge_answered(connection, self._storage.clock() - age)
+
+    def purge_dead(self, age: timedelta) -> int:
+        """Delete the files of studies whose job has been dead for `age`, and of the longest dead above the limit of
+        bytes; return the number of jobs.
+        """
+        table, storage = tables.jobs, self._storage
+        is_dead = (table.c.state == JobState.DEAD) & (table.c.instances > 0)
+        purged = 0
+        with storage.database.writing() as connection:
+            rows = connection.execute(select(table).where(is_dead).order_by(table.c.changed)).all()
+            for job in [Job(**row._mapping) for row in rows]:
+                is_old = job.changed <= storage.clock() - age
+                is_over_limit = (
+                    job.answered is None
+                    and storage.instances.stored_bytes(connection, JobState.DEAD) > storage.max_bytes
+                )
+                if is_old or is_over_limit:
+                    purged += self._purge(connection, job)
+        return purged
+
+    def _purge(self, connection: Connection, job: Job) -> bool:
+        """Return False where the job was restarted meanwhile."""
+        lock_study(connection, job.study_id)
+        current = lock_job(connection, job.id)
+        if current is None or current.state != JobState.DEAD:
+            return False
+        self._storage.instances.purge(connection, job.study_id)
+        self._storage.results.delete(connection, job.id)
+        connection.execute(delete(tables.answers).where(tables.answers.c.job_id == job.id))
+        update_job(connection, current.purged(self._storage.clock()))
+        return True
+
+    def basis(self, job: Job, parts: Sequence[str]) -> str:
+        """Return a keyed digest of what the answer of a job follows from: equal ones have equal results."""
+        return self._storage.cipher.digest("basis", job.study_id, *parts).hex()
+
+    def seed(self, basis: str, replaced: Sequence[Instance]) -> bytes:
+        """Return the secret that the UIDs of an answer are derived from."""
+        return self._storage.cipher.digest("seed", basis, *(each.instance_uid for each in replaced))
+
+    def digest(self, data: bytes) -> bytes:
+        """Return the keyed digest of a DICOM file's content, as in `StoredInstance.digest`."""
+        return content_digest(self._storage.cipher, data)

@@ -1,16 +1,16 @@
-"""Brings the database of an earlier version of this program up to the present layout, once, when it is opened.
+"""Migrates a database with an older layout to the present one when it is opened.
 
-Layout 1 had one job for each study and checkpoint, deleted what had come of a study with its answer, and knew nothing
-of patients. Its jobs go on as versions of their studies in the order in which they came.
+Layout 1 had one job for each study and checkpoint, deleted the radiographs of a study with its answer, and stored
+nothing about patients. Its jobs become versions of their studies in the order of their creation.
 """
 
 from sqlalchemy import BigInteger, Column, Connection, LargeBinary, MetaData, Table, Text, select, text, update
 
 from pacs.queue import tables
-from pacs.queue.encryption import Seal
-from pacs.queue.owner import study_id
+from pacs.queue.encryption import Cipher
+from pacs.queue.patient_digests import study_id
 
-NEW_COLUMNS = (
+ADDED_COLUMNS = (
     "ALTER TABLE jobs ADD COLUMN study_id TEXT",
     "ALTER TABLE jobs ADD COLUMN version INTEGER",
     "ALTER TABLE jobs ADD COLUMN fetched_from TEXT",
@@ -20,13 +20,13 @@ NEW_COLUMNS = (
     "ALTER TABLE jobs ADD COLUMN left_out TEXT",
     "CREATE INDEX ix_jobs_study_id ON jobs (study_id)",
 )
-FILLED = (
+BACKFILL = (
     "UPDATE jobs SET opened = created",
     "UPDATE jobs SET fetched_from = archive WHERE source = 'pull'",
     "UPDATE jobs SET answered = changed WHERE state IN ('delivered', 'kept', 'refused')",
     "UPDATE jobs SET answered = changed, basis = '1 ' || id WHERE id IN (SELECT job_id FROM results)",
 )
-"""A basis like no other: what layout 1 found is replaced by whatever comes after."""
+"""The basis is unique for each job, so that any later answer replaces what layout 1 found."""
 
 incoming = Table(
     "incoming",
@@ -39,38 +39,38 @@ incoming = Table(
     Column("size", BigInteger),
     Column("sealed", LargeBinary),
 )
-"""As layout 1 had it."""
+"""The table of radiographs in layout 1."""
 
 
-def bring_up(connection: Connection, seal: Seal) -> None:
-    """From layout 1 to 2, within the transaction that is given."""
-    for statement in NEW_COLUMNS:
+def migrate(connection: Connection, cipher: Cipher) -> None:
+    """Migrate layout 1 to 2 within the given transaction."""
+    for statement in ADDED_COLUMNS:
         connection.execute(text(statement))
     proof = "BYTEA" if connection.dialect.name == "postgresql" else "BLOB"
     connection.execute(text(f"ALTER TABLE results ADD COLUMN proof {proof}"))
     for table in (tables.studies, tables.refusals, tables.instances):
         table.create(connection)
-    for statement in FILLED:
+    for statement in BACKFILL:
         connection.execute(text(statement))
-    _make_versions(connection, seal)
-    _move_files(connection, seal)
+    _make_versions(connection, cipher)
+    _move_files(connection, cipher)
     incoming.drop(connection)
     connection.execute(update(tables.layout).values(version=2))
 
 
-def _make_versions(connection: Connection, seal: Seal) -> None:
+def _make_versions(connection: Connection, cipher: Cipher) -> None:
     jobs = tables.jobs
     latest: dict[str, int] = {}
     for row in connection.execute(select(jobs.c.id, jobs.c.study_uid).order_by(jobs.c.created, jobs.c.id)).all():
-        study = study_id(seal, row.study_uid)
+        study = study_id(cipher, row.study_uid)
         if study not in latest:
             connection.execute(tables.studies.insert().values(id=study, study_uid=row.study_uid))
         latest[study] = latest.get(study, 0) + 1
         connection.execute(update(jobs).where(jobs.c.id == row.id).values(study_id=study, version=latest[study]))
 
 
-def _move_files(connection: Connection, seal: Seal) -> None:
-    """Seal what has come for its new place, one file in memory at a time."""
+def _move_files(connection: Connection, cipher: Cipher) -> None:
+    """Encrypt the radiographs for their new table, with one file in memory at a time."""
     jobs, files = tables.jobs, tables.instances
     for number in connection.execute(select(incoming.c.number).order_by(incoming.c.number)).scalars().all():
         row = connection.execute(select(incoming).where(incoming.c.number == number)).one()
@@ -79,9 +79,9 @@ def _move_files(connection: Connection, seal: Seal) -> None:
         ).one()
         same = (files.c.study_id == job.study_id) & (files.c.instance_uid == row.instance_uid)
         if connection.execute(select(files.c.number).where(same)).first() is not None:
-            continue  # it came for another checkpoint's job too
-        data = seal.unseal(row.sealed, f"incoming {row.job_id} {row.instance_uid}")
-        sealed = seal.seal(data, tables.instance_purpose(job.study_id, row.instance_uid))
+            continue  # it was also stored for the job of another checkpoint
+        data = cipher.decrypt(row.sealed, f"incoming {row.job_id} {row.instance_uid}")
+        encrypted = cipher.encrypt(data, tables.instance_purpose(job.study_id, row.instance_uid))
         kept = {name: row._mapping[name] for name in ("series_uid", "instance_uid", "sop_class_uid")}
         place = {"study_id": job.study_id, "version": job.version, "judged": 0, "came": job.created}
-        connection.execute(files.insert().values(kept | place | {"size": len(sealed), "sealed": sealed}))
+        connection.execute(files.insert().values(kept | place | {"size": len(encrypted), "sealed": encrypted}))

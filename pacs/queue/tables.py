@@ -1,4 +1,4 @@
-"""The tables that hold studies on their way, for SQLite and PostgreSQL alike."""
+"""The tables of the queue, for SQLite and PostgreSQL."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -21,25 +21,27 @@ from sqlalchemy import (
 from pacs.queue.job import JobState
 
 VERSION = 2
-"""Of this layout; a change of it needs a step in `pacs.queue.migrations` that brings the older one up."""
+"""Version of this layout. Increase it with every change, and add the step to `pacs.queue.migrations`."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
 class Moment(TypeDecorator[datetime]):
-    """A UTC datetime as microseconds since 1970, which both databases compare alike and give back exactly."""
+    """A UTC datetime stored as microseconds since 1970, which both databases order alike and return exactly."""
 
     impl = BigInteger
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """Convert a datetime for the database."""
         return None if value is None else (value - EPOCH) // MICROSECOND
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        """Convert a number from the database."""
         return None if value is None else EPOCH + value * MICROSECOND
 
 
-def _words(states: type[JobState]) -> list[str]:
+def _values(states: type[JobState]) -> list[str]:
     return [state.value for state in states]
 
 
@@ -51,7 +53,7 @@ layout = Table(
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("check", LargeBinary, nullable=False),
 )
-"""One row: the version, and a known word that is sealed with the key of everything else."""
+"""One row: the version, and a known word encrypted with the key of all other data."""
 
 studies = Table(
     "studies",
@@ -60,7 +62,7 @@ studies = Table(
     Column("study_uid", Text, nullable=False, unique=True),
     Column("owner", Text),
 )
-"""One row for each Study Instance UID, and whose it is; NULL until that is known."""
+"""One row for each Study Instance UID; `owner` holds the digests of its patient, NULL until the patient is known."""
 
 refusals = Table(
     "refusals",
@@ -69,7 +71,7 @@ refusals = Table(
     Column("reason", Text, primary_key=True),
     Column("count", BigInteger, nullable=False),
 )
-"""How many instances were not taken into a study, by reason."""
+"""Number of instances that were refused in a study, by reason."""
 
 jobs = Table(
     "jobs",
@@ -82,7 +84,7 @@ jobs = Table(
     Column("archive", Text),
     Column("fetched_from", Text),
     Column("source", Text, nullable=False),
-    Column("state", Enum(JobState, native_enum=False, length=16, values_callable=_words), nullable=False),
+    Column("state", Enum(JobState, native_enum=False, length=16, values_callable=_values), nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("due", Moment, nullable=False),
     Column("reason", Text),
@@ -104,8 +106,7 @@ answers = Table(
     Column("job_id", Text, ForeignKey(jobs.c.id), primary_key=True),
     Column("sealed", LargeBinary, nullable=False),
 )
-"""What a job found, for those who ask by HTTP."""
-
+"""The FHIR report of each job, encrypted."""
 
 left_alone = Table(
     "left_alone",
@@ -114,7 +115,7 @@ left_alone = Table(
     Column("instances", BigInteger, nullable=False),
     Column("latest", Moment, nullable=False),
 )
-"""How many instances were accepted and not analyzed, for each of a few reasons."""
+"""Number of instances that were accepted and not analyzed, by reason, and when the latest one arrived."""
 
 instances = Table(
     "instances",
@@ -140,8 +141,8 @@ Index(
     sqlite_where=instances.c.size > 0,
     postgresql_where=instances.c.size > 0,
 )
-"""Radiographs of studies in the order in which they came. `version` is the first whose job has them and `judged` the
-latest that has looked at them; `sealed` goes when the bytes may, or was never there where an archive has them.
+"""Radiographs of studies, in the order of arrival. `version` is the first version that includes them, and `judged` the
+latest that examined them. `sealed` is the encrypted file: NULL once purged, or if only an archive has the file.
 """
 
 results = Table(
@@ -157,9 +158,11 @@ results = Table(
     Column("proof", LargeBinary),
     UniqueConstraint("job_id", "instance_uid"),
 )
-"""What jobs found, as DICOM files; `sealed` goes when an archive has them, `proof` stays to tell them from others."""
+"""Results of jobs as DICOM files. `sealed` is the encrypted file, NULL once an archive has it; `proof` is its
+fingerprint, which stays.
+"""
 
 
 def instance_purpose(study_id: str, instance_uid: str) -> str:
-    """What a radiograph is sealed for: its bytes do not open in another row, or another table."""
+    """Return the purpose of a radiograph's encryption: it cannot be decrypted in another row or table."""
     return f"instance {study_id} {instance_uid}"

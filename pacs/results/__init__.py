@@ -1,1 +1,1 @@
-"""The results of a study for an archive: their content, identity and DICOM encoding."""
+"""Turns the findings of a study into a Secondary Capture, a structured report and a FHIR report."""

@@ -1,4 +1,4 @@
-"""What results speak of in, coded concepts out: of SNOMED CT and DICOM, and of our own scheme where these have none."""
+"""Coded concepts of the results, from SNOMED CT and DICOM, or from our own scheme where these have none."""
 
 from pydicom.sr.coding import Code
 
@@ -6,7 +6,7 @@ from pacs.results.uids import coding_scheme_uid
 from xray.network.decision import Decision
 
 OSTEON = "99OSTEON"
-"""Our scheme; `99` marks it as private (PS3.3, 8.2)."""
+"""Designator of our coding scheme; `99` marks it as private (PS3.3 8.2)."""
 
 NORMALITY = Code("121402", "DCM", "Normality")
 THRESHOLD = Code("122411", "DCM", "Threshold Value")
@@ -26,11 +26,11 @@ DECISIONS: dict[Decision, Code] = {
     "abnormal": Code("263654008", "SCT", "Abnormal"),
     "uncertain": Code("371934000", "SCT", "Normality Undetermined"),
 }
-"""CID 222, Normality Codes; a label is one of the first two."""
+"""Codes of the decisions (CID 222, Normality Codes); a label is one of the first two."""
 
 SYSTEMS = {
     "SCT": "http://snomed.info/sct",
     "DCM": "http://dicom.nema.org/resources/ontology/DCM",
     OSTEON: f"urn:oid:{coding_scheme_uid()}",
 }
-"""What FHIR calls the schemes."""
+"""FHIR's URIs of the coding schemes."""

@@ -1,34 +1,115 @@
-"""Writes data sets in the DICOM JSON model (PS3.18 F); a value that cannot be written there is left empty."""
+"""Converts results and search matches to DICOM JSON (PS3.18 F), without their pixels.
 
+JSON is Unicode, so a text is only included if its bytes are valid in the character set that the file declares. Any
+other text is left out, because guessed letters could show another patient's name. The file itself has the bytes.
+"""
+
+import io
 import json
+import re
 import warnings
 from collections.abc import Iterable
 from typing import Any
 
-from pydicom import Dataset, config
-from pydicom.tag import Tag
+from pydicom import DataElement, Dataset, config, dcmread
+from pydicom.charset import convert_encodings, decode_bytes, default_encoding, python_encoding
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import BaseTag, Tag
+from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, TEXT_VR_DELIMS
 
-BULK = (Tag("PixelData"), Tag("FloatPixelData"), Tag("DoubleFloatPixelData"))
+from pacs.results.patient_attributes import CHARACTER_SET, TEXT_VRS
 
 DicomJson = dict[str, Any]
+"""A data set by tag, such as {"00100020": {"vr": "LO", "Value": ["1"]}}."""
+
+PIXEL_TAGS = (Tag("PixelData"), Tag("FloatPixelData"), Tag("DoubleFloatPixelData"))
+UNICODE = "ISO_IR 192"
+"""DICOM's name of UTF-8, the character set of all JSON."""
+ASCII = "ascii"
+KNOWN_ENCODINGS = frozenset(each.lower().replace("-", "") for each in python_encoding.values())
+"""Python's names of the encodings that DICOM knows, normalized as in `_is_known`."""
+PLAIN = re.compile(rb"[\t\n\f\r\x20-\x7e]*\0?")
+"""Bytes that mean the same in every character set."""
+HIGH_IN_ASCII = re.compile(rb"\x1b\(B[^\x1b]*[\x80-\xff]")
+"""An escape sequence to ASCII, followed by bytes that are not ASCII."""
+DELIMITERS = TEXT_VR_DELIMS | set(b"^=\\")
+"""Characters after which the first character set applies again (PS3.5 6.1.2.5.3)."""
 
 
-def written(dataset: Dataset, tags: Iterable[int] | None = None) -> DicomJson:
-    """The elements of these tags that the data set has, or all of it but its pixels.
+def dataset_to_json(dataset: Dataset, tags: Iterable[int] | None = None) -> DicomJson:
+    """Return the elements of `tags` that the data set has, or all elements but the pixels.
 
-    Archives and modalities write values that their VR does not allow. Such a value costs its own element, not the
-    whole reply, and neither a log nor an error repeats it.
+    Archives and modalities write values that their VR does not allow. Such an element is returned without a value, and
+    neither a log nor an error repeats the value.
     """
     with warnings.catch_warnings(), config.disable_value_validation():
-        warnings.simplefilter("ignore")  # they repeat the values
-        wanted = dataset.keys() if tags is None else [tag for tag in sorted(tags) if tag in dataset]
-        return {f"{int(tag):08X}": _element(dataset, tag) for tag in wanted if tag not in BULK}
+        warnings.simplefilter("ignore")  # pydicom's warnings repeat the values
+        selected = dataset.keys() if tags is None else [tag for tag in sorted(tags) if tag in dataset]
+        return {f"{int(tag):08X}": _element(dataset, tag) for tag in selected if tag not in PIXEL_TAGS}
 
 
 def _element(dataset: Dataset, tag: int) -> DicomJson:
     try:
-        found: DicomJson = dataset[tag].to_json_dict(None, 0)
-        json.dumps(found, allow_nan=False)
-    except Exception:  # pydicom parses it only now, and reports damage as almost any type
+        element: DicomJson = dataset[tag].to_json_dict(None, 0)
+        json.dumps(element, allow_nan=False)
+    except Exception:  # pydicom parses the value only now, and reports damage as almost any type
         return {"vr": dataset.get_item(tag).VR or "UN"}
-    return found
+    return element
+
+
+def result_to_json(data: bytes) -> DicomJson:
+    """Return all elements of a result's DICOM file but its pixels."""
+    with warnings.catch_warnings(), config.disable_value_validation():
+        warnings.simplefilter("ignore")  # pydicom's warnings repeat the patient's values
+        result = dcmread(io.BytesIO(data), stop_before_pixels=True)
+        _make_unicode(result, [ASCII])
+        converted: DicomJson = result.to_json_dict(suppress_invalid_tags=True)
+    return converted
+
+
+def _make_unicode(dataset: Dataset, encodings: list[str]) -> None:
+    """Decode the texts that are valid in the character set and delete the others; items may declare their own set."""
+    if CHARACTER_SET in dataset:
+        encodings = _encodings(dataset)
+        dataset.SpecificCharacterSet = UNICODE
+    for tag in list(dataset.keys()):
+        element = dataset.get_item(tag)
+        if element.VR == "SQ":
+            for item in dataset[tag].value:
+                _make_unicode(item, encodings)
+        elif isinstance(element, RawDataElement) and element.VR in TEXT_VRS:
+            _decode(dataset, tag, element, encodings)
+
+
+def _encodings(dataset: Dataset) -> list[str]:
+    """Return Python's names of the declared character sets; an unknown one counts as ASCII, their common subset."""
+    declared = dataset.SpecificCharacterSet or ""
+    terms = [term.strip(" \0") for term in ([declared] if isinstance(declared, str) else declared)]
+    known = convert_encodings(terms)
+    return [ASCII if each == default_encoding or not _is_known(each) else each for each in known]
+
+
+def _is_known(encoding: str) -> bool:
+    """Whether DICOM knows the encoding; Python knows more."""
+    return encoding.lower().replace("-", "") in KNOWN_ENCODINGS
+
+
+def _decode(dataset: Dataset, tag: BaseTag, element: RawDataElement, encodings: list[str]) -> None:
+    value = element.value or b""
+    if PLAIN.fullmatch(value):
+        return
+    try:
+        text = _decode_strictly(value, encodings if element.VR in CUSTOMIZABLE_CHARSET_VR else [ASCII])
+    except (LookupError, UnicodeError, ValueError, Warning):
+        del dataset[tag]
+        return
+    dataset[tag] = DataElement(tag, element.VR or "UN", text.rstrip(" \0"))
+
+
+def _decode_strictly(value: bytes, encodings: list[str]) -> str:
+    """Decode a value. Raises a codec error or a warning of pydicom if the bytes are not valid in these encodings."""
+    if HIGH_IN_ASCII.search(value):
+        raise ValueError("bytes after an escape sequence to ASCII are not ASCII")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return decode_bytes(value, encodings, DELIMITERS)

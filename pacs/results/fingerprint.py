@@ -1,4 +1,4 @@
-"""What tells a result of ours from another object under the same UID, however an archive has stored it."""
+"""Fingerprints of results, which show whether an archive's object is our result or another object with its UID."""
 
 import io
 import json
@@ -6,7 +6,7 @@ from hashlib import sha256
 
 from pydicom import Dataset, dcmread
 
-MEANING = (
+IDENTIFYING_KEYWORDS = (
     "SOPClassUID",
     "SOPInstanceUID",
     "SeriesInstanceUID",
@@ -18,14 +18,18 @@ MEANING = (
     "ContentSequence",
     "PredecessorDocumentsSequence",
 )
-"""An archive may add to the rest, and may correct the patient."""
+"""Attributes that an archive does not change. It may add other attributes and correct those of the patient."""
 
 
-def proof_of(data: bytes) -> bytes:
-    """The digest of what the object in a file means. Raises almost anything for one that is damaged."""
+def compute_fingerprint(data: bytes) -> bytes:
+    """Return the SHA-256 of a DICOM file's identifying attributes and pixels, independent of its encoding.
+
+    Raises:
+        Exception: of almost any type, if the file is damaged; call it in a worker process.
+    """
     dataset = dcmread(io.BytesIO(data))
     chosen = Dataset()
-    for keyword in MEANING:
+    for keyword in IDENTIFYING_KEYWORDS:
         if keyword in dataset:
             chosen[keyword] = dataset[keyword]
     digest = sha256(json.dumps(chosen.to_json_dict(), sort_keys=True).encode())

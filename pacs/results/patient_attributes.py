@@ -1,7 +1,7 @@
-"""The patient and study of a radiograph, copied from its header byte for byte and within bounds.
+"""Copies the patient and study attributes of a radiograph byte for byte, within limits.
 
-Results that bear other bytes than their radiographs would be filed or shown under another patient, so nothing is
-decoded, repaired or shortened here: an attribute is copied as it is, left out and named, or the radiograph is refused.
+Results whose bytes differ from their radiographs' would be filed or shown under another patient. So nothing is
+decoded, repaired or shortened: an attribute is copied unchanged or left out and reported, or the radiograph is refused.
 """
 
 import io
@@ -30,9 +30,9 @@ REQUIRED = (
     "AccessionNumber",
     "ReferringPhysicianName",
 )
-"""Of type 2: a result has them, empty where the radiograph has none."""
-DECISIVE = (*REQUIRED, "SpecificCharacterSet", "IssuerOfPatientID")
-"""Without one of these that the radiograph has, a result would be another patient's."""
+"""Type 2 attributes: every result has them, empty if the radiograph has no value."""
+IDENTIFYING = (*REQUIRED, "SpecificCharacterSet", "IssuerOfPatientID")
+"""A result without one of these could be filed under another patient, so the radiograph is refused instead."""
 OPTIONAL = (
     "IssuerOfPatientIDQualifiersSequence",
     "OtherPatientIDsSequence",
@@ -43,18 +43,20 @@ OPTIONAL = (
     "StudyDescription",
     "IssuerOfAccessionNumberSequence",
 )
-"""By these, too, an archive files or shows an object."""
-PATIENT_AND_STUDY = DECISIVE + OPTIONAL
+"""Attributes that archives also file or display objects by; one that cannot be copied is left out."""
+PATIENT_AND_STUDY = IDENTIFYING + OPTIONAL
 MAX_VALUE_BYTES = 4096
-"""Of one text; three groups of a name have a tenth of that in any character set."""
+"""Limit of one text. A name of three groups has less than a tenth of that in any character set."""
 MAX_SEQUENCE_BYTES = 64 << 10
+"""Limit of one sequence with all its items."""
 MAX_LEVELS, MAX_ITEMS, MAX_ITEM_TAGS = 2, 64, 32
-"""Sequences within a sequence, items of all of them together, and attributes of one item."""
-TEXTS = frozenset(("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UT"))
-"""Value representations whose bytes are the same in every transfer syntax."""
-UNKNOWN = "UN"
+"""Limits of nested sequences, of the items of all of them together, and of the attributes of one item."""
+TEXT_VRS = frozenset(("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UT"))
+"""Value representations with the same bytes in every transfer syntax."""
+UNKNOWN_VR = "UN"
 CHARACTER_SET = Tag("SpecificCharacterSet")
 ITEM_LITTLE, ITEM_BIG = struct.Struct("<HHL"), struct.Struct(">HHL")
+"""Group, element and length at the start of an item, in little and in big endian (PS3.5 7.5)."""
 ITEM_TAG, UNDEFINED_LENGTH = (0xFFFE, 0xE000), 0xFFFFFFFF
 
 
@@ -62,13 +64,13 @@ class NotCopyableError(Exception):
     """An attribute is too large, too deeply nested or damaged."""
 
 
-def copied(header: Dataset, keywords: tuple[str, ...]) -> tuple[tuple[CopiedElement, ...], tuple[str, ...]]:
-    """Those of the attributes that the header has, and the keywords of those that it has and that cannot be copied.
+def copy_elements(header: Dataset, keywords: tuple[str, ...]) -> tuple[tuple[CopiedElement, ...], tuple[str, ...]]:
+    """Copy the attributes that the header has; return them, and the keywords of those that cannot be copied.
 
-    The header's elements must be as they were read: one whose value has been looked at is decoded.
+    No value of the header may have been accessed before, because pydicom decodes a value on access.
 
     Raises:
-        UnreadableImageError: one that decides whose the radiograph is cannot be copied.
+        UnreadableImageError: an attribute that identifies the patient cannot be copied.
     """
     elements, failed = [], []
     for keyword in keywords:
@@ -76,9 +78,9 @@ def copied(header: Dataset, keywords: tuple[str, ...]) -> tuple[tuple[CopiedElem
         if tag not in header:
             continue
         try:
-            elements.append(CopiedElement(int(tag), _copied(header, tag)))
+            elements.append(CopiedElement(int(tag), _copy(header, tag)))
         except NotCopyableError as error:
-            if keyword in DECISIVE:
+            if keyword in IDENTIFYING:
                 raise UnreadableImageError(
                     f"{tag} {dictionary_description(tag)} is damaged or has more than {MAX_VALUE_BYTES} bytes; export "
                     "the file again."
@@ -87,15 +89,15 @@ def copied(header: Dataset, keywords: tuple[str, ...]) -> tuple[tuple[CopiedElem
     return tuple(elements), tuple(failed)
 
 
-def empty(keyword: str) -> CopiedElement:
-    """The attribute without a value."""
+def empty_element(keyword: str) -> CopiedElement:
+    """Return the attribute without a value."""
     tag = Tag(keyword)
-    return CopiedElement(int(tag), _encoded(tag, dictionary_VR(tag), b""))
+    return CopiedElement(int(tag), _encode(tag, dictionary_VR(tag), b""))
 
 
-def _copied(header: Dataset, tag: BaseTag) -> bytes:
+def _copy(header: Dataset, tag: BaseTag) -> bytes:
     if dictionary_VR(tag) != "SQ":
-        return _encoded(tag, dictionary_VR(tag), _text(header, tag))
+        return _encode(tag, dictionary_VR(tag), _text_value(header, tag))
     budget = iter(range(MAX_ITEMS))
     try:
         return _sequence(header, tag, 1, budget)
@@ -105,19 +107,19 @@ def _copied(header: Dataset, tag: BaseTag) -> bytes:
         raise NotCopyableError(f"{tag} is damaged") from error
 
 
-def _text(header: Dataset, tag: BaseTag) -> bytes:
-    """The bytes of a value."""
+def _text_value(header: Dataset, tag: BaseTag) -> bytes:
+    """Return the bytes of a value."""
     element = header.get_item(tag)
-    if tag == CHARACTER_SET and isinstance(element, DataElement):  # of an item: pydicom decodes it while it reads
+    if tag == CHARACTER_SET and isinstance(element, DataElement):  # in an item, pydicom decodes it while reading
         values = [element.value] if element.VM < 2 else element.value
         return "\\".join(str(each or "") for each in values).encode("latin-1")
-    if not isinstance(element, RawDataElement) or element.VR not in (*TEXTS, UNKNOWN, None):
-        raise NotCopyableError(f"{tag} is no text")
+    if not isinstance(element, RawDataElement) or element.VR not in (*TEXT_VRS, UNKNOWN_VR, None):
+        raise NotCopyableError(f"{tag} is not a text")
     value = element.value or b""
     if len(value) > MAX_VALUE_BYTES:
         raise NotCopyableError(f"{tag} is too long")
     if element.length not in (len(value), UNDEFINED_LENGTH):
-        raise NotCopyableError(f"{tag} is cut off")
+        raise NotCopyableError(f"{tag} is truncated")
     return bytes(value)
 
 
@@ -132,17 +134,17 @@ def _sequence(header: Dataset, tag: BaseTag, level: int, budget: Iterator[int]) 
         content += ITEM_LITTLE.pack(*ITEM_TAG, len(encoded)) + encoded
     if len(content) > MAX_SEQUENCE_BYTES:
         raise NotCopyableError(f"{tag} is too long")
-    return _encoded(tag, "SQ", content)
+    return _encode(tag, "SQ", content)
 
 
 def _items(header: Dataset, tag: BaseTag) -> list[Dataset]:
-    """Items whose own elements are as they were read. A level is parsed only once the one above it was found small."""
+    """Return the items with undecoded elements. A level is only parsed once the level above is within the limits."""
     element = header.get_item(tag)
-    if not isinstance(element, RawDataElement):  # of undefined length, so it was parsed to find its end
+    if not isinstance(element, RawDataElement):  # its length is undefined, so pydicom parsed it to find its end
         return list(element.value)
     value = element.value or b""
     if len(value) > MAX_SEQUENCE_BYTES or element.VR not in ("SQ", None):
-        raise NotCopyableError(f"{tag} is too long or no sequence")
+        raise NotCopyableError(f"{tag} is too long or not a sequence")
     stream, items = io.BytesIO(value), []
     while stream.tell() < len(value):
         items.append(_item(stream, element.is_implicit_VR, element.is_little_endian))
@@ -150,11 +152,11 @@ def _items(header: Dataset, tag: BaseTag) -> list[Dataset]:
 
 
 def _item(stream: io.BytesIO, implicit: bool, little: bool) -> Dataset:
-    """The next item; pydicom alone would make something of bytes that are no item."""
+    """Read the next item; pydicom alone would accept bytes that are not an item."""
     order = ITEM_LITTLE if little else ITEM_BIG
     group, number, length = order.unpack(stream.read(order.size))
     if (group, number) != ITEM_TAG:
-        raise NotCopyableError("there is no item where one should be")
+        raise NotCopyableError("an item is missing where one is expected")
     if length == UNDEFINED_LENGTH:
         stream.seek(-order.size, io.SEEK_CUR)
         item = read_sequence_item(stream, implicit, little, "iso8859")
@@ -166,7 +168,7 @@ def _item(stream: io.BytesIO, implicit: bool, little: bool) -> Dataset:
     elements: list[object] = [item.get_item(tag) for tag in sorted(item.keys())]
     ends = [each.value_tell + each.length for each in elements if isinstance(each, RawDataElement)]
     if len(body) < length or (len(ends) == len(elements) and max(ends, default=0) != length):
-        raise NotCopyableError("the item is cut off")
+        raise NotCopyableError("the item is truncated")
     return item
 
 
@@ -175,13 +177,13 @@ def _element_of_item(item: Dataset, tag: BaseTag, level: int, budget: Iterator[i
     vr = element.VR or dictionary_VR(tag)
     if vr == "SQ":
         return _sequence(item, tag, level + 1, budget)
-    if vr not in TEXTS:
-        raise NotCopyableError(f"{tag} is no text")
-    return _encoded(tag, vr, _text(item, tag))
+    if vr not in TEXT_VRS:
+        raise NotCopyableError(f"{tag} is not a text")
+    return _encode(tag, vr, _text_value(item, tag))
 
 
-def _encoded(tag: BaseTag, vr: str, value: bytes) -> bytes:
-    """Explicit VR Little Endian, of even length."""
+def _encode(tag: BaseTag, vr: str, value: bytes) -> bytes:
+    """Encode an element in Explicit VR Little Endian, padded to an even length."""
     padding = b"\0" if vr == "UI" else b" "
     even = value + padding * (len(value) % 2)
     stream = DicomBytesIO()

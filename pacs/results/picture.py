@@ -1,4 +1,4 @@
-"""The picture of a radiograph that goes back to the archive: its heatmap over it, small enough to keep many."""
+"""Draws the heatmap over a radiograph for the archive, small enough to hold the pictures of a whole study in memory."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,23 +10,23 @@ from xray.images.resample import resample
 from xray.network.cam import Cam, render
 
 MAX_IN_ROW = 4
-"""Pictures beside each other in a study's capture."""
-MAX_HEIGHT, MAX_SUM = 1024, 3072
-"""Pixels of a picture, and of the heights of all rows: the more radiographs, the smaller is each."""
-MAX_SQUARES = 1.5
-"""Area of a picture by that of a square of its greatest height; wider ones are smaller."""
+"""Pictures in one row of a study's capture; more would be too small on a screen."""
+MAX_HEIGHT, MAX_TOTAL_HEIGHT = 1024, 3072
+"""Limits in pixels of the height of a picture and of all rows together: pictures shrink as a study grows."""
+MAX_AREA_IN_SQUARES = 1.5
+"""Limit of a picture's area, in squares of its greatest height; a wider picture is scaled down."""
 OPACITY = 0.5
-"""Of the heat at its peak."""
+"""Opacity of the heatmap at its peak, from 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """RGB pixels, which are square whatever those of the radiograph are.
+    """An RGB picture with square pixels, even if those of the radiograph are not.
 
     Attributes:
-        height, width: of the picture.
+        height, width: of the picture, in its pixels.
         rgb: height x width x 3 bytes.
-        radiograph_height, radiograph_width: in pixels of the radiograph, which its regions count in.
+        radiograph_height, radiograph_width: in pixels of the radiograph, the unit of its regions.
     """
 
     height: int
@@ -37,22 +37,23 @@ class Picture:
 
     @property
     def pixels_HW3(self) -> PixelArray:
+        """(H, W, 3) uint8 RGB."""
         return np.frombuffer(self.rgb, np.uint8).reshape(self.height, self.width, 3)
 
 
-def tallest(count: int) -> float:
-    """The greatest height of a picture in a study of so many radiographs."""
-    return min(MAX_HEIGHT, MAX_SUM / math.ceil(count / MAX_IN_ROW))
+def max_picture_height(count: int) -> float:
+    """Return the greatest height, in pixels, of a picture in a study of `count` radiographs."""
+    return min(MAX_HEIGHT, MAX_TOTAL_HEIGHT / math.ceil(count / MAX_IN_ROW))
 
 
-def picture_of(cam: Cam, radiograph: Radiograph, number: int = 1) -> Picture:
-    """Draw the heatmap on the radiograph, upright and with bone bright, after both have been made small.
+def draw_picture(cam: Cam, radiograph: Radiograph, number: int = 1) -> Picture:
+    """Draw the heatmap on the radiograph, upright and with bright bone, after scaling both down.
 
     Args:
-        number: of the radiograph in its study. The study has at least so many, so no greater height is drawn, and the
-            pictures of a whole study take about 100 MB at most, however many they are.
+        number: position of the radiograph in its study, from 1. The study has at least that many radiographs, so the
+            height is limited accordingly, and the pictures of a whole study take at most about 100 MB.
     """
-    height, width = _size(radiograph, tallest(number))
+    height, width = _size(radiograph, max_picture_height(number))
     gray_HW = np.rint(resample(radiograph.pixels, (height, width))).astype(np.uint8)
     evidence_HW = resample(cam.evidence_HW, (height, width))
     overlay_HW3 = render(Cam(evidence_HW), Radiograph(gray_HW), "overlay", OPACITY)
@@ -60,7 +61,7 @@ def picture_of(cam: Cam, radiograph: Radiograph, number: int = 1) -> Picture:
 
 
 def _size(radiograph: Radiograph, limit: float) -> tuple[int, int]:
-    """Height and width of at most `limit` pixels and `MAX_SQUARES` squares, in the proportions of the anatomy."""
+    """Return height and width within the limits of height and area, in the proportions of the anatomy."""
     tall, wide = radiograph.height * max(1, radiograph.pixel_aspect), radiograph.width / min(1, radiograph.pixel_aspect)
-    scale = min(1.0, limit / tall, limit * math.sqrt(MAX_SQUARES / (tall * wide)))
+    scale = min(1.0, limit / tall, limit * math.sqrt(MAX_AREA_IN_SQUARES / (tall * wide)))
     return max(1, round(scale * tall)), max(1, round(scale * wide))

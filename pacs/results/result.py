@@ -1,6 +1,6 @@
-"""What the service found in one DICOM study, as values: what results are made of.
+"""The findings of a DICOM study, from which its results are rendered.
 
-They go from the service to the process that writes results, so they hold plain numbers, texts and bytes.
+The service sends them to a worker process, so they only hold numbers, texts and bytes.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from xray.network.decision import Decision
 from xray.types import Label
 
 NOTICE = "AI result - not for diagnostic use"
-"""Burned into every picture and written into every report."""
+"""Burned into every capture and written into every report."""
 ALGORITHM = "Osteon"
 MANUFACTURER = "Osteon"
 MORE_LEFT_OUT = "The study has further radiographs that were not judged."
@@ -25,25 +25,25 @@ class CopiedElement:
 
     Attributes:
         tag: group and element as one number.
-        encoded: tag, VR, length and value in Explicit VR Little Endian. The value of a text is byte for byte the
-            source's: decoded and encoded again, a name that does not fit its character set would be another name.
+        encoded: tag, VR, length and value in Explicit VR Little Endian. A text keeps the bytes of the source, because
+            decoding and encoding would change a name that is not valid in its character set.
     """
 
     tag: int
-    encoded: bytes = field(repr=False)  # it is the patient's, and no log may show it
+    encoded: bytes = field(repr=False)  # patient data must not appear in logs
 
 
 @dataclass(frozen=True)
 class Source:
-    """What results take from a radiograph's header; it is small, whatever the header holds.
+    """The attributes that results take from a radiograph's header, of limited size.
 
     Attributes:
         laterality, view, body_part: code strings; None where the header has none.
-        lossy: whether the pixels were once compressed with loss.
-        patient: whose it is, as patients are compared.
-        patient_and_study: whose it is, of which study, and the character set of both.
-        compression: how it was compressed with loss.
-        not_copied: keywords of attributes that are too large, too deeply nested or damaged.
+        lossy: whether the pixels were ever compressed with loss.
+        patient: the patient in the form that patients are compared in.
+        patient_and_study: attributes of the patient and the study, and their character set.
+        compression: ratio and method of the lossy compression.
+        not_copied: keywords of attributes that were left out because they are too large, too deeply nested or damaged.
     """
 
     study_uid: str
@@ -62,11 +62,12 @@ class Source:
 
 @dataclass(frozen=True)
 class RadiographFinding:
-    """One radiograph of the study.
+    """The finding of one radiograph.
 
     Attributes:
-        regions: where the map is hottest, in pixels of the radiograph, the strongest first.
-        weight: its share in the study's probability.
+        regions: regions of the greatest evidence, in pixels of the radiograph, strongest first.
+        probability: of abnormality, calibrated, from 0 to 1.
+        weight: share of the radiograph in the study's probability, from 0 to 1.
     """
 
     source: Source
@@ -78,7 +79,7 @@ class RadiographFinding:
 
 @dataclass(frozen=True)
 class Reference:
-    """A DICOM object of the same study."""
+    """The UIDs of a DICOM object of the same study."""
 
     sop_class_uid: str
     instance_uid: str
@@ -87,17 +88,17 @@ class Reference:
 
 @dataclass(frozen=True)
 class StudyFinding:
-    """The study: its radiographs, and what follows from them together.
+    """The finding of a study and of its radiographs.
 
     Attributes:
         probability: of abnormality, calibrated, from 0 to 1.
-        threshold: at or above which the label is `abnormal`.
-        checkpoint: id of the network that said so.
+        threshold: the label is `abnormal` if the probability is at least this.
+        checkpoint: id of the network.
         version: of this software.
-        left_out: SOP Instance UIDs of radiographs of the study that could not be judged, and why.
-        more_left_out: whether the study has further radiographs, which nobody looked at.
-        seed: what the UIDs of the results are made of; secret, as whoever has it can work them out.
-        supersedes: the results that these take the place of, because more of the study came.
+        left_out: SOP Instance UID and reason of each radiograph that could not be judged.
+        more_left_out: whether the study has further radiographs that were not examined.
+        seed: secret that the UIDs of the results are derived from.
+        supersedes: earlier results that these replace, because more radiographs arrived.
     """
 
     study_uid: str
@@ -120,21 +121,21 @@ class StudyFinding:
 
     @property
     def not_judged(self) -> tuple[str, ...]:
-        """A sentence or two about each radiograph that was left out."""
+        """Sentences about each radiograph that was left out."""
         each = tuple(f"Not judged: {uid}. {reason}" for uid, reason in self.left_out)
         return (*each, MORE_LEFT_OUT) if self.more_left_out else each
 
 
 @dataclass(frozen=True)
 class Results:
-    """What is made of a finding.
+    """The results of a study.
 
     Attributes:
         files: the Secondary Capture and the structured report.
-        proofs: of each file the digest that tells it from another one under its UID; see `pacs.results.fingerprint`.
+        fingerprints: one for each file; see `pacs.results.fingerprint`.
         fhir: the DiagnosticReport, as JSON.
     """
 
     files: tuple[Instance, ...]
-    proofs: tuple[bytes, ...]
+    fingerprints: tuple[bytes, ...]
     fhir: str

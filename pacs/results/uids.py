@@ -1,6 +1,6 @@
-"""The UIDs of results: the same question has the same answer, and nobody without the site's key can work them out.
+"""Derives the UIDs of results from a secret seed: a repeated result has the same UIDs, and nobody can guess them.
 
-An archive that is sent a result twice keeps one, because both bear the same UIDs.
+An archive that receives a result twice keeps one, because both have the same UIDs.
 """
 
 import hmac
@@ -11,44 +11,44 @@ from typing import Literal
 Kind = Literal["capture", "report"]
 
 NAMESPACE = uuid.UUID("a8756faf-a097-487b-b477-fe4a94a215d3")
-"""Of the names that are the same at every site; another would give all devices new UIDs."""
+"""UUID namespace of UIDs that are the same at every site. Changing it would give all devices new UIDs."""
 UID_BYTES = 16
-"""PS3.5 B.2 makes one number of that many."""
+"""Bytes of the number in a UID that is derived from a UUID (PS3.5 B.2)."""
 
 
 def series_uid(kind: Kind, seed: bytes) -> str:
-    """Each kind of result has a series of its own: an image and a report may not share one."""
+    """Return the Series Instance UID of a kind of result; an image and a report may not share a series."""
     return _secret_uid(seed, "series", kind)
 
 
 def instance_uid(kind: Kind, seed: bytes) -> str:
-    """One object of each kind for one seed."""
+    """Return the SOP Instance UID of a kind of result."""
     return _secret_uid(seed, "instance", kind)
 
 
 def tracking_uid(seed: bytes, subject: str) -> str:
-    """Of one thing that a report speaks of; `subject` names it within the study."""
+    """Return the tracking UID of an item in a report; `subject` names the item within the study."""
     return _secret_uid(seed, "tracking", subject)
 
 
 def device_uid(version: str, checkpoint: str) -> str:
-    """Of the observer: this software with that network, wherever it runs."""
+    """Return the UID of the observer device: this software with that checkpoint, at any site."""
     return _uid("device", version, checkpoint)
 
 
 def coding_scheme_uid() -> str:
-    """Of the codes that no standard has."""
+    """Return the UID of our private coding scheme."""
     return _uid("coding scheme")
 
 
 def _uid(*names: str) -> str:
-    """PS3.5 B.2: a UUID as one number, 44 characters at most; no name may hold the line feed between them."""
+    """Derive a UID of at most 44 characters from a UUID (PS3.5 B.2). Names must not contain a line feed."""
     return f"2.25.{uuid.uuid5(NAMESPACE, chr(10).join(names)).int}"
 
 
 def _secret_uid(seed: bytes, *names: str) -> str:
-    """Raises ValueError without a seed, by which anybody could work the UID out."""
+    """Derive a UID. Raises ValueError for an empty seed, because anyone could guess the UID."""
     if not seed:
-        raise ValueError("a finding without its seed has no UIDs")
+        raise ValueError("the UIDs of results need a seed")
     digest = hmac.digest(seed, chr(10).join(names).encode(), sha256)
     return f"2.25.{int.from_bytes(digest[:UID_BYTES])}"

@@ -1,1 +1,1 @@
-"""Tests of what a hospital's archive is given and asked for."""
+"""Tests of `pacs`."""

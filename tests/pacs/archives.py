@@ -1,4 +1,4 @@
-"""What the tests of archives share: radiographs to store, and errors and logs that tell nothing of the patient."""
+"""Radiographs to store, and a check that errors hold no patient data, for the tests of the archive client."""
 
 import io
 import traceback
@@ -18,7 +18,7 @@ PIXELS = np.random.default_rng(1).integers(0, 4096, (64, 48)).astype(np.uint16)
 
 
 def instance(study: int, number: int, syntax: UID = ExplicitVRLittleEndian, **tags: object) -> Dataset:
-    """One radiograph in a series of its own."""
+    """Return one radiograph in a series of its own."""
     own = {
         "StudyInstanceUID": f"{UIDS}.{study}",
         "SeriesInstanceUID": f"{UIDS}.{study}.{number}",
@@ -32,7 +32,7 @@ def instance(study: int, number: int, syntax: UID = ExplicitVRLittleEndian, **ta
 
 @contextmanager
 def raises(kind: type[PacsError], *words: str) -> Iterator[None]:
-    """Of that very kind, holding the words, and nothing of the patient in all that a log would print of it."""
+    """Expect an error of exactly this type with these words, and without patient data in its traceback."""
     with pytest.raises(kind) as caught:
         yield
     assert type(caught.value) is kind

@@ -1,4 +1,4 @@
-"""What these tests share: an archive, a database of each kind, and a clock that is set by hand."""
+"""Fixtures of these tests: an archive, a database of each kind, and a clock that is set by hand."""
 
 import logging
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from pacs.queue.jobs import Jobs
 from tests.dicom_files import CANARY
 from tests.orthanc import RunningOrthanc, orthanc
@@ -16,13 +16,13 @@ from tests.postgres import INITDB, Postgres, running_postgres
 from tests.tools import needs
 
 LIMIT = 1 << 20
-"""Bytes of the spool, in these tests."""
+"""Limit of stored bytes in these tests."""
 TALKATIVE = (None, "dicomweb_client", "dicomweb_client.web", "urllib3", "urllib3.connectionpool", "retrying")
 
 
 @pytest.fixture(autouse=True)
 def nothing_of_the_patient_in_the_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Whatever is logged at any level, the patient is not in it."""
+    """Check that no log record of any level holds patient data."""
     for name in TALKATIVE:
         caplog.set_level(logging.DEBUG, name)
     yield
@@ -40,8 +40,8 @@ class Place:
     opened: list[Jobs] = field(default_factory=list)
 
     def jobs(self, max_bytes: int = LIMIT) -> Jobs:
-        """As a replica opens them."""
-        self.opened.append(Jobs(self.address, Seal.of_file(self.key), max_bytes, self.clock))
+        """Connect to the jobs as a replica does."""
+        self.opened.append(Jobs(self.address, Cipher.from_key_file(self.key), max_bytes, self.clock))
         return self.opened[-1]
 
 

@@ -1,4 +1,4 @@
-"""DICOM files whose attributes hold any bytes, valid or not, and the bytes that a file's attributes hold."""
+"""Builds DICOM files with attributes of arbitrary bytes, and reads the bytes of attributes."""
 
 import io
 import struct
@@ -22,7 +22,7 @@ Raw = tuple[str, bytes]
 
 
 def raw_file(raw: Mapping[str, Raw], syntax: UID = ExplicitVRLittleEndian, **tags: object) -> bytes:
-    """A drawn radiograph with these attributes, keyed by keyword, exactly as they are given."""
+    """Return a synthetic radiograph with exactly these attributes, by keyword."""
     pixels = draw_phantom(seed=1, height=64, width=64)
     header = header_of(pixels, 8, syntax, **tags)
     header.PixelData = pixels.astype(np.uint8).tobytes()
@@ -42,7 +42,7 @@ def raw_file(raw: Mapping[str, Raw], syntax: UID = ExplicitVRLittleEndian, **tag
 
 
 def raw_values(data: bytes) -> dict[str, bytes]:
-    """The bytes of each attribute of a file in Explicit VR Little Endian, by tag, without trailing padding."""
+    """Return the bytes of each attribute of a file in Explicit VR Little Endian, by tag, without padding."""
     stream = io.BytesIO(data)
     stream.seek(132)
     read_dataset(stream, False, True, stop_when=lambda tag, *_: tag.group != 2)
@@ -53,13 +53,13 @@ def raw_values(data: bytes) -> dict[str, bytes]:
 
 
 def sequence(*items: bytes, syntax: UID = ExplicitVRLittleEndian) -> bytes:
-    """The value of a sequence with these items."""
+    """Return the value of a sequence with these items."""
     order = ">" if syntax == ExplicitVRBigEndian else "<"
     return b"".join(struct.pack(f"{order}HHL", 0xFFFE, 0xE000, len(item)) + item for item in items)
 
 
 def element(keyword: str, vr: str, value: bytes, syntax: UID = ExplicitVRLittleEndian) -> bytes:
-    """One attribute as a file or an item holds it."""
+    """Return one encoded attribute of a file or an item."""
     tag = Tag(keyword)
     return _encoded(
         RawDataElement(tag, vr, len(value), value, 0, syntax.is_implicit_VR, syntax.is_little_endian), syntax

@@ -1,4 +1,4 @@
-"""Studies for tests of jobs, with the canary's name in them, and what usually happens to them in whose time."""
+"""Studies with the canary's name, and the usual steps of a job, for the tests of the queue."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from pacs.instance import Instance
-from pacs.queue.incoming import Looked
-from pacs.queue.jobs import Arrival, Job, Jobs, Judgement, Settling
+from pacs.queue.file_store import ExaminedInstance
+from pacs.queue.jobs import Arrival, Job, Jobs, Outcome, Settling
 from tests.dicom_files import CANARY, dicom
 from xray.images.patient import Patient
 
@@ -25,26 +25,26 @@ ANSWER = '{"resourceType": "DiagnosticReport"}'
 
 @dataclass
 class Clock:
-    """Tells the time that it was set to."""
+    """A clock that is set by hand."""
 
     now: datetime = datetime(2030, 1, 1, tzinfo=UTC)
 
     def __call__(self) -> datetime:
         return self.now
 
-    def pass_by(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
 
 
 def file(number: int = 1) -> Instance:
-    """The n-th radiograph of a study."""
+    """Return the n-th radiograph of a study."""
     uid = f"{STUDY}.1.{number}"
     data = dicom(np.full((16, 16), number, np.uint8), StudyInstanceUID=STUDY, SOPInstanceUID=uid)
     return Instance(f"{STUDY}.1", uid, CLASS, data)
 
 
 def pair(version: int = 1) -> list[Instance]:
-    """A result pair; another version has other bytes, as another analysis may."""
+    """Return a pair of results; each version has its own bytes, as another analysis may."""
     return [Instance(f"9.{kind}", f"9.{kind}.1", CLASS, f"{CANARY} {version}".encode()) for kind in (1, 2)]
 
 
@@ -53,12 +53,14 @@ def arrival(study: str = STUDY, archive: str | None = ARCHIVE, patient: Patient 
 
 
 def send(jobs: Jobs, number: int = 1, study: str = STUDY, archive: str | None = ARCHIVE, **other: Any) -> Job:
-    return jobs.receive(arrival(study, archive, **other), file(number), SETTLING)
+    return jobs.intake.receive(arrival(study, archive, **other), file(number), SETTLING)
 
 
-def looked_at(jobs: Jobs, job: Job) -> list[Looked]:
-    """All that came of a job's study, as a worker sees it."""
-    return [Looked(replace(each, data=b""), jobs.digest(each.data)) for each in jobs.instances(job.id)]
+def examined_instances(jobs: Jobs, job: Job) -> list[ExaminedInstance]:
+    """Return all stored radiographs of a job's study, as a worker examines them."""
+    return [
+        ExaminedInstance(replace(each, data=b""), jobs.digest(each.data)) for each in jobs.repository.instances(job.id)
+    ]
 
 
 def keep(
@@ -66,24 +68,24 @@ def keep(
     job: Job,
     results: Sequence[Instance] | None = None,
     answer: str = ANSWER,
-    looked: Sequence[Looked] | None = None,
+    looked: Sequence[ExaminedInstance] | None = None,
 ) -> list[Instance]:
-    """What a worker stores that looked at these, or else at all that the study has now."""
-    looked = looked_at(jobs, job) if looked is None else looked
+    """Store results as a worker does that examined these radiographs, by default all that are stored."""
+    looked = examined_instances(jobs, job) if looked is None else looked
     basis = jobs.basis(job, [CHECKPOINT, *sorted(each.digest.hex() for each in looked)])
     proved = [(each, f"proof of {each.instance_uid}".encode()) for each in (pair() if results is None else results)]
-    return jobs.keep_results(job, Judgement(proved, answer, CHECKPOINT, basis, looked))
+    return jobs.store_results(job, Outcome(proved, answer, CHECKPOINT, basis, looked))
 
 
-def taken(jobs: Jobs, owner: str = "a") -> Job:
-    """The job that is due."""
+def lease_due(jobs: Jobs, owner: str = "a") -> Job:
+    """Lease the job that is due."""
     job = jobs.lease(owner, LEASE)
     assert job is not None
     return job
 
 
-def begun(jobs: Jobs, clock: Clock, archive: str | None = ARCHIVE) -> Job:
-    """A study that came and is being worked on."""
+def start_job(jobs: Jobs, clock: Clock, archive: str | None = ARCHIVE) -> Job:
+    """Send a study and lease its job."""
     send(jobs, archive=archive)
-    clock.pass_by(2)
-    return taken(jobs)
+    clock.advance(2)
+    return lease_due(jobs)

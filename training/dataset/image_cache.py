@@ -52,7 +52,7 @@ class CanvasManifest:
 
 
 class Canvases:
-    """Looked up by the radiograph's path."""
+    """ExaminedInstance up by the radiograph's path."""
 
     def __init__(self, folder: Path) -> None:
         manifest = read_manifest(folder, CanvasManifest)

@@ -83,7 +83,7 @@ class Views:
 
 
 class StudyBags(Dataset[Bag]):
-    """Looked up by `Draw`.
+    """ExaminedInstance up by `Draw`.
 
     Args:
         weights: what each study counts in the loss.

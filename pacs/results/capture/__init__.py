@@ -1,1 +1,1 @@
-"""The picture of a study's findings, as a DICOM Secondary Capture."""
+"""Renders the finding of a study as a DICOM Secondary Capture."""

@@ -1,15 +1,14 @@
-"""One picture of what was found in a study: its overlays side by side under a banner.
+"""Draws the capture of a study: the overlays of all radiographs side by side under a banner.
 
     +-- notice --------------------+
-    |   what was found, by whom    |
+    |   findings, software         |
     +-- caption --+-- caption -----+
     |   overlay   |    overlay     |
     +-------------+----------------+
-    |   what the colours mean      |
+    |   legend                     |
     +------------------------------+
 
-The size of the letters follows that of the picture: a viewer fits the picture into its window, and shrinks both.
-Nothing of the patient is drawn.
+The font grows with the picture, because a viewer scales both to its window. No patient data is drawn.
 """
 
 import math
@@ -18,84 +17,87 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pacs.results.capture.text_layout import BOUND, Colour, paragraph
-from pacs.results.picture import MAX_IN_ROW, tallest
+from pacs.results.capture.text_layout import NO_BREAK_SPACE, Color, layout_paragraph
+from pacs.results.picture import MAX_IN_ROW, max_picture_height
 from pacs.results.result import ALGORITHM, NOTICE, RadiographFinding, StudyFinding
 from xray.images.radiograph import PixelArray
 
-MIN_HEIGHT = 512
-"""Of an overlay, in pixels; all have the same."""
-MAX_WIDTH = 4096
-"""Of a row of overlays, in pixels; more than this shrinks all overlays."""
-MIN_WIDTH, MIN_CELL = 720, 240
-"""Of the picture and of the place of an overlay, in pixels: less has no room for words."""
-MAX_STEEPNESS = 2
-"""Height of all overlays by the width of the picture, beyond which the notice would not fit into a line."""
+MIN_OVERLAY_HEIGHT = 512
+"""Least height of the overlays in pixels; all have the same height."""
+MAX_ROW_WIDTH = 4096
+"""Greatest width of a row of overlays in pixels; a wider row shrinks all overlays."""
+MIN_WIDTH, MIN_CELL_WIDTH = 720, 240
+"""Least width in pixels of the picture and of an overlay's place, so that the text fits."""
+MAX_HEIGHT_TO_WIDTH = 2
+"""Height of all overlays by the width of the picture; the picture is widened so that the notice fits into a line."""
 GAP = 8
-"""Between overlays, in pixels."""
+"""Pixels between overlays."""
 LETTERS_ACROSS, MAX_LETTERS_ACROSS = 36, 64
-"""The side of a square as large as all overlays, and the longest side they may have, by the size of a letter."""
+"""Side of a square with the area of all overlays, and limit of their longest side, in font sizes."""
 NOTICE_SIZE, DETAIL_SIZE = 1.6, 0.8
-"""By the size of the other letters."""
-FRAME_SHARE = 300
+"""Font sizes of the notice and the details, relative to the other text."""
+HEIGHT_TO_FRAME = 300
 """Height of an overlay by the thickness of a frame."""
 
-KEY = "Red: where the evidence is greatest in each radiograph. White frames: its regions."
+LEGEND = "Red: where the evidence is greatest in each radiograph. White frames: its regions."
 BLACK, WHITE, GRAY, AMBER = (0, 0, 0), (255, 255, 255), (190, 190, 190), (255, 191, 0)
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """One radiograph's place in its row."""
+    """A radiograph's place in its row."""
 
     picture_HW3: PixelArray
     caption: str
 
     @property
     def width(self) -> int:
-        return max(MIN_CELL, int(self.picture_HW3.shape[1]))
+        """Width of the place in pixels."""
+        return max(MIN_CELL_WIDTH, int(self.picture_HW3.shape[1]))
 
 
-def draw(finding: StudyFinding) -> PixelArray:
-    """(H, W, 3) uint8 RGB."""
+def draw_capture(finding: StudyFinding) -> PixelArray:
+    """Return the capture as (H, W, 3) uint8 RGB."""
     rows = _rows(finding.radiographs)
     height = sum(row[0].picture_HW3.shape[0] for row in rows)
-    width = max(MIN_WIDTH, height // MAX_STEEPNESS, *(_row_width(row) for row in rows))
+    width = max(MIN_WIDTH, height // MAX_HEIGHT_TO_WIDTH, *(_row_width(row) for row in rows))
     size = max(math.isqrt(width * height) // LETTERS_ACROSS, max(width, height) // MAX_LETTERS_ACROSS)
-    strips = [_words(NOTICE, round(NOTICE_SIZE * size), width, (BLACK, AMBER))]
-    strips += [_words(sentence, size, width, (WHITE, BLACK)) for sentence in _statements(finding)]
-    strips += [_words(detail, round(DETAIL_SIZE * size), width, (GRAY, BLACK)) for detail in _details(finding)]
+    strips = [_text_strip(NOTICE, round(NOTICE_SIZE * size), width, (BLACK, AMBER))]
+    strips += [_text_strip(sentence, size, width, (WHITE, BLACK)) for sentence in _statements(finding)]
+    strips += [_text_strip(detail, round(DETAIL_SIZE * size), width, (GRAY, BLACK)) for detail in _details(finding)]
     strips += [_row_picture(row, size, width) for row in rows]
-    strips.append(_words(KEY, round(DETAIL_SIZE * size), width, (GRAY, BLACK)))
+    strips.append(_text_strip(LEGEND, round(DETAIL_SIZE * size), width, (GRAY, BLACK)))
     return np.concatenate(strips)
 
 
 def _rows(radiographs: tuple[RadiographFinding, ...]) -> list[list[_Cell]]:
-    """All overlays in one height, so many of them beside each other as can be seen."""
+    """Scale all overlays to one height and arrange them in rows of at most `MAX_IN_ROW`."""
     numbered = list(enumerate(radiographs, 1))
     rows = [numbered[start : start + MAX_IN_ROW] for start in range(0, len(numbered), MAX_IN_ROW)]
     aspects = [sum(each.picture.width / each.picture.height for _, each in row) for row in rows]
     largest = max(each.picture.height for each in radiographs)
-    height = int(min(max(MIN_HEIGHT, largest), tallest(len(radiographs)), MAX_WIDTH / max(aspects)))
+    height = int(
+        min(max(MIN_OVERLAY_HEIGHT, largest), max_picture_height(len(radiographs)), MAX_ROW_WIDTH / max(aspects))
+    )
     return [
         [_Cell(_scaled(each, height), _caption(each, number, len(radiographs))) for number, each in row] for row in rows
     ]
 
 
 def _scaled(radiograph: RadiographFinding, height: int) -> PixelArray:
-    """The overlay in that height, with frames around its regions: white between black, to be seen on any colour."""
+    """Scale an overlay and frame its regions in white between black lines, which are visible on any color."""
     old = radiograph.picture
     width = max(1, round(height / old.height * old.width))
     picture = Image.fromarray(old.pixels_HW3).resize((width, height), Image.Resampling.BICUBIC)
     drawing = ImageDraw.Draw(picture)
     down, across = height / old.radiograph_height, width / old.radiograph_width
-    thickness = max(2, height // FRAME_SHARE)
+    thickness = max(2, height // HEIGHT_TO_FRAME)
     for box in radiograph.regions:
         left, top = round(across * box.left), round(down * box.top)
         right, bottom = round(across * (box.left + box.width)) - 1, round(down * (box.top + box.height)) - 1
-        for colour, outside, line_width in ((BLACK, 3 * thickness, 3 * thickness), (WHITE, 2 * thickness, thickness)):
+        for color, outside, line_width in ((BLACK, 3 * thickness, 3 * thickness), (WHITE, 2 * thickness, thickness)):
             corners = (left - outside, top - outside, right + outside, bottom + outside)
-            drawing.rectangle(corners, outline=colour, width=line_width)
+            drawing.rectangle(corners, outline=color, width=line_width)
     return np.asarray(picture)
 
 
@@ -103,7 +105,7 @@ def _caption(radiograph: RadiographFinding, number: int, count: int) -> str:
     source = radiograph.source
     tags = " ".join(tag for tag in (source.laterality, source.view) if tag)
     which = ", ".join(part for part in (f"{number} of {count}" if count > 1 else "", tags) if part)
-    return f"{which}{': ' if which else ''}probability{BOUND}{radiograph.probability:.3f}"
+    return f"{which}{': ' if which else ''}probability{NO_BREAK_SPACE}{radiograph.probability:.3f}"
 
 
 def _row_width(row: list[_Cell]) -> int:
@@ -125,17 +127,17 @@ def _details(finding: StudyFinding) -> list[str]:
     return [f"{ALGORITHM} {finding.version}, checkpoint {finding.checkpoint}"]
 
 
-def _words(text: str, size: int, width: int, colours: tuple[Colour, Colour]) -> PixelArray:
-    """(h, width, 3): the text in the first colour on the second."""
-    words = paragraph(text, size, width)
-    strip = Image.new("RGB", (width, words.height), colours[1])
-    words.draw(ImageDraw.Draw(strip), colours[0])
+def _text_strip(text: str, size: int, width: int, colors: tuple[Color, Color]) -> PixelArray:
+    """Return (h, width, 3): the text in the first color on the second."""
+    words = layout_paragraph(text, size, width)
+    strip = Image.new("RGB", (width, words.height), colors[1])
+    words.draw(ImageDraw.Draw(strip), colors[0])
     return np.asarray(strip)
 
 
 def _row_picture(row: list[_Cell], size: int, width: int) -> PixelArray:
-    """(h, width, 3): captions, and under each its overlay; the row in the middle of the width."""
-    captions = [_words(cell.caption, size, cell.width, (WHITE, BLACK)) for cell in row]
+    """Return (h, width, 3): the captions with the overlays below, centered."""
+    captions = [_text_strip(cell.caption, size, cell.width, (WHITE, BLACK)) for cell in row]
     above, height = max(caption.shape[0] for caption in captions), row[0].picture_HW3.shape[0]
     picture_HW3 = np.zeros((above + height + GAP, width, 3), np.uint8)
     left = (width - _row_width(row)) // 2

@@ -1,28 +1,29 @@
-"""The finding of a study as a Secondary Capture Image, which every viewer shows at once."""
+"""Renders the finding of a study as a Secondary Capture image, which every viewer can display."""
 
 from highdicom.sc import SCImage
 from pydicom import Dataset
 
-from pacs.results.capture.capture_layout import draw
+from pacs.results.capture.capture_layout import draw_capture
 from pacs.results.codes import SOURCE_IMAGE
 from pacs.results.result import ALGORITHM, MANUFACTURER, NOTICE, StudyFinding
 from pacs.results.uids import instance_uid, series_uid
 
 SERIES_NUMBER = 9101
-"""Behind those of the detector's own series."""
+"""High, so that viewers list the series after those of the detector."""
 SIDES = ("L", "R")
+"""Values that Laterality allows (PS3.3 C.7.3.1)."""
 LOSSY, LOSSLESS = "01", "00"
-"""Lossy Image Compression: what has once lost something remains so, whatever is made of it."""
+"""Values of Lossy Image Compression; an image derived from a lossy one is lossy too."""
 
 
 def secondary_capture(finding: StudyFinding) -> Dataset:
-    """One RGB image in the study of its radiographs: their overlays, the probabilities and the notice, burned in.
+    """Return one RGB image in the study of its radiographs, with overlays, probabilities and the notice burned in.
 
-    It has no pixel spacing: the radiographs are scaled, each by a factor of its own. Its patient is added when it is
-    written (`pacs.results.dicom_file`).
+    It has no pixel spacing, because each radiograph is scaled by its own factor. `pacs.results.dicom_file` adds the
+    patient attributes.
     """
     capture = SCImage(
-        pixel_array=draw(finding),
+        pixel_array=draw_capture(finding),
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
@@ -36,14 +37,14 @@ def secondary_capture(finding: StudyFinding) -> Dataset:
         manufacturer_model_name=ALGORITHM,
         patient_orientation=("L", "F"),
     )
-    capture.PatientOrientation = []  # highdicom asks for one, but several radiographs have none in common
+    capture.PatientOrientation = []  # highdicom requires one, but the radiographs may differ
     _describe(capture, finding)
     _reference(capture, finding)
     return capture
 
 
 def _describe(capture: Dataset, finding: StudyFinding) -> None:
-    """How it came about, and what all radiographs have in common."""
+    """Set how the image was derived, and the attributes that all radiographs share."""
     sources = [radiograph.source for radiograph in finding.radiographs]
     capture.SoftwareVersions = [finding.version, finding.checkpoint]
     capture.ImageType = ["DERIVED", "SECONDARY"]
@@ -63,7 +64,7 @@ def _describe(capture: Dataset, finding: StudyFinding) -> None:
 
 
 def _reference(capture: Dataset, finding: StudyFinding) -> None:
-    """Which images it was made of."""
+    """Set the references to the source images."""
     purpose = Dataset()
     purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = SOURCE_IMAGE[:3]
     capture.SourceImageSequence = []

@@ -1,31 +1,31 @@
-"""Words and a width in, lines of text drawn on a picture out, none of them cut."""
+"""Breaks text into lines of a given width and draws them on a picture."""
 
 from dataclasses import dataclass
 from functools import lru_cache
 
 from PIL import ImageDraw, ImageFont
 
-BOUND = "\u00a0"
+NO_BREAK_SPACE = "\u00a0"
 """A space at which no line is broken."""
-LEAST_SIZE = 8
-"""Pixels; a word that is wider than its place even so runs over it."""
-LEADING = 1.2
-"""Height of a line by that of its letters."""
+MIN_FONT_SIZE = 8
+"""Smallest font size in pixels; a longer word overflows its place."""
+LINE_HEIGHT = 1.2
+"""Distance between lines, in font sizes."""
 INDENT = 16
-"""Pixels left and right of a paragraph, the same for all that stand above each other."""
-SPACE = 0.25
-"""Above and below a paragraph, by the size of its letters."""
+"""Margin in pixels to the left and right of a paragraph; constant, so that paragraphs are aligned."""
+PARAGRAPH_SPACE = 0.25
+"""Space above and below a paragraph, in font sizes."""
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Text that is broken into lines.
+    """Text broken into lines.
 
     Attributes:
-        size: of its letters, in pixels.
+        size: font size in pixels.
     """
 
     lines: tuple[str, ...]
@@ -33,27 +33,28 @@ class Paragraph:
 
     @property
     def height(self) -> int:
-        """Of all lines and the space above and below, in pixels."""
+        """Height in pixels, including the space above and below."""
         return self._step * len(self.lines) + 2 * self._space
 
-    def draw(self, on: ImageDraw.ImageDraw, colour: Colour) -> None:
+    def draw(self, on: ImageDraw.ImageDraw, color: Color) -> None:
+        """Draw the lines from the top of a picture."""
         for number, line in enumerate(self.lines):
             place = INDENT, self._space + number * self._step
-            on.text(place, line, fill=colour, font=_font(self.size))
+            on.text(place, line, fill=color, font=_font(self.size))
 
     @property
     def _space(self) -> int:
-        return round(SPACE * self.size)
+        return round(PARAGRAPH_SPACE * self.size)
 
     @property
     def _step(self) -> int:
-        return round(LEADING * self.size)
+        return round(LINE_HEIGHT * self.size)
 
 
-def paragraph(text: str, size: int, width: int) -> Paragraph:
-    """Break the text to the width, in letters of that size or as much smaller as its longest word asks for."""
+def layout_paragraph(text: str, size: int, width: int) -> Paragraph:
+    """Break text into lines of at most `width` pixels; the font shrinks as far as the longest word needs."""
     words = text.split(" ")
-    while size > LEAST_SIZE and max(_length(word, size) for word in words) > width - 2 * INDENT:
+    while size > MIN_FONT_SIZE and max(_length(word, size) for word in words) > width - 2 * INDENT:
         size -= 1
     lines = [words[0]]
     for word in words[1:]:
@@ -62,14 +63,14 @@ def paragraph(text: str, size: int, width: int) -> Paragraph:
             lines[-1] = longer
         else:
             lines.append(word)
-    return Paragraph(tuple(line.replace(BOUND, " ") for line in lines), size)
+    return Paragraph(tuple(line.replace(NO_BREAK_SPACE, " ") for line in lines), size)
 
 
 def _length(text: str, size: int) -> float:
-    return float(_font(size).getlength(text.replace(BOUND, " ")))
+    return float(_font(size).getlength(text.replace(NO_BREAK_SPACE, " ")))
 
 
 @lru_cache(maxsize=128)
 def _font(size: int) -> Font:
-    """Pillow's own: the same letters on every machine."""
+    """Return Pillow's built-in font, which is the same on every machine."""
     return ImageFont.load_default(size)

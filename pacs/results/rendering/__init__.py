@@ -1,1 +1,1 @@
-"""Writes and reads results in child processes."""
+"""Renders and reads results in child processes."""

@@ -1,6 +1,6 @@
-"""Child process that reads source headers and writes results: `python -m pacs.results.rendering.worker MAX_PIXELS`.
+"""Child process that reads headers and renders results: `python -m pacs.results.rendering.worker MAX_PIXELS`.
 
-The protocol is that of `xray.sandbox.worker`. Answers are msgpack of the types of `pacs.results.result`, or DICOM JSON.
+It speaks the protocol of `xray.sandbox.worker`; replies are msgpack of the types in `pacs.results.result`, or JSON.
 """
 
 import json
@@ -9,45 +9,47 @@ import sys
 from xray.sandbox.worker import MemoryLimits, serve, write
 
 BASE_BYTES = 2 << 30
-"""Address space of Python and its libraries, of the largest picture of a study while it is drawn, and of a file."""
+"""Address space of Python and its libraries, the largest capture while it is drawn, and a file."""
 BYTES_A_PIXEL = 8
-"""Of a file whose pixels are passed over, inflated where it is deflated."""
-SWOLLEN_BYTES = 700 << 20
-"""Resident after a request, beyond which the process gives its memory back; a fresh one takes 150 MB."""
-READ_SOURCE, WRITE_RESULTS, DESCRIBE, PROVE = b"S", b"R", b"D", b"P"
+"""Additional address space for each pixel that a file may have, for files that have to be inflated."""
+MAX_RESIDENT_BYTES = 700 << 20
+"""Resident memory after a request above which the process is replaced; a fresh one takes 150 MB."""
+READ_SOURCE, RENDER_RESULTS, TO_JSON, FINGERPRINT = b"S", b"R", b"D", b"P"
+"""The requests of the protocol."""
 
 
 def main() -> None:
+    """Serve requests until the parent process ends."""
     max_pixels = int(sys.argv[1])
-    limits = MemoryLimits(BASE_BYTES + BYTES_A_PIXEL * max_pixels, SWOLLEN_BYTES)
+    limits = MemoryLimits(BASE_BYTES + BYTES_A_PIXEL * max_pixels, MAX_RESIDENT_BYTES)
     serve(_import, lambda question, data: _answer(question, data, max_pixels), limits)
 
 
 def _import() -> None:
+    import pacs.results.dicom_json
     import pacs.results.rendering.render
-    import pacs.results.result_json
     import pacs.results.source  # noqa: F401
 
 
 def _answer(question: bytes, data: bytes, max_pixels: int) -> None:
     import msgspec
 
-    from pacs.results.fingerprint import proof_of
-    from pacs.results.rendering.render import results_of
+    from pacs.results.dicom_json import result_to_json
+    from pacs.results.fingerprint import compute_fingerprint
+    from pacs.results.rendering.render import render_results
     from pacs.results.result import StudyFinding
-    from pacs.results.result_json import json_of
-    from pacs.results.source import source_of
+    from pacs.results.source import read_source
     from xray.errors import InputError
 
     try:
         if question == READ_SOURCE:
-            answer = msgspec.msgpack.encode(source_of(data, max_pixels))
-        elif question == WRITE_RESULTS:
-            answer = msgspec.msgpack.encode(results_of(msgspec.msgpack.decode(data, type=StudyFinding)))
-        elif question == PROVE:
-            answer = proof_of(data)
+            answer = msgspec.msgpack.encode(read_source(data, max_pixels))
+        elif question == RENDER_RESULTS:
+            answer = msgspec.msgpack.encode(render_results(msgspec.msgpack.decode(data, type=StudyFinding)))
+        elif question == FINGERPRINT:
+            answer = compute_fingerprint(data)
         else:
-            answer = json.dumps(json_of(data)).encode()
+            answer = json.dumps(result_to_json(data)).encode()
     except InputError as error:
         write({"error": type(error).__name__, "detail": str(error)})
     else:

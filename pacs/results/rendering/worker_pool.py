@@ -1,74 +1,80 @@
-"""Reading sources and writing results in processes apart, which a hostile header may bring down without harm."""
-
-from typing import Any
+"""A pool of child processes that read headers and render results, so that a hostile file cannot crash the service."""
 
 import msgspec
 
 from pacs.errors import ResultsError
-from pacs.results.rendering.worker import DESCRIBE, PROVE, READ_SOURCE, WRITE_RESULTS
+from pacs.results.dicom_json import DicomJson
+from pacs.results.rendering.worker import FINGERPRINT, READ_SOURCE, RENDER_RESULTS, TO_JSON
 from pacs.results.result import Results, Source, StudyFinding
 from xray.errors import UnreadableImageError
 from xray.sandbox.pool import ProcessEndedError, ProcessNotStartedError, ProcessPool
 
-AT_ONCE = 2
-"""A study that is written, and a caller who asks for what was written."""
-WRITE_SECONDS = 120.0
-"""Of one study's results; they take a second or two."""
-Json = dict[str, Any]
+PROCESSES = 2
+"""One renders a study while the other answers a caller who asks for results."""
+RENDER_TIMEOUT_SECONDS = 120.0
+"""For the results of one study, which usually take a second or two."""
 
 
 class ResultPool:
-    """Touched on the event loop only."""
+    """Child processes for results. Use it on the event loop only."""
 
     def __init__(self, seconds: float, max_pixels: int) -> None:
-        """`seconds` are those that reading one file may take."""
+        """`seconds` is the timeout for reading one file, `max_pixels` the most pixels that a file may have."""
         self._seconds = seconds
-        self._processes = ProcessPool("pacs.results.rendering.worker", [str(max_pixels)], AT_ONCE)
+        self._processes = ProcessPool("pacs.results.rendering.worker", [str(max_pixels)], PROCESSES)
 
     async def source(self, data: bytes) -> Source:
-        """See `pacs.results.source.source_of`.
+        """Read the attributes that results repeat; see `pacs.results.source.read_source`.
 
         Raises:
-            UnreadableImageError: also where reading took too long, or brought the process down.
+            UnreadableImageError: also if reading takes too long or crashes the process.
             InputError: any other that reading raises.
-            ResultsError: the file is not to blame.
+            ResultsError: the process cannot be started.
         """
         try:
             _, answer = await self._processes.answer(READ_SOURCE, data, self._seconds)
         except TimeoutError as error:
             raise UnreadableImageError(
-                f"The header takes more than {self._seconds:g} s to read; export the file with fewer attributes."
+                f"Reading the header takes more than {self._seconds:g} s; export the file with fewer attributes."
             ) from error
         except ProcessNotStartedError as error:
             raise ResultsError("The process that reads headers cannot be started.") from error
         except ProcessEndedError as error:
-            raise UnreadableImageError("The header brings its reader down; export the file again.") from error
+            raise UnreadableImageError(
+                "The header cannot be read without crashing the reader; export the file again."
+            ) from error
         return msgspec.msgpack.decode(answer, type=Source)
 
-    async def results(self, finding: StudyFinding) -> Results:
-        """See `pacs.results.rendering.render.results_of`. Raises ResultsError where they cannot be written."""
+    async def render(self, finding: StudyFinding) -> Results:
+        """Render the results of a study. Raises ResultsError if they cannot be rendered."""
         try:
-            _, answer = await self._processes.answer(WRITE_RESULTS, msgspec.msgpack.encode(finding), WRITE_SECONDS)
+            _, answer = await self._processes.answer(
+                RENDER_RESULTS, msgspec.msgpack.encode(finding), RENDER_TIMEOUT_SECONDS
+            )
         except TimeoutError as error:
-            raise ResultsError(f"Writing the results took more than {WRITE_SECONDS:g} s.") from error
+            raise ResultsError(f"Rendering the results took more than {RENDER_TIMEOUT_SECONDS:g} s.") from error
         except ProcessEndedError as error:
-            raise ResultsError("The process that writes results ended before they were written.") from error
+            raise ResultsError("The process that renders results ended before it had rendered them.") from error
         return msgspec.msgpack.decode(answer, type=Results)
 
-    async def described(self, result: bytes) -> Json:
-        """See `pacs.results.result_json.json_of`. Raises ResultsError where the result cannot be read."""
+    async def to_json(self, result: bytes) -> DicomJson:
+        """Convert a result's DICOM file to DICOM JSON. Raises ResultsError if it cannot be read."""
         try:
-            _, answer = await self._processes.answer(DESCRIBE, result, self._seconds)
+            _, answer = await self._processes.answer(TO_JSON, result, self._seconds)
         except TimeoutError as error:
             raise ResultsError(f"Reading a result took more than {self._seconds:g} s.") from error
         except ProcessEndedError as error:
             raise ResultsError("The process that reads results ended before it had read one.") from error
-        return msgspec.json.decode(answer, type=Json)
+        return msgspec.json.decode(answer, type=DicomJson)
 
-    async def proof(self, file: bytes) -> bytes | None:
-        """See `pacs.results.fingerprint.proof_of`; None for a file that cannot be read, which is none of ours."""
+    async def fingerprint(self, file: bytes) -> bytes | None:
+        """Return the fingerprint of a DICOM file; None if it cannot be read, so that it cannot be a result of ours.
+
+        Raises:
+            ResultsError: the process cannot be started.
+        """
         try:
-            _, answer = await self._processes.answer(PROVE, file, self._seconds)
+            _, answer = await self._processes.answer(FINGERPRINT, file, self._seconds)
         except ProcessNotStartedError as error:
             raise ResultsError("The process that reads results cannot be started.") from error
         except (TimeoutError, ProcessEndedError):
@@ -76,5 +82,5 @@ class ResultPool:
         return answer
 
     async def close(self) -> None:
-        """Let the processes go."""
+        """End the processes."""
         await self._processes.close()

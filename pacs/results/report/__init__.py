@@ -1,1 +1,1 @@
-"""The report of a study's findings, as DICOM SR and as FHIR."""
+"""Renders the finding of a study as a DICOM structured report and as a FHIR report."""

@@ -1,7 +1,7 @@
-"""The finding of a study as a FHIR R4 DiagnosticReport, in the types that `json.dumps` takes.
+"""Renders the finding of a study as a FHIR R4 DiagnosticReport, in types that `json.dumps` accepts.
 
-All that it speaks of is contained in it. It names no patient, so no name can be spelled wrongly in it; the study that
-it refers to has one.
+All resources are contained in the report. It names no patient, so it cannot misspell a name; the study that it refers
+to identifies the patient.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from pacs.results.uids import instance_uid
 Json = dict[str, Any]
 
 STATUS = "preliminary"
-"""Of the report and of all in it: nobody has verified it."""
+"""Status of the report and its observations, which nobody has verified."""
 DICOM_UID = "urn:dicom:uid"
 REPLACES = "http://hl7.org/fhir/StructureDefinition/diagnosticReport-replaces"
 TERMINOLOGY = "http://terminology.hl7.org/CodeSystem"
@@ -26,7 +26,7 @@ IMAGING = {"system": f"{TERMINOLOGY}/observation-category", "code": "imaging", "
 
 
 def diagnostic_report(finding: StudyFinding) -> Json:
-    """The same finding gives the same report; it holds no time."""
+    """Return the report. It has no timestamps, so equal findings give equal reports."""
     observations = _observations(finding)
     uid = instance_uid("report", finding.seed)
     return {
@@ -45,7 +45,7 @@ def diagnostic_report(finding: StudyFinding) -> Json:
 
 
 def _replaces(finding: StudyFinding) -> Json:
-    """R4 says by an extension of its own which reports this one replaces."""
+    """Name the reports that this one replaces, by R4's standard extension."""
     reports = [each for each in finding.supersedes if each.sop_class_uid == Comprehensive3DSRStorage]
     values = [{"url": REPLACES, "valueReference": _by_uid("DiagnosticReport", each.instance_uid)} for each in reports]
     return {"extension": values} if values else {}
@@ -67,7 +67,7 @@ def _observations(finding: StudyFinding) -> list[Json]:
 
 
 def _radiograph(radiograph: RadiographFinding, number: int) -> Json:
-    """R4 refers to an image as a Media, which has its SOP Instance UID for identifier."""
+    """Return the observation of a radiograph; R4 refers to an image as a Media identified by its SOP Instance UID."""
     image = [_by_uid("Media", radiograph.source.instance_uid)]
     return (
         _observation(f"radiograph-{number}", PROBABILITY, image)
@@ -125,5 +125,5 @@ def _by_uid(kind: str, uid: str) -> Json:
 
 
 def _uid_identifier(uid: str) -> Json:
-    """As FHIR writes the UIDs of DICOM."""
+    """Return a DICOM UID as a FHIR identifier."""
     return {"system": DICOM_UID, "value": f"urn:oid:{uid}"}

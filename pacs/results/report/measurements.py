@@ -1,6 +1,6 @@
-"""The measurement groups of a study's report (TID 1501, and TID 1410 for regions).
+"""Builds the measurement groups of a study's report (TID 1501, and TID 1410 for regions).
 
-The study's group comes first, then one for each radiograph, then one for each region of each radiograph.
+The first group is the study's, followed by one for each radiograph and one for each region of each radiograph.
 """
 
 import numpy as np
@@ -34,13 +34,13 @@ from pacs.results.uids import tracking_uid
 from xray.network.cam import Region
 
 DECIMALS = 6
-"""Of a number in a report, whose text has room for 16 characters."""
+"""Decimals of a number in a report, whose text is limited to 16 characters."""
 
 Group = MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations
 
 
 def measurement_groups(finding: StudyFinding) -> list[Group]:
-    """Regions are in pixels of the radiograph that they refer to; tracking identifiers are the same every time."""
+    """Return all groups. Regions are in pixels of their radiograph; tracking identifiers are reproducible."""
     groups: list[Group] = [_of_study(finding)]
     numbered = list(enumerate(finding.radiographs, 1))
     groups += [_of_radiograph(finding, radiograph, number) for number, radiograph in numbered]
@@ -78,8 +78,9 @@ def _of_radiograph(
 def _of_region(
     finding: StudyFinding, radiograph: RadiographFinding, region: Region, tracking: TrackingIdentifier
 ) -> PlanarROIMeasurementsAndQualitativeEvaluations:
-    """A closed rectangle round the region's pixels: 0 is the upper left corner of the first, not its middle (PS3.3,
-    C.18.6.1).
+    """Return the group of a region, with a closed rectangle around its pixels.
+
+    Coordinate 0 is the upper left corner of the first pixel, not its center (PS3.3 C.18.6.1).
     """
     right, bottom = region.left + region.width, region.top + region.height
     corners = [(region.left, region.top), (right, region.top), (right, bottom), (region.left, bottom)]

@@ -1,4 +1,4 @@
-"""The finding of a study as a structured report: Comprehensive 3D SR, TID 1500, verified by nobody."""
+"""Renders the finding of a study as an unverified structured report (Comprehensive 3D SR, TID 1500)."""
 
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import (
@@ -23,17 +23,17 @@ from pacs.results.result import ALGORITHM, MANUFACTURER, NOTICE, Source, StudyFi
 from pacs.results.uids import coding_scheme_uid, device_uid, instance_uid, series_uid
 
 SERIES_NUMBER = 9102
-"""Behind that of the capture."""
+"""Listed after the series of the capture."""
 DEVICE = Code("121007", "DCM", "Device")
-PARTIAL = "Radiographs of the study were not judged; the comments say why."
-"""At most 64 characters, as PS3.5 allows."""
+PARTIAL_DESCRIPTION = "Radiographs of the study were not judged; the comments say why."
+"""Completion Flag Description: at most 64 characters, as PS3.5 requires."""
 
 
 def structured_report(finding: StudyFinding, capture: Dataset) -> Dataset:
-    """The numbers and regions of the finding, with references to the radiographs and to the capture.
+    """Return a report of the numbers and regions, with references to the radiographs and to the capture.
 
-    It is preliminary and unverified, and complete unless radiographs were left out. Its patient is added when it is
-    written (`pacs.results.dicom_file`).
+    It is preliminary and unverified, and complete unless radiographs were left out. `pacs.results.dicom_file` adds the
+    patient attributes.
     """
     evidence = [_evidence_of_capture(capture), *(_evidence(each.source) for each in finding.radiographs)]
     report: Dataset = Comprehensive3DSR(
@@ -57,14 +57,14 @@ def structured_report(finding: StudyFinding, capture: Dataset) -> Dataset:
     )
     report.SoftwareVersions = [finding.version, finding.checkpoint]
     if not finding.is_complete:
-        report.CompletionFlagDescription = PARTIAL
+        report.CompletionFlagDescription = PARTIAL_DESCRIPTION
     if finding.supersedes:
         report.PredecessorDocumentsSequence = [_predecessors(finding)]
     return report
 
 
 def _predecessors(finding: StudyFinding) -> Dataset:
-    """The reports that this one replaces (PS3.3 Table C.17-3)."""
+    """Return references to the reports that this one replaces (PS3.3 Table C.17-3)."""
     study = Dataset()
     study.StudyInstanceUID = finding.study_uid
     study.ReferencedSeriesSequence = []
@@ -86,7 +86,7 @@ def _evidence(source: Source) -> Dataset:
 
 
 def _instance(study_uid: str, series_uid: str, sop_class_uid: str, instance_uid: str) -> Dataset:
-    """An instance without its patient, whose attributes highdicom would refuse where they are not valid."""
+    """Return an instance without patient attributes, which highdicom would reject if they are not valid."""
     instance = Dataset()
     instance.StudyInstanceUID, instance.SeriesInstanceUID = study_uid, series_uid
     instance.SOPClassUID, instance.SOPInstanceUID = sop_class_uid, instance_uid
@@ -96,8 +96,9 @@ def _instance(study_uid: str, series_uid: str, sop_class_uid: str, instance_uid:
 
 
 def _content(finding: StudyFinding, capture: Dataset) -> MeasurementReport:
-    """The tree of TID 1500, which may be extended: by the notice before the measurements, and by the capture and what
-    was left out behind them.
+    """Return the tree of TID 1500 with our extensions.
+
+    The notice stands before the measurements; the capture and comments on omitted radiographs follow them.
     """
     tree = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=_observer(finding)),
@@ -134,6 +135,6 @@ def _observer(finding: StudyFinding) -> ObserverContext:
 def _comment(text: str) -> TextContentItem:
     return TextContentItem(
         name=CodedConcept.from_code(COMMENT),
-        value=text.encode("ascii", "replace").decode(),  # all that the radiograph's character set surely has
+        value=text.encode("ascii", "replace").decode(),  # part of every character set of DICOM
         relationship_type=RelationshipTypeValues.CONTAINS,
     )

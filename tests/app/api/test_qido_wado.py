@@ -10,7 +10,7 @@ import pytest
 from pydicom import Dataset
 
 from app.replica import Replica, assemble
-from pacs.results.dicom_json import written
+from pacs.results.dicom_json import dataset_to_json
 from tests.app.api.test_stow_rs import STUDY, finished, hand, hospital_at, related, stow
 from tests.app.conftest import serving
 from tests.dicom_files import CANARY
@@ -139,7 +139,7 @@ def test_values_that_json_cannot_hold_are_left_empty_and_not_repeated(caplog: py
     dataset["PatientWeight"]._value = CANARY
     dataset.add_new("RealWorldValueSlope", "FD", float("nan"))
     dataset.add_new("PixelData", "OB", b"1234")
-    assert written(dataset) == {
+    assert dataset_to_json(dataset) == {
         "00100020": {"vr": "LO", "Value": ["1"]},
         "00101030": {"vr": "DS"},
         "00409225": {"vr": "FD"},

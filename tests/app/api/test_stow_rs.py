@@ -21,7 +21,7 @@ from app.hospital.gateway import Hospital
 from app.inference import admission
 from app.replica import Replica, assemble
 from app.runtime import middleware
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from pacs.queue.errors import JobsUnavailableError
 from pacs.queue.jobs import Job, Jobs
 from tests.app.conftest import metric, png, serving
@@ -57,7 +57,7 @@ def chunks(body: bytes, size: int) -> Iterator[bytes]:
 
 
 def hospital_at(folder: Path, max_bytes: int = 1 << 30, settle: float = 60) -> Hospital:
-    jobs = Jobs(f"sqlite:///{folder / 'jobs.sqlite'}", Seal.of_file(folder / "key"), max_bytes)
+    jobs = Jobs(f"sqlite:///{folder / 'jobs.sqlite'}", Cipher.from_key_file(folder / "key"), max_bytes)
     return Hospital(jobs, {}, None, timedelta(seconds=settle))
 
 
@@ -108,7 +108,7 @@ def test_every_form_of_a_body_is_the_same_study(client: httpx.Client, media: str
 def test_study_in_several_requests_is_one_job_with_each_instance_once(client: httpx.Client, hospital: Hospital) -> None:
     replies = [stow(client, related(hand(1))), stow(client, related(hand(2), hand(1)))]
     assert replies[0].headers["x-jobs"] == replies[1].headers["x-jobs"]
-    kept = list(hospital.jobs.instances(replies[0].headers["x-jobs"]))
+    kept = list(hospital.jobs.repository.instances(replies[0].headers["x-jobs"]))
     assert sorted(each.instance_uid for each in kept) == [f"{STUDY}.1.1", f"{STUDY}.1.2"]
     assert {each.data for each in kept} == {hand(1), hand(2)}
 
@@ -163,7 +163,7 @@ def test_full_spool_fails_and_what_is_in_it_stays(service: Replica, tmp_path: Pa
     with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         reply = stow(client, related(hand(1), hand(2)))
         assert (reply.status_code, reasons(reply)) == (HTTPStatus.ACCEPTED, [OUT_OF_RESOURCES])
-        assert [each.data for each in hospital.jobs.instances(reply.headers["x-jobs"])] == [hand(1)]
+        assert [each.data for each in hospital.jobs.repository.instances(reply.headers["x-jobs"])] == [hand(1)]
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_database_that_fails_hides_the_counts_and_stops_no_work(
         job = stow(client, related(hand(1))).headers["x-jobs"]
         assert finished(client, job)["state"] == "kept"
         assert metric(client, 'osteon_jobs{state="kept"}') == 1
-        monkeypatch.setattr(hospital.jobs, "counts", failing)
+        monkeypatch.setattr(hospital.jobs.repository, "counts", failing)
         assert "osteon_jobs{" not in client.get("/metrics").text
         assert math.isnan(metric(client, "osteon_jobs_overdue_seconds"))
 

@@ -11,7 +11,7 @@ import pytest
 from app.hospital.gateway import Hospital
 from app.replica import Replica, assemble
 from pacs.client.configuration import ArchiveConfig
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from pacs.queue.jobs import Jobs
 from tests.app.api.test_stow_rs import STUDY, hand, related, stow
 from tests.app.conftest import metric, serving
@@ -29,7 +29,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture
 def client(service: Replica, postgres: Postgres, tmp_path: Path) -> Iterator[httpx.Client]:
-    jobs = Jobs(postgres.emptied(), Seal.of_file(tmp_path / "key"), 1 << 30)
+    jobs = Jobs(postgres.emptied(), Cipher.from_key_file(tmp_path / "key"), 1 << 30)
     hospital = Hospital(jobs, {"main": ArchiveConfig("http://127.0.0.1:9/")}, None, timedelta(hours=1))
     with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         yield client

@@ -16,13 +16,13 @@ from app.hospital.gateway import Hospital
 from app.replica import Replica, assemble
 from pacs.client.configuration import ArchiveConfig
 from pacs.errors import PacsError
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from pacs.queue.jobs import Jobs
 from tests.app.api.test_stow_rs import STUDY, finished, hand, related, stow
 from tests.app.conftest import serving
 from tests.app.hospital.held_study import HeldStudy, holding
 from tests.pacs.client.test_http_session import Reply
-from tests.pacs.sick import OK, sick
+from tests.pacs.faulty_server import OK, faulty_server
 from tests.waiting import HUNG_SECONDS, wait_until
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 @contextmanager
 def pulling(service: Replica, folder: Path, archives: dict[str, str], **changed: object) -> Iterator[httpx.Client]:
     """A service that can fetch from archives at these roots."""
-    jobs = Jobs(f"sqlite:///{folder / 'jobs.sqlite'}", Seal.of_file(folder / "key"), 1 << 30)
+    jobs = Jobs(f"sqlite:///{folder / 'jobs.sqlite'}", Cipher.from_key_file(folder / "key"), 1 << 30)
     configs = {name: ArchiveConfig(url) for name, url in archives.items()}
     hospital = Hospital(jobs, configs, None, timedelta(0))
     settings = service.settings.model_copy(update=changed)
@@ -59,7 +59,7 @@ ODD_ONES: dict[str, tuple[bytes | Reply, str]] = {
     "another media type": ((200, {"Content-Type": "text/html"}, b"<html>"), "another media type"),
     "too large": (hand(2) + bytes(2 << 20), "has more than 1048576 bytes"),
     "gone": ((404, {}, b""), f"Archive main has no instance {ODD}."),
-    "forbidden": ((403, {}, b""), "Archive main answered 403."),
+    "forbidden": ((403, {}, b""), "Archive main responded with status 403."),
     "of another study": (hand(2, study="1.2.3"), "a file of another study"),
     "another instance": (hand(3), "a file of another instance"),
 }
@@ -85,7 +85,7 @@ def test_instance_that_the_archive_never_delivers_is_left_out_in_the_last_attemp
     job, report = answered(service, tmp_path, study, job_attempts=1)
     assert job["state"] == "delivered"
     assert f"{ODD}" in report
-    assert "Archive main answered 500." in report
+    assert "Archive main responded with status 500." in report
 
 
 def test_archive_that_gives_out_nothing_is_no_study_without_radiographs(service: Replica, tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_archive_that_gives_out_nothing_is_no_study_without_radiographs(service:
         folder.mkdir()
         study = HeldStudy({ODD: (status, {}, b""), GOOD: (status, {}, b"")})
         job, _ = answered(service, folder, study, job_attempts=1)
-        assert (job["state"], job["reason"]) == ("dead", f"Archive main answered {status}.")
+        assert (job["state"], job["reason"]) == ("dead", f"Archive main responded with status {status}.")
 
 
 def test_radiograph_that_was_sent_is_judged_although_the_archive_gives_out_nothing(
@@ -105,7 +105,7 @@ def test_radiograph_that_was_sent_is_judged_although_the_archive_gives_out_nothi
         finished(client, stow(client, related(hand(1))).headers["x-jobs"])
         job = finished(client, asked(client))
     assert job["state"] == "delivered"
-    assert f"{ODD}: Archive main answered 403." in str(job["reason"])
+    assert f"{ODD}: Archive main responded with status 403." in str(job["reason"])
 
 
 @pytest.mark.parametrize("modality", ["DR", "RG", "OT", ""])
@@ -143,7 +143,7 @@ def test_archive_that_drips_takes_only_its_own_threads_and_gives_them_back_at_on
         assert all(isinstance(error, PacsError) for error in ended)
         threads.close()
 
-    drips = sick(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n")
+    drips = faulty_server(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n")
     with drips as slow, holding(HeldStudy({GOOD: hand(1)})) as well:
         asyncio.run(ask(slow.url, well))
 
@@ -154,7 +154,7 @@ def threads_of(archive: str) -> list[threading.Thread]:
 
 def test_archive_that_drips_holds_up_no_other_and_gives_its_threads_back(service: Replica, tmp_path: Path) -> None:
     with ExitStack() as stack:
-        slow = stack.enter_context(sick(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"))
+        slow = stack.enter_context(faulty_server(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"))
         well = stack.enter_context(holding(HeldStudy({GOOD: hand(1)})))
         roots = {"slow": slow.url, "main": well}
         client = stack.enter_context(pulling(service, tmp_path, roots, job_seconds=0.3, job_attempts=1))

@@ -19,7 +19,7 @@ from app.replica import Replica, assemble
 from app.settings import Settings
 from pacs.client.configuration import ArchiveConfig, read_archives
 from pacs.errors import ConfigurationError
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from pacs.queue.jobs import Jobs
 from tests.app.api.test_stow_rs import STUDY, finished, hand, related, stow
 from tests.app.conftest import serving
@@ -36,7 +36,7 @@ CAPTURE, REPORT = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.88.34"
 
 
 def hospital_with(folder: Path, archives: dict[str, ArchiveConfig]) -> Hospital:
-    jobs = Jobs(f"sqlite:///{folder / 'jobs.sqlite'}", Seal.of_file(folder / "key"), 1 << 30)
+    jobs = Jobs(f"sqlite:///{folder / 'jobs.sqlite'}", Cipher.from_key_file(folder / "key"), 1 << 30)
     return Hospital(jobs, archives, "main", timedelta(seconds=0.5))
 
 

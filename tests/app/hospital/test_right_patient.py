@@ -21,9 +21,9 @@ from app.hospital.gateway import Hospital
 from app.replica import Replica, assemble
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError
 from pacs.instance import Instance
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from pacs.queue.jobs import Jobs
-from pacs.results.fingerprint import proof_of
+from pacs.results.fingerprint import compute_fingerprint
 from tests.app.api.test_stow_rs import STUDY, finished, hand, hospital_at, reasons, related, stow, uids
 from tests.app.conftest import metric, serving
 from tests.app.hospital.fake_archive import FakeArchive, fake_archive
@@ -54,7 +54,7 @@ def archive() -> Iterator[FakeArchive]:
 @pytest.fixture
 def fetching(service: Replica, archive: FakeArchive, tmp_path: Path) -> Iterator[httpx.Client]:
     """A service that delivers its results to the archive."""
-    jobs = Jobs(f"sqlite:///{tmp_path / 'jobs.sqlite'}", Seal.of_file(tmp_path / "key"), 1 << 30)
+    jobs = Jobs(f"sqlite:///{tmp_path / 'jobs.sqlite'}", Cipher.from_key_file(tmp_path / "key"), 1 << 30)
     hospital = Hospital(jobs, {"main": archive.config}, "main", timedelta(seconds=0.3))
     with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         yield client
@@ -325,7 +325,7 @@ def test_archive_that_writes_the_same_patient_in_its_own_way_gets_the_results(
 ) -> None:
     archive.put(hand(1))
     archive.patient_id = archives_id
-    jobs = Jobs(f"sqlite:///{tmp_path / 'jobs.sqlite'}", Seal.of_file(tmp_path / "key"), 1 << 30)
+    jobs = Jobs(f"sqlite:///{tmp_path / 'jobs.sqlite'}", Cipher.from_key_file(tmp_path / "key"), 1 << 30)
     config = replace(archive.config, coerces_patient_ids=coerces)
     hospital = Hospital(jobs, {"main": config}, "main", timedelta(seconds=0.3))
     with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
@@ -390,7 +390,7 @@ def test_late_view_of_a_study_whose_files_are_gone_is_judged_with_the_archives(
     hospital = replace(hospital_at(tmp_path, settle=0.1), archives={"main": archive.config}, destination="main")
     with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         finished(client, stow(client, related(hand(1))).headers["x-jobs"])
-        hospital.jobs.empty_answered(timedelta(0))
+        hospital.jobs.purge_answered(timedelta(0))
         archive.put(hand(1))
         second = finished(client, stow(client, related(hand(2))).headers["x-jobs"])
     assert (second["version"], second["reason"]) == (2, None)
@@ -402,7 +402,7 @@ def test_late_view_of_a_study_whose_files_are_nowhere_says_which_are_missing(ser
     hospital = hospital_at(tmp_path, settle=0.1)
     with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         finished(client, stow(client, related(hand(1))).headers["x-jobs"])
-        hospital.jobs.empty_answered(timedelta(0))
+        hospital.jobs.purge_answered(timedelta(0))
         second = finished(client, stow(client, related(hand(2))).headers["x-jobs"])
         (report,) = reports(client)
     assert f"{STUDY}.1.1: It came earlier and its file is no longer kept" in str(second["reason"])
@@ -422,7 +422,7 @@ def result(number: int) -> tuple[Instance, bytes]:
     data = dicom(
         np.full((16, 16), number, np.uint8), StudyInstanceUID=STUDY, SeriesInstanceUID="1.9", SOPInstanceUID="1.9.1"
     )
-    return Instance("1.9", "1.9.1", "1.2.840.10008.5.1.4.1.1.1.1", data), proof_of(data)
+    return Instance("1.9", "1.9.1", "1.2.840.10008.5.1.4.1.1.1.1", data), compute_fingerprint(data)
 
 
 def deliver_to(archive: FakeArchive, service: Replica, ours: Instance, proof: bytes) -> None:

@@ -23,7 +23,7 @@ from pynetdicom.association import Association
 from app.hospital.gateway import Hospital
 from app.replica import Replica, assemble
 from app.settings import Settings
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from pacs.queue.jobs import Jobs
 from tests.app.api.test_stow_rs import STUDY, hand, reasons, related, stow
 from tests.app.conftest import metric, serving
@@ -42,7 +42,7 @@ pytestmark = [pytest.mark.slow, needs("dcmj2pnm")]
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> Jobs:
-    return Jobs(f"sqlite:///{tmp_path / 'jobs.sqlite'}", Seal.of_file(tmp_path / "key"), 1 << 30)
+    return Jobs(f"sqlite:///{tmp_path / 'jobs.sqlite'}", Cipher.from_key_file(tmp_path / "key"), 1 << 30)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def test_radiographs_are_in_their_studys_job_and_nothing_else_is(port: int, jobs
         (tmp_path / f"{number}.dcm").write_bytes(data)
     run("echoscu", "127.0.0.1", port)
     run(STORESCU, "-aec", "OSTEON", "127.0.0.1", port, *sorted(tmp_path.glob("?.dcm")))
-    (job,) = jobs.latest(10)
+    (job,) = jobs.repository.latest(10)
     assert (job.source, job.state, job.instances) == ("store", "waiting", 2)
     assert CANARY not in (tmp_path / "log").read_text()
 
@@ -142,9 +142,9 @@ def test_second_patient_and_other_pixels_get_a_status_of_failure(port: int, jobs
         draw_phantom(seed=9), StudyInstanceUID=STUDY, SeriesInstanceUID=f"{STUDY}.1", SOPInstanceUID=f"{STUDY}.1.1"
     )
     assert statuses(port, hand(1), other_patient, other_pixels, hand(1)) == [0, 0xA900, 0x0111, 0]
-    (job,) = jobs.latest(10)
-    assert [each.instance_uid for each in jobs.instances(job.id)] == [f"{STUDY}.1.1"]
-    assert jobs.refusals() == {"other patient": 1, "other content": 1}
+    (job,) = jobs.repository.latest(10)
+    assert [each.instance_uid for each in jobs.repository.instances(job.id)] == [f"{STUDY}.1.1"]
+    assert jobs.repository.refusals() == {"other patient": 1, "other content": 1}
     log = (tmp_path / "log").read_text()
     assert log.count("was refused: other") == 2
     assert [word for word in ("Second", "SECOND-2", CANARY, "CANARY-4711") if word in log] == []
@@ -165,8 +165,8 @@ def test_two_patients_are_told_apart_whichever_way_they_come(
             assert statuses(port, other) == [0xA900]
         assert stow(client, related(hand(3))).status_code == HTTPStatus.OK
         assert metric(client, 'osteon_refused_instances{reason="other patient"}') == 1
-    (job,) = jobs.latest(10)
-    assert [each.instance_uid[-1] for each in jobs.instances(job.id)] == ["1", "3"]
+    (job,) = jobs.repository.latest(10)
+    assert [each.instance_uid[-1] for each in jobs.repository.instances(job.id)] == ["1", "3"]
 
 
 def test_same_radiograph_by_c_store_and_stow_is_one(port: int, jobs: Jobs, service: Replica) -> None:
@@ -174,15 +174,15 @@ def test_same_radiograph_by_c_store_and_stow_is_one(port: int, jobs: Jobs, servi
     with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
         assert statuses(port, hand(1)) == [0]
         assert stow(client, related(hand(1))).status_code == HTTPStatus.OK
-    assert [job.instances for job in jobs.latest(10)] == [1]
+    assert [job.instances for job in jobs.repository.latest(10)] == [1]
 
 
 def test_compressed_radiograph_comes_as_it_was_sent(port: int, jobs: Jobs, tmp_path: Path) -> None:
     file = tmp_path / "1.dcm"
     file.write_bytes(dicom(draw_phantom(seed=1), 8, JPEG2000Lossless))
     run(STORESCU, "-xv", "127.0.0.1", port, file)
-    (job,) = jobs.latest(10)
-    (instance,) = jobs.instances(job.id)
+    (job,) = jobs.repository.latest(10)
+    (instance,) = jobs.repository.instances(job.id)
     assert JPEG2000Lossless.encode() in instance.data[:400]
 
 
@@ -222,7 +222,7 @@ def test_data_set_over_the_limit_is_refused_without_being_held_and_the_next_is_t
         assert node.peak_mib() - before < 50
         assert association.send_c_store(radiograph(3)).Status == SUCCESS
         association.release()
-    assert [job.instances for job in jobs.latest(10)] == [2]
+    assert [job.instances for job in jobs.repository.latest(10)] == [2]
 
 
 def test_data_sets_of_all_associations_together_are_bounded(settings: Settings, jobs: Jobs, tmp_path: Path) -> None:
@@ -299,8 +299,8 @@ def test_private_and_unknown_classes_are_accepted_and_left_alone(sop_class: str,
     assert association.send_c_store(radiograph(1, Modality="OT", SOPClassUID=sop_class)).Status == SUCCESS
     assert association.send_c_store(radiograph(2)).Status == SUCCESS
     association.release()
-    assert [job.instances for job in jobs.latest(10)] == [1]
-    assert sum(jobs.left_alone().values()) == 1
+    assert [job.instances for job in jobs.repository.latest(10)] == [1]
+    assert sum(jobs.repository.left_alone().values()) == 1
 
 
 def test_private_class_in_a_private_syntax_is_accepted_and_left_alone(port: int, jobs: Jobs) -> None:
@@ -325,4 +325,4 @@ def test_radiograph_of_an_unsure_modality_is_taken(modality: str | None, port: i
     association = associated(port)
     assert association.send_c_store(radiograph(1, Modality=modality)).Status == SUCCESS
     association.release()
-    assert [job.instances for job in jobs.latest(10)] == [1]
+    assert [job.instances for job in jobs.repository.latest(10)] == [1]

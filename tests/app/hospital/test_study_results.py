@@ -97,7 +97,7 @@ def test_radiograph_that_brings_its_reader_down_is_refused_and_the_next_study_is
             job = stow(client, related(hand(1, study="1.2.3"))).headers["x-jobs"]
             done = finished(client, job)
         assert done["state"] == "refused"
-        assert done["reason"] == "The header brings its reader down; export the file again."
+        assert done["reason"] == "The header cannot be read without crashing the reader; export the file again."
         assert finished(client, stow(client, related(hand(1))).headers["x-jobs"])["state"] == "kept"
         assert client.get("/health/live").status_code == HTTPStatus.OK
 
@@ -110,7 +110,7 @@ def test_header_that_takes_too_long_is_refused_with_that_reason(
     monkeypatch.setattr(process_pool, "ONE_THREAD", SLEEPING_RESULT_PROCESS)
     with serving(fast) as client:
         done = finished(client, stow(client, related(hand(1))).headers["x-jobs"])
-        assert (done["state"], str(done["reason"])[:34]) == ("refused", "The header takes more than 0.2 s t")
+        assert (done["state"], str(done["reason"])[:42]) == ("refused", "Reading the header takes more than 0.2 s; ")
 
 
 def test_study_waits_while_no_process_can_be_started(

@@ -1,4 +1,4 @@
-"""The archive's side played by a real Orthanc: what is stored is found and comes back, and what fails is told apart."""
+"""The client against a real Orthanc: stored instances are found and retrieved, and failures have the right type."""
 
 import io
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def test_a_stored_radiograph_is_found_and_comes_back_byte_for_byte(archive: Arch
     (file,) = archive.retrieve(study)
     assert file == saved(stored)
     assert dcmread(io.BytesIO(file)).file_meta.TransferSyntaxUID == syntax
-    (found,) = archive.studies({"PatientName": f"{CANARY[:6]}*", "StudyInstanceUID": study})
+    (found,) = archive.search_studies({"PatientName": f"{CANARY[:6]}*", "StudyInstanceUID": study})
     assert (found.study_uid, found.modalities) == (study, ("DX",))
     (only,) = archive.instances(study)
     assert only.sop_class_uid == DigitalXRayImageStorageForPresentation
@@ -77,9 +77,9 @@ def test_has_is_true_only_when_every_instance_is_in_that_study(archive: Archive)
     first, second, third = instance(3, 1), instance(3, 2), instance(3, 3)
     study = first.StudyInstanceUID
     archive.store([first, second])
-    assert archive.has(study, [first.SOPInstanceUID, second.SOPInstanceUID])
-    assert not archive.has(study, [first.SOPInstanceUID, third.SOPInstanceUID])
-    assert not archive.has(f"{UIDS}.999", [first.SOPInstanceUID])
+    assert archive.has_instances(study, [first.SOPInstanceUID, second.SOPInstanceUID])
+    assert not archive.has_instances(study, [first.SOPInstanceUID, third.SOPInstanceUID])
+    assert not archive.has_instances(f"{UIDS}.999", [first.SOPInstanceUID])
 
 
 def test_retrieve_leaves_other_modalities_where_they_are(archive: Archive) -> None:
@@ -97,8 +97,8 @@ def test_retrieve_leaves_other_modalities_where_they_are(archive: Archive) -> No
 def test_search_finds_all_studies_however_few_come_in_a_page(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = [instance(number, 1, BodyPartExamined="ANKLE", StudyID="PAGES") for number in (51, 52, 53)]
     archive.store(stored)
-    monkeypatch.setattr(archive_module, "STUDIES_A_PAGE", 2)
-    found = archive.studies({"StudyID": "PAGES"})
+    monkeypatch.setattr(archive_module, "STUDIES_PER_PAGE", 2)
+    found = archive.search_studies({"StudyID": "PAGES"})
     assert sorted(study.study_uid for study in found) == sorted(each.StudyInstanceUID for each in stored)
 
 
@@ -116,7 +116,7 @@ def test_a_missing_study_is_missing(archive: Archive) -> None:
 
 
 def test_what_is_no_uid_is_refused_before_anything_is_asked(archive: Archive) -> None:
-    for ask in (archive.series, lambda study: archive.has(study, ["1.2"])):
+    for ask in (archive.series, lambda study: archive.has_instances(study, ["1.2"])):
         with raises(ArchiveRefusedError):
             ask(f"../{CANARY}")
 
@@ -132,14 +132,14 @@ def test_a_wrong_password_is_refused_until_its_file_is_mended(config: ArchiveCon
     assert config.password_file is not None
     with Archive("main", config) as archive:
         config.password_file.write_text("wrong")
-        for ask in (lambda: archive.studies({"PatientName": CANARY}), lambda: archive.store([instance(8, 1)])):
+        for ask in (lambda: archive.search_studies({"PatientName": CANARY}), lambda: archive.store([instance(8, 1)])):
             with raises(ArchiveRefusedError, "main", "401"):
                 ask()
         config.password_file.unlink()
         with raises(ConfigurationError, "main", "password"):
-            archive.studies({})
+            archive.search_studies({})
         config.password_file.write_text(running.password)
-        archive.studies({})
+        archive.search_studies({})
 
 
 def test_a_killed_archive_is_unavailable_and_fine_again_later(archive: Archive, running: RunningOrthanc) -> None:
@@ -148,16 +148,16 @@ def test_a_killed_archive_is_unavailable_and_fine_again_later(archive: Archive, 
     archive.store([stored])
     running.kill()
     asks = (
-        lambda: archive.studies({"PatientName": CANARY}),
+        lambda: archive.search_studies({"PatientName": CANARY}),
         lambda: list(archive.retrieve(study)),
-        lambda: archive.has(study, [stored.SOPInstanceUID]),
+        lambda: archive.has_instances(study, [stored.SOPInstanceUID]),
         lambda: archive.store([stored]),
     )
     for ask in asks:
         with raises(ArchiveUnavailableError, "main"):
             ask()
     running.start()
-    assert archive.has(study, [stored.SOPInstanceUID])
+    assert archive.has_instances(study, [stored.SOPInstanceUID])
     assert len(list(archive.retrieve(study))) == 1
 
 

@@ -1,4 +1,4 @@
-"""Mutual TLS in front of a real Orthanc, by stunnel: only the right certificates on both sides get through."""
+"""Mutual TLS with a real Orthanc behind stunnel: only the right certificates on both sides are accepted."""
 
 import socket
 import subprocess
@@ -25,7 +25,7 @@ QUERY = {"PatientName": CANARY}
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two authorities, each with a client's certificate; the first has the server's too."""
+    """Two authorities, each with a client certificate; the first also has the server's."""
     folder = tmp_path_factory.mktemp("certificates")
     for authority in ("hospital", "stranger"):
         certify(folder, authority)
@@ -45,7 +45,7 @@ def certify(folder: Path, name: str, by: str | None = None) -> None:
 
 @contextmanager
 def stunnel(folder: Path, certificates: Path, target: int) -> Iterator[int]:
-    """The port where TLS with a certificate of the hospital leads to `target`."""
+    """Run stunnel in front of `target` and yield its port; it requires a certificate of the hospital."""
     (port,) = free_ports(1)
     options = {
         "foreground": "yes",
@@ -98,13 +98,13 @@ def test_the_right_certificates_get_through_both_ways(config: ArchiveConfig) -> 
     stored = instance(1, 1)
     with Archive("main", config) as archive:
         archive.store([stored])
-        assert archive.has(stored.StudyInstanceUID, [stored.SOPInstanceUID])
+        assert archive.has_instances(stored.StudyInstanceUID, [stored.SOPInstanceUID])
         assert len(list(archive.retrieve(stored.StudyInstanceUID))) == 1
 
 
 def error_of(config: ArchiveConfig) -> PacsError:
     with Archive("main", config) as archive, pytest.raises(PacsError) as caught:
-        archive.studies(QUERY)
+        archive.search_studies(QUERY)
     return caught.value
 
 
@@ -122,7 +122,7 @@ def test_an_archive_that_the_ca_does_not_vouch_for_is_not_spoken_to(config: Arch
     for ca in (certificates / "stranger.pem", None):
         with Archive("main", replace(config, ca=ca)) as archive:
             with raises(ArchiveRefusedError, "main", "CERTIFICATE_VERIFY_FAILED"):
-                archive.studies(QUERY)
+                archive.search_studies(QUERY)
             with raises(ArchiveRefusedError, "main", "CERTIFICATE_VERIFY_FAILED"):
                 archive.store([instance(2, 1)])
 
@@ -132,7 +132,7 @@ def test_the_environment_does_not_replace_the_ca(
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates / "hospital.pem"))
     with Archive("main", replace(config, ca=certificates / "stranger.pem")) as archive, raises(ArchiveRefusedError):
-        archive.studies(QUERY)
+        archive.search_studies(QUERY)
 
 
 def test_a_certificate_or_key_that_is_gone_or_damaged_is_the_operators(config: ArchiveConfig, tmp_path: Path) -> None:
@@ -156,8 +156,8 @@ def test_a_handshake_that_is_broken_off_is_unavailable(config: ArchiveConfig) ->
         closing = threading.Thread(target=close_after_hello, args=(server,))
         closing.start()
         url = f"https://127.0.0.1:{server.getsockname()[1]}/"
-        with Archive("main", replace(config, url=url)) as archive, raises(ArchiveUnavailableError, "main", "broke"):
-            archive.studies(QUERY)
+        with Archive("main", replace(config, url=url)) as archive, raises(ArchiveUnavailableError, "main", "closed"):
+            archive.search_studies(QUERY)
         closing.join()
 
 
@@ -170,5 +170,5 @@ def close_after_hello(server: socket.socket) -> None:
 def test_tls_without_an_archive_behind_it_is_unavailable(config: ArchiveConfig, running: RunningOrthanc) -> None:
     running.kill()
     with Archive("main", config) as archive, raises(ArchiveUnavailableError, "main"):
-        archive.studies(QUERY)
+        archive.search_studies(QUERY)
     running.start()

@@ -1,4 +1,4 @@
-"""What a file of archives may say, and what its errors name."""
+"""Valid and invalid files of archives, and the errors about them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The archive's side played by small servers: how secrets, TLS, patience and odd answers are dealt with."""
+"""How the session handles secrets, TLS, timeouts and malformed responses of small local servers."""
 
 import socket
 import threading
@@ -23,7 +23,7 @@ Reply = tuple[int, Mapping[str, str], bytes]
 
 @contextmanager
 def answering(reply: Callable[[BaseHTTPRequestHandler], Reply]) -> Iterator[str]:
-    """A server that gives these replies; yields its root."""
+    """Run a server that gives these replies; yield its URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -66,12 +66,12 @@ def test_a_rotated_token_works_at_once(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("first-token\n")
     with answering(reply) as url, Archive("main", ArchiveConfig(url, bearer_file=token)) as archive:
-        assert archive.studies(QUERY) == []
+        assert archive.search_studies(QUERY) == []
         accepted[0] = "second-token"
         with raises(ArchiveRefusedError, "main", "401"):
-            archive.studies(QUERY)
+            archive.search_studies(QUERY)
         token.write_text("second-token")
-        assert archive.studies(QUERY) == []
+        assert archive.search_studies(QUERY) == []
         assert set(seen) == {url.split("/")[2]}  # with the port
 
 
@@ -80,7 +80,7 @@ def test_what_is_no_token_is_not_sent(secret: str, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(secret)
     config = ArchiveConfig("http://127.0.0.1:9/", bearer_file=tmp_path / "token")
     with Archive("main", config) as archive, pytest.raises(PacsError, match="holds no secret") as caught:
-        archive.studies(QUERY)
+        archive.search_studies(QUERY)
     assert not secret or secret not in str(caught.value)
     assert str(tmp_path) not in str(caught.value)
 
@@ -89,7 +89,7 @@ def test_an_archive_that_never_answers_is_unavailable_within_the_time_out() -> N
     with socket.create_server(("127.0.0.1", 0)) as silent:
         config = ArchiveConfig(f"http://127.0.0.1:{silent.getsockname()[1]}/", timeout_seconds=0.3)
         with Archive("main", config) as archive, raises(ArchiveUnavailableError, "main", "in time"):
-            archive.studies(QUERY)
+            archive.search_studies(QUERY)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_status_tells_whether_to_ask_again_and_is_asked_once(status: int, erro
 
     with answering(reply) as url, Archive("main", ArchiveConfig(url)) as archive:
         with raises(error, "main", str(status)):
-            archive.studies(QUERY)
+            archive.search_studies(QUERY)
         with raises(error, "main", str(status)):
             archive.store([instance(1, 1)])
     assert len(asked) == 2
@@ -122,19 +122,19 @@ def test_a_study_that_is_not_found_is_missing() -> None:
     with archive_that_answers(404) as archive:
         with raises(StudyMissingError, STUDY):
             archive.series(STUDY)
-        assert not archive.has(STUDY, [f"{STUDY}.1"])
+        assert not archive.has_instances(STUDY, [f"{STUDY}.1"])
 
 
 def test_no_content_means_no_match() -> None:
     with archive_that_answers(204) as archive:
-        assert archive.studies(QUERY) == []
-        assert not archive.has(STUDY, [f"{STUDY}.1"])
+        assert archive.search_studies(QUERY) == []
+        assert not archive.has_instances(STUDY, [f"{STUDY}.1"])
 
 
 def test_a_redirect_is_not_followed() -> None:
     with archive_that_answers(302, Location="http://127.0.0.1:9/elsewhere") as archive:
         with raises(ArchiveRefusedError, "main", "redirects"):
-            archive.studies(QUERY)
+            archive.search_studies(QUERY)
         with raises(ArchiveRefusedError, "main", "redirects"):
             archive.store([instance(1, 1)])
 
@@ -144,4 +144,4 @@ def test_a_redirect_is_not_followed() -> None:
 )
 def test_an_answer_that_is_no_dicom_json_is_refused(body: bytes) -> None:
     with archive_that_answers(200, body, Content_Type=DICOM_JSON) as archive, raises(ArchiveRefusedError, "main"):
-        archive.studies(QUERY)
+        archive.search_studies(QUERY)

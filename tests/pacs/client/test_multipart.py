@@ -1,4 +1,4 @@
-"""How answers to WADO-RS and endless searches are read, from servers that do what real ones were seen to do."""
+"""Responses to WADO-RS and endless searches, from servers that repeat the quirks of real archives."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 
 from pacs.client.archive import MAX_MATCHES, Archive
 from pacs.client.configuration import ArchiveConfig
-from pacs.client.multipart import only_part
+from pacs.client.multipart import extract_dicom
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError
 from tests.pacs.archives import UIDS, raises
 from tests.pacs.client.test_http_session import DICOM_JSON, Reply, answering
@@ -32,12 +32,12 @@ PART = b"Content-Type: application/dicom\r\n\r\n" + FILE
     ],
 )
 def test_the_file_is_found_in_every_wrapping(content_type: str, body: bytes) -> None:
-    assert only_part(content_type, bytearray(body)) == FILE
+    assert extract_dicom(content_type, bytearray(body)) == FILE
 
 
 def test_a_file_without_its_end_was_cut_off() -> None:
-    with raises(ArchiveUnavailableError, "broke off"):
-        only_part("multipart/related; boundary=cut", b"--cut\r\n" + PART)
+    with raises(ArchiveUnavailableError, "closed the connection"):
+        extract_dicom("multipart/related; boundary=cut", b"--cut\r\n" + PART)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_file_without_its_end_was_cut_off() -> None:
 )
 def test_what_holds_no_file_is_an_error(content_type: str, body: bytes) -> None:
     with pytest.raises(ValueError, match=r"another media type|has no part"):
-        only_part(content_type, body)
+        extract_dicom(content_type, body)
 
 
 def match(**values: str) -> dict[str, object]:
@@ -61,7 +61,7 @@ def match(**values: str) -> dict[str, object]:
 
 
 def searches(request: BaseHTTPRequestHandler, series: list[str]) -> Reply | None:
-    """The answer to a search: one instance in each series, and these few series whatever the offset."""
+    """Answer a search with one instance in each series, whatever the offset."""
     path = urlsplit(request.path).path
     if path.endswith("/series"):
         found = [match(series=uid, modality="DX") for uid in series]
@@ -80,7 +80,7 @@ def asked() -> list[str]:
 
 @pytest.fixture
 def archive(asked: list[str]) -> Iterator[Archive]:
-    """Has two series of one instance each; ignores offsets; wraps the first in a part and breaks off in the second."""
+    """An archive of two series that ignores offsets, and whose second file is cut off."""
 
     def reply(request: BaseHTTPRequestHandler) -> Reply:
         answer = searches(request, [f"{STUDY}.1", f"{STUDY}.2"])

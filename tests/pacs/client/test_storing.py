@@ -1,4 +1,4 @@
-"""What is sent by STOW-RS, and which answers count as stored."""
+"""STOW-RS requests, and which responses count as stored."""
 
 import json
 from http.server import BaseHTTPRequestHandler
@@ -8,7 +8,7 @@ from pydicom import Dataset
 
 from pacs.client.archive import Archive
 from pacs.client.configuration import ArchiveConfig
-from pacs.client.multipart import only_part
+from pacs.client.multipart import extract_dicom
 from pacs.errors import ArchiveRefusedError
 from tests.dicom_files import CANARY, saved
 from tests.pacs.archives import UIDS, instance, raises
@@ -35,7 +35,7 @@ def test_a_large_object_is_sent_whole_with_its_length_as_a_file() -> None:
     assert request.path == "/dicom-web/studies"
     assert request.headers["Accept"] == DICOM_JSON
     assert request.headers["Transfer-Encoding"] is None
-    assert only_part(request.headers["Content-Type"], request.body) == saved(stored)
+    assert extract_dicom(request.headers["Content-Type"], request.body) == saved(stored)
 
 
 def test_files_are_sent_byte_for_byte_even_where_no_library_could_read_them() -> None:
@@ -47,11 +47,11 @@ def test_files_are_sent_byte_for_byte_even_where_no_library_could_read_them() ->
 
     files = [bytes(range(256)) * 9, b"\r\n--\r\n"]
     with answering(reply) as url, Archive("main", ArchiveConfig(url)) as archive:
-        archive.send(files)
-        archive.send([])
+        archive.store_files(files)
+        archive.store_files([])
     (request,) = sent
     assert request.headers["Content-Type"].startswith('multipart/related; type="application/dicom"; boundary=')
-    assert only_part(request.headers["Content-Type"], request.body) == files[0]
+    assert extract_dicom(request.headers["Content-Type"], request.body) == files[0]
     assert request.body.count(b"\r\nContent-Type: application/dicom\r\n\r\n") == 2
     assert b"\r\n\r\n" + files[1] + b"\r\n--" in request.body
 

@@ -1,4 +1,4 @@
-"""A sick archive takes neither threads nor memory for longer than its settings allow."""
+"""A faulty archive cannot hold threads or memory beyond its limits."""
 
 import gzip
 import json
@@ -11,11 +11,11 @@ import pytest
 from pacs.client.archive import Archive
 from pacs.client.configuration import ArchiveConfig
 from pacs.client.qido_json import InstanceReference
-from pacs.client.transport import MAX_ANSWER_BYTES
+from pacs.client.transport import MAX_RESPONSE_BYTES
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, PacsError, TooLargeError
 from tests.pacs.archives import UIDS, instance, raises
 from tests.pacs.client.test_http_session import DICOM_JSON, archive_that_answers
-from tests.pacs.sick import OK, running, sick
+from tests.pacs.faulty_server import OK, faulty_server, running
 from tests.waiting import HUNG_SECONDS
 
 pytestmark = pytest.mark.slow
@@ -41,7 +41,7 @@ def opened(url: str, **changed: float) -> Archive:
 
 @pytest.mark.parametrize("place", DRIPS)
 def test_reply_that_drips_is_ended_after_its_time(place: str) -> None:
-    with sick(*DRIPS[place]) as server, opened(server.url) as archive:
+    with faulty_server(*DRIPS[place]) as server, opened(server.url) as archive:
         with raises(ArchiveUnavailableError, "main", "more than 0.5 s"):
             archive.series(STUDY)
         assert server.left.wait(HUNG_SECONDS)
@@ -49,22 +49,29 @@ def test_reply_that_drips_is_ended_after_its_time(place: str) -> None:
 
 def test_file_that_drips_and_stored_object_without_a_reply_are_ended_too() -> None:
     related = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/related; boundary=cut\r\n\r\n--cut\r\n\r\n"
-    with sick(related, b"x") as server, opened(server.url) as archive, raises(ArchiveUnavailableError, "more than"):
-        archive.file(WANTED)
-    with sick(b"", b"") as server, opened(server.url) as archive, raises(ArchiveUnavailableError, "more than"):
+    with (
+        faulty_server(related, b"x") as server,
+        opened(server.url) as archive,
+        raises(ArchiveUnavailableError, "more than"),
+    ):
+        archive.retrieve_instance(WANTED)
+    with faulty_server(b"", b"") as server, opened(server.url) as archive, raises(ArchiveUnavailableError, "more than"):
         archive.store([instance(1, 1)])
 
 
 def test_another_archive_answers_after_one_was_ended() -> None:
-    with archive_that_answers(200, b"[]", Content_Type=DICOM_JSON) as archive, sick(*DRIPS["chunks"]) as server:
+    with (
+        archive_that_answers(200, b"[]", Content_Type=DICOM_JSON) as archive,
+        faulty_server(*DRIPS["chunks"]) as server,
+    ):
         with opened(server.url) as slow, raises(ArchiveUnavailableError, "more than"):
             slow.series(STUDY)
-        assert archive.studies({}) == []
+        assert archive.search_studies({}) == []
 
 
 @pytest.mark.parametrize("place", ["header", "chunks"])
 def test_closing_an_archive_ends_what_another_thread_waits_for(place: str) -> None:
-    with sick(*DRIPS[place]) as server:
+    with faulty_server(*DRIPS[place]) as server:
         archive = opened(server.url, reply_seconds=600)
         thread, raised = running(lambda: archive.series(STUDY))
         assert server.asked.wait(HUNG_SECONDS)
@@ -78,7 +85,7 @@ def test_closing_an_archive_ends_what_another_thread_waits_for(place: str) -> No
 
 @pytest.fixture
 def traced() -> Iterator[None]:
-    """What Python holds at most during the test is known to `tracemalloc`."""
+    """Measure the peak of Python's memory in the test with `tracemalloc`."""
     tracemalloc.start()
     yield
     tracemalloc.stop()
@@ -95,11 +102,14 @@ ENDLESS = {
 @pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_endless_answer_is_refused_at_the_limit(kind: str) -> None:
-    with sick(ENDLESS[kind], b" " * (1 << 20), pause=0) as server, opened(server.url, reply_seconds=60) as archive:
+    with (
+        faulty_server(ENDLESS[kind], b" " * (1 << 20), pause=0) as server,
+        opened(server.url, reply_seconds=60) as archive,
+    ):
         with pytest.raises(PacsError):
             archive.series(STUDY)
         assert server.left.wait(HUNG_SECONDS)
-    assert tracemalloc.get_traced_memory()[1] < 4 * MAX_ANSWER_BYTES
+    assert tracemalloc.get_traced_memory()[1] < 4 * MAX_RESPONSE_BYTES
 
 
 @pytest.mark.usefixtures("traced")
@@ -111,10 +121,10 @@ def test_compressed_answer_is_refused_at_the_limit_of_what_it_inflates_to(encodi
         body = gzip.compress(body)
     with (
         archive_that_answers(200, body, Content_Type=DICOM_JSON, Content_Encoding=encoding) as archive,
-        raises(TooLargeError, "main", f"{MAX_ANSWER_BYTES} bytes"),
+        raises(TooLargeError, "main", f"{MAX_RESPONSE_BYTES} bytes"),
     ):
-        archive.studies({})
-    assert tracemalloc.get_traced_memory()[1] < 4 * MAX_ANSWER_BYTES
+        archive.search_studies({})
+    assert tracemalloc.get_traced_memory()[1] < 4 * MAX_RESPONSE_BYTES
 
 
 def test_instance_that_inflates_beyond_its_limit_is_named() -> None:
@@ -123,7 +133,7 @@ def test_instance_that_inflates_beyond_its_limit_is_named() -> None:
         archive_that_answers(200, body, Content_Type="application/dicom", Content_Encoding="gzip") as archive,
         raises(TooLargeError, WANTED.instance_uid, "1000 bytes"),
     ):
-        archive.file(WANTED, max_bytes=1000)
+        archive.retrieve_instance(WANTED, max_bytes=1000)
 
 
 @pytest.mark.parametrize(
@@ -148,16 +158,16 @@ def test_file_of_another_media_type_is_refused_without_its_header() -> None:
         archive_that_answers(200, b"<html>", Content_Type="text/Canary^Bird") as archive,
         raises(ArchiveRefusedError, reason),
     ):
-        archive.file(WANTED)
+        archive.retrieve_instance(WANTED)
 
 
 @pytest.mark.parametrize("uid", ["1..2", "..", ".", "1.2.", "1.2.3/../4", "1.2\n", "", "1" * 65, "1.2 "])
 def test_what_is_no_uid_is_refused_as_such(uid: str) -> None:
     with archive_that_answers(200, b"[]", Content_Type=DICOM_JSON) as archive:
-        with raises(ArchiveRefusedError, "not a DICOM UID"):
+        with raises(ArchiveRefusedError, "not a valid DICOM UID"):
             archive.series(uid)
-        with raises(ArchiveRefusedError, "not a DICOM UID"):
-            archive.has(uid, ["1.2"])
+        with raises(ArchiveRefusedError, "not a valid DICOM UID"):
+            archive.has_instances(uid, ["1.2"])
 
 
 def refused(uid: str, reason: object) -> bytes:
@@ -188,5 +198,5 @@ def test_object_that_the_archive_has_already_is_no_failure() -> None:
 def test_study_that_the_archive_does_not_name_is_left_out_of_a_search(caplog: pytest.LogCaptureFixture) -> None:
     found = [{"0020000D": {"vr": "UI", "Value": [uid]}} for uid in ("1.2", "Canary^Bird")]
     with archive_that_answers(200, json.dumps(found).encode(), Content_Type=DICOM_JSON) as archive:
-        assert [study.study_uid for study in archive.studies({})] == ["1.2"]
-    assert "1 matches name no study" in caplog.text
+        assert [study.study_uid for study in archive.search_studies({})] == ["1.2"]
+    assert "1 matches have no Study Instance UID" in caplog.text

@@ -1,4 +1,4 @@
-"""Workers that are killed lose nothing, and workers side by side never share a job; on both databases."""
+"""Killed workers lose nothing, and concurrent workers never get the same job; on both databases."""
 
 import signal
 import subprocess
@@ -12,20 +12,21 @@ import pytest
 from pacs.queue.jobs import Job, Jobs, JobState
 from tests.conftest import ROOT
 from tests.pacs.conftest import Place
-from tests.pacs.studies import ANSWER, LEASE, STUDY, Clock, file, keep, pair, send, taken
+from tests.pacs.studies import ANSWER, LEASE, STUDY, Clock, file, keep, lease_due, pair, send
 
 pytestmark = pytest.mark.slow
 
 WORKER = """
 import sys, time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from pacs.queue.jobs import Jobs
-from pacs.queue.encryption import Seal
-from tests.pacs.studies import file, keep, pair, send, taken
+from pacs.queue.encryption import Cipher
+from tests.pacs.studies import file, keep, pair, send, lease_due
 
 address, key, point = sys.argv[1:]
-jobs = Jobs(address, Seal.of_file(Path(key)), 1 << 20)
+later = timedelta()
+jobs = Jobs(address, Cipher.from_key_file(Path(key)), 1 << 20, lambda: datetime.now(UTC) + later)
 
 def reach(name):
     if name == point:
@@ -35,12 +36,12 @@ def reach(name):
 def in_transaction(connection):
     reach("receiving")
 
-jobs._require_room = in_transaction
+jobs.intake._enforce_limit = in_transaction
 send(jobs, 1)
 send(jobs, 2)
 reach("received")
-jobs._clock = lambda now=jobs._clock: now() + timedelta(seconds=3)
-job = taken(jobs)
+later = timedelta(seconds=3)
+job = lease_due(jobs)
 reach("leased")
 keep(jobs, job, pair())
 reach("kept")
@@ -50,10 +51,10 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 from pacs.queue.jobs import Jobs, JobState
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 
 address, key, owner = sys.argv[1:]
-jobs = Jobs(address, Seal.of_file(Path(key)), 1 << 20)
+jobs = Jobs(address, Cipher.from_key_file(Path(key)), 1 << 20)
 sys.stdin.readline()
 while (job := jobs.lease(owner, timedelta(seconds=30))) is not None:
     print(job.study_uid, job.lease_number, flush=True)
@@ -67,7 +68,7 @@ def program(text: str, place: Place, argument: str) -> subprocess.Popen[str]:
 
 
 def after_kill_at(point: str, place: Place) -> Jobs:
-    """The jobs as the next worker finds them, when the killed one's lease has expired."""
+    """Kill a worker at a point and return the jobs after its lease has expired."""
     with program(WORKER, place, point) as worker:
         assert worker.stdout is not None
         assert worker.stdout.readline() == "there\n"
@@ -77,51 +78,51 @@ def after_kill_at(point: str, place: Place) -> Jobs:
 
 
 def finished(jobs: Jobs, job: Job) -> None:
-    """The next worker does what the killed one left, and there is one pair, made once."""
-    results = jobs.results(job.id) or keep(jobs, job, pair(2))
+    """Finish the job and check that there is exactly one pair of results."""
+    results = jobs.repository.results(job.id) or keep(jobs, job, pair(2))
     jobs.finish(job, JobState.KEPT)
-    assert jobs.kept_results(STUDY) == results
+    assert jobs.repository.kept_results(STUDY) == results
     assert send(jobs, 1).state == JobState.KEPT
-    assert jobs.counts() == dict.fromkeys(JobState, 0) | {JobState.KEPT: 1}
+    assert jobs.repository.counts() == dict.fromkeys(JobState, 0) | {JobState.KEPT: 1}
 
 
 def test_kill_in_the_middle_of_receiving_leaves_nothing_half_done(place: Place, clock: Clock) -> None:
     jobs = after_kill_at("receiving", place)
-    assert (jobs.latest(1), jobs.stored_bytes()) == ([], 0)
+    assert (jobs.repository.latest(1), jobs.repository.stored_bytes()) == ([], 0)
     send(jobs, 1)
-    clock.pass_by(2)
-    finished(jobs, taken(jobs))
+    clock.advance(2)
+    finished(jobs, lease_due(jobs))
 
 
 def test_kill_after_receiving_loses_no_instance(place: Place) -> None:
     jobs = after_kill_at("received", place)
-    job = taken(jobs)
-    assert (job.attempts, list(jobs.instances(job.id))) == (1, [file(1), file(2)])
+    job = lease_due(jobs)
+    assert (job.attempts, list(jobs.repository.instances(job.id))) == (1, [file(1), file(2)])
     finished(jobs, job)
 
 
 def test_kill_during_an_attempt_brings_the_job_to_another_worker(place: Place) -> None:
     jobs = after_kill_at("leased", place)
-    job = taken(jobs, "b")
-    assert (job.attempts, job.owner, list(jobs.instances(job.id))) == (2, "b", [file(1), file(2)])
+    job = lease_due(jobs, "b")
+    assert (job.attempts, job.owner, list(jobs.repository.instances(job.id))) == (2, "b", [file(1), file(2)])
     finished(jobs, job)
 
 
 def test_kill_after_the_results_were_kept_sends_the_same_bytes(place: Place) -> None:
     jobs = after_kill_at("kept", place)
-    job = taken(jobs)
-    assert (jobs.results(job.id), jobs.answer(job.id)) == (pair(1), ANSWER)
+    job = lease_due(jobs)
+    assert (jobs.repository.results(job.id), jobs.repository.answer(job.id)) == (pair(1), ANSWER)
     finished(jobs, job)
-    assert jobs.kept_results(STUDY) == pair(1)
+    assert jobs.repository.kept_results(STUDY) == pair(1)
 
 
 def test_lease_of_a_killed_worker_holds_until_it_expires(place: Place, clock: Clock) -> None:
     jobs = after_kill_at("leased", place)
-    running = jobs.latest(1)[0]
+    running = jobs.repository.latest(1)[0]
     clock.now = running.due - timedelta(seconds=1)
     assert jobs.lease("b", LEASE) is None
-    clock.pass_by(1)
-    assert taken(jobs, "b").id == running.id
+    clock.advance(1)
+    assert lease_due(jobs, "b").id == running.id
 
 
 def test_threads_that_lease_at_once_never_get_the_same_job(place: Place, clock: Clock) -> None:
@@ -129,7 +130,7 @@ def test_threads_that_lease_at_once_never_get_the_same_job(place: Place, clock: 
     replicas = [jobs, place.jobs()]
     for study in studies:
         send(jobs, study=study)
-    clock.pass_by(2)
+    clock.advance(2)
 
     def drain(replica: Jobs) -> list[str]:
         found = []
@@ -146,9 +147,9 @@ def test_threads_that_receive_at_once_make_one_job_with_each_instance_once(place
     replicas = [place.jobs(), place.jobs()]
     with ThreadPoolExecutor(6) as threads:
         sent = list(threads.map(lambda number: send(replicas[number % 2], number % 5), range(20)))
-    (job,) = replicas[0].latest(9)
+    (job,) = replicas[0].repository.latest(9)
     assert {each.id for each in sent} == {job.id}
-    assert sorted(each.instance_uid for each in replicas[0].instances(job.id)) == [
+    assert sorted(each.instance_uid for each in replicas[0].repository.instances(job.id)) == [
         file(number).instance_uid for number in range(5)
     ]
     assert job.instances == 5
@@ -172,4 +173,4 @@ def test_processes_that_open_a_new_database_at_once_all_can(place: Place) -> Non
     with ThreadPoolExecutor(6) as threads:
         replicas = list(threads.map(lambda _: place.jobs(), range(6)))
     job = send(replicas[0])
-    assert all(replica.find(job.id) == job for replica in replicas)
+    assert all(replica.repository.find(job.id) == job for replica in replicas)

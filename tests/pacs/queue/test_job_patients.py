@@ -1,4 +1,4 @@
-"""A study is its first patient's, and nobody else's radiograph is taken into it; on both databases."""
+"""A study belongs to its first patient, and radiographs of other patients are refused; on both databases."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -8,7 +8,7 @@ import pytest
 from pacs.queue.errors import LeaseLostError, OtherPatientError
 from pacs.queue.jobs import Job, Jobs, JobState, RetryPolicy
 from tests.pacs.conftest import Place
-from tests.pacs.studies import ARCHIVE, CHECKPOINT, LEASE, PATIENT, STRANGER, STUDY, Clock, file, keep, send, taken
+from tests.pacs.studies import ARCHIVE, CHECKPOINT, LEASE, PATIENT, STRANGER, STUDY, Clock, file, keep, lease_due, send
 from xray.images.patient import Patient
 
 NOBODY = Patient()
@@ -19,8 +19,8 @@ def at(moment: str, jobs: Jobs, clock: Clock) -> Job:
     job = send(jobs, 1)
     if moment == "waiting":
         return job
-    clock.pass_by(2)
-    job = taken(jobs)
+    clock.advance(2)
+    job = lease_due(jobs)
     if moment in ("kept", "delivered"):
         keep(jobs, job)
     if moment == "dead":
@@ -34,8 +34,8 @@ def test_second_patient_in_a_study_is_refused_and_changes_nothing(jobs: Jobs, cl
     for number in (1, 2):
         with pytest.raises(OtherPatientError):
             send(jobs, number, patient=STRANGER)
-    assert jobs.latest(9) == [job]
-    assert list(jobs.instances(job.id)) == [file(1)]
+    assert jobs.repository.latest(9) == [job]
+    assert list(jobs.repository.instances(job.id)) == [file(1)]
     assert send(jobs, 2).study_uid == STUDY
 
 
@@ -100,40 +100,40 @@ def test_two_patients_in_the_same_instant_are_one_owner_and_one_refused(place: P
     with ThreadPoolExecutor(6) as threads:
         taken_in = list(threads.map(try_to_send, range(8)))
     assert taken_in in ([True, False] * 4, [False, True] * 4)
-    (job,) = replicas[0].latest(9)
+    (job,) = replicas[0].repository.latest(9)
     assert job.instances == 4
 
 
 def test_owner_of_a_study_that_is_fetched_is_whom_the_archive_names(jobs: Jobs, clock: Clock) -> None:
-    jobs.request(STUDY, CHECKPOINT, ARCHIVE)
+    jobs.intake.request(STUDY, CHECKPOINT, ARCHIVE)
     send(jobs, 1, patient=STRANGER)
     with pytest.raises(OtherPatientError):
         send(jobs, 2)  # of those who send into it, the first is heard until the archive speaks
-    clock.pass_by(2)
-    job = taken(jobs)
-    jobs.claim(job, PATIENT)
+    clock.advance(2)
+    job = lease_due(jobs)
+    jobs.intake.assign_patient(job, PATIENT)
     with pytest.raises(OtherPatientError):
-        jobs.claim(job, STRANGER)
+        jobs.intake.assign_patient(job, STRANGER)
     with pytest.raises(OtherPatientError):
         send(jobs, 3, patient=STRANGER)
     assert send(jobs, 4).id == job.id
 
 
 def test_worker_without_its_lease_claims_nothing(jobs: Jobs, clock: Clock) -> None:
-    jobs.request(STUDY, CHECKPOINT, ARCHIVE)
-    stale = taken(jobs)
-    clock.pass_by(LEASE.total_seconds())
-    taken(jobs, "b")
+    jobs.intake.request(STUDY, CHECKPOINT, ARCHIVE)
+    stale = lease_due(jobs)
+    clock.advance(LEASE.total_seconds())
+    lease_due(jobs, "b")
     with pytest.raises(LeaseLostError):
-        jobs.claim(stale, STRANGER)
+        jobs.intake.assign_patient(stale, STRANGER)
     assert send(jobs, 1).instances == 1
 
 
 def test_refusals_are_counted_by_study_and_reason(jobs: Jobs) -> None:
     first, other = send(jobs, 1), send(jobs, 1, study="1.7")
-    assert [jobs.refuse(STUDY, "other patient") for _ in range(2)] == [first.id, first.id]
-    jobs.refuse(STUDY, "other content")
-    assert jobs.refuse("1.8", "other patient") is None
-    told = jobs.relations([first, other])
+    assert [jobs.intake.count_refusal(STUDY, "other patient") for _ in range(2)] == [first.id, first.id]
+    jobs.intake.count_refusal(STUDY, "other content")
+    assert jobs.intake.count_refusal("1.8", "other patient") is None
+    told = jobs.repository.relations([first, other])
     assert [each.refused for each in told] == [{"other patient": 2, "other content": 1}, {}]
-    assert jobs.refusals() == {"other patient": 3, "other content": 1}
+    assert jobs.repository.refusals() == {"other patient": 3, "other content": 1}

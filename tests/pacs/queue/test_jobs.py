@@ -1,4 +1,4 @@
-"""Whatever comes in which order before a study is answered is one job and one result pair; on both databases."""
+"""All radiographs before a study's answer, in any order, give one job and one pair of results; on both databases."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,12 +19,12 @@ from tests.pacs.studies import (
     STUDY,
     Clock,
     arrival,
-    begun,
     file,
     keep,
+    lease_due,
     pair,
     send,
-    taken,
+    start_job,
 )
 
 
@@ -32,20 +32,20 @@ def test_instances_of_several_requests_are_one_job_and_come_back_byte_for_byte(j
     first, second, again = send(jobs, 1), send(jobs, 2), send(jobs, 1)
     assert first.id == second.id == again.id
     assert (first.instances, again.instances) == (1, 2)
-    assert list(place.jobs().instances(first.id)) == [file(1), file(2)]
-    assert place.jobs().find(first.id) == again
+    assert list(place.jobs().repository.instances(first.id)) == [file(1), file(2)]
+    assert place.jobs().repository.find(first.id) == again
     assert (again.archive, again.source, again.state) == (ARCHIVE, "stow", JobState.WAITING)
 
 
 def test_study_begins_when_it_has_settled(jobs: Jobs, clock: Clock) -> None:
     send(jobs, 1)
-    clock.pass_by(1.5)
+    clock.advance(1.5)
     send(jobs, 2)
-    clock.pass_by(1.5)
+    clock.advance(1.5)
     send(jobs, 2)
     assert jobs.lease("a", LEASE) is None
-    clock.pass_by(0.5)
-    job = taken(jobs)
+    clock.advance(0.5)
+    job = lease_due(jobs)
     assert (job.state, job.attempts, job.owner, job.due) == (JobState.RUNNING, 1, "a", clock.now + LEASE)
 
 
@@ -53,20 +53,20 @@ def test_jobs_are_leased_in_the_order_in_which_they_fall_due(jobs: Jobs, clock: 
     studies = ["1.9", "1.5", "1.7"]
     for study in studies:
         send(jobs, study=study)
-        clock.pass_by(1)
-    clock.pass_by(2)
-    assert [taken(jobs).study_uid for _ in studies] == studies
+        clock.advance(1)
+    clock.advance(2)
+    assert [lease_due(jobs).study_uid for _ in studies] == studies
     assert jobs.lease("a", LEASE) is None
 
 
 def test_lease_that_is_renewed_stays_and_one_that_is_not_goes_to_another(jobs: Jobs, clock: Clock) -> None:
-    job = begun(jobs, clock)
-    clock.pass_by(20)
+    job = start_job(jobs, clock)
+    clock.advance(20)
     jobs.renew(job, LEASE)
-    clock.pass_by(20)
+    clock.advance(20)
     assert jobs.lease("b", LEASE) is None
-    clock.pass_by(10)
-    after = taken(jobs, "b")
+    clock.advance(10)
+    after = lease_due(jobs, "b")
     assert (after.id, after.attempts, after.owner) == (job.id, 2, "b")
 
 
@@ -78,61 +78,61 @@ def test_lease_that_is_renewed_stays_and_one_that_is_not_goes_to_another(jobs: J
         lambda jobs, job: jobs.postpone(job, "It failed."),
         lambda jobs, job: jobs.finish(job, JobState.DELIVERED),
     ],
-    ids=["renew", "keep_results", "postpone", "finish"],
+    ids=["renew", "store_results", "postpone", "finish"],
 )
 def test_worker_that_lost_its_lease_writes_nothing(
     jobs: Jobs, clock: Clock, write: Callable[[Jobs, Job], object]
 ) -> None:
-    stale = begun(jobs, clock)
-    clock.pass_by(31)
-    job = taken(jobs, stale.owner or "")
+    stale = start_job(jobs, clock)
+    clock.advance(31)
+    job = lease_due(jobs, stale.owner or "")
     with pytest.raises(LeaseLostError):
         write(jobs, stale)
-    assert jobs.find(job.id) == job
-    assert list(jobs.instances(job.id)) == [file()]
-    assert jobs.results(job.id) == []
+    assert jobs.repository.find(job.id) == job
+    assert list(jobs.repository.instances(job.id)) == [file()]
+    assert jobs.repository.results(job.id) == []
     write(jobs, job)
 
 
 def test_instance_during_an_attempt_begins_the_whole_study_again(jobs: Jobs, clock: Clock) -> None:
-    stale = begun(jobs, clock)
+    stale = start_job(jobs, clock)
     again = send(jobs, 1)
     assert (again.state, again.lease_number) == (JobState.RUNNING, stale.lease_number)
     grown = send(jobs, 2)
     assert (grown.state, grown.attempts, grown.due) == (JobState.WAITING, 0, clock.now + SETTLE)
     with pytest.raises(LeaseLostError):
         keep(jobs, stale, pair())
-    clock.pass_by(2)
-    job = taken(jobs)
-    assert list(jobs.instances(job.id)) == [file(1), file(2)]
+    clock.advance(2)
+    job = lease_due(jobs)
+    assert list(jobs.repository.instances(job.id)) == [file(1), file(2)]
     assert keep(jobs, job, pair()) == pair()
 
 
 def test_results_once_kept_stand_whatever_a_later_attempt_finds(jobs: Jobs, clock: Clock) -> None:
-    keep(jobs, begun(jobs, clock), pair(1))
-    clock.pass_by(31)
-    job = taken(jobs)
-    assert jobs.results(job.id) == pair(1)
+    keep(jobs, start_job(jobs, clock), pair(1))
+    clock.advance(31)
+    job = lease_due(jobs)
+    assert jobs.repository.results(job.id) == pair(1)
     assert keep(jobs, job, pair(2), "another") == pair(1)
-    assert (jobs.results(job.id), jobs.answer(job.id)) == (pair(1), ANSWER)
+    assert (jobs.repository.results(job.id), jobs.repository.answer(job.id)) == (pair(1), ANSWER)
 
 
 def test_instance_for_a_job_between_attempts_keeps_its_pause(jobs: Jobs, clock: Clock) -> None:
-    waiting = jobs.postpone(begun(jobs, clock), "No answer.", RetryPolicy(first_pause=timedelta(minutes=5)))
+    waiting = jobs.postpone(start_job(jobs, clock), "No answer.", RetryPolicy(first_pause=timedelta(minutes=5)))
     grown = send(jobs, 2)
     assert (grown.due, grown.attempts, grown.instances) == (waiting.due, 1, 2)
 
 
 def test_study_is_requested_once(jobs: Jobs, clock: Clock) -> None:
-    asked = jobs.request(STUDY, CHECKPOINT, "far")
-    assert jobs.request(STUDY, CHECKPOINT, "far") == asked
+    asked = jobs.intake.request(STUDY, CHECKPOINT, "far")
+    assert jobs.intake.request(STUDY, CHECKPOINT, "far") == asked
     assert (asked.source, asked.archive, asked.fetched_from, asked.due) == ("pull", "far", "far", clock.now)
-    job = taken(jobs)
+    job = lease_due(jobs)
     keep(jobs, job, pair())
     done = jobs.finish(job, JobState.DELIVERED)
-    again = jobs.request(STUDY, CHECKPOINT, "far")
+    again = jobs.intake.request(STUDY, CHECKPOINT, "far")
     assert (again.version, again.state, again.fetched_from) == (done.version + 1, JobState.WAITING, "far")
-    assert jobs.request(STUDY, CHECKPOINT, "far") == again
+    assert jobs.intake.request(STUDY, CHECKPOINT, "far") == again
 
 
 def test_full_spool_takes_no_more_and_keeps_what_it_has(place: Place, clock: Clock) -> None:
@@ -141,11 +141,11 @@ def test_full_spool_takes_no_more_and_keeps_what_it_has(place: Place, clock: Clo
     for study in (STUDY, "1.7"):
         with pytest.raises(SpoolFullError):
             send(jobs, 2, study)
-    assert jobs.latest(9) == [job]
-    assert send(jobs, 1) == jobs.find(job.id) == job
-    assert list(jobs.instances(job.id)) == [file(1)]
-    clock.pass_by(2)
-    running = taken(jobs)
+    assert jobs.repository.latest(9) == [job]
+    assert send(jobs, 1) == jobs.repository.find(job.id) == job
+    assert list(jobs.repository.instances(job.id)) == [file(1)]
+    clock.advance(2)
+    running = lease_due(jobs)
     keep(jobs, running, pair())
     jobs.finish(running, JobState.DELIVERED)
     assert send(jobs, 2, "1.7").instances == 1
@@ -154,5 +154,5 @@ def test_full_spool_takes_no_more_and_keeps_what_it_has(place: Place, clock: Clo
 def test_large_instance_comes_back(place: Place) -> None:
     jobs = place.jobs(max_bytes=1 << 30)
     large = Instance("1", "2", "3", bytes(range(256)) * (1 << 13))
-    job = jobs.receive(arrival(archive=None), large, SETTLING)
-    assert next(jobs.instances(job.id)) == large
+    job = jobs.intake.receive(arrival(archive=None), large, SETTLING)
+    assert next(jobs.repository.instances(job.id)) == large

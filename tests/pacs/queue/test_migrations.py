@@ -1,16 +1,16 @@
-"""A database that the earlier layout wrote goes on: nothing in it is lost, and its answers are known; on both kinds."""
+"""A database with the earlier layout is migrated without losing files or answers; on both databases."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import Connection, create_engine, inspect, text
 
-from pacs.queue.encryption import Seal
+from pacs.queue.encryption import Cipher
 from pacs.queue.errors import OtherPatientError, SealError
 from pacs.queue.job import JobState
 from pacs.queue.jobs import Jobs
 from tests.pacs.conftest import LIMIT, Place
-from tests.pacs.studies import ANSWER, ARCHIVE, PATIENT, STRANGER, file, keep, pair, send, taken
+from tests.pacs.studies import ANSWER, ARCHIVE, PATIENT, STRANGER, file, keep, lease_due, pair, send
 
 OLD_LAYOUT = """
 CREATE TABLE layout (version INTEGER NOT NULL, "check" {bytes} NOT NULL, PRIMARY KEY (version));
@@ -29,7 +29,7 @@ CREATE TABLE results (number {number}, job_id TEXT NOT NULL, series_uid TEXT NOT
     sop_class_uid TEXT NOT NULL, size BIGINT NOT NULL, sealed {bytes}, PRIMARY KEY (number),
     UNIQUE (job_id, instance_uid), FOREIGN KEY(job_id) REFERENCES jobs (id));
 """
-"""What version 1 made of its tables, by both of its dialects."""
+"""The tables of layout 1, for both databases."""
 TYPES = {
     "sqlite": {"bytes": "BLOB", "number": "INTEGER NOT NULL"},
     "postgresql": {"bytes": "BYTEA", "number": "BIGSERIAL NOT NULL"},
@@ -51,13 +51,13 @@ def microseconds(seconds: float) -> int:
 
 @pytest.fixture
 def old(place: Place) -> Place:
-    """Studies in every state, as layout 1 left them; 1.2.4 has come for two checkpoints."""
-    seal = Seal.of_file(place.key)
+    """A database of layout 1 with studies in every state; 1.2.4 has jobs of two checkpoints."""
+    cipher = Cipher.from_key_file(place.key)
     with create_engine(place.address).begin() as connection:
         for statement in OLD_LAYOUT.format(**TYPES[connection.dialect.name]).split(";"):
             if statement.strip():
                 connection.execute(text(statement))
-        check = seal.seal(b"osteon", "check of the key")
+        check = cipher.encrypt(b"osteon", "check of the key")
         connection.execute(text("INSERT INTO layout VALUES (1, :check)"), {"check": check})
         for number, (study, state) in enumerate(
             [
@@ -68,29 +68,29 @@ def old(place: Place) -> Place:
                 ("1.2.6", "delivered"),
             ]
         ):
-            _write_job(connection, seal, number, study, state)
+            _write_job(connection, cipher, number, study, state)
     return place
 
 
-def _write_job(connection: Connection, seal: Seal, number: int, study: str, state: str) -> None:
+def _write_job(connection: Connection, cipher: Cipher, number: int, study: str, state: str) -> None:
     job = {"id": f"old-{number}", "study": study, "checkpoint": f"net-{number}", "archive": ARCHIVE, "source": "stow"}
     times = {"due": microseconds(number), "created": microseconds(number)}
     connection.execute(text(JOB), job | times | {"state": state})
     files = [("incoming", file(1))] if state in ("waiting", "running") else [("results", each) for each in pair()]
     for table, each in files:
-        sealed = seal.seal(each.data, f"{table} {job['id']} {each.instance_uid}")
+        encrypted = cipher.encrypt(each.data, f"{table} {job['id']} {each.instance_uid}")
         if state == "delivered":
-            sealed = None
+            encrypted = None
         names = {name: getattr(each, name) for name in ("series_uid", "instance_uid", "sop_class_uid")}
-        row = names | {"job_id": job["id"], "size": len(sealed or b""), "sealed": sealed}
+        row = names | {"job_id": job["id"], "size": len(encrypted or b""), "sealed": encrypted}
         connection.execute(text(FILE.format(table=table)), row)
     if state in ("kept", "delivered"):
-        sealed = seal.seal(ANSWER.encode(), f"answer {job['id']}")
-        connection.execute(text("INSERT INTO answers VALUES (:id, :sealed)"), {"id": job["id"], "sealed": sealed})
+        encrypted = cipher.encrypt(ANSWER.encode(), f"answer {job['id']}")
+        connection.execute(text("INSERT INTO answers VALUES (:id, :sealed)"), {"id": job["id"], "sealed": encrypted})
 
 
 def by_study(jobs: Jobs) -> list[tuple[str, int, str, str]]:
-    found = [(job.study_uid, job.version, job.id, str(job.state)) for job in jobs.latest(99)]
+    found = [(job.study_uid, job.version, job.id, str(job.state)) for job in jobs.repository.latest(99)]
     return sorted(found)
 
 
@@ -103,10 +103,10 @@ def test_jobs_of_the_earlier_layout_go_on(old: Place) -> None:
         ("1.2.5", 1, "old-3", "kept"),
         ("1.2.6", 1, "old-4", "delivered"),
     ]
-    old.clock.pass_by(3600)
+    old.clock.advance(3600)
     done = []
     while (job := jobs.lease("a", timedelta(seconds=30))) is not None:
-        assert list(jobs.instances(job.id)) == [file(1)]
+        assert list(jobs.repository.instances(job.id)) == [file(1)]
         keep(jobs, job)
         done.append(jobs.finish(job, JobState.KEPT).id)
     assert sorted(done) == ["old-0", "old-1", "old-2"]
@@ -114,16 +114,16 @@ def test_jobs_of_the_earlier_layout_go_on(old: Place) -> None:
 
 def test_answers_of_the_earlier_layout_are_there_and_are_superseded(old: Place) -> None:
     jobs = old.jobs()
-    assert (jobs.kept_results("1.2.5"), jobs.answer("old-3")) == (pair(), ANSWER)
-    assert [each.instance_uid for each in jobs.results("old-4")] == [each.instance_uid for each in pair()]
+    assert (jobs.repository.kept_results("1.2.5"), jobs.repository.answer("old-3")) == (pair(), ANSWER)
+    assert [each.instance_uid for each in jobs.repository.results("old-4")] == [each.instance_uid for each in pair()]
     for study, earlier in {"1.2.5": "old-3", "1.2.6": "old-4"}.items():
         send(jobs, 2, study)
-        old.clock.pass_by(3600)
-        while (job := taken(jobs)).study_uid != study:
+        old.clock.advance(3600)
+        while (job := lease_due(jobs)).study_uid != study:
             jobs.finish(job, JobState.REFUSED)
-        assert (job.version, [each.data for each in jobs.replaced_by(job, "new")]) == (2, [b"", b""])
+        assert (job.version, [each.data for each in jobs.repository.superseded_results(job, "new")]) == (2, [b"", b""])
         keep(jobs, job)
-        assert [each.supersedes for each in jobs.relations([jobs.finish(job, JobState.KEPT)])] == [earlier]
+        assert [each.supersedes for each in jobs.repository.relations([jobs.finish(job, JobState.KEPT)])] == [earlier]
 
 
 def test_study_of_the_earlier_layout_is_whose_comes_next(old: Place) -> None:
@@ -137,10 +137,10 @@ def test_database_is_brought_up_once_and_the_earlier_table_is_gone(old: Place) -
     for _ in range(3):
         old.jobs()
     assert "incoming" not in inspect(create_engine(old.address)).get_table_names()
-    assert len(old.jobs().latest(99)) == 5
+    assert len(old.jobs().repository.latest(99)) == 5
 
 
 def test_upgrade_with_another_key_changes_nothing(old: Place, tmp_path_factory: pytest.TempPathFactory) -> None:
     with pytest.raises(SealError, match="another key"):
-        Jobs(old.address, Seal.of_file(tmp_path_factory.mktemp("other") / "key"), LIMIT)
-    assert len(old.jobs().latest(99)) == 5
+        Jobs(old.address, Cipher.from_key_file(tmp_path_factory.mktemp("other") / "key"), LIMIT)
+    assert len(old.jobs().repository.latest(99)) == 5

@@ -1,4 +1,4 @@
-"""Results belong to the very patient of their radiograph, down to the bytes of the name, and copy nothing unbounded."""
+"""Results repeat the patient of their radiograph byte for byte, within limits."""
 
 import struct
 import subprocess
@@ -8,11 +8,11 @@ import pytest
 from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
+from pacs.results.dicom_json import result_to_json
 from pacs.results.patient_attributes import MAX_ITEM_TAGS, MAX_ITEMS, MAX_VALUE_BYTES
-from pacs.results.rendering.render import results_of
+from pacs.results.rendering.render import render_results
 from pacs.results.result import RadiographFinding, Source
-from pacs.results.result_json import json_of
-from pacs.results.source import source_of
+from pacs.results.source import read_source
 from tests.dicom_files import CANARY, NATIVE
 from tests.pacs.raw_files import element, raw_file, raw_values, sequence
 from tests.pacs.results.test_results import finding, radiograph
@@ -83,14 +83,14 @@ def named_file(character_set: bytes | None, name: bytes, syntax: UID = ExplicitV
 
 
 def source(data: bytes) -> Source:
-    return source_of(data, MAX_PIXELS)
+    return read_source(data, MAX_PIXELS)
 
 
 def results(data: bytes) -> list[bytes]:
-    """Files of the capture and the report about a radiograph."""
+    """Return the files of the capture and the report of a radiograph."""
     drawn = radiograph()
     judged = RadiographFinding(source(data), drawn.picture, drawn.regions, drawn.probability, drawn.weight)
-    return [each.data for each in results_of(finding(judged)).files]
+    return [each.data for each in render_results(finding(judged)).files]
 
 
 @pytest.mark.parametrize("syntax", NATIVE, ids=lambda syntax: syntax.keyword)
@@ -105,7 +105,7 @@ def test_bytes_of_name_and_character_set_are_those_of_the_file(
 
 
 def errors(data: bytes, folder: Path) -> set[str]:
-    """What dciodvfy finds wrong with a file."""
+    """Return the errors that dciodvfy reports for a file."""
     file = folder / "checked.dcm"
     file.write_bytes(data)
     said = subprocess.run(["dciodvfy", file], capture_output=True, check=False).stderr.decode(errors="replace")
@@ -127,20 +127,20 @@ def test_results_of_a_well_formed_name_are_valid(
 @pytest.mark.parametrize(("character_set", "name", "shown"), WELL_FORMED.values(), ids=WELL_FORMED.keys())
 def test_json_has_a_name_that_fits_its_character_set(character_set: bytes | None, name: bytes, shown: str) -> None:
     for result in results(named_file(character_set, name)):
-        described = json_of(result)
+        described = result_to_json(result)
         assert described[NAME]["Value"][0]["Alphabetic"] == shown
         assert described.get(CHARACTER_SET, {"Value": ["ISO_IR 192"]})["Value"] == ["ISO_IR 192"]
 
 
 def test_json_shows_a_kanji_one_of_whose_bytes_is_an_equals_sign() -> None:
-    described = json_of(results(named_file(b"\\ISO 2022 IR 87", b"Sho=\x1b$B=q\x1b(B"))[0])
+    described = result_to_json(results(named_file(b"\\ISO 2022 IR 87", b"Sho=\x1b$B=q\x1b(B"))[0])
     assert described[NAME]["Value"] == [{"Alphabetic": "Sho", "Ideographic": "書"}]
 
 
 @pytest.mark.parametrize(("character_set", "name"), MISDECLARED.values(), ids=MISDECLARED.keys())
 def test_json_leaves_out_a_name_that_does_not_fit_and_invents_none(character_set: bytes | None, name: bytes) -> None:
     for result in results(named_file(character_set, name)):
-        described = json_of(result)
+        described = result_to_json(result)
         assert NAME not in described
         assert "\ufffd" not in str(described)
         assert described["00100020"]["Value"] == ["CANARY-4711"]
@@ -193,7 +193,7 @@ def test_radiograph_whose_patient_cannot_be_copied_is_refused_by_the_tag(raw: di
 
 
 def nested(levels: int) -> bytes:
-    """A patient identifier in so many sequences within each other, and the outermost of these as a value."""
+    """Return the value of a sequence that nests a patient identifier this deeply."""
     inner = element("PatientID", "LO", b"CANARY")
     for _ in range(levels - 1):
         inner = element(OTHER_IDS, "SQ", sequence(inner))
@@ -249,7 +249,7 @@ def test_sequence_that_is_not_small_and_flat_is_left_out_and_named(value: bytes)
 
 @pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_sequence_is_left_out_or_its_file_refused_without_a_value(value: bytes) -> None:
-    """Whichever comes first: what reads files may have limits of its own."""
+    """The file is refused or the attribute left out: the reader of files may have limits of its own."""
     try:
         said = source(raw_file({OTHER_IDS: ("SQ", value)})).not_copied
     except UnreadableImageError as error:

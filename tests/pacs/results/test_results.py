@@ -1,4 +1,4 @@
-"""What goes back to the archive is valid, speaks of the right patient, and says what the finding says."""
+"""Results are valid DICOM, belong to the right patient and say what the finding says."""
 
 import io
 import json
@@ -15,14 +15,14 @@ from highdicom.sr import Comprehensive3DSR
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
-from pacs.results.capture.capture_layout import AMBER, MIN_HEIGHT, draw
+from pacs.results.capture.capture_layout import AMBER, MIN_OVERLAY_HEIGHT, draw_capture
 from pacs.results.codes import PROBABILITY, THRESHOLD
 from pacs.results.patient_attributes import REQUIRED
-from pacs.results.picture import picture_of
-from pacs.results.rendering.render import results_of
+from pacs.results.picture import draw_picture
+from pacs.results.rendering.render import render_results
 from pacs.results.report.fhir import diagnostic_report
 from pacs.results.result import NOTICE, RadiographFinding, Reference, StudyFinding
-from pacs.results.source import source_of
+from pacs.results.source import read_source
 from pacs.results.uids import device_uid, instance_uid, series_uid, tracking_uid
 from tests.dicom_files import CANARY, dicom
 from tests.phantoms import draw_phantom
@@ -41,7 +41,7 @@ LEFT_OUT = (("1.2.826.0.1.3680043.10.1338.99", "The image is constant; send a ra
 def radiograph(
     number: int = 1, shape: tuple[int, int] = (160, 128), regions: tuple[Region, ...] = (HOT, WARM), **tags: Any
 ) -> RadiographFinding:
-    """As the service makes it of a file."""
+    """Return a finding as the service makes it from a file."""
     stored = draw_phantom(number, fracture=True, height=shape[0], width=shape[1])
     if tags.get("PhotometricInterpretation") == "MONOCHROME1":
         stored = 255 - stored
@@ -50,7 +50,7 @@ def radiograph(
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]]
     distances = ((y / shape[0] - 0.6) ** 2 + (x / shape[1] - 0.41) ** 2) / 0.02
     cam = Cam(np.exp(-distances).astype(np.float32))
-    return RadiographFinding(source_of(data, MAX_PIXELS), picture_of(cam, decoded), regions, 0.75, 1 / 3)
+    return RadiographFinding(read_source(data, MAX_PIXELS), draw_picture(cam, decoded), regions, 0.75, 1 / 3)
 
 
 def finding(*radiographs: RadiographFinding, **changes: Any) -> StudyFinding:
@@ -69,15 +69,15 @@ def finding(*radiographs: RadiographFinding, **changes: Any) -> StudyFinding:
 
 
 def results(of: StudyFinding) -> tuple[Dataset, Dataset]:
-    """The capture and the report, read back."""
-    capture, report = (dcmread(io.BytesIO(each.data)) for each in results_of(of).files)
+    """Return the capture and the report, read back."""
+    capture, report = (dcmread(io.BytesIO(each.data)) for each in render_results(of).files)
     return capture, report
 
 
 def stored(of: StudyFinding, folder: Path) -> list[Path]:
-    """Files of the capture and the report."""
+    """Write the capture and the report to files."""
     files = [folder / "capture.dcm", folder / "report.dcm"]
-    for file, result in zip(files, results_of(of).files, strict=True):
+    for file, result in zip(files, render_results(of).files, strict=True):
         file.write_bytes(result.data)
     return files
 
@@ -152,7 +152,7 @@ def test_results_that_replace_nothing_say_nothing_of_it() -> None:
 
 def test_finding_without_a_seed_has_no_uids() -> None:
     with pytest.raises(ValueError, match="seed"):
-        results_of(replace(finding(), seed=b""))
+        render_results(replace(finding(), seed=b""))
 
 
 def test_repeated_result_has_the_same_uids_and_pixels() -> None:
@@ -185,7 +185,7 @@ def test_results_belong_to_the_study_of_the_radiograph_in_series_of_their_own(ca
 
 
 def test_odd_patient_attributes_go_back_unchanged_and_unsaid(tmp_path: Path) -> None:
-    """None is refused, repaired or repeated in a warning."""
+    """No value is refused, repaired or repeated in a warning."""
     odd = {"PatientSex": "CANARY?", "StudyDate": "CANARY", "PatientName": "A=B=C=D=" + CANARY}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -215,7 +215,7 @@ SHAPES = [(160, 128), (1600, 60), (60, 1600), (1500, 1200), (700, 700)]
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("count", [1, 3, 9])
 def test_notice_is_whole_and_large_at_every_size(shape: tuple[int, int], count: int) -> None:
-    picture = draw(finding(*[radiograph(1, shape, ())] * count))
+    picture = draw_capture(finding(*[radiograph(1, shape, ())] * count))
     amber_HW = (picture == AMBER).all(axis=2)
     rows, columns = np.nonzero(~amber_HW[: int(np.argmin(amber_HW[:, 0]))])
     height, width = picture.shape[:2]
@@ -226,15 +226,15 @@ def test_notice_is_whole_and_large_at_every_size(shape: tuple[int, int], count: 
 
 
 def test_words_change_with_the_finding_and_overlay_does_not() -> None:
-    pictures = [draw(finding(probability=p, decision=d)) for p, d in ((0.8125, "abnormal"), (0.3, "uncertain"))]
+    pictures = [draw_capture(finding(probability=p, decision=d)) for p, d in ((0.8125, "abnormal"), (0.3, "uncertain"))]
     changed = np.nonzero((pictures[0] != pictures[1]).any(axis=(1, 2)))[0]
     assert len(changed) > 0
-    assert changed.max() < pictures[0].shape[0] - MIN_HEIGHT
+    assert changed.max() < pictures[0].shape[0] - MIN_OVERLAY_HEIGHT
 
 
 def test_overlays_are_shown_whole_with_nothing_over_them() -> None:
     sources = [radiograph(number, (600, 480), ()) for number in range(2)]
-    picture = draw(finding(*sources))
+    picture = draw_capture(finding(*sources))
     assert all(is_within(source.picture.pixels_HW3, picture) for source in sources)
 
 
@@ -246,7 +246,7 @@ def is_within(part_HW3: PixelArray, whole_HW3: PixelArray) -> bool:
 
 def test_frame_runs_round_its_region_and_leaves_the_inside_free() -> None:
     box = Region(left=100, top=300, width=200, height=150, evidence=1.0)
-    with_frame, without = (draw(finding(radiograph(1, (600, 480), regions))) for regions in ((box,), ()))
+    with_frame, without = (draw_capture(finding(radiograph(1, (600, 480), regions))) for regions in ((box,), ()))
     rows, columns = np.nonzero((with_frame != without).any(axis=2))
     top, left = rows.min(), columns.min()
     assert abs(np.ptp(rows) - box.height) < 12
@@ -257,7 +257,7 @@ def test_frame_runs_round_its_region_and_leaves_the_inside_free() -> None:
 
 @each_case
 def test_report_has_the_regions_and_numbers_of_the_finding(case: StudyFinding) -> None:
-    """Read back as any other program would."""
+    """The files can be read by other programs."""
     capture, report = results(case)
     content = Comprehensive3DSR.from_dataset(report).content
     found = []
@@ -278,7 +278,7 @@ def test_report_has_the_regions_and_numbers_of_the_finding(case: StudyFinding) -
 
 
 def nodes(value: Any) -> Iterator[dict[str, Any]]:
-    """All objects within a JSON value."""
+    """Yield all objects within a JSON value."""
     if isinstance(value, dict):
         yield value
     for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():

@@ -1,4 +1,4 @@
-"""Archives that are sick or hostile, played by a server on loopback that sends whatever bytes it is told to."""
+"""A loopback server that plays faulty or hostile archives by sending given bytes."""
 
 import socket
 import threading
@@ -12,12 +12,12 @@ PAUSE_SECONDS = 0.05
 
 
 @dataclass
-class Sick:
-    """Sends `begin` to each caller, then `again` until the caller goes.
+class FaultyServer:
+    """A server that sends `begin` to each client, then `again` until the client disconnects.
 
     Attributes:
-        asked: set when a request has come.
-        left: set when a caller has gone.
+        asked: set when a request has arrived.
+        left: set when a client has disconnected.
     """
 
     begin: bytes
@@ -57,10 +57,10 @@ class Sick:
 
 
 @contextmanager
-def sick(begin: bytes, again: bytes = b"", pause: float = PAUSE_SECONDS) -> Iterator[Sick]:
-    """An archive that drips, if `pause` is some time, or pours."""
+def faulty_server(begin: bytes, again: bytes = b"", pause: float = PAUSE_SECONDS) -> Iterator[FaultyServer]:
+    """Run a server that sends bytes slowly, or as fast as it can if `pause` is 0."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        archive = Sick(begin, again, pause, listening.getsockname()[1])
+        archive = FaultyServer(begin, again, pause, listening.getsockname()[1])
         threading.Thread(target=archive.accept, args=(listening,), daemon=True).start()
         try:
             yield archive
@@ -70,7 +70,7 @@ def sick(begin: bytes, again: bytes = b"", pause: float = PAUSE_SECONDS) -> Iter
 
 
 def running(work: Callable[[], object]) -> tuple[threading.Thread, list[BaseException]]:
-    """Work in a thread of its own, and what it raises."""
+    """Run a function in a new thread; return the thread and the list of errors that it raised."""
     raised: list[BaseException] = []
 
     def catch() -> None:

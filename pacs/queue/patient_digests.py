@@ -1,0 +1,55 @@
+"""Keyed digests of a study and its patient, which can be compared without revealing who the patient is."""
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+from pacs.queue.encryption import Cipher
+from xray.images.patient import Patient, is_same_patient
+
+DIGEST_DIGITS = 32
+"""Hexadecimal digits of a digest: 128 bits, so that two values never collide by chance."""
+SEPARATOR = ":"
+"""Between the digests in the database, which are hexadecimal."""
+
+
+def study_id(cipher: Cipher, study_uid: str) -> str:
+    """Return the id of a study in the database, a keyed digest of its Study Instance UID."""
+    return cipher.digest("study", study_uid).hex()[:DIGEST_DIGITS]
+
+
+@dataclass(frozen=True)
+class PatientDigests:
+    """One digest for each attribute that distinguishes patients; empty where the attribute is unknown."""
+
+    id: str = ""
+    issuer: str = ""
+    birth_date: str = ""
+    sex: str = ""
+    name: str = ""
+
+    @classmethod
+    def from_patient(cls, cipher: Cipher, patient: Patient) -> Self:
+        """Digest the attributes of a patient."""
+
+        def digest(name: str) -> str:
+            value: str = getattr(patient, name)
+            return cipher.digest(f"patient {name}", value).hex()[:DIGEST_DIGITS] if value else ""
+
+        return cls(*(digest(each.name) for each in fields(cls)))
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """Parse what `to_text` returned."""
+        return cls(*text.split(SEPARATOR))
+
+    def to_text(self) -> str:
+        """Return all digests as one text for the database."""
+        return SEPARATOR.join(getattr(self, each.name) for each in fields(self))
+
+    def is_same_patient(self, other: Self) -> bool:
+        """See `xray.images.patient.is_same_patient`."""
+        return is_same_patient(self, other)
+
+    def merged_with(self, other: Self) -> Self:
+        """Return these digests, completed by those of the same patient that only `other` has."""
+        return type(self)(*(getattr(self, each.name) or getattr(other, each.name) for each in fields(self)))
