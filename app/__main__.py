@@ -23,7 +23,7 @@ def main() -> None:
         replica = load_replica(settings)
     except XrayError as error:
         sys.exit(f"osteon refuses to start: {error}")
-    Server(create_app(replica), settings, replica.vitals).run()
+    Server(create_app(replica), settings, replica.health).run()
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class DemoOptions:
 
 def main() -> None:
     options = tyro.cli(DemoOptions, prog="make demo")
-    images = [options.image] if options.image else real_study() or [SAMPLE]
+    images = [options.image] if options.image else find_dataset_study() or [SAMPLE]
     missing = [str(image) for image in images if not image.is_file()]
     if missing:
         sys.exit(f"{missing[0]} is not there; give the file of a radiograph.")
@@ -56,7 +56,7 @@ def main() -> None:
             sys.exit(f"port {options.port} cannot be opened; choose another: make demo PORT=8001")
         time.sleep(POLL_SECONDS)
     address = f"http://127.0.0.1:{options.port}"
-    show(images, address)
+    print_answers(images, address)
     if not options.exit:
         print(f"serving on {address} (docs: {address}/docs)", flush=True)
     try:
@@ -68,14 +68,14 @@ def main() -> None:
     thread.join()
 
 
-def real_study() -> list[Path]:
+def find_dataset_study() -> list[Path]:
     """The radiographs of the first abnormal study of a dataset that is at hand; none where no dataset is."""
     found = (folder for pattern in DATASETS for folder in sorted(ROOT.glob(f"{pattern}/XR_*/*/*_positive")))
     folder = next(found, None)
     return sorted(folder.resolve().glob("image*")) if folder else []
 
 
-def described(images: list[Path]) -> str:
+def describe_source(images: list[Path]) -> str:
     """Where the radiographs come from, and what their dataset says of them."""
     if images == [SAMPLE]:
         return f"{SAMPLE.name} (a real lower leg, DICOM, from pydicom-data)"
@@ -84,9 +84,9 @@ def described(images: list[Path]) -> str:
     return f"{images[0]}{rest}{label}"
 
 
-def show(images: list[Path], address: str) -> None:
+def print_answers(images: list[Path], address: str) -> None:
     """Send one study to each endpoint and print what comes back."""
-    print(f"radiograph: {described(images)}")
+    print(f"radiograph: {describe_source(images)}")
     with httpx.Client(base_url=address, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
         probability = _post(client, "/classify", images).json()
         print(

@@ -43,7 +43,7 @@ from xray.sandbox.pool import ProcessNotStartedError
 
 logger = logging.getLogger(__name__)
 
-RETRY_SECONDS = 10
+RETRY_AFTER_SECONDS = 10
 """After which to ask again where the database of jobs does not answer, or no decoder can be started."""
 PROBLEM_TYPE = "application/problem+json"
 SAFE_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -154,14 +154,14 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestError, _own_error)
     app.add_exception_handler(InputError, _own_error)
     for kind in (JobsUnavailableError, SealError, ProcessNotStartedError):
-        app.add_exception_handler(kind, _fault_of_ours)
+        app.add_exception_handler(kind, _server_fault)
     app.add_exception_handler(RequestValidationError, _invalid_option)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(ClientDisconnect, _hung_up)
+    app.add_exception_handler(ClientDisconnect, _client_disconnected)
     app.add_exception_handler(Exception, _unexpected)
 
 
-def status_of(error: Exception) -> HTTPStatus:
+def http_status(error: Exception) -> HTTPStatus:
     """The HTTP status of one of our errors."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
@@ -178,7 +178,7 @@ def problem_content(status: HTTPStatus, kind: str, detail: str) -> dict[str, str
 
 
 async def _own_error(request: Request, error: Exception) -> JSONResponse:
-    reply = problem(request, status_of(error), type(error).__name__, str(error))
+    reply = problem(request, http_status(error), type(error).__name__, str(error))
     if isinstance(error, OverloadedError):
         request.state.reason = error.limit
         reply.headers["Retry-After"] = str(error.retry_after)
@@ -187,13 +187,13 @@ async def _own_error(request: Request, error: Exception) -> JSONResponse:
     return reply
 
 
-async def _fault_of_ours(request: Request, error: Exception) -> JSONResponse:
+async def _server_fault(request: Request, error: Exception) -> JSONResponse:
     logger.error("%s %s: %s", request.method, request.scope["route"].path, error)  # the route, which names no study
     if isinstance(error, SealError):
-        return problem(request, status_of(error), type(error).__name__, str(error))
+        return problem(request, http_status(error), type(error).__name__, str(error))
     detail = f"{error} Nothing is wrong with the request; send it again later."
-    reply = problem(request, status_of(error), type(error).__name__, detail)
-    reply.headers["Retry-After"] = str(RETRY_SECONDS)
+    reply = problem(request, http_status(error), type(error).__name__, detail)
+    reply.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return reply
 
 
@@ -218,7 +218,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     return reply
 
 
-async def _hung_up(request: Request, error: Exception) -> JSONResponse:
+async def _client_disconnected(request: Request, error: Exception) -> JSONResponse:
     # Nobody is there to read it; it only keeps a caller's going away from being logged as our failure.
     return problem(
         request, HTTPStatus.BAD_REQUEST, MalformedRequestError.__name__, "The body ended before it was complete."

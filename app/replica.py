@@ -12,7 +12,7 @@ from app.inference.clock import OwnTime
 from app.inference.model_bundle import Generation, load_generation
 from app.inference.prediction_cache import Passes
 from app.inference.predictor_service import PredictorService
-from app.runtime.health import Vitals
+from app.runtime.health import ReplicaHealth
 from app.runtime.metrics import Metrics
 from app.settings import Settings
 from pacs.results.rendering.worker_pool import ResultPool
@@ -33,7 +33,7 @@ class Replica:
 
     settings: Settings
     predictor: PredictorService
-    vitals: Vitals
+    health: ReplicaHealth
     metrics: Metrics
     results: ResultPool
     hospital: Hospital | None = None
@@ -67,12 +67,12 @@ def assemble(settings: Settings, generation: Generation, hospital: Hospital | No
     admission = Admission(settings, queued=lambda: batcher.queued)
     workers = ThreadPoolExecutor(settings.decode_threads, "decode")
     passes = Passes(settings, batcher, workers)
-    vitals = Vitals(settings, batcher, admission)
+    health = ReplicaHealth(settings, batcher, admission)
     metrics.watch("osteon_pending_requests", "Requests in the service.", lambda: len(admission.inside))
     metrics.watch("osteon_pending_radiographs", "Radiographs of these requests.", lambda: admission.radiographs)
     metrics.watch("osteon_pending_bytes", "Bytes of their bodies.", lambda: admission.size)
     metrics.watch("osteon_queue_age_seconds", "How long the first in the queue waits.", lambda: batcher.oldest_seconds)
-    metrics.watch("osteon_canary_age_seconds", "Since the canary had its known answer.", lambda: vitals.canary_age)
+    metrics.watch("osteon_canary_age_seconds", "Since the canary had its known answer.", lambda: health.canary_age)
     metrics.watch("osteon_kept_bytes", "Of answers that are kept.", lambda: passes.kept_bytes)
     predictor = PredictorService(
         settings,
@@ -87,4 +87,4 @@ def assemble(settings: Settings, generation: Generation, hospital: Hospital | No
     )
     predictor.take(generation)
     results = ResultPool(settings.decode_seconds, settings.max_pixels)
-    return Replica(settings, predictor, vitals, metrics, results, hospital)
+    return Replica(settings, predictor, health, metrics, results, hospital)

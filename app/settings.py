@@ -18,7 +18,7 @@ from xray.user_folders import cache_folder, data_folder
 
 STARTER = Path(__file__).resolve().parent.parent / "artifacts" / "starter"
 MEBIBYTE = 1 << 20
-NEARLY_THE_SAME = 0.93
+MISSPELLING_SIMILARITY = 0.93
 """Share of the letters that two names of variables have in common, prefix counted, when one is a slip for the other."""
 SERVICE_VALUE = re.compile(r"(tcp|udp|sctp)://\S+:\d+")
 SERVICE_NAME = re.compile(r"OSTEON_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
@@ -155,7 +155,7 @@ def read_settings(**given: object) -> Settings:
     Raises:
         InputError: names each variable that is out of range, or all but the name of a setting.
     """
-    if misspelt := _misspelt(os.environ):
+    if misspelt := _find_misspellings(os.environ):
         raise InputError("; ".join(f"{name} is no setting, {meant} is" for name, meant in misspelt.items()))
     try:
         return Settings.model_validate(given)
@@ -164,7 +164,7 @@ def read_settings(**given: object) -> Settings:
         raise InputError("; ".join(faults)) from error
 
 
-def _misspelt(environment: Mapping[str, str]) -> dict[str, str]:
+def _find_misspellings(environment: Mapping[str, str]) -> dict[str, str]:
     """Names surely meant for a setting's, each with that; all others are left to whoever else uses them."""
     settings = [f"OSTEON_{field.upper()}" for field in Settings.model_fields]
     strangers = [
@@ -172,5 +172,5 @@ def _misspelt(environment: Mapping[str, str]) -> dict[str, str]:
         for name in environment
         if name.startswith("OSTEON_") and name not in settings and not SERVICE_NAME.fullmatch(name)
     ]
-    meant = {name: get_close_matches(name, settings, n=1, cutoff=NEARLY_THE_SAME) for name in strangers}
+    meant = {name: get_close_matches(name, settings, n=1, cutoff=MISSPELLING_SIMILARITY) for name in strangers}
     return {name: close[0] for name, close in meant.items() if close}

@@ -18,14 +18,14 @@ from fastapi import Depends, Header, Query, Request
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from pydantic import BaseModel, Field
 
-from app.api.timeouts import answered_within, for_a_caller_who_stays
+from app.api.timeouts import cancel_on_disconnect, deadline
 from app.api.uploads import Upload, announced_size, read_uploads
 from app.errors import NotAllowedError, OutOfRangeError, UnknownCallerError
 from app.hospital.gateway import Hospital, required
 from app.inference.model_bundle import Generation
 from app.inference.predictor_service import PredictorService
 from app.inference.timing import Stages
-from app.runtime.health import Vitals
+from app.runtime.health import ReplicaHealth
 from app.runtime.metrics import Metrics
 from pacs.results.rendering.worker_pool import ResultPool
 from xray.gallery.gallery import Wanted
@@ -41,7 +41,7 @@ REFERENCE_FORM = re.compile(r"(?:[\w-]+/)?(?P<study>[0-9a-f]{32})(?:/[0-9a-f]{32
 
 
 @dataclass(frozen=True)
-class AnsweredStudy:
+class PredictedStudy:
     """The uploads of a request and what one pass says about them, in the same order.
 
     Attributes:
@@ -66,8 +66,8 @@ async def predictor_service(request: Request) -> PredictorService:
     return running
 
 
-async def vitals(request: Request) -> Vitals:
-    running: Vitals = request.app.state.replica.vitals
+async def health(request: Request) -> ReplicaHealth:
+    running: ReplicaHealth = request.app.state.replica.health
     return running
 
 
@@ -81,49 +81,49 @@ async def results(request: Request) -> ResultPool:
     return running
 
 
-async def hospital_if_any(request: Request) -> Hospital | None:
+async def optional_hospital(request: Request) -> Hospital | None:
     running: Hospital | None = request.app.state.replica.hospital
     return running
 
 
-ServiceDep = Annotated[PredictorService, Depends(predictor_service)]
-VitalsDep = Annotated[Vitals, Depends(vitals)]
+PredictorDep = Annotated[PredictorService, Depends(predictor_service)]
+HealthDep = Annotated[ReplicaHealth, Depends(health)]
 MetricsDep = Annotated[Metrics, Depends(metrics)]
 ResultsDep = Annotated[ResultPool, Depends(results)]
-AnyHospitalDep = Annotated[Hospital | None, Depends(hospital_if_any)]
+OptionalHospitalDep = Annotated[Hospital | None, Depends(optional_hospital)]
 
 
-async def answering(
+async def predict_study(
     request: Request,
-    service: ServiceDep,
+    predictor: PredictorDep,
     x_deadline_ms: Annotated[
         float | None, Header(gt=0, allow_inf_nan=False, description="Milliseconds after which the answer is of no use.")
     ] = None,
-) -> Callable[..., AbstractAsyncContextManager[AnsweredStudy]]:
+) -> Callable[..., AbstractAsyncContextManager[PredictedStudy]]:
     """A function that reads the body and predicts; a route calls it once its options are known to be good."""
     if len(request.headers.getlist("x-deadline-ms")) > 1:
         raise OutOfRangeError("The header X-Deadline-Ms comes more than once; send it once.")
-    seconds = min((x_deadline_ms or math.inf) / 1000, service.settings.deadline_seconds)
-    return partial(_answer, request, service, seconds)
+    seconds = min((x_deadline_ms or math.inf) / 1000, predictor.settings.deadline_seconds)
+    return partial(_predict_uploads, request, predictor, seconds)
 
 
-async def turned_away(service: ServiceDep) -> None:
+async def require_capacity(predictor: PredictorDep) -> None:
     """Turn callers away where too much is inside, before their options are read: under load most requests end here.
 
     Raises:
         OverloadedError: says when to come back.
     """
-    service.admission.require_time(service.settings.deadline_seconds)
+    predictor.admission.require_time(predictor.settings.deadline_seconds)
 
 
 @asynccontextmanager
-async def _answer(
+async def _predict_uploads(
     request: Request,
-    service: PredictorService,
+    predictor: PredictorService,
     seconds: float,
     max_files: int | None = None,
     threshold: str = "default",
-) -> AsyncIterator[AnsweredStudy]:
+) -> AsyncIterator[PredictedStudy]:
     """Take a place, read the body, predict; the place is free again when the reply is made.
 
     Args:
@@ -131,32 +131,32 @@ async def _answer(
         max_files: where an endpoint takes fewer than the settings allow.
         threshold: name of the one that decides.
     """
-    size, stages = announced_size(request, service.settings), request.state.stages
-    with service.admission.admit(size, seconds) as place:
-        async with answered_within(seconds), for_a_caller_who_stays(request) as body_is_read:
+    size, stages = announced_size(request, predictor.settings), request.state.stages
+    with predictor.admission.admit(size, seconds) as place:
+        async with deadline(seconds), cancel_on_disconnect(request) as body_is_read:
             with stages.measure("read"):
-                uploads = await read_uploads(request, service.settings, max_files or service.settings.max_files)
+                uploads = await read_uploads(request, predictor.settings, max_files or predictor.settings.max_files)
             place.radiographs = len(uploads)
             body_is_read()
-            generation = service.generation
-            predictions = await service.predict(generation, [each.data for each in uploads], stages, place)
-            scopes = await service.scopes(generation, predictions)
+            generation = predictor.generation
+            predictions = await predictor.predict(generation, [each.data for each in uploads], stages, place)
+            scopes = await predictor.scopes(generation, predictions)
             study = generation.predictor.judge(predictions, threshold)
-            yield AnsweredStudy(uploads, study, scopes, generation, stages)
+            yield PredictedStudy(uploads, study, scopes, generation, stages)
 
 
 async def threshold_name(
-    service: ServiceDep,
+    predictor: PredictorDep,
     threshold: Annotated[
         str, Query(description="A name of the checkpoint's thresholds; `/info` lists them.")
     ] = "default",
 ) -> str:
     """The threshold that the query string asks for, known to the checkpoint that serves now."""
-    service.generation.predictor.threshold(threshold)
+    predictor.generation.predictor.threshold(threshold)
     return threshold
 
 
-class WantedQuery(BaseModel):
+class NeighborParameters(BaseModel):
     """What a query string may ask of the neighbors."""
 
     k: int = Field(5, ge=1, description="How many neighbors at most.")
@@ -169,12 +169,12 @@ class WantedQuery(BaseModel):
     )
 
 
-async def wanted(service: ServiceDep, asked: Annotated[WantedQuery, Query()]) -> Wanted:
+async def neighbor_query(predictor: PredictorDep, asked: Annotated[NeighborParameters, Query()]) -> Wanted:
     """The neighbors that the query string asks for."""
-    if asked.k > service.settings.max_neighbors:
-        raise OutOfRangeError(f"k is {asked.k}; ask for at most {service.settings.max_neighbors} neighbors.")
+    if asked.k > predictor.settings.max_neighbors:
+        raise OutOfRangeError(f"k is {asked.k}; ask for at most {predictor.settings.max_neighbors} neighbors.")
     if asked.body_part is not None:
-        service.generation.gallery.require_body_part(asked.body_part)
+        predictor.generation.gallery.require_body_part(asked.body_part)
     study = _study_key(asked.exclude_study)
     return Wanted(asked.k, asked.body_part, asked.label, study, asked.per_study, asked.below)
 
@@ -192,36 +192,36 @@ def _study_key(written: str | None) -> str | None:
     return study_key(parts["body_part"], parts["patient"], parts["study"])
 
 
-async def administrator(
-    request: Request, service: ServiceDep, authorization: Annotated[str, Header(description="`Bearer TOKEN`")] = ""
+async def require_administrator(
+    request: Request, predictor: PredictorDep, authorization: Annotated[str, Header(description="`Bearer TOKEN`")] = ""
 ) -> None:
-    """Let an administrator pass: whoever has the token, or, where none is set, whoever calls from this machine.
+    """Let an require_administrator pass: whoever has the token, or, where none is set, whoever calls from this machine.
 
     Raises:
         NotAllowedError: the caller is neither.
     """
-    token = service.settings.admin_token
+    token = predictor.settings.admin_token
     if token is None:
         if request.client is None or not ip_address(request.client.host).is_loopback:
             raise NotAllowedError("Without OSTEON_ADMIN_TOKEN this is for callers on the service's own machine.")
     elif not compare_digest(authorization.encode(), f"Bearer {token.get_secret_value()}".encode()):
-        raise NotAllowedError("Send the token of the administrator as 'Authorization: Bearer TOKEN'.")
+        raise NotAllowedError("Send the token of the require_administrator as 'Authorization: Bearer TOKEN'.")
 
 
-async def required_hospital(hospital: AnyHospitalDep) -> Hospital:
+async def require_hospital(hospital: OptionalHospitalDep) -> Hospital:
     """What connects this replica to archives; raises NotConfiguredError where nothing does."""
     return required(hospital)
 
 
-async def caller(
-    service: ServiceDep, given: Annotated[HTTPBasicCredentials | None, Depends(HTTPBasic(auto_error=False))]
+async def authenticated_caller(
+    predictor: PredictorDep, given: Annotated[HTTPBasicCredentials | None, Depends(HTTPBasic(auto_error=False))]
 ) -> str:
-    """The name of a caller who knows the password; anybody where the settings name none.
+    """The name of the caller who knows the password; anybody where the settings name none.
 
     Raises:
         UnknownCallerError: name or password are missing or wrong.
     """
-    user, password = service.settings.dicomweb_user, service.settings.dicomweb_password
+    user, password = predictor.settings.dicomweb_user, predictor.settings.dicomweb_password
     if user is None or password is None:
         return "anybody"
     known = f"{user}:{password.get_secret_value()}".encode()
@@ -230,8 +230,8 @@ async def caller(
     return user
 
 
-HospitalDep = Annotated[Hospital, Depends(required_hospital)]
-CallerDep = Annotated[str, Depends(caller)]
-AnswerDep = Annotated[Callable[..., AbstractAsyncContextManager[AnsweredStudy]], Depends(answering)]
+HospitalDep = Annotated[Hospital, Depends(require_hospital)]
+CallerDep = Annotated[str, Depends(authenticated_caller)]
+PredictStudyDep = Annotated[Callable[..., AbstractAsyncContextManager[PredictedStudy]], Depends(predict_study)]
 ThresholdDep = Annotated[str, Depends(threshold_name)]
-WantedDep = Annotated[Wanted, Depends(wanted)]
+NeighborQueryDep = Annotated[Wanted, Depends(neighbor_query)]

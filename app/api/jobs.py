@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict
 
-from app.api.dependencies import CallerDep, HospitalDep, ServiceDep
+from app.api.dependencies import CallerDep, HospitalDep, PredictorDep
 from app.api.parameters import require_known_parameters
 from app.api.schemas import NOTICE, REFUSALS
 from app.errors import ConflictError, OutOfRangeError, UnknownPathError
@@ -83,13 +83,13 @@ async def left_alone(hospital: HospitalDep, caller: CallerDep) -> dict[str, int]
 @router.get("/jobs/{job_id}")
 async def job(job_id: str, hospital: HospitalDep, caller: CallerDep) -> JobReply:
     """How far a study is."""
-    return await _reply(hospital, await _found(hospital, job_id))
+    return await _reply(hospital, await _find_job(hospital, job_id))
 
 
 @router.get("/jobs/{job_id}/report", response_class=Response)
 async def report(job_id: str, hospital: HospitalDep, caller: CallerDep) -> Response:
     """What was found, as a FHIR R4 DiagnosticReport with its Observations."""
-    await _found(hospital, job_id)
+    await _find_job(hospital, job_id)
     answer = await asyncio.to_thread(hospital.jobs.answer, job_id)
     if answer is None:
         raise UnknownPathError(f"Job {job_id} has no report yet; GET /jobs/{job_id} says how far it is.")
@@ -99,21 +99,23 @@ async def report(job_id: str, hospital: HospitalDep, caller: CallerDep) -> Respo
 @router.post("/jobs/{job_id}/retry")
 async def retry(job_id: str, hospital: HospitalDep, caller: CallerDep) -> JobReply:
     """Begin a dead job anew."""
-    told = await _reply(hospital, await _found(hospital, job_id))
-    if told.state != JobState.DEAD:
+    reply = await _reply(hospital, await _find_job(hospital, job_id))
+    if reply.state != JobState.DEAD:
         raise ConflictError(f"Job {job_id} is not dead; only those are begun anew.")
-    if told.superseded_by is not None:
-        raise ConflictError(f"Job {told.superseded_by} has answered for the same study since; job {job_id} stays dead.")
+    if reply.superseded_by is not None:
+        raise ConflictError(
+            f"Job {reply.superseded_by} has answered for the same study since; job {job_id} stays dead."
+        )
     after = await asyncio.to_thread(hospital.jobs.retry, job_id)
     hospital.arrived.set()
-    return told if after is None else await _reply(hospital, after)
+    return reply if after is None else await _reply(hospital, after)
 
 
 @router.post("/dicom-web/studies/{study_uid}/analyze", status_code=202)
 async def analyze_study(
     study_uid: str,
     response: Response,
-    service: ServiceDep,
+    predictor: PredictorDep,
     hospital: HospitalDep,
     caller: CallerDep,
     pacs: Annotated[str, Query(description="Name of the archive that has the study, and that the results go to.")],
@@ -122,14 +124,14 @@ async def analyze_study(
     if not VALID_UID.fullmatch(study_uid):
         raise OutOfRangeError("The path names no Study Instance UID.")
     hospital.require_archive(pacs)
-    checkpoint = service.generation.predictor.manifest.id
+    checkpoint = predictor.generation.predictor.manifest.id
     asked = await asyncio.to_thread(hospital.jobs.request, study_uid, checkpoint, pacs)
     hospital.arrived.set()
     response.headers["Location"] = f"/jobs/{asked.id}"
     return await _reply(hospital, asked)
 
 
-async def _found(hospital: Hospital, job_id: str) -> Job:
+async def _find_job(hospital: Hospital, job_id: str) -> Job:
     found = await asyncio.to_thread(hospital.jobs.find, job_id) if job_id.isalnum() else None
     if found is None:
         raise UnknownPathError("There is no job of that id; GET /jobs lists the latest.")
@@ -142,5 +144,5 @@ async def _reply(hospital: Hospital, job: Job) -> JobReply:
 
 async def _replies(hospital: Hospital, jobs: Sequence[Job]) -> list[JobReply]:
     relations = await asyncio.to_thread(hospital.jobs.relations, jobs)
-    told = [JobReply.model_validate(job) for job in jobs]
-    return [one.model_copy(update=vars(among)) for one, among in zip(told, relations, strict=True)]
+    reply = [JobReply.model_validate(job) for job in jobs]
+    return [one.model_copy(update=vars(among)) for one, among in zip(reply, relations, strict=True)]

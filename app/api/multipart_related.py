@@ -31,7 +31,7 @@ class Part:
     data: bytes
 
 
-async def related_parts(request: Request, part_type: str, max_part_mib: int) -> AsyncIterator[bytes]:
+async def iterate_related_parts(request: Request, part_type: str, max_part_mib: int) -> AsyncIterator[bytes]:
     """The bodies of the parts of a multipart/related request.
 
     Args:
@@ -45,11 +45,11 @@ async def related_parts(request: Request, part_type: str, max_part_mib: int) -> 
     media, options = parse_options_header(request.headers.get("content-type", ""))
     if media != RELATED.encode() or options.get(b"type", part_type.encode()).lower() != part_type.encode():
         raise UnsupportedContentTypeError(f'Send {RELATED}; type="{part_type}"; boundary=… with a file in each part.')
-    async for part in multipart_parts(request, max_part_mib):
+    async for part in iterate_parts(request, max_part_mib):
         yield part.data
 
 
-async def multipart_parts(request: Request, max_part_mib: int) -> AsyncIterator[Part]:
+async def iterate_parts(request: Request, max_part_mib: int) -> AsyncIterator[Part]:
     """The parts of any multipart request, up to its last boundary; what follows that is not read.
 
     Raises:
@@ -59,7 +59,7 @@ async def multipart_parts(request: Request, max_part_mib: int) -> AsyncIterator[
     _, options = parse_options_header(request.headers.get("content-type", ""))
     if not options.get(b"boundary"):
         raise MalformedRequestError("The Content-Type of this multipart body names no boundary.")
-    reader, unfinished = _Reader(max_part_mib), 0
+    reader, unfinished = _PartCollector(max_part_mib), 0
     try:
         parser = MultipartParser(options[b"boundary"], reader.callbacks())
         async for chunk in request.stream():
@@ -71,7 +71,7 @@ async def multipart_parts(request: Request, max_part_mib: int) -> AsyncIterator[
             if reader.ended:
                 return
             if unfinished > max_part_mib * MEBIBYTE + OVERHEAD_BYTES + len(chunk):
-                raise too_large(max_part_mib)
+                raise _part_too_large(max_part_mib)
     except FormParserError as error:
         raise MalformedRequestError(
             "The body is no multipart with the boundary that its Content-Type names."
@@ -79,12 +79,12 @@ async def multipart_parts(request: Request, max_part_mib: int) -> AsyncIterator[
     raise MalformedRequestError("The body ends before its last boundary; send all of it.")
 
 
-def too_large(max_part_mib: int) -> PayloadTooLargeError:
+def _part_too_large(max_part_mib: int) -> PayloadTooLargeError:
     return PayloadTooLargeError(f"A part is larger than {max_part_mib} MiB; send smaller files.")
 
 
 @dataclass
-class _Reader:
+class _PartCollector:
     """What the parser has told so far."""
 
     max_part_mib: int
@@ -116,7 +116,7 @@ class _Reader:
 
     def _add(self, data: bytes, start: int, end: int) -> None:
         if len(self._data) + end - start > self.max_part_mib * MEBIBYTE:
-            raise too_large(self.max_part_mib)
+            raise _part_too_large(self.max_part_mib)
         self._data += data[start:end]
 
     def _end_part(self) -> None:

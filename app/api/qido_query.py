@@ -29,10 +29,10 @@ STUDY_KEYS = (
 SERIES_KEYS = (*STUDY_KEYS, "Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription")
 INSTANCE_KEYS = (*SERIES_KEYS, "SOPClassUID", "SOPInstanceUID", "InstanceNumber")
 KEYS: Mapping[Level, Sequence[str]] = {"study": STUDY_KEYS, "series": SERIES_KEYS, "instance": INSTANCE_KEYS}
-OTHERS = ("limit", "offset", "includefield", "fuzzymatching")
+PARAMETERS = ("limit", "offset", "includefield", "fuzzymatching")
 HEX_TAG = re.compile(r"[0-9A-Fa-f]{8}")
 UIDS = re.compile(r"[0-9]+(\.[0-9]+)*")
-WHOLE = re.compile(r"[0-9]{1,9}")
+WHOLE_NUMBER = re.compile(r"[0-9]{1,9}")
 DATE, TIME = re.compile(r"[0-9]{8}"), re.compile(r"([0-9]{2}){1,3}|[0-9]{6}\.[0-9]{1,6}")
 DATE_RANGE = re.compile(r"(?P<first>[0-9]{8})?-(?P<last>[0-9]{8})?")
 TIME_RANGE = re.compile(r"(?P<first>[0-9.]{2,13})?-(?P<last>[0-9.]{2,13})?")
@@ -67,14 +67,14 @@ class Query:
         return found[self.offset : end]
 
 
-def query_of(parameters: Iterable[tuple[str, str]], level: Level) -> Query:
+def parse_query(parameters: Iterable[tuple[str, str]], level: Level) -> Query:
     """Raises MalformedRequestError, which names the keys that are supported and repeats no value."""
     keys: dict[str, Predicate] = {}
-    others: dict[str, list[str]] = {}
+    parameters_given: dict[str, list[str]] = {}
     study_uids: frozenset[str] | None = None
     for name, value in parameters:
-        if name in OTHERS:
-            others.setdefault(name, []).append(value)
+        if name in PARAMETERS:
+            parameters_given.setdefault(name, []).append(value)
             continue
         keyword = _keyword(name, level)
         if keyword in keys:
@@ -83,27 +83,27 @@ def query_of(parameters: Iterable[tuple[str, str]], level: Level) -> Query:
             continue
         keys[keyword] = _predicate(keyword, value)
         if keyword == "StudyInstanceUID":
-            study_uids = frozenset(_listed(value))
-    limit = _count(others, "limit")
+            study_uids = frozenset(_split_values(value))
+    limit = _count(parameters_given, "limit")
     return Query(
         keys,
         study_uids,
-        _fields(others.get("includefield", ())),
+        _fields(parameters_given.get("includefield", ())),
         limit,
-        _count(others, "offset") or 0,
-        _is_fuzzy(others),
+        _count(parameters_given, "offset") or 0,
+        _is_fuzzy(parameters_given),
     )
 
 
-def supported(level: Level) -> str:
+def list_supported(level: Level) -> str:
     """A sentence for those who ask for something else."""
-    return f"Supported are {', '.join(KEYS[level])}, each by keyword or by tag, and {', '.join(OTHERS)}."
+    return f"Supported are {', '.join(KEYS[level])}, each by keyword or by tag, and {', '.join(PARAMETERS)}."
 
 
 def _keyword(name: str, level: Level) -> str:
     keyword = keyword_for_tag(int(name, 16)) if HEX_TAG.fullmatch(name) else name
     if keyword not in KEYS[level]:
-        raise MalformedRequestError(f"The query has a key that is not supported here. {supported(level)}")
+        raise MalformedRequestError(f"The query has a key that is not supported here. {list_supported(level)}")
     return keyword
 
 
@@ -115,16 +115,16 @@ def _predicate(keyword: str, value: str) -> Predicate:
     if kind in ("DA", "TM"):
         return _range_predicate(keyword, kind, value)
     if kind == "IS":
-        if not WHOLE.fullmatch(value):
+        if not WHOLE_NUMBER.fullmatch(value):
             raise MalformedRequestError(f"{keyword} has to be a whole number.")
         return lambda stored: stored.lstrip("+").isdigit() and int(stored) == int(value)
     flags = re.IGNORECASE if kind == "PN" else 0
-    patterns = [re.compile(_pattern(each), flags) for each in (_listed(value) if kind == "CS" else [value])]
+    patterns = [re.compile(_pattern(each), flags) for each in (_split_values(value) if kind == "CS" else [value])]
     return lambda stored: any(pattern.fullmatch(stored) for pattern in patterns)
 
 
 def _uid_predicate(keyword: str, value: str) -> Predicate:
-    wanted = _listed(value)
+    wanted = _split_values(value)
     if not all(UIDS.fullmatch(uid) and len(uid) <= 64 for uid in wanted):
         raise MalformedRequestError(f"{keyword} has to be a UID, or several with commas between them; no wildcards.")
     return lambda stored: stored in wanted
@@ -156,7 +156,7 @@ def _pattern(value: str) -> str:
     return re.escape(value).replace(r"\*", ".*").replace(r"\?", ".")
 
 
-def _listed(value: str) -> list[str]:
+def _split_values(value: str) -> list[str]:
     return [each.strip() for each in re.split(r"[,\\]", value)]
 
 
@@ -175,17 +175,17 @@ def _fits(dataset: Dataset, keyword: str, fits: Predicate) -> bool:
     return any(fits(str(value).strip()) for value in values)
 
 
-def _count(others: Mapping[str, Sequence[str]], name: str) -> int | None:
-    given = others.get(name, ())
+def _count(parameters_given: Mapping[str, Sequence[str]], name: str) -> int | None:
+    given = parameters_given.get(name, ())
     if not given:
         return None
-    if len(given) > 1 or not WHOLE.fullmatch(given[0]):
+    if len(given) > 1 or not WHOLE_NUMBER.fullmatch(given[0]):
         raise MalformedRequestError(f"{name} has to be one whole number of at least 0.")
     return int(given[0])
 
 
-def _is_fuzzy(others: Mapping[str, Sequence[str]]) -> bool:
-    given = others.get("fuzzymatching", ["false"])
+def _is_fuzzy(parameters_given: Mapping[str, Sequence[str]]) -> bool:
+    given = parameters_given.get("fuzzymatching", ["false"])
     if len(given) > 1 or given[0].lower() not in ("true", "false"):
         raise MalformedRequestError("fuzzymatching has to be true or false.")
     return given[0].lower() == "true"

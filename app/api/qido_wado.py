@@ -16,7 +16,7 @@ from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 
 from app.api.dependencies import CallerDep, HospitalDep, ResultsDep
-from app.api.qido_query import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, Level, Query, query_of, supported
+from app.api.qido_query import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, Level, Query, list_supported, parse_query
 from app.api.schemas import REFUSALS
 from app.api.stow_rs import DICOM, DICOM_JSON
 from app.errors import EngineError, MalformedRequestError, OutOfRangeError, UnknownPathError
@@ -116,34 +116,36 @@ async def instances_of_series(study_uid: str, series_uid: str, request: Request,
 @router.get("/studies/{study_uid}/metadata")
 async def metadata(study_uid: str, kept: KeptDep) -> Response:
     """All tags of the results of a study but the pixels."""
-    return _answer(await kept.described(study_uid))
+    return _json_response(await kept.described(study_uid))
 
 
 @router.get("/studies/{study_uid}")
 async def study(study_uid: str, kept: KeptDep) -> Response:
     """The results of a study as files."""
-    return _files(await kept.files(study_uid))
+    return _multipart_response(await kept.files(study_uid))
 
 
 @router.get("/studies/{study_uid}/series/{series_uid}")
 async def one_series(study_uid: str, series_uid: str, kept: KeptDep) -> Response:
     """The results of a series as files."""
     found = await kept.files(study_uid, earlier=True)
-    return _files([each for each in found if each.series_uid == series_uid])
+    return _multipart_response([each for each in found if each.series_uid == series_uid])
 
 
 @router.get("/studies/{study_uid}/series/{series_uid}/instances/{instance_uid}")
 async def instance(study_uid: str, series_uid: str, instance_uid: str, kept: KeptDep) -> Response:
     """One result as a file."""
     found = await kept.files(study_uid, earlier=True)
-    return _files([each for each in found if (each.series_uid, each.instance_uid) == (series_uid, instance_uid)])
+    return _multipart_response(
+        [each for each in found if (each.series_uid, each.instance_uid) == (series_uid, instance_uid)]
+    )
 
 
 async def _search(
     request: Request, kept: KeptResults, level: Level, study_uid: str | None = None, series_uid: str | None = None
 ) -> Response:
     """Answer a query at a level, of one study or of those that the query names."""
-    query = query_of(request.query_params.multi_items(), level)
+    query = parse_query(request.query_params.multi_items(), level)
     found = [each for uid in _studies(query, level, study_uid) for each in await kept.described(uid)]
 
     def search() -> list[DicomJson]:
@@ -152,7 +154,7 @@ async def _search(
         wanted = [each for each in datasets if series_uid in (None, each.SeriesInstanceUID) and query.matches(each)]
         return list(query.page([written(each, _fields(query, level)) for each in _each_once(wanted, level)]))
 
-    reply = _answer(await asyncio.to_thread(search))  # of many results it takes its time
+    reply = _json_response(await asyncio.to_thread(search))  # of many results it takes its time
     if query.fuzzy:
         reply.headers["Warning"] = NOT_FUZZY
     return reply
@@ -164,7 +166,7 @@ def _studies(query: Query, level: Level, study_uid: str | None) -> Iterable[str]
     if query.study_uids is None:
         raise MalformedRequestError(
             "The query names no study, and results are kept sealed, by study: give StudyInstanceUID, alone or with "
-            f"other keys. {supported(level)}"
+            f"other keys. {list_supported(level)}"
         )
     if len(query.study_uids) > MAX_STUDIES:
         raise MalformedRequestError(f"StudyInstanceUID names more than {MAX_STUDIES} studies; ask for fewer at once.")
@@ -197,12 +199,12 @@ def _fields(query: Query, level: Level) -> frozenset[int] | None:
     return possible if query.fields is None else usual | (possible & query.fields)
 
 
-def _answer(found: list[DicomJson]) -> Response:
+def _json_response(found: list[DicomJson]) -> Response:
     """204 where there is nothing, as PS3.18 10.6.3 asks for."""
     return Response(json.dumps(found), media_type=DICOM_JSON) if found else Response(status_code=204)
 
 
-def _files(found: list[Instance]) -> Response:
+def _multipart_response(found: list[Instance]) -> Response:
     if not found:
         raise UnknownPathError("No results of that are here; those that were delivered are with the archive.")
     boundary = uuid4().hex

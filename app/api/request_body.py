@@ -15,14 +15,14 @@ from app.settings import Settings
 CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 OTHER_CODINGS = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
 """Registered names that an error may repeat; any other is the caller's own word."""
-PIECE_BYTES = 256 * 1024
+CHUNK_BYTES = 256 * 1024
 """Decoded bytes that are handed on at once."""
 GZIP, ZLIB, RAW_DEFLATE = zlib.MAX_WBITS | 16, zlib.MAX_WBITS, -zlib.MAX_WBITS
-SLOWEST_PACE = 64 * 1024
+MIN_BYTES_PER_SECOND = 64 * 1024
 """Bytes a second that a sender of a long body must reach on average, after the time of one request."""
 
 
-def bounded_body(request: Request, settings: Settings, total: bool = True) -> Request:
+def limit_body_size(request: Request, settings: Settings, total: bool = True) -> Request:
     """The same request, whose body raises once it passes the limit; a compressed body comes decoded.
 
     Args:
@@ -31,16 +31,16 @@ def bounded_body(request: Request, settings: Settings, total: bool = True) -> Re
     Raises:
         UnsupportedContentTypeError: it is compressed in a way that is not read.
     """
-    coding = _coding(request)
-    receive = _counted(request.receive, settings) if total else request.receive
+    coding = _supported_coding(request)
+    receive = _count_bytes(request.receive, settings) if total else request.receive
     if coding is not None:
         receive = _messages(_decoded(_chunks(receive), coding))
-        receive = _counted(receive, settings) if total else receive
+        receive = _count_bytes(receive, settings) if total else receive
     return Request(request.scope, receive)
 
 
-def paced_body(request: Request, seconds: float) -> Request:
-    """The same request, whose body raises a DeadlineError when its sender is slower than `SLOWEST_PACE`.
+def limit_body_pace(request: Request, seconds: float) -> Request:
+    """The same request, whose body raises a DeadlineError when its sender is slower than `MIN_BYTES_PER_SECOND`.
 
     Only time in which nothing came counts: what the service does with the body between two reads is not the sender's.
 
@@ -53,11 +53,11 @@ def paced_body(request: Request, seconds: float) -> Request:
         nonlocal waited, received
         started = time.monotonic()
         try:
-            async with asyncio.timeout(seconds + received / SLOWEST_PACE - waited):
+            async with asyncio.timeout(seconds + received / MIN_BYTES_PER_SECOND - waited):
                 message = await request.receive()
         except TimeoutError as error:
             raise DeadlineError(
-                f"The body came slower than {SLOWEST_PACE // 1024} KiB a second; send it again without pause."
+                f"The body came slower than {MIN_BYTES_PER_SECOND // 1024} KiB a second; send it again without pause."
             ) from error
         waited += time.monotonic() - started
         received += len(message.get("body", b""))
@@ -66,7 +66,7 @@ def paced_body(request: Request, seconds: float) -> Request:
     return Request(request.scope, receive)
 
 
-def require_within(size: int, settings: Settings) -> None:
+def require_body_size(size: int, settings: Settings) -> None:
     """Raises: PayloadTooLargeError: so many bytes are more than a request may have."""
     if size > settings.max_upload_bytes:
         raise PayloadTooLargeError(
@@ -76,11 +76,11 @@ def require_within(size: int, settings: Settings) -> None:
 
 def is_encoded(request: Request) -> bool:
     """Whether the body has another size than its head announces."""
-    return bool(_codings(request))
+    return bool(_content_codings(request))
 
 
-def _coding(request: Request) -> str | None:
-    codings = _codings(request)
+def _supported_coding(request: Request) -> str | None:
+    codings = _content_codings(request)
     if not codings:
         return None
     if len(codings) == 1 and codings[0] in CODINGS:
@@ -92,19 +92,19 @@ def _coding(request: Request) -> str | None:
     )
 
 
-def _codings(request: Request) -> list[str]:
+def _content_codings(request: Request) -> list[str]:
     written = ",".join(request.headers.getlist("content-encoding")).lower().split(",")
     return [each.strip() for each in written if each.strip() not in ("", "identity")]
 
 
-def _counted(source: Receive, settings: Settings) -> Receive:
+def _count_bytes(source: Receive, settings: Settings) -> Receive:
     received = 0
 
     async def receive() -> Message:
         nonlocal received
         message = await source()
         received += len(message.get("body", b""))
-        require_within(received, settings)
+        require_body_size(received, settings)
         return message
 
     return receive
@@ -150,7 +150,7 @@ class _Inflater:
     """Decompresses a stream; gzip may have several members, and deflate may lack its wrapping, as some send it."""
 
     def __init__(self, coding: str) -> None:
-        self._coding = coding
+        self._supported_coding = coding
         self._stream: zlib._Decompress | None = None
         self._begun = b""
         self._members = 0
@@ -168,7 +168,7 @@ class _Inflater:
                     self._begun = data
                     return
                 self._stream = zlib.decompressobj(self._window(data))
-            piece = self._stream.decompress(data, PIECE_BYTES)
+            piece = self._stream.decompress(data, CHUNK_BYTES)
             data = self._stream.unconsumed_tail
             if self._stream.eof:
                 data, self._stream, self._members = self._stream.unused_data, None, self._members + 1
@@ -176,7 +176,7 @@ class _Inflater:
                 yield piece
 
     def _window(self, data: bytes) -> int:
-        if self._coding != "deflate":
+        if self._supported_coding != "deflate":
             return GZIP
         if self._members:
             raise zlib.error("more follows the end")

@@ -12,9 +12,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydicom import Dataset
 
-from app.api.dependencies import CallerDep, HospitalDep, ServiceDep
-from app.api.multipart_related import related_parts
-from app.api.request_body import bounded_body, paced_body
+from app.api.dependencies import CallerDep, HospitalDep, PredictorDep
+from app.api.multipart_related import iterate_related_parts
+from app.api.request_body import limit_body_pace, limit_body_size
 from app.api.schemas import REFUSALS
 from app.errors import MalformedRequestError, OutOfRangeError
 from app.hospital.gateway import Hospital
@@ -74,31 +74,31 @@ def _item(identity: Identity) -> Dataset:
 
 
 @router.post("/studies", response_class=Response)
-async def store(request: Request, service: ServiceDep, hospital: HospitalDep, caller: CallerDep) -> Response:
+async def store(request: Request, predictor: PredictorDep, hospital: HospitalDep, caller: CallerDep) -> Response:
     """Take instances of any studies: radiographs are analysed, all else is accepted and left alone."""
-    return await _stored(request, service, hospital, None)
+    return await _store(request, predictor, hospital, None)
 
 
 @router.post("/studies/{study_uid}", response_class=Response)
 async def store_in_study(
-    study_uid: str, request: Request, service: ServiceDep, hospital: HospitalDep, caller: CallerDep
+    study_uid: str, request: Request, predictor: PredictorDep, hospital: HospitalDep, caller: CallerDep
 ) -> Response:
     """The same, and instances of other studies fail."""
     if not UID.fullmatch(study_uid):
         raise OutOfRangeError("The path names no Study Instance UID.")
-    return await _stored(request, service, hospital, study_uid)
+    return await _store(request, predictor, hospital, study_uid)
 
 
-async def _stored(request: Request, service: PredictorService, hospital: Hospital, study_uid: str | None) -> Response:
-    receipt, settings = Receipt(), service.settings
-    async with service.admission.admit_sender():
-        body = bounded_body(paced_body(request, settings.deadline_seconds), settings, total=False)
-        async for data in related_parts(body, DICOM, settings.max_upload_mib):
+async def _store(request: Request, predictor: PredictorService, hospital: Hospital, study_uid: str | None) -> Response:
+    receipt, settings = Receipt(), predictor.settings
+    async with predictor.admission.admit_sender():
+        body = limit_body_size(limit_body_pace(request, settings.deadline_seconds), settings, total=False)
+        async for data in iterate_related_parts(body, DICOM, settings.max_upload_mib):
             if len(receipt.accepted) + len(receipt.failed) == MAX_INSTANCES:
                 raise OutOfRangeError(
                     f"More than {MAX_INSTANCES} instances were sent; send the others in a further request."
                 )
-            await _take(service, hospital, data, study_uid, receipt)
+            await _store_instance(predictor, hospital, data, study_uid, receipt)
     await hospital.leave_alone(receipt.left_alone)
     if not receipt.accepted and not receipt.failed:
         raise MalformedRequestError("The body has no parts; send each instance as one.")
@@ -106,12 +106,12 @@ async def _stored(request: Request, service: PredictorService, hospital: Hospita
     return JSONResponse(receipt.reply(), receipt.status, headers, DICOM_JSON)
 
 
-async def _take(
-    service: PredictorService, hospital: Hospital, data: bytes, study_uid: str | None, receipt: Receipt
+async def _store_instance(
+    predictor: PredictorService, hospital: Hospital, data: bytes, study_uid: str | None, receipt: Receipt
 ) -> None:
     """One instance: made safe, or written down as failed."""
     try:
-        identity = await service.passes.identify(data)
+        identity = await predictor.passes.identify(data)
     except InputError:
         receipt.fail(CANNOT_UNDERSTAND)
         return
@@ -122,8 +122,8 @@ async def _take(
         receipt.left_alone[identity.left_alone] += 1
     else:
         try:
-            checkpoint = service.generation.predictor.manifest.id
-            job = await hospital.receive(checkpoint, identity, data, "stow", service.passes.decode)
+            checkpoint = predictor.generation.predictor.manifest.id
+            job = await hospital.receive(checkpoint, identity, data, "stow", predictor.passes.decode)
         except OtherPatientError:
             receipt.fail(OTHER_PATIENT, identity)
             return

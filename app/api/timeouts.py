@@ -11,7 +11,7 @@ from app.errors import DeadlineError
 
 
 @asynccontextmanager
-async def answered_within(seconds: float) -> AsyncIterator[None]:
+async def deadline(seconds: float) -> AsyncIterator[None]:
     """Bound the time of a request, from the reading of its body to its reply; what it queued is then dropped.
 
     Raises:
@@ -28,7 +28,7 @@ async def answered_within(seconds: float) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def for_a_caller_who_stays(request: Request) -> AsyncIterator[Callable[[], None]]:
+async def cancel_on_disconnect(request: Request) -> AsyncIterator[Callable[[], None]]:
     """Yield a function to call once the body is read; from then on the block ends when the caller hangs up.
 
     Raises:

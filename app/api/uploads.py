@@ -7,9 +7,9 @@ from urllib.parse import unquote
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
 
-from app.api.multipart_related import Part, multipart_parts
+from app.api.multipart_related import Part, iterate_parts
 from app.api.parameters import require_known
-from app.api.request_body import bounded_body, is_encoded, require_within
+from app.api.request_body import is_encoded, limit_body_size, require_body_size
 from app.errors import MalformedRequestError, OutOfRangeError, UnsupportedContentTypeError
 from app.settings import Settings
 
@@ -46,7 +46,7 @@ async def read_uploads(request: Request, settings: Settings, max_files: int) -> 
         OutOfRangeError: more files than the limit, or a form field that is not known.
     """
     content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    bounded = bounded_body(request, settings)
+    bounded = limit_body_size(request, settings)
     if content_type == FORM_TYPE:
         uploads = await _form(bounded, settings, max_files)
     elif content_type in RAW_TYPES:
@@ -72,14 +72,14 @@ def announced_size(request: Request, settings: Settings) -> int:
     """
     announced = request.headers.get("content-length", "")
     size = int(announced) if announced.isdecimal() else settings.max_upload_bytes
-    require_within(size, settings)
+    require_body_size(size, settings)
     return settings.max_upload_bytes if is_encoded(request) else size
 
 
 async def _form(request: Request, settings: Settings, max_files: int) -> list[Upload]:
     files: list[Part] = []
     fields: list[str] = []
-    async for part in multipart_parts(request, settings.max_upload_mib):
+    async for part in iterate_parts(request, settings.max_upload_mib):
         field = _decoded(_disposition(part).get(b"name", b""))
         if field == PART:
             files.append(part)

@@ -17,13 +17,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.errors import PROBLEM_TYPE, SAFE_HEADERS, MalformedRequestError, problem_content
 
-HEAD_BYTES = 32 * 1024
+MAX_HEADER_BYTES = 32 * 1024
 """Largest head of a request: its first line and its headers."""
-HEAD_SECONDS = 10.0
+HEADER_TIMEOUT_SECONDS = 10.0
 """Time in which a head must be complete, from the connection's begin or the reply before it."""
 REPLY_SECONDS = 30.0
 """Time in which a caller must take each MiB of its reply."""
-LOOK_SECONDS = 0.5
+CHECK_INTERVAL_SECONDS = 0.5
 """Time between two looks at a connection. Looks are counted, not seconds: a process that was paused closes nobody."""
 MAX_CONNECTIONS = 1000
 """Connections at once, or half of the files that the process may open where that is less."""
@@ -36,10 +36,10 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 class Connection(H11Protocol):
     """HTTP/1.1 for callers who neither dawdle nor send without end; others would hold a connection for ever."""
 
-    _look_timer: asyncio.TimerHandle | None = None
-    _looks = 0
+    _check_timer: asyncio.TimerHandle | None = None
+    _unchanged_checks = 0
     _idle_since = 0.0
-    _seen: tuple[object, Phase, int] = (None, "head", 0)
+    _last_state: tuple[object, Phase, int] = (None, "head", 0)
 
     @property
     def phase(self) -> Phase:
@@ -53,22 +53,22 @@ class Connection(H11Protocol):
         return self.transport.is_closing()
 
     @property
-    def expects_head(self) -> bool:
+    def expects_request(self) -> bool:
         """Whether a request has to come: the first of the connection, or one that has begun."""
         return self.phase == "head" and (self.cycle is None or bool(self.conn.trailing_data[0]))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._idle_since = self.loop.time()
-        self._look_timer = self.loop.call_later(LOOK_SECONDS, self._look)
+        self._check_timer = self.loop.call_later(CHECK_INTERVAL_SECONDS, self._check)
         open_ones = [each for each in self.connections if isinstance(each, Connection) and not each.is_closing]
         if len(open_ones) > max_connections():
             # The one that has asked nothing for the longest time. This one has asked nothing, so none that is served.
             max(open_ones, key=lambda each: (PHASES.index(each.phase), -each._idle_since)).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._look_timer is not None:
-            self._look_timer.cancel()
+        if self._check_timer is not None:
+            self._check_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -76,7 +76,7 @@ class Connection(H11Protocol):
         while data and not self.transport.is_closing():
             room = len(data)
             if self.conn.their_state is h11.IDLE:
-                room = max(1, HEAD_BYTES + 1 - len(self.conn.trailing_data[0]))
+                room = max(1, MAX_HEADER_BYTES + 1 - len(self.conn.trailing_data[0]))
             piece, data = data[:room], data[room:]
             super().data_received(piece)
 
@@ -95,9 +95,9 @@ class Connection(H11Protocol):
             self.transport.abort()
             return
         status, detail = HTTPStatus.BAD_REQUEST, "This is no HTTP/1.1 request; the service reads no other."
-        if len(self.conn.trailing_data[0]) > HEAD_BYTES:
+        if len(self.conn.trailing_data[0]) > MAX_HEADER_BYTES:
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-            detail = f"The request's head is larger than {HEAD_BYTES // 1024} KiB; send fewer or shorter headers."
+            detail = f"The request's head is larger than {MAX_HEADER_BYTES // 1024} KiB; send fewer or shorter headers."
         content = json.dumps(problem_content(status, MalformedRequestError.__name__, detail)).encode()
         headers = {**SAFE_HEADERS, "Content-Type": PROBLEM_TYPE, "Content-Length": str(len(content))}
         reply = h11.Response(status_code=status, headers=[*headers.items(), ("Connection", "close")])
@@ -109,22 +109,26 @@ class Connection(H11Protocol):
         # An offer that may be ignored (RFC 9110, 7.8), as Java's HttpClient makes it with every request.
         return False
 
-    def _look(self) -> None:
-        seen = (self.cycle, self.phase, self.transport.get_write_buffer_size() >> 20)
-        self._looks = self._looks + 1 if seen == self._seen else 0
-        self._seen = seen
-        limits = {"head": HEAD_SECONDS, "work": None, "reply": REPLY_SECONDS}  # the service bounds its own work
+    def _check(self) -> None:
+        state = (self.cycle, self.phase, self.transport.get_write_buffer_size() >> 20)
+        self._unchanged_checks = self._unchanged_checks + 1 if state == self._last_state else 0
+        self._last_state = state
+        limits = {
+            "head": HEADER_TIMEOUT_SECONDS,
+            "work": None,
+            "reply": REPLY_SECONDS,
+        }  # the service bounds its own work
         limit = limits[self.phase]
-        if limit is not None and self._looks * LOOK_SECONDS >= limit:
+        if limit is not None and self._unchanged_checks * CHECK_INTERVAL_SECONDS >= limit:
             self.transport.abort()
         else:
-            self._look_timer = self.loop.call_later(LOOK_SECONDS, self._look)
+            self._check_timer = self.loop.call_later(CHECK_INTERVAL_SECONDS, self._check)
 
 
 def server_config(app: ASGIApp, **options: Any) -> uvicorn.Config:
     """The configuration of a server whose connections are these."""
     return uvicorn.Config(
-        app, http=Connection, ws="none", h11_max_incomplete_event_size=HEAD_BYTES, access_log=False, **options
+        app, http=Connection, ws="none", h11_max_incomplete_event_size=MAX_HEADER_BYTES, access_log=False, **options
     )
 
 

@@ -85,7 +85,7 @@ class Metrics:
             }
         )
 
-    def show_jobs(self, counts: QueueCounts | None) -> None:
+    def update_job_gauges(self, counts: QueueCounts | None) -> None:
         """Replace the gauges of the queue; nothing is known of it where `counts` is None."""
         self.jobs.clear()
         self.left_alone.clear()
@@ -104,7 +104,7 @@ class Metrics:
         return Histogram(name, meaning, labels, buckets=STAGE_BUCKETS, registry=self.registry)
 
 
-class MeasuredRequests:
+class MetricsMiddleware:
     """ASGI middleware that counts and times every request by its route, and tells each caller of its stages."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, draining: Callable[[], bool]) -> None:

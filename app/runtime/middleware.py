@@ -6,13 +6,13 @@ from contextlib import suppress
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-REST_SECONDS = 10.0
+DRAIN_TIMEOUT_SECONDS = 10.0
 """Time in which the rest of a body is read once its request is answered."""
-REST_BYTES = 256 * 1024 * 1024
+MAX_DRAIN_BYTES = 256 * 1024 * 1024
 """How much of it is read."""
 
 
-class PlainPaths:
+class NormalizePath:
     """A path with a slash at its end means the one without, and HEAD asks what GET does; the server drops the body.
 
     A redirect would lead to whatever Host the caller named, and lose the body.
@@ -29,7 +29,7 @@ class PlainPaths:
         await self.app(scope, receive, send)
 
 
-class ReadToTheEnd:
+class DrainRequestBody:
     """Answer at once and read on: a caller that sends all of its body before it looks sees the reply.
 
     A connection that is closed while bytes come in is reset, and the reply is lost with it.
@@ -42,7 +42,7 @@ class ReadToTheEnd:
         if scope["type"] != "http" or not _has_body(scope):
             await self.app(scope, receive, send)
             return
-        request = _Unread(receive)
+        request = _BodyReceiver(receive)
         waits = Headers(scope=scope).get("expect", "").lower() == "100-continue"
 
         async def finish(message: Message) -> None:
@@ -59,7 +59,7 @@ class ReadToTheEnd:
         await self.app(scope, request.receive, finish)
 
 
-class _Unread:
+class _BodyReceiver:
     """The messages of a request, and whether more of its body is to come."""
 
     def __init__(self, receive: Receive) -> None:
@@ -74,9 +74,9 @@ class _Unread:
         return message
 
     async def drain(self) -> None:
-        left = REST_BYTES
+        left = MAX_DRAIN_BYTES
         with suppress(TimeoutError):
-            async with asyncio.timeout(REST_SECONDS):
+            async with asyncio.timeout(DRAIN_TIMEOUT_SECONDS):
                 while self._more and left > 0:
                     left -= len((await self.receive()).get("body", b""))
 

@@ -92,7 +92,11 @@ def test_curl_that_would_rather_speak_http2_is_answered(client: httpx.Client, op
 
 
 def test_head_up_to_its_limit_is_read_and_a_longer_one_gets_431_however_it_comes(client: httpx.Client) -> None:
-    for size, status in ((connections.HEAD_BYTES - 200, 200), (connections.HEAD_BYTES + 200, 431), (1 << 20, 431)):
+    for size, status in (
+        (connections.MAX_HEADER_BYTES - 200, 200),
+        (connections.MAX_HEADER_BYTES + 200, 431),
+        (1 << 20, 431),
+    ):
         for pieces in (1, 7):
             with connection(client) as opened:
                 head = b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * (size - 60) + b"\r\n\r\n"

@@ -189,7 +189,7 @@ def test_connection_without_a_head_is_closed_and_others_are_answered(settings: S
         settings,
         port,
         "-c",
-        "import app.__main__ as m, app.runtime.connections as c; c.HEAD_SECONDS = 1; m.main()",
+        "import app.__main__ as m, app.runtime.connections as c; c.HEADER_TIMEOUT_SECONDS = 1; m.main()",
     ):
         while health(port) != 0:
             time.sleep(0.1)
