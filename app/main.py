@@ -25,10 +25,10 @@ logger = logging.getLogger(__name__)
 
 
 def create_app(replica: Replica, give_up: Callable[[], None] = end_process) -> FastAPI:
-    """Wire routes, metrics, errors and the service's life together.
+    """Build the application: its routes, middleware, error handlers and lifespan.
 
     Args:
-        give_up: called when the engine is lost; a new process must take over.
+        give_up: called when the engine cannot recover; it has to end the process, so that a new one takes over.
     """
     app = FastAPIOffline(
         title="Osteon", version=CODE_VERSION, description=NOTICE, lifespan=lifespan, redirect_slashes=False
@@ -55,7 +55,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     logger.info("Serving %s.", predictor.generation)
     tasks = [asyncio.create_task(watch_engine(predictor, replica.health, app.state.give_up))]
     if hospital is not None:
-        # It imports the database's library, which most replicas never need.
+        # Imported here because it imports the database library, which most replicas do not need.
         from app.hospital.worker import StudyWorker
 
         tasks.append(asyncio.create_task(StudyWorker(predictor, replica.results, hospital).keep_working()))
@@ -88,5 +88,5 @@ def _start_reload(predictor: PredictorService, tasks: list[asyncio.Task[None]]) 
 
 
 async def _reload(predictor: PredictorService) -> None:
-    with suppress(ReloadRefusedError):  # it is in the log, and nobody waits for a reply
+    with suppress(ReloadRefusedError):  # `reload` has logged it, and no caller waits
         await predictor.reload()

@@ -1,4 +1,4 @@
-"""The object graph of a replica: everything that a running service holds, wired in one place."""
+"""The object graph of a running replica, wired in one place."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from pacs.results.rendering.worker_pool import ResultPool
 from xray.engines.engine import choose_device
 
 GPU_BATCH = 64
-"""Radiographs per forward pass on a GPU, which has its full rate only with many."""
+"""Radiographs per forward pass on a GPU, which needs large batches for its full throughput."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Replica:
     """Everything a running replica holds.
 
     Attributes:
-        results: reads and writes what goes back to archives, in child processes.
+        results: renders and reads results for archives, in child processes.
         hospital: None where the settings name no database of jobs.
     """
 
@@ -40,22 +40,22 @@ class Replica:
 
 
 def load_replica(settings: Settings) -> Replica:
-    """Read and verify the artifacts and wire everything together.
+    """Load and verify the artifacts, then assemble the replica.
 
     Raises:
         ArtifactError: a file is missing or damaged, or gallery and checkpoint do not belong together.
-        InputError: the device is not there.
-        PacsError: the jobs or archives that the settings name are not to be had.
+        InputError: the device is not available.
+        PacsError: the database of jobs or the archives that the settings name cannot be loaded.
     """
     if choose_device(settings.device).type == "cuda" and "max_batch" not in settings.model_fields_set:
         settings = settings.model_copy(update={"max_batch": GPU_BATCH})
-    # NumPy's BLAS keeps its threads spinning for 25 ms after a product, on the cores that the engine wants.
+    # NumPy's BLAS threads spin for 25 ms after each product, on the cores that the engine needs.
     threadpool_limits(limits=1, user_api="blas")
     return assemble(settings, load_generation(settings), load_hospital(settings))
 
 
 def assemble(settings: Settings, generation: Generation, hospital: Hospital | None = None) -> Replica:
-    """Give the artifacts their batcher, workers, admission and metrics. Nothing runs yet."""
+    """Connect the artifacts to a batcher, workers, admission and metrics, without starting any of them."""
     clock, metrics = OwnTime(), Metrics()
 
     def on_batch(size: int, seconds: float) -> None:
