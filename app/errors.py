@@ -100,7 +100,7 @@ class OutOfRangeError(RequestError):
 class OverloadedError(RequestError):
     """Too much work is queued; the caller should retry after `retry_after` seconds.
 
-    `limit` names the limit that was reached: the predicted `wait`, or the number or `bytes` of the `requests` in flight.
+    `limit` names the limit that was reached: the predicted `wait`, or the `requests` in flight or their `bytes`.
     """
 
     def __init__(self, detail: str, retry_after: int, limit: str) -> None:

@@ -60,9 +60,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
         tasks.append(asyncio.create_task(StudyWorker(predictor, replica.results, hospital).keep_working()))
     loop_watchdog = LoopWatchdog(predictor.clock, predictor.settings.engine_dead_seconds)
-    in_main_thread = (
-        threading.current_thread() is threading.main_thread()
-    )  # else this process is not in_main_thread to end or to signal
+    # In another thread the application is embedded: its host owns the process, its signals and its end.
+    in_main_thread = threading.current_thread() is threading.main_thread()
     ticker = Ticker(predictor.clock, loop_watchdog.check if in_main_thread else lambda: None)
     if in_main_thread:
         loop_watchdog.arm()

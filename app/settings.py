@@ -171,7 +171,7 @@ def read_settings(**given: object) -> Settings:
 
 
 def _find_misspellings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Map each variable that is nearly the name of a setting to that name; other variables may belong to other programs."""
+    """Map each misspelled variable to the setting that it resembles; any other may belong to another program."""
     settings = [f"OSTEON_{field.upper()}" for field in Settings.model_fields]
     strangers = [
         name

@@ -325,7 +325,7 @@ def test_senders_beyond_the_places_for_them_get_429_and_callers_are_answered(
 def test_bytes_behind_the_last_boundary_are_not_read_for_ever(
     client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(middleware, "REST_BYTES", 1 << 20)
+    monkeypatch.setattr(middleware, "MAX_DRAIN_BYTES", 1 << 20)
     with opened(client) as endless:
         file = hand(1) + b"\r\n--b-1--\r\n"
         endless.sendall(b"%x\r\n%s\r\n" % (len(file), file))

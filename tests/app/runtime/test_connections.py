@@ -176,7 +176,7 @@ def test_caller_that_waits_to_be_asked_for_its_body_is_asked_or_refused(client: 
 
 
 def test_rest_of_a_body_that_drips_is_not_waited_for(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(middleware, "REST_SECONDS", 0.5)
+    monkeypatch.setattr(middleware, "DRAIN_TIMEOUT_SECONDS", 0.5)
     with connection(client) as opened:
         opened.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
         assert reply_of(opened)[0] == 200
@@ -185,7 +185,7 @@ def test_rest_of_a_body_that_drips_is_not_waited_for(client: httpx.Client, monke
 
 
 def test_rest_of_a_body_without_end_is_not_read(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(middleware, "REST_BYTES", 1 << 20)
+    monkeypatch.setattr(middleware, "MAX_DRAIN_BYTES", 1 << 20)
     with connection(client) as opened:
         opened.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
         assert reply_of(opened)[0] == 200
