@@ -190,9 +190,8 @@ async def _own_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _server_fault(request: Request, error: Exception) -> JSONResponse:
-    logger.error(
-        "%s %s: %s", request.method, request.scope["route"].path, error
-    )  # the route template: a path can name a study
+    # Log the template of the route: the path itself can name a study.
+    logger.error("%s %s: %s", request.method, request.scope["route"].path, error)
     if isinstance(error, SealError):
         return problem(request, http_status(error), type(error).__name__, str(error))
     detail = f"{error} Nothing is wrong with the request; send it again later."

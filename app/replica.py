@@ -68,12 +68,14 @@ def assemble(settings: Settings, generation: Generation, hospital: Hospital | No
     workers = ThreadPoolExecutor(settings.decode_threads, "decode")
     passes = Passes(settings, batcher, workers)
     health = ReplicaHealth(settings, batcher, admission)
-    metrics.watch("osteon_pending_requests", "Requests in the service.", lambda: len(admission.inside))
-    metrics.watch("osteon_pending_radiographs", "Radiographs of these requests.", lambda: admission.radiographs)
-    metrics.watch("osteon_pending_bytes", "Bytes of their bodies.", lambda: admission.size)
-    metrics.watch("osteon_queue_age_seconds", "How long the first in the queue waits.", lambda: batcher.oldest_seconds)
-    metrics.watch("osteon_canary_age_seconds", "Since the canary had its known answer.", lambda: health.canary_age)
-    metrics.watch("osteon_kept_bytes", "Of answers that are kept.", lambda: passes.kept_bytes)
+    metrics.add_gauge("osteon_pending_requests", "Requests in the service.", lambda: len(admission.inside))
+    metrics.add_gauge("osteon_pending_radiographs", "Radiographs of these requests.", lambda: admission.radiographs)
+    metrics.add_gauge("osteon_pending_bytes", "Bytes of their bodies.", lambda: admission.size)
+    metrics.add_gauge(
+        "osteon_queue_age_seconds", "How long the first in the queue waits.", lambda: batcher.oldest_seconds
+    )
+    metrics.add_gauge("osteon_canary_age_seconds", "Since the canary had its known answer.", lambda: health.canary_age)
+    metrics.add_gauge("osteon_kept_bytes", "Of answers that are kept.", lambda: passes.kept_bytes)
     predictor = PredictorService(
         settings,
         generation,
@@ -83,7 +85,7 @@ def assemble(settings: Settings, generation: Generation, hospital: Hospital | No
         admission,
         clock,
         on_answer=lambda source: metrics.answers.labels(source).inc(),
-        on_generation=metrics.describe,
+        on_generation=metrics.set_artifacts,
     )
     predictor.take(generation)
     results = ResultPool(settings.decode_seconds, settings.max_pixels)

@@ -1,7 +1,7 @@
-"""One connection of the HTTP server, with the limits that uvicorn does not set.
+"""HTTP connections with the limits and timeouts that uvicorn does not have.
 
-h11 parses: its heads are bounded, and it ignores an upgrade to HTTP/2 where httptools drops the body. It costs 0.1 ms a
-request more than httptools and 0.2 ms with a body of 1 MB, beside a forward pass of 80 ms.
+The parser is h11: it bounds the size of the headers, and it ignores an upgrade to HTTP/2, where httptools drops the
+body. It costs 0.1 ms more than httptools per request, and 0.2 ms with a body of 1 MB; a forward pass takes 80 ms.
 """
 
 import asyncio
@@ -18,23 +18,23 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from app.errors import PROBLEM_TYPE, SAFE_HEADERS, MalformedRequestError, problem_content
 
 MAX_HEADER_BYTES = 32 * 1024
-"""Largest head of a request: its first line and its headers."""
+"""Size limit of a request line and its headers, in bytes."""
 HEADER_TIMEOUT_SECONDS = 10.0
-"""Time in which a head must be complete, from the connection's begin or the reply before it."""
+"""Time for a complete request head, in seconds, from the start of the connection or from the reply before it."""
 REPLY_SECONDS = 30.0
-"""Time in which a caller must take each MiB of its reply."""
+"""Time in which a client has to read each MiB of its reply, in seconds."""
 CHECK_INTERVAL_SECONDS = 0.5
-"""Time between two looks at a connection. Looks are counted, not seconds: a process that was paused closes nobody."""
+"""Interval between two checks of a connection. Timeouts count checks, so a paused process closes no connection."""
 MAX_CONNECTIONS = 1000
-"""Connections at once, or half of the files that the process may open where that is less."""
+"""Limit on open connections; half of the limit on open files applies where that is lower."""
 
 Phase = Literal["work", "reply", "head"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
-"""By how little is lost when a connection ends in it."""
+"""The phases by what closing the connection costs, most expensive first."""
 
 
 class Connection(H11Protocol):
-    """HTTP/1.1 for callers who neither dawdle nor send without end; others would hold a connection for ever."""
+    """HTTP/1.1 connection that is closed when its client is too slow or sends too much."""
 
     _check_timer: asyncio.TimerHandle | None = None
     _unchanged_checks = 0
@@ -43,18 +43,19 @@ class Connection(H11Protocol):
 
     @property
     def phase(self) -> Phase:
-        """What the connection waits for: a request's head, the service's work, or the caller to take the reply."""
+        """What the connection waits for: a request head, the work of the service, or the client to read the reply."""
         if self.cycle is not None and not self.cycle.response_complete:
             return "reply" if self.cycle.response_started else "work"
         return "reply" if self.transport.get_write_buffer_size() else "head"
 
     @property
     def is_closing(self) -> bool:
+        """Whether the transport is closed or about to close."""
         return self.transport.is_closing()
 
     @property
     def expects_request(self) -> bool:
-        """Whether a request has to come: the first of the connection, or one that has begun."""
+        """Whether a request is due: the first one of the connection, or one that has started to arrive."""
         return self.phase == "head" and (self.cycle is None or bool(self.conn.trailing_data[0]))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -63,7 +64,7 @@ class Connection(H11Protocol):
         self._check_timer = self.loop.call_later(CHECK_INTERVAL_SECONDS, self._check)
         open_ones = [each for each in self.connections if isinstance(each, Connection) and not each.is_closing]
         if len(open_ones) > max_connections():
-            # The one that has asked nothing for the longest time. This one has asked nothing, so none that is served.
+            # Close the connection that is idle for longest. The new one is idle itself, so none in use is closed.
             max(open_ones, key=lambda each: (PHASES.index(each.phase), -each._idle_since)).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -72,7 +73,7 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        # h11 looks at the size of what is incomplete, so a head that comes whole is handed to it up to the limit.
+        # h11 checks the size of incomplete heads only, so pass at most one byte more than the limit at a time.
         while data and not self.transport.is_closing():
             room = len(data)
             if self.conn.their_state is h11.IDLE:
@@ -82,12 +83,12 @@ class Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         if self.conn.their_state is h11.SEND_BODY:
-            self.transport.close()  # the rest of the body was more than is read for a caller's sake
+            self.transport.close()  # more of the body is left than the service drains
         self._idle_since = self.loop.time()
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP with a problem, as everything else is answered."""
+        """Answer invalid HTTP with a problem document and close the connection."""
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -106,7 +107,7 @@ class Connection(H11Protocol):
         self.transport.close()
 
     def _should_upgrade(self) -> bool:
-        # An offer that may be ignored (RFC 9110, 7.8), as Java's HttpClient makes it with every request.
+        # A server may ignore the offer to upgrade (RFC 9110, 7.8); Java's HttpClient sends it with every request.
         return False
 
     def _check(self) -> None:
@@ -126,19 +127,19 @@ class Connection(H11Protocol):
 
 
 def server_config(app: ASGIApp, **options: Any) -> uvicorn.Config:
-    """The configuration of a server whose connections are these."""
+    """Build the uvicorn configuration of a server with these connections."""
     return uvicorn.Config(
         app, http=Connection, ws="none", h11_max_incomplete_event_size=MAX_HEADER_BYTES, access_log=False, **options
     )
 
 
 def max_connections() -> int:
-    """Connections that are held at once."""
+    """Return the limit on open connections."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return min(MAX_CONNECTIONS, files // 2)
 
 
 def raise_file_limit() -> None:
-    """Let the process open as many files as it may, so that many connections leave room for the rest."""
+    """Raise the soft limit on open files to the hard limit, so that connections leave enough for other files."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -24,20 +24,22 @@ from app.inference.predictor_service import PredictorService
 from app.settings import Settings
 
 SILENT_SECONDS = 2.5
-"""Without a sign of life of the engine, after which a replica is not ready; a paused or starved one is not either."""
+"""Seconds without progress of the engine after which the replica is not ready, also when paused or starved of CPU."""
 SILENT_BATCHES = 3
 DEAD_BATCHES = 8
-"""A batch takes longer than these limits on a machine whose latest ones took so many times less."""
+"""Multiples of the predicted batch time that replace the limits in seconds on a slow machine."""
 EXIT_STATUS = os.EX_SOFTWARE
+"""Exit code of a process that the watchdog ends."""
 POLL_SECONDS = 0.25
+"""Interval between two checks of the engine or the event loop, in seconds."""
 EXIT_GRACE_SECONDS = 1.0
-"""For the last replies and probes before the process ends."""
+"""Time to send the last replies before the process ends, in seconds."""
 CANARY_SECONDS = 10.0
-"""Time without an answer to the canary after which the replica is not ready."""
+"""Timeout of a canary after which the replica is not ready, in seconds."""
 DEAD_CANARIES = 3
-"""Failures in a row, after which a new process is the only hope."""
+"""Consecutive canary failures after which the process ends."""
 MAX_BUSY_CORES = 4
-"""Processors that may be busy at once while the interpreter stands still for good reason."""
+"""Most cores that native code may keep busy while it blocks the interpreter legitimately."""
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +48,12 @@ end_process: Callable[[], None] = partial(os._exit, EXIT_STATUS)
 
 @dataclass
 class ReplicaHealth:
-    """What the probes of an orchestrator ask for.
+    """State behind the liveness and readiness probes.
 
     Attributes:
-        draining: told to stop; what is inside will be answered, and what comes should go elsewhere.
-        canary_failure: what the latest canary came to, None when its answer was the known one.
-        canary_time: when it last was.
+        draining: the replica is shutting down: it answers what it has accepted and is not ready for more.
+        canary_failure: why the latest canary failed; None after a correct answer.
+        canary_time: monotonic time of the latest correct answer, in seconds.
     """
 
     settings: Settings
@@ -63,16 +65,17 @@ class ReplicaHealth:
 
     @property
     def canary_age(self) -> float:
-        """Seconds since the canary last had its known answer."""
+        """Seconds since the latest correct answer to the canary."""
         return time.monotonic() - self.canary_time
 
     def record_canary(self, failure: str | None) -> None:
+        """Store the outcome of a canary; `failure` is None for a correct answer."""
         self.canary_failure = failure
         if failure is None:
             self.canary_time = time.monotonic()
 
     def fatal_fault(self) -> str | None:
-        """Why only a new process will help, if that is so."""
+        """Return why the replica cannot recover without a restart; None while it can."""
         if fault := self.batcher.fault():
             return fault
         idle, limit = self.batcher.idle_seconds, self.settings.engine_dead_seconds
@@ -81,11 +84,19 @@ class ReplicaHealth:
         return None
 
     def require_live(self) -> None:
-        """Raises: NotReadyError: the engine is dead or hangs, and only a new process will help."""
+        """Check liveness.
+
+        Raises:
+            NotReadyError: the engine is dead or hangs, and only a restart helps.
+        """
         _require_none(self.fatal_fault)
 
     def require_ready(self) -> None:
-        """Raises: NotReadyError: a radiograph that comes now is better sent elsewhere."""
+        """Check readiness.
+
+        Raises:
+            NotReadyError: the replica should get no new requests at the moment.
+        """
         _require_none(
             self.fatal_fault,
             self._silence_fault,
@@ -100,8 +111,8 @@ class ReplicaHealth:
 
     def _silence_fault(self) -> str | None:
         silent = self.batcher.silent_seconds
-        patience = max(SILENT_SECONDS, SILENT_BATCHES * self._batch_seconds)
-        return f"The engine has given no sign of life for {silent:.1f} s." if silent > patience else None
+        limit = max(SILENT_SECONDS, SILENT_BATCHES * self._batch_seconds)
+        return f"The engine has given no sign of life for {silent:.1f} s." if silent > limit else None
 
     def _draining_fault(self) -> str | None:
         return "This replica was told to stop." if self.draining else None
@@ -118,7 +129,7 @@ def _require_none(*faults: Callable[[], str | None]) -> None:
 
 
 async def watch_engine(predictor: PredictorService, health: ReplicaHealth, give_up: Callable[[], None]) -> None:
-    """Look at the engine until something is wrong with it that will not pass; then tell all who wait, and give up."""
+    """Watch the engine until only a restart helps; then fail all waiting requests and call `give_up`."""
     canaries = asyncio.create_task(_send_canaries(predictor, health))
     try:
         while (fault := health.fatal_fault()) is None and not canaries.done():
@@ -132,10 +143,10 @@ async def watch_engine(predictor: PredictorService, health: ReplicaHealth, give_
 
 
 class LoopWatchdog:
-    """Ends the process, with every thread's traceback in the log, when its event loop or its interpreter stands still.
+    """Ends the process when its event loop or its interpreter is blocked, and logs the traceback of every thread.
 
-    The clock's thread sees a loop that does not turn. Where a call keeps that thread out too, as it holds the
-    interpreter's lock, a timer of the kernel counts its processor time; what ends the process then needs no Python.
+    The clock's thread detects a blocked event loop. A native call that holds the interpreter's lock blocks that thread
+    too; then a kernel timer on CPU time expires, and its signal handler ends the process without running any Python.
     """
 
     def __init__(self, clock: OwnTime, seconds: float) -> None:
@@ -143,28 +154,29 @@ class LoopWatchdog:
         self._last_beat = clock()
 
     async def beat(self) -> None:
-        """Show, until cancelled, that the event loop turns."""
+        """Record a heartbeat of the event loop until cancelled."""
         while True:
             self._last_beat = self._clock()
             await asyncio.sleep(POLL_SECONDS)
 
     def arm(self) -> None:
-        """Let the kernel's timer, which runs from now on, end the process with the signal's number as its status."""
+        """Start the kernel timer; it ends the process with the number of SIGPROF as exit code."""
         libc = ctypes.CDLL(None)
         libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
-        # The signal's own action would not do: a container's first process is not ended by it.
+        # The default action of the signal does not end process 1 of a container, so the handler calls _exit.
         libc.signal(signal.SIGPROF, ctypes.cast(libc._exit, ctypes.c_void_p))
         faulthandler.register(signal.SIGPROF, all_threads=True, chain=True)
-        self._restart_timer()  # the first tick may never come
+        self._restart_timer()  # the interpreter may be blocked before the first tick
 
     def check(self) -> None:
-        """Called at every tick of the clock, in its thread."""
+        """End the process if the event loop is blocked; the clock calls this at every tick, in its own thread."""
         self._restart_timer()
-        if self._clock() - self._last_beat > self._seconds + LATEST_SECONDS:  # one tick may bring so much at once
+        if self._clock() - self._last_beat > self._seconds + LATEST_SECONDS:  # one tick can add that much
             faulthandler.dump_traceback(all_threads=True)
             end_process()
 
     def disarm(self) -> None:
+        """Stop the kernel timer."""
         signal.setitimer(signal.ITIMER_PROF, 0)
 
     def _restart_timer(self) -> None:
@@ -172,14 +184,14 @@ class LoopWatchdog:
         signal.setitimer(signal.ITIMER_PROF, self._seconds * cores)
 
 
-async def canary_failure(predictor: PredictorService) -> str | None:
-    """Send the canary through decoding, forward pass and search; what went wrong, if anything did."""
+async def send_canary(predictor: PredictorService) -> str | None:
+    """Send the canary through decoding, forward pass and search; return what went wrong, or None."""
     generation = predictor.generation
     try:
         prediction = await predictor.passes.anew(generation, CANARY.read_bytes())
         study = generation.predictor.judge([prediction])
         found = await predictor.off_loop(generation.gallery.search, study.embedding_D, CANARY_NEIGHBORS)
-    except Exception:  # whatever it is, this replica cannot answer
+    except Exception:  # any error here means that requests fail too
         logger.exception("The canary failed.")
         return "The canary failed."
     if not canary_answer(study, found).agrees_with(generation.known):
@@ -188,11 +200,11 @@ async def canary_failure(predictor: PredictorService) -> str | None:
 
 
 async def _send_canaries(predictor: PredictorService, health: ReplicaHealth) -> None:
-    """Until too many in a row came to nothing, or one has no answer for too long."""
+    """Send canaries until `DEAD_CANARIES` in a row fail, or one gets no answer within `engine_dead_seconds`."""
     dead = 0
     while dead < DEAD_CANARIES:
         await asyncio.sleep(predictor.settings.canary_seconds)
-        canary = asyncio.create_task(canary_failure(predictor))
+        canary = asyncio.create_task(send_canary(predictor))
         try:
             if not await _wait_for_canary(canary, predictor, health):
                 return
@@ -205,7 +217,7 @@ async def _send_canaries(predictor: PredictorService, health: ReplicaHealth) -> 
 async def _wait_for_canary(
     canary: asyncio.Task[str | None], predictor: PredictorService, health: ReplicaHealth
 ) -> bool:
-    """Wait for a canary as long as the process could have answered; say meanwhile that it is late."""
+    """Wait for a canary, record when it is late, and return whether it finished within `engine_dead_seconds`."""
     sent = predictor.clock()
     await asyncio.wait({canary}, timeout=CANARY_SECONDS)
     while not canary.done() and predictor.clock() - sent < predictor.settings.engine_dead_seconds:

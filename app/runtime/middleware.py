@@ -1,4 +1,4 @@
-"""What applies to every request before any route sees it: its path, its method, and the rest of its body."""
+"""ASGI middleware for every request: path normalization, HEAD requests, and draining of unread bodies."""
 
 import asyncio
 from contextlib import suppress
@@ -7,15 +7,15 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DRAIN_TIMEOUT_SECONDS = 10.0
-"""Time in which the rest of a body is read once its request is answered."""
+"""Time to read the rest of a body after its request was answered, in seconds."""
 MAX_DRAIN_BYTES = 256 * 1024 * 1024
-"""How much of it is read."""
+"""Bytes of that rest that are read at most."""
 
 
 class NormalizePath:
-    """A path with a slash at its end means the one without, and HEAD asks what GET does; the server drops the body.
+    """Strip slashes at the end of the path, and route HEAD as GET; the server drops the body of the reply.
 
-    A redirect would lead to whatever Host the caller named, and lose the body.
+    A redirect would lose the body, and it would lead to any Host that the caller names.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -30,9 +30,9 @@ class NormalizePath:
 
 
 class DrainRequestBody:
-    """Answer at once and read on: a caller that sends all of its body before it looks sees the reply.
+    """Keep reading the request body after an early reply, so that a client which sends all of it first gets the reply.
 
-    A connection that is closed while bytes come in is reset, and the reply is lost with it.
+    Closing a connection while bytes arrive resets it, and the reply is lost.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -48,7 +48,7 @@ class DrainRequestBody:
         async def finish(message: Message) -> None:
             unasked = waits and not request.begun
             if message["type"] == "http.response.start" and unasked:
-                # The body was not asked for; whether it comes all the same, nobody can tell.
+                # The client may or may not send the body that was not requested, so the connection cannot be reused.
                 message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
             if message["type"] == "http.response.body" and not message.get("more_body") and not unasked:
                 await send({**message, "more_body": True})
@@ -60,7 +60,7 @@ class DrainRequestBody:
 
 
 class _BodyReceiver:
-    """The messages of a request, and whether more of its body is to come."""
+    """Passes on the messages of a request and tracks whether more of its body follows."""
 
     def __init__(self, receive: Receive) -> None:
         self._source = receive

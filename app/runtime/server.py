@@ -15,16 +15,16 @@ from app.runtime.health import ReplicaHealth
 from app.settings import Settings
 
 KEEPALIVE_GRACE_SECONDS = 0.5
-"""For the next requests of connections that were answered before; a first one has as long as it always has."""
+"""Time for a further request on a used connection at shutdown, in seconds; a first request keeps its usual timeout."""
 POLL_SECONDS = 0.05
-"""Between two looks at who has yet to ask."""
+"""Interval between two checks for pending requests, in seconds."""
 
 
 class Server(uvicorn.Server):
-    """On SIGTERM it is not ready and closes each connection with its reply; after a pause it stops listening."""
+    """Server that drains on SIGTERM: not ready, each connection closed with its reply, then no longer listening."""
 
     def __init__(self, app: FastAPI, settings: Settings, health: ReplicaHealth) -> None:
-        # Query strings can name patients, so no access log; /metrics counts the requests. The log is set up by now.
+        # No access log: query strings can name patients, and /metrics counts the requests.
         longest = math.ceil(settings.deadline_seconds + REPLY_SECONDS)
         address = {"host": settings.host, "port": settings.port}
         super().__init__(server_config(app, **address, timeout_graceful_shutdown=longest, log_config=None))
@@ -32,11 +32,11 @@ class Server(uvicorn.Server):
         self._listen_until = float("inf")
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until told to stop; exits with status 3 where the port cannot be opened."""
+        """Serve until a signal stops the server; exits with status 3 where the port cannot be opened."""
         raise_file_limit()
         listening = self.config.bind_socket()
         listening.set_inheritable(False)
-        # A caller who connected just before the end waits in the kernel; this second handle keeps it reachable.
+        # The kernel queues clients that connect just before the end; this second handle keeps their queue open.
         self._backlog_socket = listening.dup()
         super().run(sockets=[listening])
 
@@ -51,7 +51,7 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take in those who have connected, hear what they ask, and end once all have their replies."""
+        """Accept queued connections, wait for their requests, and stop once all replies are sent."""
         self._vitals.draining = True
         for server in self.servers:
             server.close()
