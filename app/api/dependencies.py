@@ -1,7 +1,7 @@
-"""What the routes ask for, by name.
+"""FastAPI dependencies of the routes: the parts of the replica, authentication, parameters and the prediction.
 
-These functions are coroutines though they await nothing: FastAPI sends any other through a thread, twice per request,
-on cores that the engine wants.
+The functions are coroutines even where they await nothing: FastAPI runs any other in a thread, on cores that the engine
+needs.
 """
 
 import math
@@ -35,18 +35,18 @@ from xray.predictor import StudyPrediction
 from xray.types import Label
 
 STUDY_FORM = re.compile(r"(?:.*/)?(?P<body_part>XR_\w+)/(?P<patient>patient\w+)/(?P<study>study[^\W_]+)(?:_\w+)?/?")
-"""A study's key, or a path of the dataset that holds it, as replies write it."""
+"""A study's key, or the path of one of its radiographs, in the form that replies use."""
 REFERENCE_FORM = re.compile(r"(?:[\w-]+/)?(?P<study>[0-9a-f]{32})(?:/[0-9a-f]{32})?")
-"""A study of a hospital's archive, or the path of one of its radiographs."""
+"""The same for a study of a gallery that was built from an archive."""
 
 
 @dataclass(frozen=True)
 class PredictedStudy:
-    """The uploads of a request and what one pass says about them, in the same order.
+    """The uploads of a request and their predictions, in the same order.
 
     Attributes:
-        scopes: how far each is from what can be judged; empty where nobody asked.
-        generation: the artifacts that said it.
+        scopes: how far each radiograph is from the training data; empty where the check is off.
+        generation: the artifacts that made the predictions.
     """
 
     uploads: list[Upload]
@@ -57,31 +57,36 @@ class PredictedStudy:
 
     @property
     def checkpoint(self) -> str:
-        """Its id."""
+        """Id of the checkpoint that made the predictions."""
         return self.generation.predictor.manifest.id
 
 
 async def predictor_service(request: Request) -> PredictorService:
+    """Return the predictor of the replica."""
     running: PredictorService = request.app.state.replica.predictor
     return running
 
 
 async def health(request: Request) -> ReplicaHealth:
+    """Return the health of the replica."""
     running: ReplicaHealth = request.app.state.replica.health
     return running
 
 
 async def metrics(request: Request) -> Metrics:
+    """Return the metrics of the replica."""
     running: Metrics = request.app.state.replica.metrics
     return running
 
 
 async def results(request: Request) -> ResultPool:
+    """Return the processes that render and read results."""
     running: ResultPool = request.app.state.replica.results
     return running
 
 
 async def optional_hospital(request: Request) -> Hospital | None:
+    """Return the connection to archives; None where none is configured."""
     running: Hospital | None = request.app.state.replica.hospital
     return running
 
@@ -100,7 +105,11 @@ async def predict_study(
         float | None, Header(gt=0, allow_inf_nan=False, description="Milliseconds after which the answer is of no use.")
     ] = None,
 ) -> Callable[..., AbstractAsyncContextManager[PredictedStudy]]:
-    """A function that reads the body and predicts; a route calls it once its options are known to be good."""
+    """Return a context manager that reads the body and predicts; a route enters it once its options are valid.
+
+    Raises:
+        OutOfRangeError: the deadline is given more than once.
+    """
     if len(request.headers.getlist("x-deadline-ms")) > 1:
         raise OutOfRangeError("The header X-Deadline-Ms comes more than once; send it once.")
     seconds = min((x_deadline_ms or math.inf) / 1000, predictor.settings.deadline_seconds)
@@ -108,10 +117,10 @@ async def predict_study(
 
 
 async def require_capacity(predictor: PredictorDep) -> None:
-    """Turn callers away where too much is inside, before their options are read: under load most requests end here.
+    """Reject the request if the replica is overloaded, before its options are read: under load this is the common case.
 
     Raises:
-        OverloadedError: says when to come back.
+        OverloadedError: the predicted wait is too long; says when to retry.
     """
     predictor.admission.require_time(predictor.settings.deadline_seconds)
 
@@ -124,12 +133,12 @@ async def _predict_uploads(
     max_files: int | None = None,
     threshold: str = "default",
 ) -> AsyncIterator[PredictedStudy]:
-    """Take a place, read the body, predict; the place is free again when the reply is made.
+    """Acquire a permit, read the body and predict; the permit is released once the reply is built.
 
     Args:
-        seconds: until the deadline.
-        max_files: where an endpoint takes fewer than the settings allow.
-        threshold: name of the one that decides.
+        seconds: time until the deadline.
+        max_files: limit of an endpoint that takes fewer files than the settings allow.
+        threshold: name of the threshold that decides.
     """
     size, stages = announced_size(request, predictor.settings), request.state.stages
     with predictor.admission.admit(size, seconds) as place:
@@ -151,13 +160,13 @@ async def threshold_name(
         str, Query(description="A name of the checkpoint's thresholds; `/info` lists them.")
     ] = "default",
 ) -> str:
-    """The threshold that the query string asks for, known to the checkpoint that serves now."""
+    """Return the name of the threshold in the query string, checked against the checkpoint in use."""
     predictor.generation.predictor.threshold(threshold)
     return threshold
 
 
 class NeighborParameters(BaseModel):
-    """What a query string may ask of the neighbors."""
+    """Query parameters that select neighbors."""
 
     k: int = Field(5, ge=1, description="How many neighbors at most.")
     body_part: str | None = Field(None, description="Only this one, e.g. XR_ELBOW.")
@@ -170,7 +179,12 @@ class NeighborParameters(BaseModel):
 
 
 async def neighbor_query(predictor: PredictorDep, asked: Annotated[NeighborParameters, Query()]) -> Wanted:
-    """The neighbors that the query string asks for."""
+    """Check the query parameters that select neighbors.
+
+    Raises:
+        OutOfRangeError: k is over the limit, or `exclude_study` is not a study.
+        InputError: the gallery has no such body part.
+    """
     if asked.k > predictor.settings.max_neighbors:
         raise OutOfRangeError(f"k is {asked.k}; ask for at most {predictor.settings.max_neighbors} neighbors.")
     if asked.body_part is not None:
@@ -195,31 +209,35 @@ def _study_key(written: str | None) -> str | None:
 async def require_administrator(
     request: Request, predictor: PredictorDep, authorization: Annotated[str, Header(description="`Bearer TOKEN`")] = ""
 ) -> None:
-    """Let an require_administrator pass: whoever has the token, or, where none is set, whoever calls from this machine.
+    """Require the administrator's token, or a caller on this machine where no token is set.
 
     Raises:
-        NotAllowedError: the caller is neither.
+        NotAllowedError: the token is wrong, or the caller is remote.
     """
     token = predictor.settings.admin_token
     if token is None:
         if request.client is None or not ip_address(request.client.host).is_loopback:
             raise NotAllowedError("Without OSTEON_ADMIN_TOKEN this is for callers on the service's own machine.")
     elif not compare_digest(authorization.encode(), f"Bearer {token.get_secret_value()}".encode()):
-        raise NotAllowedError("Send the token of the require_administrator as 'Authorization: Bearer TOKEN'.")
+        raise NotAllowedError("Send the token of the administrator as 'Authorization: Bearer TOKEN'.")
 
 
 async def require_hospital(hospital: OptionalHospitalDep) -> Hospital:
-    """What connects this replica to archives; raises NotConfiguredError where nothing does."""
+    """Return the connection to archives.
+
+    Raises:
+        NotConfiguredError: none is configured.
+    """
     return required(hospital)
 
 
 async def authenticated_caller(
     predictor: PredictorDep, given: Annotated[HTTPBasicCredentials | None, Depends(HTTPBasic(auto_error=False))]
 ) -> str:
-    """The name of the caller who knows the password; anybody where the settings name none.
+    """Return the name of the caller, checked by HTTP Basic; "anybody" where the settings have no password.
 
     Raises:
-        UnknownCallerError: name or password are missing or wrong.
+        UnknownCallerError: the name or the password is missing or wrong.
     """
     user, password = predictor.settings.dicomweb_user, predictor.settings.dicomweb_password
     if user is None or password is None:

@@ -1,4 +1,4 @@
-"""How far jobs are, what they found, and how an operator or a caller begins one."""
+"""Endpoints of the job queue: list jobs, read their state and report, retry a job, and request an analysis."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from xray.images.dicom.tags import UID
 
 FHIR_JSON = "application/fhir+json"
 MAX_JOBS = 100
-"""Of one list."""
+"""Jobs in one reply of `/jobs`, at most; the latest ones."""
 
 router = APIRouter(responses=REFUSALS, dependencies=[Depends(require_known_parameters)])
 

@@ -1,6 +1,6 @@
-"""Multipart bodies, forms and multipart/related: their parts, each as soon as it is whole.
+"""Streaming parser of multipart bodies: forms (RFC 7578) and multipart/related (RFC 2387).
 
-One part is in memory at a time. Senders differ in what they quote and in how they begin (RFC 2387, RFC 2046, RFC 7578).
+It yields each part as soon as it is complete, so that only one part is in memory at a time.
 """
 
 from collections import deque
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 RELATED = "multipart/related"
 OVERHEAD_BYTES = 64 * 1024
-"""Of a part: its headers and boundaries."""
+"""Allowance for the headers and boundaries of one part, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Part:
 
 
 async def iterate_related_parts(request: Request, part_type: str, max_part_mib: int) -> AsyncIterator[bytes]:
-    """The bodies of the parts of a multipart/related request.
+    """Yield the bodies of the parts of a multipart/related request.
 
     Args:
         part_type: the media type that all parts have to be of, such as application/dicom.
 
     Raises:
         UnsupportedContentTypeError: it is not multipart/related of such parts.
-        MalformedRequestError: no multipart, or cut off.
+        MalformedRequestError: the body is not multipart, or is cut off.
         PayloadTooLargeError: a part has more bytes than the limit; the rest is not read.
     """
     media, options = parse_options_header(request.headers.get("content-type", ""))
@@ -50,10 +50,10 @@ async def iterate_related_parts(request: Request, part_type: str, max_part_mib: 
 
 
 async def iterate_parts(request: Request, max_part_mib: int) -> AsyncIterator[Part]:
-    """The parts of any multipart request, up to its last boundary; what follows that is not read.
+    """Yield the parts of any multipart request up to its last boundary.
 
     Raises:
-        MalformedRequestError: no multipart, or cut off.
+        MalformedRequestError: the body is not multipart, or is cut off.
         PayloadTooLargeError: a part has more bytes than the limit; the rest is not read.
     """
     _, options = parse_options_header(request.headers.get("content-type", ""))
@@ -85,7 +85,7 @@ def _part_too_large(max_part_mib: int) -> PayloadTooLargeError:
 
 @dataclass
 class _PartCollector:
-    """What the parser has told so far."""
+    """Collects the parser's callbacks into complete parts."""
 
     max_part_mib: int
     whole: deque[Part] = field(default_factory=deque)

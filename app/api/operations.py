@@ -1,4 +1,4 @@
-"""The endpoints for those who run a replica: its health, what it is, its metrics, and the exchange of its artifacts."""
+"""Endpoints for operators: health, information, metrics, and reloading of the artifacts."""
 
 from fastapi import APIRouter, Depends, Response
 from fastapi.responses import RedirectResponse

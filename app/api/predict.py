@@ -1,4 +1,4 @@
-"""The endpoints that read radiographs; each turns one `StudyPrediction` into its reply."""
+"""The endpoints that analyze uploaded radiographs; each turns one `StudyPrediction` into its reply."""
 
 import base64
 from collections.abc import Sequence
@@ -49,6 +49,7 @@ UPLOAD: dict[str, Any] = {
     }
 }
 DEFAULT_ALPHA = 0.5
+"""Opacity of the heatmap at its peak, 0 to 1."""
 
 AlphaQuery = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False, description="Opacity of the heat at its peak.")]
 StyleQuery = Annotated[Style, Query(description="`map` is gray, 255 at the peak; `boxes` frames where it is hottest.")]

@@ -1,6 +1,6 @@
-"""What a QIDO-RS query asks for (PS3.18 8.3.4), and which results match it.
+"""Parser and matcher of QIDO-RS queries (PS3.18 8.3.4).
 
-Every key is matched or refused: a key that is passed over would find what is not there.
+An unsupported key is an error: ignoring it would return results that do not match.
 """
 
 import re
@@ -43,13 +43,15 @@ Predicate = Callable[[str], bool]
 
 @dataclass(frozen=True)
 class Query:
-    """A search, checked.
+    """A validated query.
 
     Attributes:
-        keys: by keyword, whether one value of that attribute fits.
+        keys: for each keyword, a predicate on one value of the attribute.
         study_uids: the studies that may match; None where the query names none.
-        fields: tags to return beside the usual ones; None for all that a result has.
-        fuzzy: whether fuzzy matching was asked for, which is not done.
+        fields: tags to return in addition to the default ones; None for all that a result has.
+        limit: results to return at most; None for all.
+        offset: matching results to skip.
+        fuzzy: whether fuzzy matching was requested; it is not supported.
     """
 
     keys: Mapping[str, Predicate]
@@ -60,15 +62,21 @@ class Query:
     fuzzy: bool
 
     def matches(self, dataset: Dataset) -> bool:
+        """Whether every key matches the dataset."""
         return all(_fits(dataset, keyword, fits) for keyword, fits in self.keys.items())
 
     def page(self, found: Sequence[dict[str, object]]) -> Sequence[dict[str, object]]:
+        """Return the results that `limit` and `offset` select."""
         end = None if self.limit is None else self.offset + self.limit
         return found[self.offset : end]
 
 
 def parse_query(parameters: Iterable[tuple[str, str]], level: Level) -> Query:
-    """Raises MalformedRequestError, which names the keys that are supported and repeats no value."""
+    """Parse the parameters of a query at a level.
+
+    Raises:
+        MalformedRequestError: a key or value is invalid; the message repeats no value, which may be a patient's.
+    """
     keys: dict[str, Predicate] = {}
     parameters_given: dict[str, list[str]] = {}
     study_uids: frozenset[str] | None = None
@@ -96,7 +104,7 @@ def parse_query(parameters: Iterable[tuple[str, str]], level: Level) -> Query:
 
 
 def list_supported(level: Level) -> str:
-    """A sentence for those who ask for something else."""
+    """Return a sentence that lists the supported keys and parameters, for error messages."""
     return f"Supported are {', '.join(KEYS[level])}, each by keyword or by tag, and {', '.join(PARAMETERS)}."
 
 
@@ -143,12 +151,12 @@ def _range_predicate(keyword: str, kind: str, value: str) -> Predicate:
 
 
 def _low(kind: str, value: str) -> str:
-    """So that text compares as moments do; an open end is below all."""
+    """Pad a value so that text compares like time; an open start is below all."""
     return value if kind == "DA" else f"{value.replace('.', ''):0<12}"
 
 
 def _high(kind: str, value: str) -> str:
-    """An open end, and what a shorter time leaves open, are above all."""
+    """Pad an upper bound; an open end, and the digits that a short time omits, are above all."""
     return f"{value.replace('.', ''):9<12}"
 
 
@@ -161,15 +169,15 @@ def _split_values(value: str) -> list[str]:
 
 
 def _fits(dataset: Dataset, keyword: str, fits: Predicate) -> bool:
-    """Any value of several fits; a missing or empty one fits nothing."""
+    """Whether any value of an attribute matches; a missing or empty one never does."""
     try:
         stored = dataset.get(keyword)
-    except Exception:  # pydicom parses it only now, and reports damage as almost any type
+    except Exception:  # pydicom parses lazily, and raises almost any type on damaged data
         return False
     if stored is None:
         return False
     values = [stored] if isinstance(stored, str) or not hasattr(stored, "__iter__") else list(stored)
-    if dictionary_VR(keyword) == "PN":  # of which pydicom's type iterates over letters
+    if dictionary_VR(keyword) == "PN":  # iterating over pydicom's PersonName gives letters
         whole = str(stored)
         values = [whole, *whole.split("=")]
     return any(fits(str(value).strip()) for value in values)

@@ -1,4 +1,4 @@
-"""The body of a request within its limits: bytes on the wire, bytes once decoded, and the pace at which they come."""
+"""Limits on the body of a request: its size as sent, its size once decompressed, and the rate at which it arrives."""
 
 import asyncio
 import time
@@ -14,22 +14,22 @@ from app.settings import Settings
 
 CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 OTHER_CODINGS = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
-"""Registered names that an error may repeat; any other is the caller's own word."""
+"""Registered content codings that an error message may repeat; any other value may hold private data."""
 CHUNK_BYTES = 256 * 1024
-"""Decoded bytes that are handed on at once."""
+"""Size limit of one decompressed chunk, in bytes."""
 GZIP, ZLIB, RAW_DEFLATE = zlib.MAX_WBITS | 16, zlib.MAX_WBITS, -zlib.MAX_WBITS
 MIN_BYTES_PER_SECOND = 64 * 1024
-"""Bytes a second that a sender of a long body must reach on average, after the time of one request."""
+"""Average rate that the sender of a long body has to reach, in bytes per second."""
 
 
 def limit_body_size(request: Request, settings: Settings, total: bool = True) -> Request:
-    """The same request, whose body raises once it passes the limit; a compressed body comes decoded.
+    """Return the same request with a body that is decompressed and raises PayloadTooLargeError over the limit.
 
     Args:
-        total: bound the whole body. Without it, the reader bounds what it keeps.
+        total: limit the whole body; otherwise the reader has to limit what it keeps.
 
     Raises:
-        UnsupportedContentTypeError: it is compressed in a way that is not read.
+        UnsupportedContentTypeError: the content coding is not supported.
     """
     coding = _supported_coding(request)
     receive = _count_bytes(request.receive, settings) if total else request.receive
@@ -40,12 +40,12 @@ def limit_body_size(request: Request, settings: Settings, total: bool = True) ->
 
 
 def limit_body_pace(request: Request, seconds: float) -> Request:
-    """The same request, whose body raises a DeadlineError when its sender is slower than `MIN_BYTES_PER_SECOND`.
+    """Return the same request with a body that raises DeadlineError when it arrives too slowly.
 
-    Only time in which nothing came counts: what the service does with the body between two reads is not the sender's.
+    Only the time spent waiting for the sender counts, not what the service does with the body between two reads.
 
     Args:
-        seconds: that may pass without a byte.
+        seconds: waiting time allowed in addition to that at `MIN_BYTES_PER_SECOND`.
     """
     waited, received = 0.0, 0
 
@@ -67,7 +67,11 @@ def limit_body_pace(request: Request, seconds: float) -> Request:
 
 
 def require_body_size(size: int, settings: Settings) -> None:
-    """Raises: PayloadTooLargeError: so many bytes are more than a request may have."""
+    """Require that a body of `size` bytes is within the limit.
+
+    Raises:
+        PayloadTooLargeError: it is not.
+    """
     if size > settings.max_upload_bytes:
         raise PayloadTooLargeError(
             f"The request is larger than {settings.max_upload_mib} MiB; send fewer or smaller files."
@@ -75,7 +79,7 @@ def require_body_size(size: int, settings: Settings) -> None:
 
 
 def is_encoded(request: Request) -> bool:
-    """Whether the body has another size than its head announces."""
+    """Whether the body is compressed, so that its decoded size differs from Content-Length."""
     return bool(_content_codings(request))
 
 
@@ -129,17 +133,17 @@ def _messages(pieces: AsyncIterator[bytes]) -> Receive:
 
 
 async def _decoded(chunks: AsyncIterator[bytes], coding: str) -> AsyncIterator[bytes]:
-    """Pieces of bounded size, whatever a chunk inflates to.
+    """Decompress a body into chunks of bounded size.
 
     Raises:
-        MalformedRequestError: it is not compressed so, or cut off.
+        MalformedRequestError: the body is not compressed that way, or is cut off.
     """
     inflater = _Inflater(coding)
     try:
         async for chunk in chunks:
             for piece in inflater.feed(chunk):
                 yield piece
-                await asyncio.sleep(0)  # other callers come in between
+                await asyncio.sleep(0)  # let other requests run
     except zlib.error as error:
         raise MalformedRequestError("The body is not compressed as its Content-Encoding says.") from error
     if not inflater.ended:
@@ -147,7 +151,7 @@ async def _decoded(chunks: AsyncIterator[bytes], coding: str) -> AsyncIterator[b
 
 
 class _Inflater:
-    """Decompresses a stream; gzip may have several members, and deflate may lack its wrapping, as some send it."""
+    """Decompresses a stream: gzip with any number of members, and deflate with or without its zlib header."""
 
     def __init__(self, coding: str) -> None:
         self._supported_coding = coding

@@ -1,4 +1,4 @@
-"""The JSON that goes out."""
+"""Schemas of the JSON replies."""
 
 from typing import Any
 
@@ -163,4 +163,4 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     "4XX": {"description": "The detail says what to change.", "content": PROBLEM},
     "5XX": {"description": "Our fault, not ready, or no answer in time.", "content": PROBLEM},
 }
-"""What every endpoint's documentation says of errors."""
+"""Error responses in the OpenAPI description of every endpoint."""

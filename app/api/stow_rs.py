@@ -1,6 +1,6 @@
-"""Studies as archives and modalities send them (STOW-RS, PS3.18 10.5) in, jobs and a reply out.
+"""STOW-RS endpoint (PS3.18 10.5): store the studies that archives and modalities send and queue their analysis.
 
-The reply is given when every radiograph is safe on disk; what becomes of the study is told by its job.
+The reply is sent once every radiograph is safe on disk; `/jobs` reports the progress of the analysis.
 """
 
 from collections import Counter
@@ -26,7 +26,7 @@ from xray.images.dicom.tags import UID, Identity
 
 DICOM, DICOM_JSON = "application/dicom", "application/dicom+json"
 MAX_INSTANCES = 1000
-"""Of one request; a study of more comes in several."""
+"""Instances in one request, at most; a larger study needs several requests."""
 CANNOT_UNDERSTAND, OUT_OF_RESOURCES, OTHER_STUDY = 0xC000, 0xA700, 0xA900
 """Failure reasons of PS3.18 Table I.2-2."""
 OTHER_PATIENT, DUPLICATE = OTHER_STUDY, 0x0111
@@ -37,7 +37,7 @@ router = APIRouter(prefix="/dicom-web", responses=REFUSALS)
 
 @dataclass
 class Receipt:
-    """What became of each instance of a request, as its reply tells."""
+    """Outcome of each instance of a request, for its reply."""
 
     accepted: list[Dataset] = field(default_factory=list)
     failed: list[Dataset] = field(default_factory=list)
@@ -45,21 +45,24 @@ class Receipt:
     left_alone: Counter[str] = field(default_factory=Counter)
 
     def accept(self, identity: Identity) -> None:
+        """Record an instance as stored."""
         self.accepted.append(_item(identity))
 
     def fail(self, reason: int, identity: Identity | None = None) -> None:
+        """Record an instance as failed, with a failure reason of PS3.18 Table I.2-2."""
         item = _item(identity) if identity else Dataset()
         item.FailureReason = reason
         self.failed.append(item)
 
     @property
     def status(self) -> HTTPStatus:
+        """200 if all instances were stored, 202 for some and 409 for none (PS3.18 10.5.3)."""
         if not self.failed:
             return HTTPStatus.OK
         return HTTPStatus.ACCEPTED if self.accepted else HTTPStatus.CONFLICT
 
     def reply(self) -> dict[str, Any]:
-        """The Store Instances Response Module."""
+        """Return the Store Instances Response Module as DICOM JSON."""
         reply = Dataset()
         reply.ReferencedSOPSequence = self.accepted
         if self.failed:
@@ -109,7 +112,7 @@ async def _store(request: Request, predictor: PredictorService, hospital: Hospit
 async def _store_instance(
     predictor: PredictorService, hospital: Hospital, data: bytes, study_uid: str | None, receipt: Receipt
 ) -> None:
-    """One instance: made safe, or written down as failed."""
+    """Store one instance, or record its failure in the receipt."""
     try:
         identity = await predictor.passes.identify(data)
     except InputError:
@@ -134,5 +137,5 @@ async def _store_instance(
             receipt.fail(OUT_OF_RESOURCES, identity)
             return
         receipt.jobs[job.id] = job
-    # Archives send whole studies, our own results of an earlier time among them: these are no failure.
+    # Archives send whole studies, including our own earlier results: skipping those is no failure.
     receipt.accept(identity)

@@ -1,4 +1,4 @@
-"""The radiographs of a request: named bytes from a form or the raw body, within the limits and not yet decoded."""
+"""Reads the uploaded files of a request from a form or the raw body, within the limits and without decoding them."""
 
 import re
 from dataclasses import dataclass
@@ -14,30 +14,32 @@ from app.errors import MalformedRequestError, OutOfRangeError, UnsupportedConten
 from app.settings import Settings
 
 PART = "file"
+"""Name of the form field that holds a radiograph."""
 CHARSET_PART = "_charset_"
-"""How HTML forms name their encoding (RFC 7578, 4.6); nothing here depends on it."""
+"""Field in which HTML forms name their encoding (RFC 7578, 4.6); it is ignored."""
 FORM_TYPE = "multipart/form-data"
 RAW_TYPES = frozenset({"", "image/png", "image/jpeg", "image/jpg", "application/dicom", "application/octet-stream"})
 RAW_NAME = "radiograph"
+"""Name in the reply of an upload without a file name."""
 EXTENDED_NAME = re.compile(r";\s*filename\*\s*=\s*\"?([\w-]+)'[^']*'([^;\"\s]+)", re.IGNORECASE)
-"""A name with its encoding (RFC 8187), which some clients send beside or in place of the plain one."""
+"""A file name with its encoding (RFC 8187), which some clients send with or instead of the plain one."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 MAX_NAME = 255
-"""Characters of a file name."""
+"""Characters of a file name, at most."""
 MAX_PARTS = 1000
-"""Parts that are read at all; far above the limit on a study, so that a caller just beyond that learns of it."""
+"""Parts that are read at most; far above the limit on files, so that its own error is seen first."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """One image as it came."""
+    """One uploaded file: its name and its bytes."""
 
     name: str
     data: bytes
 
 
 async def read_uploads(request: Request, settings: Settings, max_files: int) -> list[Upload]:
-    """The images of one study: the multipart parts named `file`, or the raw body.
+    """Read the images of one study: the multipart parts named `file`, or the raw body.
 
     Raises:
         MalformedRequestError: no image, an empty one, an unsafe file name or broken multipart.
@@ -65,10 +67,10 @@ async def read_uploads(request: Request, settings: Settings, max_files: int) -> 
 
 
 def announced_size(request: Request, settings: Settings) -> int:
-    """Bytes that the body will have, by its head; the most it may have where the head does not say.
+    """Return Content-Length, or the limit where the decoded size is not known in advance.
 
     Raises:
-        PayloadTooLargeError: more than the limit.
+        PayloadTooLargeError: Content-Length is over the limit.
     """
     announced = request.headers.get("content-length", "")
     size = int(announced) if announced.isdecimal() else settings.max_upload_bytes
@@ -109,7 +111,7 @@ def _upload(part: Part) -> Upload:
 
 
 def _file_name(part: Part) -> str | None:
-    """The name of the file without its folder; None where the part has none."""
+    """Return the file name without its folder; None where the part has none."""
     if extended := EXTENDED_NAME.search(part.headers.get("content-disposition", "")):
         charset, quoted = extended.groups()
         written = unquote(quoted, "utf-8" if charset.lower() == "utf-8" else "latin-1", errors="replace")
@@ -118,7 +120,7 @@ def _file_name(part: Part) -> str | None:
         if plain is None:
             return None
         written = _decoded(plain)
-    # Browsers send the files of a folder with their paths, and programs on Windows do too.
+    # Browsers that upload a folder, and some Windows programs, send a path.
     folders = re.split(r"[/\\]", written)
     return ".." if ".." in folders else folders[-1]
 
@@ -136,7 +138,7 @@ def _decoded(written: bytes) -> str:
 
 
 def _is_text(data: bytes) -> bool:
-    """No image is text: PNG and JPEG begin with bytes that no UTF-8 has, and DICOM with zeros."""
+    """Whether the data is text: PNG and JPEG start with bytes that are invalid UTF-8, and DICOM with zeros."""
     try:
         return bool(data) and b"\0" not in data and bool(data.decode())
     except UnicodeDecodeError:
