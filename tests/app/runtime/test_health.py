@@ -260,7 +260,7 @@ from app.inference.clock import OwnTime, Ticker
 from app.runtime.health import LoopWatchdog
 async def main():
     clock = OwnTime()
-    watch = LoopWatchdog(clock, 1.0)
+    watchdog = LoopWatchdog(clock, 1.0)
     watchdog.arm()
     beat = asyncio.create_task(watchdog.beat())
     Ticker(clock, watchdog.check).start()
