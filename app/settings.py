@@ -94,14 +94,14 @@ class Settings(BaseSettings):
     archives: Path | None = Field(None, description="TOML file of the hospital's archives.")
     results_to: str | None = Field(None, description="Name of the archive that results go to; without, they stay here.")
     settle_seconds: float = Field(
-        2.0, ge=0, description="Pause after a study's latest radiograph before it is analysed."
+        2.0, ge=0, description="Pause after a study's latest radiograph before it is analyzed."
     )
     max_study_radiographs: int = Field(
         64, ge=1, description="Radiographs of a study from an archive that are judged; more are left out and named."
     )
     max_study_pixels: int = Field(2_000_000_000, ge=1, description="Width x height of all of them together.")
     max_settle_seconds: float = Field(
-        60.0, ge=0, description="Time after a study's first radiograph at which it is analysed, whatever still comes."
+        60.0, ge=0, description="Time after a study's first radiograph at which it is analyzed, whatever still comes."
     )
     study_hours: float = Field(
         72.0, ge=0, description="Hours that an answered study's radiographs are kept, sealed, in case more of it comes."

@@ -25,14 +25,14 @@ router = APIRouter(responses=REFUSALS, dependencies=[Depends(require_known_param
 
 
 class JobReply(BaseModel):
-    """A study on its way.
+    """A job, which analyzes one version of a study.
 
-    `waiting` for its first or its next attempt, which is due then; `running`; `delivered`: the archive was asked and
-    has the results; `kept`: the results are here; `refused`: nothing in the study can be judged; `dead`: the attempts
-    are used up, and it waits for an operator. `reason` says what went wrong last, or what was left out.
+    `state` is `waiting` (for the attempt at `due`), `running`, `delivered` (the archive confirms that it has the results),
+    `kept` (the results are here), `refused` (nothing in the study can be analyzed) or `dead` (no attempts are left, and
+    an operator has to retry). `reason` is the latest error, or what was left out.
 
-    What comes of a study after its answer makes a further `version`, whose results replace those of the job that
-    `supersedes` names. `refused` counts the radiographs that were not taken into the study, by reason.
+    Radiographs that arrive after the answer make a new `version`, whose results replace those of the job in `supersedes`.
+    `refused` counts the radiographs that were not added to the study, by reason.
     """
 
     model_config = ConfigDict(from_attributes=True)
@@ -82,7 +82,7 @@ async def left_alone(hospital: HospitalDep, caller: CallerDep) -> dict[str, int]
 
 @router.get("/jobs/{job_id}")
 async def job(job_id: str, hospital: HospitalDep, caller: CallerDep) -> JobReply:
-    """How far a study is."""
+    """The state of one job."""
     return await _reply(hospital, await _find_job(hospital, job_id))
 
 
@@ -98,7 +98,7 @@ async def report(job_id: str, hospital: HospitalDep, caller: CallerDep) -> Respo
 
 @router.post("/jobs/{job_id}/retry")
 async def retry(job_id: str, hospital: HospitalDep, caller: CallerDep) -> JobReply:
-    """Begin a dead job anew."""
+    """Retry a dead job."""
     reply = await _reply(hospital, await _find_job(hospital, job_id))
     if reply.state != JobState.DEAD:
         raise ConflictError(f"Job {job_id} is not dead; only those are begun anew.")
@@ -120,7 +120,7 @@ async def analyze_study(
     caller: CallerDep,
     pacs: Annotated[str, Query(description="Name of the archive that has the study, and that the results go to.")],
 ) -> JobReply:
-    """Fetch a study from an archive, analyse it and give the results back to that archive."""
+    """Fetch a study from an archive, analyze it and send the results back to that archive."""
     if not VALID_UID.fullmatch(study_uid):
         raise OutOfRangeError("The path names no Study Instance UID.")
     hospital.require_archive(pacs)

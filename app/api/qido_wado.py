@@ -93,13 +93,13 @@ async def studies(request: Request, kept: KeptDep) -> Response:
 
 @router.get("/series")
 async def all_series(request: Request, kept: KeptDep) -> Response:
-    """The same for series."""
+    """The series of the studies that `StudyInstanceUID` names, if they match the other keys."""
     return await _search(request, kept, "series")
 
 
 @router.get("/instances")
 async def all_instances(request: Request, kept: KeptDep) -> Response:
-    """The same for results."""
+    """The results of the studies that `StudyInstanceUID` names, if they match the other keys."""
     return await _search(request, kept, "instance")
 
 

@@ -78,7 +78,7 @@ def _item(identity: Identity) -> Dataset:
 
 @router.post("/studies", response_class=Response)
 async def store(request: Request, predictor: PredictorDep, hospital: HospitalDep, caller: CallerDep) -> Response:
-    """Take instances of any studies: radiographs are analysed, all else is accepted and left alone."""
+    """Store instances of any studies: radiographs are analyzed, and all others are accepted but not analyzed."""
     return await _store(request, predictor, hospital, None)
 
 
@@ -86,7 +86,7 @@ async def store(request: Request, predictor: PredictorDep, hospital: HospitalDep
 async def store_in_study(
     study_uid: str, request: Request, predictor: PredictorDep, hospital: HospitalDep, caller: CallerDep
 ) -> Response:
-    """The same, and instances of other studies fail."""
+    """Store instances of one study; instances of other studies fail."""
     if not UID.fullmatch(study_uid):
         raise OutOfRangeError("The path names no Study Instance UID.")
     return await _store(request, predictor, hospital, study_uid)

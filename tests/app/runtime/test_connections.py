@@ -1,4 +1,4 @@
-"""Connections as clients of all kinds open them: what is odd is answered, what is without end is ended."""
+"""Unusual requests get an answer, and connections that never finish are closed."""
 
 import json
 import shutil

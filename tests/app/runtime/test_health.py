@@ -1,4 +1,4 @@
-"""Health cannot lie: whatever keeps a replica from answering rightly turns it unready, and a lost engine ends it."""
+"""Any fault that prevents correct answers makes a replica unready, and a dead engine ends its process."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The service ends when it is told to, and no caller keeps it from its work."""
+"""The service stops on SIGTERM with every accepted request answered, and no client can block it."""
 
 import os
 import signal
