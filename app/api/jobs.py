@@ -27,11 +27,11 @@ router = APIRouter(responses=REFUSALS, dependencies=[Depends(require_known_param
 class JobReply(BaseModel):
     """A job, which analyzes one version of a study.
 
-    `state` is `waiting` (for the attempt at `due`), `running`, `delivered` (the archive confirms that it has the results),
+    `state` is `waiting` (for the attempt at `due`), `running`, `delivered` (the archive confirms that it has them),
     `kept` (the results are here), `refused` (nothing in the study can be analyzed) or `dead` (no attempts are left, and
     an operator has to retry). `reason` is the latest error, or what was left out.
 
-    Radiographs that arrive after the answer make a new `version`, whose results replace those of the job in `supersedes`.
+    Radiographs that arrive after the answer make a new `version`; its results replace those of the job in `supersedes`.
     `refused` counts the radiographs that were not added to the study, by reason.
     """
 
