@@ -72,7 +72,7 @@ async def cam(
     """Where the evidence lies in one radiograph, as a PNG of its width and height."""
     async with answer(max_files=1) as study:
         with study.stages.measure("encode"):
-            png = await predictor.off_loop(_draw, study.prediction.radiographs[0], style, alpha)
+            png = await predictor.off_loop(_render_png, study.prediction.radiographs[0], style, alpha)
         headers = {"X-Probability": f"{study.prediction.probability:.6f}", "X-Checkpoint": study.checkpoint}
         return Response(png, media_type="image/png", headers=headers)
 
@@ -83,7 +83,9 @@ async def retrieve(wanted: NeighborQueryDep, answer: PredictStudyDep, predictor:
     async with answer() as study:
         neighbors = await _neighbors(study, wanted, predictor)
         return RetrieveReply(
-            checkpoint=study.checkpoint, abnormal_share=abnormal_share(neighbors), neighbors=_described(neighbors)
+            checkpoint=study.checkpoint,
+            abnormal_share=abnormal_share(neighbors),
+            neighbors=_to_replies(neighbors),
         )
 
 
@@ -100,7 +102,7 @@ async def analyze(
     async with answer(threshold=threshold) as study:
         shown = study.prediction.radiographs if cam == "overlay" else ()
         with study.stages.measure("encode"):
-            pngs = [await predictor.off_loop(_draw, prediction, "overlay", alpha) for prediction in shown]
+            pngs = [await predictor.off_loop(_render_png, prediction, "overlay", alpha) for prediction in shown]
             boxes = [await predictor.off_loop(_regions, prediction) for prediction in study.prediction.radiographs]
         neighbors = await _neighbors(study, wanted, predictor)
         return AnalyzeReply(
@@ -108,7 +110,7 @@ async def analyze(
             cams=[f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in pngs],
             regions=boxes,
             abnormal_share=abnormal_share(neighbors),
-            neighbors=_described(neighbors),
+            neighbors=_to_replies(neighbors),
         )
 
 
@@ -150,7 +152,7 @@ async def _neighbors(study: PredictedStudy, wanted: Wanted, predictor: Predictor
     return found
 
 
-def _described(neighbors: Sequence[Neighbor]) -> list[NeighborReply]:
+def _to_replies(neighbors: Sequence[Neighbor]) -> list[NeighborReply]:
     return [
         NeighborReply(
             rank=neighbor.rank,
@@ -165,7 +167,7 @@ def _described(neighbors: Sequence[Neighbor]) -> list[NeighborReply]:
     ]
 
 
-def _draw(prediction: Prediction, style: Style, alpha: float) -> bytes:
+def _render_png(prediction: Prediction, style: Style, alpha: float) -> bytes:
     return encode_png(render(prediction.cam(), prediction.prepared.radiograph, style, alpha))
 
 

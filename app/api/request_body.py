@@ -34,7 +34,7 @@ def limit_body_size(request: Request, settings: Settings, total: bool = True) ->
     coding = _supported_coding(request)
     receive = _count_bytes(request.receive, settings) if total else request.receive
     if coding is not None:
-        receive = _messages(_decoded(_chunks(receive), coding))
+        receive = _receive_from(_decompress(_chunks(receive), coding))
         receive = _count_bytes(receive, settings) if total else receive
     return Request(request.scope, receive)
 
@@ -78,7 +78,7 @@ def require_body_size(size: int, settings: Settings) -> None:
         )
 
 
-def is_encoded(request: Request) -> bool:
+def is_compressed(request: Request) -> bool:
     """Whether the body is compressed, so that its decoded size differs from Content-Length."""
     return bool(_content_codings(request))
 
@@ -124,7 +124,7 @@ async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
         yield message.get("body", b"")
 
 
-def _messages(pieces: AsyncIterator[bytes]) -> Receive:
+def _receive_from(pieces: AsyncIterator[bytes]) -> Receive:
     async def receive() -> Message:
         piece = await anext(pieces, None)
         return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
@@ -132,7 +132,7 @@ def _messages(pieces: AsyncIterator[bytes]) -> Receive:
     return receive
 
 
-async def _decoded(chunks: AsyncIterator[bytes], coding: str) -> AsyncIterator[bytes]:
+async def _decompress(chunks: AsyncIterator[bytes], coding: str) -> AsyncIterator[bytes]:
     """Decompress a body into chunks of bounded size.
 
     Raises:

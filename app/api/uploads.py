@@ -9,11 +9,11 @@ from python_multipart.multipart import parse_options_header
 
 from app.api.multipart_related import Part, iterate_parts
 from app.api.parameters import require_known
-from app.api.request_body import is_encoded, limit_body_size, require_body_size
+from app.api.request_body import is_compressed, limit_body_size, require_body_size
 from app.errors import MalformedRequestError, OutOfRangeError, UnsupportedContentTypeError
 from app.settings import Settings
 
-PART = "file"
+FIELD = "file"
 """Name of the form field that holds a radiograph."""
 CHARSET_PART = "_charset_"
 """Field in which HTML forms name their encoding (RFC 7578, 4.6); it is ignored."""
@@ -24,7 +24,7 @@ RAW_NAME = "radiograph"
 EXTENDED_NAME = re.compile(r";\s*filename\*\s*=\s*\"?([\w-]+)'[^']*'([^;\"\s]+)", re.IGNORECASE)
 """A file name with its encoding (RFC 8187), which some clients send with or instead of the plain one."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-MAX_NAME = 255
+MAX_NAME_CHARS = 255
 """Characters of a file name, at most."""
 MAX_PARTS = 1000
 """Parts that are read at most; far above the limit on files, so that its own error is seen first."""
@@ -50,13 +50,13 @@ async def read_uploads(request: Request, settings: Settings, max_files: int) -> 
     content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     bounded = limit_body_size(request, settings)
     if content_type == FORM_TYPE:
-        uploads = await _form(bounded, settings, max_files)
+        uploads = await _read_form(bounded, settings, max_files)
     elif content_type in RAW_TYPES:
         uploads = [Upload(RAW_NAME, await bounded.body())]
     else:
         raise UnsupportedContentTypeError(
             "This Content-Type cannot hold a radiograph; send multipart/form-data with parts named "
-            f"'{PART}', or the image itself as image/png, image/jpeg or application/dicom."
+            f"'{FIELD}', or the image itself as image/png, image/jpeg or application/dicom."
         )
     for number, upload in enumerate(uploads, start=1):
         if not upload.data:
@@ -75,24 +75,24 @@ def announced_size(request: Request, settings: Settings) -> int:
     announced = request.headers.get("content-length", "")
     size = int(announced) if announced.isdecimal() else settings.max_upload_bytes
     require_body_size(size, settings)
-    return settings.max_upload_bytes if is_encoded(request) else size
+    return settings.max_upload_bytes if is_compressed(request) else size
 
 
-async def _form(request: Request, settings: Settings, max_files: int) -> list[Upload]:
+async def _read_form(request: Request, settings: Settings, max_files: int) -> list[Upload]:
     files: list[Part] = []
     fields: list[str] = []
     async for part in iterate_parts(request, settings.max_upload_mib):
-        field = _decoded(_disposition(part).get(b"name", b""))
-        if field == PART:
+        field = _decode_text(_disposition(part).get(b"name", b""))
+        if field == FIELD:
             files.append(part)
         elif field != CHARSET_PART:
             fields.append(field)
         if len(files) + len(fields) > MAX_PARTS:
             raise MalformedRequestError(f"The form has more than {MAX_PARTS} parts; send the radiographs of one study.")
     if not files:
-        raise MalformedRequestError(f"The form has no part named '{PART}'; send each radiograph as one.")
+        raise MalformedRequestError(f"The form has no part named '{FIELD}'; send each radiograph as one.")
     for field in fields:
-        require_known(field, (PART,), "form field; options go into the query string, and each radiograph is a part")
+        require_known(field, (FIELD,), "form field; options go into the query string, and each radiograph is a part")
     if len(files) > max_files:
         raise OutOfRangeError(f"{len(files)} files were sent; this endpoint takes at most {max_files}.")
     return [_upload(part) for part in files]
@@ -101,11 +101,12 @@ async def _form(request: Request, settings: Settings, max_files: int) -> list[Up
 def _upload(part: Part) -> Upload:
     name = _file_name(part)
     if name is None and _is_text(part.data):
-        raise MalformedRequestError(f"The part '{PART}' is a text field; send it as a file, with a file name.")
+        raise MalformedRequestError(f"The part '{FIELD}' is a text field; send it as a file, with a file name.")
     name = name or RAW_NAME
-    if name == ".." or len(name) > MAX_NAME or CONTROL.search(name):
+    if name == ".." or len(name) > MAX_NAME_CHARS or CONTROL.search(name):
         raise MalformedRequestError(
-            f"A file name may not lead upwards ('..') or hold control characters or more than {MAX_NAME} characters."
+            "A file name may not lead upwards ('..') or hold control characters or more than "
+            f"{MAX_NAME_CHARS} characters."
         )
     return Upload(name, part.data)
 
@@ -119,7 +120,7 @@ def _file_name(part: Part) -> str | None:
         plain = _disposition(part).get(b"filename")
         if plain is None:
             return None
-        written = _decoded(plain)
+        written = _decode_text(plain)
     # Browsers that upload a folder, and some Windows programs, send a path.
     folders = re.split(r"[/\\]", written)
     return ".." if ".." in folders else folders[-1]
@@ -130,7 +131,7 @@ def _disposition(part: Part) -> dict[bytes, bytes]:
     return options
 
 
-def _decoded(written: bytes) -> str:
+def _decode_text(written: bytes) -> str:
     try:
         return written.decode()
     except UnicodeDecodeError:
