@@ -104,7 +104,7 @@ def test_address_of_a_kubernetes_service_counts_as_not_set_and_the_log_says_so(
         monkeypatch.setenv(variable, value)
     settings = read_settings()
     assert (settings.port, settings.dicom_port) == (8000, 11112)
-    assert f"{name} holds the address of a Kubernetes Replica" in caplog.text
+    assert f"{name} holds the address of a Kubernetes Service" in caplog.text
     assert "10.96" not in caplog.text
 
 
@@ -115,7 +115,7 @@ def test_health_check_finds_its_port_where_a_kubernetes_service_has_its_name(
     command = [sys.executable, "-m", "app.runtime.healthcheck"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HUNG_SECONDS, check=False)
     assert "Traceback" not in ran.stderr
-    assert "Kubernetes Replica" in ran.stderr
+    assert "Kubernetes Service" in ran.stderr
 
 
 def test_caller_that_never_sends_its_body_gets_a_504_and_frees_its_place(service: Replica, radiograph: bytes) -> None:
