@@ -1,4 +1,4 @@
-"""`python -m app`: serve until told to stop."""
+"""Entry point of the service: `python -m app` serves until it gets SIGTERM or SIGINT."""
 
 import logging.config
 import os
@@ -7,8 +7,9 @@ import sys
 
 
 def main() -> None:
-    # In a container nothing else ends process 1; so set before the imports, which take seconds. At once, for there is
-    # nothing to finish yet, and an exception that comes up inside a library's own callback may abort the process.
+    """Load the settings and the artifacts, then serve; exits with a message where either is refused."""
+    # Process 1 of a container ignores SIGTERM unless it has a handler. Set it before the imports, which take seconds.
+    # Exit at once: no work has started, and an exception inside a library's callback may abort the process.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     from app.logging import LOGGING
     from app.main import create_app
@@ -23,7 +24,7 @@ def main() -> None:
         replica = load_replica(settings)
     except XrayError as error:
         sys.exit(f"osteon refuses to start: {error}")
-    Server(create_app(replica), settings, replica.vitals).run()
+    Server(create_app(replica), settings, replica.health).run()
 
 
 if __name__ == "__main__":

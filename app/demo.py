@@ -1,4 +1,4 @@
-"""`python -m app.demo`: start the service, send it one study, print the answers, keep serving."""
+"""Demonstration (`python -m app.demo`): start the service, send it one study, print the answers and keep serving."""
 
 import importlib.resources
 import sys
@@ -24,23 +24,27 @@ SAMPLE = Path(str(importlib.resources.files("data_store"))) / "data" / "RG3_J2KR
 """A computed radiography image of a lower leg from `pydicom-data`, whose package is named `data_store`."""
 OVERLAY = ROOT / ".osteon-demo" / "overlay.png"
 TIMEOUT_SECONDS = 60
+"""Timeout of one request, in seconds; the first one on a slow CPU takes several."""
 POLL_SECONDS = 0.05
+"""Interval between two checks whether the server has started."""
 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """Show what the service answers."""
+    """Command line options of the demonstration."""
 
     image: Path | None = None
-    """Radiograph to send; without it, a study of a dataset that is at hand, else the radiograph of pydicom-data."""
+    """Radiograph to send; without it, a study of a local dataset, or else the radiograph of pydicom-data."""
     port: int = 8000
+    """Port to listen on."""
     exit: bool = False
-    """Stop after the answers."""
+    """Stop after printing the answers."""
 
 
 def main() -> None:
+    """Run the demonstration."""
     options = tyro.cli(DemoOptions, prog="make demo")
-    images = [options.image] if options.image else real_study() or [SAMPLE]
+    images = [options.image] if options.image else find_dataset_study() or [SAMPLE]
     missing = [str(image) for image in images if not image.is_file()]
     if missing:
         sys.exit(f"{missing[0]} is not there; give the file of a radiograph.")
@@ -56,7 +60,7 @@ def main() -> None:
             sys.exit(f"port {options.port} cannot be opened; choose another: make demo PORT=8001")
         time.sleep(POLL_SECONDS)
     address = f"http://127.0.0.1:{options.port}"
-    show(images, address)
+    print_answers(images, address)
     if not options.exit:
         print(f"serving on {address} (docs: {address}/docs)", flush=True)
     try:
@@ -68,15 +72,15 @@ def main() -> None:
     thread.join()
 
 
-def real_study() -> list[Path]:
-    """The radiographs of the first abnormal study of a dataset that is at hand; none where no dataset is."""
+def find_dataset_study() -> list[Path]:
+    """Return the radiographs of the first abnormal study of a local dataset; empty where there is no dataset."""
     found = (folder for pattern in DATASETS for folder in sorted(ROOT.glob(f"{pattern}/XR_*/*/*_positive")))
     folder = next(found, None)
     return sorted(folder.resolve().glob("image*")) if folder else []
 
 
-def described(images: list[Path]) -> str:
-    """Where the radiographs come from, and what their dataset says of them."""
+def describe_source(images: list[Path]) -> str:
+    """Describe where the radiographs come from and which label their dataset gives them."""
     if images == [SAMPLE]:
         return f"{SAMPLE.name} (a real lower leg, DICOM, from pydicom-data)"
     label = "; its dataset says: abnormal" if images[0].parent.name.endswith("_positive") else ""
@@ -84,9 +88,9 @@ def described(images: list[Path]) -> str:
     return f"{images[0]}{rest}{label}"
 
 
-def show(images: list[Path], address: str) -> None:
-    """Send one study to each endpoint and print what comes back."""
-    print(f"radiograph: {described(images)}")
+def print_answers(images: list[Path], address: str) -> None:
+    """Send one study to each endpoint and print the replies."""
+    print(f"radiograph: {describe_source(images)}")
     with httpx.Client(base_url=address, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
         probability = _post(client, "/classify", images).json()
         print(

@@ -1,6 +1,8 @@
-"""Whatever goes wrong in, one RFC 9457 problem out: what to change, and nothing about this machine.
+"""The errors of the service, and the handlers that turn each into an RFC 9457 problem document.
 
-RequestError                    what only a service can have to say
+A problem says what to change and reveals nothing about the machine.
+
+RequestError                    base class of the errors that only the service raises
 ├── MalformedRequestError       400
 ├── UnknownCallerError          401
 ├── NotAllowedError             403
@@ -17,8 +19,8 @@ RequestError                    what only a service can have to say
 │   └── NotConfiguredError
 └── DeadlineError               504
 
-Of the errors of `pacs`, JobsUnavailableError is 503 with Retry-After, and SealError 500. ProcessNotStartedError, where
-no decoder can be started, is 503 with Retry-After.
+Errors of other packages: JobsUnavailableError (`pacs`) and ProcessNotStartedError (no decoder can be started) are 503
+with Retry-After, and SealError (`pacs`) is 500.
 """
 
 import logging
@@ -44,32 +46,32 @@ from xray.sandbox.pool import ProcessNotStartedError
 
 logger = logging.getLogger(__name__)
 
-RETRY_SECONDS = 10
-"""After which to ask again where the database of jobs does not answer, or no decoder can be started."""
+RETRY_AFTER_SECONDS = 10
+"""Retry-After, in seconds, when the database of jobs does not answer or no decoder can be started."""
 PROBLEM_TYPE = "application/problem+json"
 SAFE_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-"""Of every reply: what is said of a patient stays in no cache, and no browser guesses what it is."""
+"""Headers of every reply: no cache stores patient data, and no browser guesses the content type."""
 WHAT_IS_SERVED = "a radiograph is POSTed to /classify, /cam, /retrieve or /analyze, and /docs shows the rest."
 
 
 class RequestError(Exception):
-    """Base of the errors that only a service can have."""
+    """Base class of the errors that only the service raises."""
 
 
 class MalformedRequestError(RequestError):
-    """The request cannot be parsed, or lacks its image."""
+    """The request cannot be parsed, or has no image."""
 
 
 class UnknownCallerError(RequestError):
-    """The caller has to say who they are."""
+    """The caller has to authenticate."""
 
 
 class NotAllowedError(RequestError):
-    """The caller may not do that."""
+    """The caller does not have the permission."""
 
 
 class UnknownPathError(RequestError):
-    """Nothing is served there."""
+    """The path is not served."""
 
 
 class WrongMethodError(RequestError):
@@ -77,11 +79,11 @@ class WrongMethodError(RequestError):
 
 
 class ConflictError(RequestError):
-    """What is asked for does not fit the state of things."""
+    """The request conflicts with the current state of its resource."""
 
 
 class ReloadRefusedError(ConflictError):
-    """The artifacts were not exchanged, and the old ones go on."""
+    """The new artifacts were rejected, and the old ones stay in use."""
 
 
 class PayloadTooLargeError(RequestError):
@@ -89,17 +91,17 @@ class PayloadTooLargeError(RequestError):
 
 
 class UnsupportedContentTypeError(RequestError):
-    """The body is declared as something that cannot hold a radiograph."""
+    """The declared content type cannot hold a radiograph."""
 
 
 class OutOfRangeError(RequestError):
-    """An option is not one of those served, or a number is beyond its limit."""
+    """An option is unknown, or a number is outside its range."""
 
 
 class OverloadedError(RequestError):
-    """Too much is waiting; the caller should come back after `retry_after` seconds.
+    """Too much work is queued; the caller should retry after `retry_after` seconds.
 
-    `limit` names what was reached: the predicted `wait`, `requests` inside or their `bytes`.
+    `limit` names the limit that was reached: the predicted `wait`, or the `requests` in flight or their `bytes`.
     """
 
     def __init__(self, detail: str, retry_after: int, limit: str) -> None:
@@ -108,19 +110,19 @@ class OverloadedError(RequestError):
 
 
 class EngineError(RequestError):
-    """Something failed on our side, and the next request may succeed."""
+    """The service failed; the next request may succeed."""
 
 
 class NotReadyError(RequestError):
-    """The engine does not run."""
+    """The replica cannot serve at the moment."""
 
 
 class NotConfiguredError(NotReadyError):
-    """The operator has not set what this needs."""
+    """The operator has not configured what the request needs."""
 
 
 class DeadlineError(RequestError):
-    """The answer would come too late."""
+    """The request did not finish before its deadline."""
 
 
 STATUS: dict[type[Exception], HTTPStatus] = {
@@ -148,39 +150,39 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     SealError: HTTPStatus.INTERNAL_SERVER_ERROR,
     ProcessNotStartedError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
-"""The nearest class in an error's ancestry decides."""
+"""HTTP status of each error class; a subclass without an entry takes that of its nearest ancestor."""
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Make every error reply of an application a problem."""
+    """Register handlers that answer every error with a problem document."""
     app.add_exception_handler(RequestError, _own_error)
     app.add_exception_handler(InputError, _own_error)
     for kind in (JobsUnavailableError, SealError, ProcessNotStartedError):
-        app.add_exception_handler(kind, _fault_of_ours)
+        app.add_exception_handler(kind, _server_fault)
     app.add_exception_handler(RequestValidationError, _invalid_option)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(ClientDisconnect, _hung_up)
+    app.add_exception_handler(ClientDisconnect, _client_disconnected)
     app.add_exception_handler(Exception, _unexpected)
 
 
-def status_of(error: Exception) -> HTTPStatus:
-    """The HTTP status of one of our errors."""
+def http_status(error: Exception) -> HTTPStatus:
+    """Return the HTTP status of an error whose class, or an ancestor of it, is in `STATUS`."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
 def problem(request: Request, status: HTTPStatus, kind: str, detail: str) -> JSONResponse:
-    """One problem document; the metrics learn of its kind from the request's state."""
+    """Build a problem response and store its kind in the request's state, where the metrics read it."""
     request.state.reason = kind
     return JSONResponse(problem_content(status, kind, detail), status, media_type=PROBLEM_TYPE)
 
 
 def problem_content(status: HTTPStatus, kind: str, detail: str) -> dict[str, str | int]:
-    """The members of a problem document (RFC 9457)."""
+    """Return the members of a problem document (RFC 9457)."""
     return {"type": f"urn:osteon:error:{kind}", "title": status.phrase, "status": status.value, "detail": detail}
 
 
 async def _own_error(request: Request, error: Exception) -> JSONResponse:
-    reply = problem(request, status_of(error), type(error).__name__, str(error))
+    reply = problem(request, http_status(error), type(error).__name__, str(error))
     if isinstance(error, OverloadedError):
         request.state.reason = error.limit
         reply.headers["Retry-After"] = str(error.retry_after)
@@ -189,13 +191,14 @@ async def _own_error(request: Request, error: Exception) -> JSONResponse:
     return reply
 
 
-async def _fault_of_ours(request: Request, error: Exception) -> JSONResponse:
-    logger.error("%s %s: %s", request.method, request.scope["route"].path, error)  # the route, which names no study
+async def _server_fault(request: Request, error: Exception) -> JSONResponse:
+    # Log the template of the route: the path itself can name a study.
+    logger.error("%s %s: %s", request.method, request.scope["route"].path, error)
     if isinstance(error, SealError):
-        return problem(request, status_of(error), type(error).__name__, str(error))
+        return problem(request, http_status(error), type(error).__name__, str(error))
     detail = f"{error} Nothing is wrong with the request; send it again later."
-    reply = problem(request, status_of(error), type(error).__name__, detail)
-    reply.headers["Retry-After"] = str(RETRY_SECONDS)
+    reply = problem(request, http_status(error), type(error).__name__, detail)
+    reply.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return reply
 
 
@@ -220,20 +223,20 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     return reply
 
 
-async def _hung_up(request: Request, error: Exception) -> JSONResponse:
-    # Nobody is there to read it; it only keeps a caller's going away from being logged as our failure.
+async def _client_disconnected(request: Request, error: Exception) -> JSONResponse:
+    # Nobody reads this reply. It keeps a disconnect from being logged as an error of the service.
     return problem(
         request, HTTPStatus.BAD_REQUEST, MalformedRequestError.__name__, "The body ended before it was complete."
     )
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    # The server logs the traceback; the caller learns only that it is our fault.
+    # The server logs the traceback; the reply contains no details.
     reply = problem(
         request,
         HTTPStatus.INTERNAL_SERVER_ERROR,
         EngineError.__name__,
         "This is our fault; the request may be sent again.",
     )
-    reply.headers.update(SAFE_HEADERS)  # this reply is made outside of what gives them to all others
+    reply.headers.update(SAFE_HEADERS)  # this reply does not pass the middleware that adds them
     return reply

@@ -1,11 +1,11 @@
-"""How a replica writes its log: to standard error, one line an event, with its time in UTC."""
+"""Log configuration: one line per event on standard error, with the time in UTC."""
 
 import logging
 import time
 
 
 class UtcFormatter(logging.Formatter):
-    """`2026-11-24T21:40:07.123Z WARNING what happened`."""
+    """Format times in UTC, for example `2026-11-24T21:40:07.123Z`."""
 
     converter = staticmethod(time.gmtime)
     default_time_format = "%Y-%m-%dT%H:%M:%S"
@@ -20,4 +20,4 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {"app": {"level": "INFO"}, "uvicorn": {"level": "INFO"}},
 }
-"""What `logging.config.dictConfig` takes."""
+"""Argument of `logging.config.dictConfig`."""

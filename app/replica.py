@@ -1,4 +1,4 @@
-"""The object graph of a replica: everything that a running service holds, wired in one place."""
+"""The object graph of a running replica, wired in one place."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from app.inference.clock import OwnTime
 from app.inference.model_bundle import Generation, load_generation
 from app.inference.prediction_cache import Passes
 from app.inference.predictor_service import PredictorService
-from app.runtime.health import Vitals
+from app.runtime.health import ReplicaHealth
 from app.runtime.metrics import Metrics
 from app.settings import Settings
 from pacs.results.rendering.worker_pool import ResultPool
 from xray.engines.engine import choose_device
 
 GPU_BATCH = 64
-"""Radiographs per forward pass on a GPU, which has its full rate only with many."""
+"""Radiographs per forward pass on a GPU, which needs large batches for its full throughput."""
 
 
 @dataclass(frozen=True)
@@ -27,35 +27,35 @@ class Replica:
     """Everything a running replica holds.
 
     Attributes:
-        results: reads and writes what goes back to archives, in child processes.
+        results: renders and reads results for archives, in child processes.
         hospital: None where the settings name no database of jobs.
     """
 
     settings: Settings
     predictor: PredictorService
-    vitals: Vitals
+    health: ReplicaHealth
     metrics: Metrics
     results: ResultPool
     hospital: Hospital | None = None
 
 
 def load_replica(settings: Settings) -> Replica:
-    """Read and verify the artifacts and wire everything together.
+    """Load and verify the artifacts, then assemble the replica.
 
     Raises:
         ArtifactError: a file is missing or damaged, or gallery and checkpoint do not belong together.
-        InputError: the device is not there.
-        PacsError: the jobs or archives that the settings name are not to be had.
+        InputError: the device is not available.
+        PacsError: the database of jobs or the archives that the settings name cannot be loaded.
     """
     if choose_device(settings.device).type == "cuda" and "max_batch" not in settings.model_fields_set:
         settings = settings.model_copy(update={"max_batch": GPU_BATCH})
-    # NumPy's BLAS keeps its threads spinning for 25 ms after a product, on the cores that the engine wants.
+    # NumPy's BLAS threads spin for 25 ms after each product, on the cores that the engine needs.
     threadpool_limits(limits=1, user_api="blas")
     return assemble(settings, load_generation(settings), load_hospital(settings))
 
 
 def assemble(settings: Settings, generation: Generation, hospital: Hospital | None = None) -> Replica:
-    """Give the artifacts their batcher, workers, admission and metrics. Nothing runs yet."""
+    """Connect the artifacts to a batcher, workers, admission and metrics, without starting any of them."""
     clock, metrics = OwnTime(), Metrics()
 
     def on_batch(size: int, seconds: float) -> None:
@@ -67,13 +67,15 @@ def assemble(settings: Settings, generation: Generation, hospital: Hospital | No
     admission = Admission(settings, queued=lambda: batcher.queued)
     workers = ThreadPoolExecutor(settings.decode_threads, "decode")
     passes = Passes(settings, batcher, workers)
-    vitals = Vitals(settings, batcher, admission)
-    metrics.watch("osteon_pending_requests", "Requests in the service.", lambda: len(admission.inside))
-    metrics.watch("osteon_pending_radiographs", "Radiographs of these requests.", lambda: admission.radiographs)
-    metrics.watch("osteon_pending_bytes", "Bytes of their bodies.", lambda: admission.size)
-    metrics.watch("osteon_queue_age_seconds", "How long the first in the queue waits.", lambda: batcher.oldest_seconds)
-    metrics.watch("osteon_canary_age_seconds", "Since the canary had its known answer.", lambda: vitals.canary_age)
-    metrics.watch("osteon_kept_bytes", "Of answers that are kept.", lambda: passes.kept_bytes)
+    health = ReplicaHealth(settings, batcher, admission)
+    metrics.add_gauge("osteon_pending_requests", "Requests in the service.", lambda: len(admission.inside))
+    metrics.add_gauge("osteon_pending_radiographs", "Radiographs of these requests.", lambda: admission.radiographs)
+    metrics.add_gauge("osteon_pending_bytes", "Bytes of their bodies.", lambda: admission.size)
+    metrics.add_gauge(
+        "osteon_queue_age_seconds", "How long the first in the queue waits.", lambda: batcher.oldest_seconds
+    )
+    metrics.add_gauge("osteon_canary_age_seconds", "Since the canary had its known answer.", lambda: health.canary_age)
+    metrics.add_gauge("osteon_kept_bytes", "Of answers that are kept.", lambda: passes.kept_bytes)
     predictor = PredictorService(
         settings,
         generation,
@@ -83,8 +85,8 @@ def assemble(settings: Settings, generation: Generation, hospital: Hospital | No
         admission,
         clock,
         on_answer=lambda source: metrics.answers.labels(source).inc(),
-        on_generation=metrics.describe,
+        on_generation=metrics.set_artifacts,
     )
     predictor.take(generation)
     results = ResultPool(settings.decode_seconds, settings.max_pixels)
-    return Replica(settings, predictor, vitals, metrics, results, hospital)
+    return Replica(settings, predictor, health, metrics, results, hospital)

@@ -1,4 +1,4 @@
-"""What an operator can set; the only reader of environment variables (`OSTEON_*`)."""
+"""The settings of the service. Only this module reads environment variables (`OSTEON_*`)."""
 
 import logging
 import os
@@ -17,18 +17,20 @@ from xray.images.radiograph import MAX_PIXELS
 from xray.user_folders import cache_folder, data_folder
 
 STARTER = Path(__file__).resolve().parent.parent / "artifacts" / "starter"
+"""Folder of the artifacts that come with a checkout."""
 MEBIBYTE = 1 << 20
-NEARLY_THE_SAME = 0.93
-"""Share of the letters that two names of variables have in common, prefix counted, when one is a slip for the other."""
+"""Bytes."""
+MISSPELLING_SIMILARITY = 0.93
+"""Similarity ratio (0 to 1, prefix included) from which an unknown variable counts as a misspelled setting."""
 SERVICE_VALUE = re.compile(r"(tcp|udp|sctp)://\S+:\d+")
 SERVICE_NAME = re.compile(r"OSTEON_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
-"""What Kubernetes puts into each container about a Service named osteon, or osteon-something."""
+"""Names of the variables that Kubernetes sets for a Service named osteon, or osteon-something."""
 
 logger = logging.getLogger(__name__)
 
 
 class Environment(EnvSettingsSource):
-    """The environment without the addresses of Kubernetes Services, whose names may be those of settings."""
+    """Environment source that ignores addresses of Kubernetes Services, whose names can equal those of settings."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         value, key, is_complex = super().get_field_value(field, field_name)
@@ -41,7 +43,7 @@ class Environment(EnvSettingsSource):
 
 
 class Settings(BaseSettings):
-    """Refuses to start on a value out of range."""
+    """All settings, each read from `OSTEON_<NAME>`; a value out of range is an error."""
 
     model_config = SettingsConfigDict(env_prefix="OSTEON_", frozen=True)
 
@@ -92,14 +94,14 @@ class Settings(BaseSettings):
     archives: Path | None = Field(None, description="TOML file of the hospital's archives.")
     results_to: str | None = Field(None, description="Name of the archive that results go to; without, they stay here.")
     settle_seconds: float = Field(
-        2.0, ge=0, description="Pause after a study's latest radiograph before it is analysed."
+        2.0, ge=0, description="Pause after a study's latest radiograph before it is analyzed."
     )
     max_study_radiographs: int = Field(
         64, ge=1, description="Radiographs of a study from an archive that are judged; more are left out and named."
     )
     max_study_pixels: int = Field(2_000_000_000, ge=1, description="Width x height of all of them together.")
     max_settle_seconds: float = Field(
-        60.0, ge=0, description="Time after a study's first radiograph at which it is analysed, whatever still comes."
+        60.0, ge=0, description="Time after a study's first radiograph at which it is analyzed, whatever still comes."
     )
     study_hours: float = Field(
         72.0, ge=0, description="Hours that an answered study's radiographs are kept, encrypted, in case more arrive."
@@ -129,33 +131,37 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is given, then what the environment says; no other source."""
+        """Read arguments first, then the environment, and no other source."""
         return init_settings, Environment(settings_cls)
 
     @property
     def max_upload_bytes(self) -> int:
+        """Bytes of one request, at most."""
         return self.max_upload_mib * MEBIBYTE
 
     @property
     def result_cache_bytes(self) -> int:
+        """Bytes of cached predictions, at most; 0 disables the cache."""
         return self.result_cache_mib * MEBIBYTE
 
     @property
     def max_spool_bytes(self) -> int:
+        """Bytes of all queued studies, at most."""
         return self.max_spool_mib * MEBIBYTE
 
     @property
     def max_inflight_bytes(self) -> int:
+        """Bytes of all requests in flight, at most."""
         return self.max_inflight_mib * MEBIBYTE
 
 
 def read_settings(**given: object) -> Settings:
-    """What the environment says, and what is given here in its stead.
+    """Read the settings from the environment; a keyword argument overrides its variable.
 
     Raises:
-        InputError: names each variable that is out of range, or all but the name of a setting.
+        InputError: a variable is out of range or misspelled; the message names each.
     """
-    if misspelt := _misspelt(os.environ):
+    if misspelt := _find_misspellings(os.environ):
         raise InputError("; ".join(f"{name} is no setting, {meant} is" for name, meant in misspelt.items()))
     try:
         return Settings.model_validate(given)
@@ -164,13 +170,13 @@ def read_settings(**given: object) -> Settings:
         raise InputError("; ".join(faults)) from error
 
 
-def _misspelt(environment: Mapping[str, str]) -> dict[str, str]:
-    """Names surely meant for a setting's, each with that; all others are left to whoever else uses them."""
+def _find_misspellings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Map each misspelled variable to the setting that it resembles; any other may belong to another program."""
     settings = [f"OSTEON_{field.upper()}" for field in Settings.model_fields]
     strangers = [
         name
         for name in environment
         if name.startswith("OSTEON_") and name not in settings and not SERVICE_NAME.fullmatch(name)
     ]
-    meant = {name: get_close_matches(name, settings, n=1, cutoff=NEARLY_THE_SAME) for name in strangers}
+    meant = {name: get_close_matches(name, settings, n=1, cutoff=MISSPELLING_SIMILARITY) for name in strangers}
     return {name: close[0] for name, close in meant.items() if close}

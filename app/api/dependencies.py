@@ -1,7 +1,7 @@
-"""What the routes ask for, by name.
+"""FastAPI dependencies of the routes: the parts of the replica, authentication, parameters and the prediction.
 
-These functions are coroutines though they await nothing: FastAPI sends any other through a thread, twice per request,
-on cores that the engine wants.
+The functions are coroutines even where they await nothing: FastAPI runs any other in a thread, on cores that the engine
+needs.
 """
 
 import math
@@ -18,14 +18,14 @@ from fastapi import Depends, Header, Query, Request
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from pydantic import BaseModel, Field
 
-from app.api.timeouts import answered_within, for_a_caller_who_stays
+from app.api.timeouts import cancel_on_disconnect, deadline
 from app.api.uploads import Upload, announced_size, read_uploads
 from app.errors import NotAllowedError, OutOfRangeError, UnknownCallerError
 from app.hospital.gateway import Hospital, required
 from app.inference.model_bundle import Generation
 from app.inference.predictor_service import PredictorService
 from app.inference.timing import Stages
-from app.runtime.health import Vitals
+from app.runtime.health import ReplicaHealth
 from app.runtime.metrics import Metrics
 from pacs.results.rendering.worker_pool import ResultPool
 from xray.gallery.gallery import Wanted
@@ -35,18 +35,18 @@ from xray.predictor import StudyPrediction
 from xray.types import Label
 
 STUDY_FORM = re.compile(r"(?:.*/)?(?P<body_part>XR_\w+)/(?P<patient>patient\w+)/(?P<study>study[^\W_]+)(?:_\w+)?/?")
-"""A study's key, or a path of the dataset that holds it, as replies write it."""
+"""A study's key, or the path of one of its radiographs, in the form that replies use."""
 REFERENCE_FORM = re.compile(r"(?:[\w-]+/)?(?P<study>[0-9a-f]{32})(?:/[0-9a-f]{32})?")
-"""A study of a hospital's archive, or the path of one of its radiographs."""
+"""The same for a study of a gallery that was built from an archive."""
 
 
 @dataclass(frozen=True)
-class AnsweredStudy:
-    """The uploads of a request and what one pass says about them, in the same order.
+class PredictedStudy:
+    """The uploads of a request and their predictions, in the same order.
 
     Attributes:
-        scopes: how far each is from what can be judged; empty where nobody asked.
-        generation: the artifacts that said it.
+        scopes: how far each radiograph is from the training data; empty where the check is off.
+        generation: the artifacts that made the predictions.
     """
 
     uploads: list[Upload]
@@ -57,107 +57,116 @@ class AnsweredStudy:
 
     @property
     def checkpoint(self) -> str:
-        """Its id."""
+        """Id of the checkpoint that made the predictions."""
         return self.generation.predictor.manifest.id
 
 
 async def predictor_service(request: Request) -> PredictorService:
+    """Return the predictor of the replica."""
     running: PredictorService = request.app.state.replica.predictor
     return running
 
 
-async def vitals(request: Request) -> Vitals:
-    running: Vitals = request.app.state.replica.vitals
+async def health(request: Request) -> ReplicaHealth:
+    """Return the health of the replica."""
+    running: ReplicaHealth = request.app.state.replica.health
     return running
 
 
 async def metrics(request: Request) -> Metrics:
+    """Return the metrics of the replica."""
     running: Metrics = request.app.state.replica.metrics
     return running
 
 
 async def results(request: Request) -> ResultPool:
+    """Return the processes that render and read results."""
     running: ResultPool = request.app.state.replica.results
     return running
 
 
-async def hospital_if_any(request: Request) -> Hospital | None:
+async def optional_hospital(request: Request) -> Hospital | None:
+    """Return the connection to archives; None where none is configured."""
     running: Hospital | None = request.app.state.replica.hospital
     return running
 
 
-ServiceDep = Annotated[PredictorService, Depends(predictor_service)]
-VitalsDep = Annotated[Vitals, Depends(vitals)]
+PredictorDep = Annotated[PredictorService, Depends(predictor_service)]
+HealthDep = Annotated[ReplicaHealth, Depends(health)]
 MetricsDep = Annotated[Metrics, Depends(metrics)]
 ResultsDep = Annotated[ResultPool, Depends(results)]
-AnyHospitalDep = Annotated[Hospital | None, Depends(hospital_if_any)]
+OptionalHospitalDep = Annotated[Hospital | None, Depends(optional_hospital)]
 
 
-async def answering(
+async def predict_study(
     request: Request,
-    service: ServiceDep,
+    predictor: PredictorDep,
     x_deadline_ms: Annotated[
         float | None, Header(gt=0, allow_inf_nan=False, description="Milliseconds after which the answer is of no use.")
     ] = None,
-) -> Callable[..., AbstractAsyncContextManager[AnsweredStudy]]:
-    """A function that reads the body and predicts; a route calls it once its options are known to be good."""
-    if len(request.headers.getlist("x-deadline-ms")) > 1:
-        raise OutOfRangeError("The header X-Deadline-Ms comes more than once; send it once.")
-    seconds = min((x_deadline_ms or math.inf) / 1000, service.settings.deadline_seconds)
-    return partial(_answer, request, service, seconds)
-
-
-async def turned_away(service: ServiceDep) -> None:
-    """Turn callers away where too much is inside, before their options are read: under load most requests end here.
+) -> Callable[..., AbstractAsyncContextManager[PredictedStudy]]:
+    """Return a context manager that reads the body and predicts; a route enters it once its options are valid.
 
     Raises:
-        OverloadedError: says when to come back.
+        OutOfRangeError: the deadline is given more than once.
     """
-    service.admission.require_time(service.settings.deadline_seconds)
+    if len(request.headers.getlist("x-deadline-ms")) > 1:
+        raise OutOfRangeError("The header X-Deadline-Ms comes more than once; send it once.")
+    seconds = min((x_deadline_ms or math.inf) / 1000, predictor.settings.deadline_seconds)
+    return partial(_predict_uploads, request, predictor, seconds)
+
+
+async def require_capacity(predictor: PredictorDep) -> None:
+    """Reject the request if the replica is overloaded, before its options are read: under load this is the common case.
+
+    Raises:
+        OverloadedError: the predicted wait is too long; says when to retry.
+    """
+    predictor.admission.require_time(predictor.settings.deadline_seconds)
 
 
 @asynccontextmanager
-async def _answer(
+async def _predict_uploads(
     request: Request,
-    service: PredictorService,
+    predictor: PredictorService,
     seconds: float,
     max_files: int | None = None,
     threshold: str = "default",
-) -> AsyncIterator[AnsweredStudy]:
-    """Take a place, read the body, predict; the place is free again when the reply is made.
+) -> AsyncIterator[PredictedStudy]:
+    """Acquire a permit, read the body and predict; the permit is released once the reply is built.
 
     Args:
-        seconds: until the deadline.
-        max_files: where an endpoint takes fewer than the settings allow.
-        threshold: name of the one that decides.
+        seconds: time until the deadline.
+        max_files: limit of an endpoint that takes fewer files than the settings allow.
+        threshold: name of the threshold that decides.
     """
-    size, stages = announced_size(request, service.settings), request.state.stages
-    with service.admission.admit(size, seconds) as place:
-        async with answered_within(seconds), for_a_caller_who_stays(request) as body_is_read:
+    size, stages = announced_size(request, predictor.settings), request.state.stages
+    with predictor.admission.admit(size, seconds) as place:
+        async with deadline(seconds), cancel_on_disconnect(request) as body_is_read:
             with stages.measure("read"):
-                uploads = await read_uploads(request, service.settings, max_files or service.settings.max_files)
+                uploads = await read_uploads(request, predictor.settings, max_files or predictor.settings.max_files)
             place.radiographs = len(uploads)
             body_is_read()
-            generation = service.generation
-            predictions = await service.predict(generation, [each.data for each in uploads], stages, place)
-            scopes = await service.scopes(generation, predictions)
+            generation = predictor.generation
+            predictions = await predictor.predict(generation, [each.data for each in uploads], stages, place)
+            scopes = await predictor.scopes(generation, predictions)
             study = generation.predictor.judge(predictions, threshold)
-            yield AnsweredStudy(uploads, study, scopes, generation, stages)
+            yield PredictedStudy(uploads, study, scopes, generation, stages)
 
 
 async def threshold_name(
-    service: ServiceDep,
+    predictor: PredictorDep,
     threshold: Annotated[
         str, Query(description="A name of the checkpoint's thresholds; `/info` lists them.")
     ] = "default",
 ) -> str:
-    """The threshold that the query string asks for, known to the checkpoint that serves now."""
-    service.generation.predictor.threshold(threshold)
+    """Return the name of the threshold in the query string, checked against the checkpoint in use."""
+    predictor.generation.predictor.threshold(threshold)
     return threshold
 
 
-class WantedQuery(BaseModel):
-    """What a query string may ask of the neighbors."""
+class NeighborParameters(BaseModel):
+    """Query parameters that select neighbors."""
 
     k: int = Field(5, ge=1, description="How many neighbors at most.")
     body_part: str | None = Field(None, description="Only this one, e.g. XR_ELBOW.")
@@ -169,12 +178,17 @@ class WantedQuery(BaseModel):
     )
 
 
-async def wanted(service: ServiceDep, asked: Annotated[WantedQuery, Query()]) -> Wanted:
-    """The neighbors that the query string asks for."""
-    if asked.k > service.settings.max_neighbors:
-        raise OutOfRangeError(f"k is {asked.k}; ask for at most {service.settings.max_neighbors} neighbors.")
+async def neighbor_query(predictor: PredictorDep, asked: Annotated[NeighborParameters, Query()]) -> Wanted:
+    """Check the query parameters that select neighbors.
+
+    Raises:
+        OutOfRangeError: k is over the limit, or `exclude_study` is not a study.
+        InputError: the gallery has no such body part.
+    """
+    if asked.k > predictor.settings.max_neighbors:
+        raise OutOfRangeError(f"k is {asked.k}; ask for at most {predictor.settings.max_neighbors} neighbors.")
     if asked.body_part is not None:
-        service.generation.gallery.require_body_part(asked.body_part)
+        predictor.generation.gallery.require_body_part(asked.body_part)
     study = _study_key(asked.exclude_study)
     return Wanted(asked.k, asked.body_part, asked.label, study, asked.per_study, asked.below)
 
@@ -192,15 +206,15 @@ def _study_key(written: str | None) -> str | None:
     return study_key(parts["body_part"], parts["patient"], parts["study"])
 
 
-async def administrator(
-    request: Request, service: ServiceDep, authorization: Annotated[str, Header(description="`Bearer TOKEN`")] = ""
+async def require_administrator(
+    request: Request, predictor: PredictorDep, authorization: Annotated[str, Header(description="`Bearer TOKEN`")] = ""
 ) -> None:
-    """Let an administrator pass: whoever has the token, or, where none is set, whoever calls from this machine.
+    """Require the administrator's token, or a caller on this machine where no token is set.
 
     Raises:
-        NotAllowedError: the caller is neither.
+        NotAllowedError: the token is wrong, or the caller is remote.
     """
-    token = service.settings.admin_token
+    token = predictor.settings.admin_token
     if token is None:
         if request.client is None or not ip_address(request.client.host).is_loopback:
             raise NotAllowedError("Without OSTEON_ADMIN_TOKEN this is for callers on the service's own machine.")
@@ -208,20 +222,24 @@ async def administrator(
         raise NotAllowedError("Send the token of the administrator as 'Authorization: Bearer TOKEN'.")
 
 
-async def required_hospital(hospital: AnyHospitalDep) -> Hospital:
-    """What connects this replica to archives; raises NotConfiguredError where nothing does."""
+async def require_hospital(hospital: OptionalHospitalDep) -> Hospital:
+    """Return the connection to archives.
+
+    Raises:
+        NotConfiguredError: none is configured.
+    """
     return required(hospital)
 
 
-async def caller(
-    service: ServiceDep, given: Annotated[HTTPBasicCredentials | None, Depends(HTTPBasic(auto_error=False))]
+async def authenticated_caller(
+    predictor: PredictorDep, given: Annotated[HTTPBasicCredentials | None, Depends(HTTPBasic(auto_error=False))]
 ) -> str:
-    """The name of a caller who knows the password; anybody where the settings name none.
+    """Return the name of the caller, checked by HTTP Basic; "anybody" where the settings have no password.
 
     Raises:
-        UnknownCallerError: name or password are missing or wrong.
+        UnknownCallerError: the name or the password is missing or wrong.
     """
-    user, password = service.settings.dicomweb_user, service.settings.dicomweb_password
+    user, password = predictor.settings.dicomweb_user, predictor.settings.dicomweb_password
     if user is None or password is None:
         return "anybody"
     known = f"{user}:{password.get_secret_value()}".encode()
@@ -230,8 +248,8 @@ async def caller(
     return user
 
 
-HospitalDep = Annotated[Hospital, Depends(required_hospital)]
-CallerDep = Annotated[str, Depends(caller)]
-AnswerDep = Annotated[Callable[..., AbstractAsyncContextManager[AnsweredStudy]], Depends(answering)]
+HospitalDep = Annotated[Hospital, Depends(require_hospital)]
+CallerDep = Annotated[str, Depends(authenticated_caller)]
+PredictStudyDep = Annotated[Callable[..., AbstractAsyncContextManager[PredictedStudy]], Depends(predict_study)]
 ThresholdDep = Annotated[str, Depends(threshold_name)]
-WantedDep = Annotated[Wanted, Depends(wanted)]
+NeighborQueryDep = Annotated[Wanted, Depends(neighbor_query)]

@@ -1,4 +1,4 @@
-"""How far jobs are, what they found, and how an operator or a caller begins one."""
+"""Endpoints of the job queue: list jobs, read their state and report, retry a job, and request an analysis."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict
 
-from app.api.dependencies import CallerDep, HospitalDep, ServiceDep
+from app.api.dependencies import CallerDep, HospitalDep, PredictorDep
 from app.api.parameters import require_known_parameters
 from app.api.schemas import NOTICE, REFUSALS
 from app.errors import ConflictError, OutOfRangeError, UnknownPathError
@@ -19,20 +19,20 @@ from xray.images.dicom.tags import UID
 
 FHIR_JSON = "application/fhir+json"
 MAX_JOBS = 100
-"""Of one list."""
+"""Jobs in one reply of `/jobs`, at most; the latest ones."""
 
 router = APIRouter(responses=REFUSALS, dependencies=[Depends(require_known_parameters)])
 
 
 class JobReply(BaseModel):
-    """A study on its way.
+    """A job, which analyzes one version of a study.
 
-    `waiting` for its first or its next attempt, which is due then; `running`; `delivered`: the archive was asked and
-    has the results; `kept`: the results are here; `refused`: nothing in the study can be judged; `dead`: the attempts
-    are used up, and it waits for an operator. `reason` says what went wrong last, or what was left out.
+    `state` is `waiting` (for the attempt at `due`), `running`, `delivered` (the archive confirms that it has them),
+    `kept` (the results are here), `refused` (nothing in the study can be analyzed) or `dead` (no attempts are left, and
+    an operator has to retry). `reason` is the latest error, or what was left out.
 
-    What comes of a study after its answer makes a further `version`, whose results replace those of the job that
-    `supersedes` names. `refused` counts the radiographs that were not taken into the study, by reason.
+    Radiographs that arrive after the answer make a new `version`; its results replace those of the job in `supersedes`.
+    `refused` counts the radiographs that were not added to the study, by reason.
     """
 
     model_config = ConfigDict(from_attributes=True)
@@ -82,14 +82,14 @@ async def left_alone(hospital: HospitalDep, caller: CallerDep) -> dict[str, int]
 
 @router.get("/jobs/{job_id}")
 async def job(job_id: str, hospital: HospitalDep, caller: CallerDep) -> JobReply:
-    """How far a study is."""
-    return await _reply(hospital, await _found(hospital, job_id))
+    """The state of one job."""
+    return await _reply(hospital, await _find_job(hospital, job_id))
 
 
 @router.get("/jobs/{job_id}/report", response_class=Response)
 async def report(job_id: str, hospital: HospitalDep, caller: CallerDep) -> Response:
     """What was found, as a FHIR R4 DiagnosticReport with its Observations."""
-    job = await _found(hospital, job_id)
+    job = await _find_job(hospital, job_id)
     answer = await asyncio.to_thread(hospital.jobs.repository.answer, job_id)
     if answer is None:
         says = "is refused and gets no report" if job.state == JobState.REFUSED else "has no report yet"
@@ -99,40 +99,42 @@ async def report(job_id: str, hospital: HospitalDep, caller: CallerDep) -> Respo
 
 @router.post("/jobs/{job_id}/retry")
 async def retry(job_id: str, hospital: HospitalDep, caller: CallerDep) -> JobReply:
-    """Begin a dead job anew."""
-    told = await _reply(hospital, await _found(hospital, job_id))
-    if told.state != JobState.DEAD:
+    """Retry a dead job."""
+    reply = await _reply(hospital, await _find_job(hospital, job_id))
+    if reply.state != JobState.DEAD:
         raise ConflictError(
-            f"Job {job_id} is {told.state}, and only dead jobs can be retried; otherwise send the study again."
+            f"Job {job_id} is {reply.state}, and only dead jobs can be retried; otherwise send the study again."
         )
-    if told.superseded_by is not None:
-        raise ConflictError(f"Job {told.superseded_by} has answered for the same study since; job {job_id} stays dead.")
+    if reply.superseded_by is not None:
+        raise ConflictError(
+            f"Job {reply.superseded_by} has answered for the same study since; job {job_id} stays dead."
+        )
     after = await asyncio.to_thread(hospital.jobs.retry, job_id)
     hospital.arrived.set()
-    return told if after is None else await _reply(hospital, after)
+    return reply if after is None else await _reply(hospital, after)
 
 
 @router.post("/dicom-web/studies/{study_uid}/analyze", status_code=202)
 async def analyze_study(
     study_uid: str,
     response: Response,
-    service: ServiceDep,
+    predictor: PredictorDep,
     hospital: HospitalDep,
     caller: CallerDep,
     pacs: Annotated[str, Query(description="Name of the archive that has the study, and that the results go to.")],
 ) -> JobReply:
-    """Fetch a study from an archive, analyse it and give the results back to that archive."""
+    """Fetch a study from an archive, analyze it and send the results back to that archive."""
     if not VALID_UID.fullmatch(study_uid):
         raise OutOfRangeError("The path names no Study Instance UID.")
     hospital.require_archive(pacs)
-    checkpoint = service.generation.predictor.manifest.id
+    checkpoint = predictor.generation.predictor.manifest.id
     asked = await asyncio.to_thread(hospital.jobs.intake.request, study_uid, checkpoint, pacs)
     hospital.arrived.set()
     response.headers["Location"] = f"/jobs/{asked.id}"
     return await _reply(hospital, asked)
 
 
-async def _found(hospital: Hospital, job_id: str) -> Job:
+async def _find_job(hospital: Hospital, job_id: str) -> Job:
     found = await asyncio.to_thread(hospital.jobs.repository.find, job_id) if job_id.isalnum() else None
     if found is None:
         raise UnknownPathError("There is no job of that id; GET /jobs lists the latest.")
@@ -145,5 +147,5 @@ async def _reply(hospital: Hospital, job: Job) -> JobReply:
 
 async def _replies(hospital: Hospital, jobs: Sequence[Job]) -> list[JobReply]:
     relations = await asyncio.to_thread(hospital.jobs.repository.relations, jobs)
-    told = [JobReply.model_validate(job) for job in jobs]
-    return [one.model_copy(update=vars(among)) for one, among in zip(told, relations, strict=True)]
+    reply = [JobReply.model_validate(job) for job in jobs]
+    return [one.model_copy(update=vars(among)) for one, among in zip(reply, relations, strict=True)]

@@ -1,6 +1,6 @@
-"""Multipart bodies, forms and multipart/related: their parts, each as soon as it is whole.
+"""Streaming parser of multipart bodies: forms (RFC 7578) and multipart/related (RFC 2387).
 
-One part is in memory at a time. Senders differ in what they quote and in how they begin (RFC 2387, RFC 2046, RFC 7578).
+It yields each part as soon as it is complete, so that only one part is in memory at a time.
 """
 
 from collections import deque
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 RELATED = "multipart/related"
 OVERHEAD_BYTES = 64 * 1024
-"""Of a part: its headers and boundaries."""
+"""Allowance for the headers and boundaries of one part, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -31,35 +31,35 @@ class Part:
     data: bytes
 
 
-async def related_parts(request: Request, part_type: str, max_part_mib: int) -> AsyncIterator[bytes]:
-    """The bodies of the parts of a multipart/related request.
+async def iterate_related_parts(request: Request, part_type: str, max_part_mib: int) -> AsyncIterator[bytes]:
+    """Yield the bodies of the parts of a multipart/related request.
 
     Args:
         part_type: the media type that all parts have to be of, such as application/dicom.
 
     Raises:
         UnsupportedContentTypeError: it is not multipart/related of such parts.
-        MalformedRequestError: no multipart, or cut off.
+        MalformedRequestError: the body is not multipart, or is cut off.
         PayloadTooLargeError: a part has more bytes than the limit; the rest is not read.
     """
     media, options = parse_options_header(request.headers.get("content-type", ""))
     if media != RELATED.encode() or options.get(b"type", part_type.encode()).lower() != part_type.encode():
         raise UnsupportedContentTypeError(f'Send {RELATED}; type="{part_type}"; boundary=… with a file in each part.')
-    async for part in multipart_parts(request, max_part_mib):
+    async for part in iterate_parts(request, max_part_mib):
         yield part.data
 
 
-async def multipart_parts(request: Request, max_part_mib: int) -> AsyncIterator[Part]:
-    """The parts of any multipart request, up to its last boundary; what follows that is not read.
+async def iterate_parts(request: Request, max_part_mib: int) -> AsyncIterator[Part]:
+    """Yield the parts of any multipart request up to its last boundary.
 
     Raises:
-        MalformedRequestError: no multipart, or cut off.
+        MalformedRequestError: the body is not multipart, or is cut off.
         PayloadTooLargeError: a part has more bytes than the limit; the rest is not read.
     """
     _, options = parse_options_header(request.headers.get("content-type", ""))
     if not options.get(b"boundary"):
         raise MalformedRequestError("The Content-Type of this multipart body names no boundary.")
-    reader, unfinished = _Reader(max_part_mib), 0
+    reader, unfinished = _PartCollector(max_part_mib), 0
     try:
         parser = MultipartParser(options[b"boundary"], reader.callbacks())
         async for chunk in request.stream():
@@ -71,7 +71,7 @@ async def multipart_parts(request: Request, max_part_mib: int) -> AsyncIterator[
             if reader.ended:
                 return
             if unfinished > max_part_mib * MEBIBYTE + OVERHEAD_BYTES + len(chunk):
-                raise too_large(max_part_mib)
+                raise _part_too_large(max_part_mib)
     except FormParserError as error:
         raise MalformedRequestError(
             "The body is no multipart with the boundary that its Content-Type names."
@@ -79,13 +79,13 @@ async def multipart_parts(request: Request, max_part_mib: int) -> AsyncIterator[
     raise MalformedRequestError("The body ends before its last boundary; send all of it.")
 
 
-def too_large(max_part_mib: int) -> PayloadTooLargeError:
+def _part_too_large(max_part_mib: int) -> PayloadTooLargeError:
     return PayloadTooLargeError(f"A part is larger than {max_part_mib} MiB; send smaller files.")
 
 
 @dataclass
-class _Reader:
-    """What the parser has told so far."""
+class _PartCollector:
+    """Collects the parser's callbacks into complete parts."""
 
     max_part_mib: int
     whole: deque[Part] = field(default_factory=deque)
@@ -116,7 +116,7 @@ class _Reader:
 
     def _add(self, data: bytes, start: int, end: int) -> None:
         if len(self._data) + end - start > self.max_part_mib * MEBIBYTE:
-            raise too_large(self.max_part_mib)
+            raise _part_too_large(self.max_part_mib)
         self._data += data[start:end]
 
     def _end_part(self) -> None:

@@ -1,4 +1,4 @@
-"""Names that a caller may use, in the query string and in forms: a slip in one is told, never ignored."""
+"""Checks of parameter names in query strings and forms: a misspelled name is an error and is never ignored."""
 
 import re
 from collections import Counter
@@ -12,16 +12,16 @@ from fastapi.params import ParamTypes
 from app.errors import OutOfRangeError
 
 REPEATABLE_NAME = re.compile(r"[A-Za-z_][\w.\[\]-]{0,63}", re.ASCII)
-"""What an error repeats of a caller's own words: an identifier, which cannot be a value that slipped into its place."""
+"""Names that an error message may repeat: an identifier, because anything else may be a patient's data."""
 
 
 async def require_known_parameters(request: Request) -> None:
-    """Be sure that the query string holds nothing but what the endpoint takes, each once.
+    """Require that the query string has only parameters of the endpoint, each once.
 
-    An endpoint that takes nothing passes whatever comes, such as the time that a probe adds against caches.
+    An endpoint without parameters accepts any, such as the timestamp that a probe adds to bypass caches.
 
     Raises:
-        OutOfRangeError: names the first that is unknown, with the nearest known one, or that comes twice.
+        OutOfRangeError: a parameter is unknown or repeated; the message suggests the nearest known name.
     """
     if not request.query_params:
         return
@@ -35,10 +35,13 @@ async def require_known_parameters(request: Request) -> None:
 
 
 def require_known(name: str, known: Collection[str], kind: str) -> None:
-    """Raises: OutOfRangeError: the name is none of the known ones; says which is nearest.
+    """Require that a name is one of the known ones.
 
     Args:
         kind: what the name should be, such as "form field".
+
+    Raises:
+        OutOfRangeError: it is not; the message suggests the nearest known name.
     """
     if name in known:
         return
@@ -48,7 +51,7 @@ def require_known(name: str, known: Collection[str], kind: str) -> None:
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """The known name that was most likely meant: one that is a word of the given name, or looks like it."""
+    """Return the known name that is a word of the given name, or else the most similar one."""
     words = re.split(r"[^a-z0-9]+", name.lower())
     return (
         next((word for word in words if word in known), None)
@@ -61,6 +64,6 @@ def _query_parameters(request: Request) -> set[str]:
     dependant = getattr(route, "dependant", None)
     if dependant is None:
         return set()
-    # The fields of a model say not where they come from; only query strings are declared by models here.
+    # Fields of a model do not say where they come from; here, only query strings are declared by models.
     declared = ((field.alias, getattr(field.field_info, "in_", None)) for field in get_flat_params(dependant))
     return {name for name, place in declared if place in (None, ParamTypes.query)}

@@ -1,4 +1,4 @@
-"""The endpoints that read radiographs; each turns one `StudyPrediction` into its reply."""
+"""The endpoints that analyze uploaded radiographs; each turns one `StudyPrediction` into its reply."""
 
 import base64
 from collections.abc import Sequence
@@ -7,7 +7,14 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from app.api.dependencies import AnswerDep, AnsweredStudy, ServiceDep, ThresholdDep, WantedDep, turned_away
+from app.api.dependencies import (
+    NeighborQueryDep,
+    PredictedStudy,
+    PredictorDep,
+    PredictStudyDep,
+    ThresholdDep,
+    require_capacity,
+)
 from app.api.parameters import require_known_parameters
 from app.api.schemas import (
     REFUSALS,
@@ -42,16 +49,17 @@ UPLOAD: dict[str, Any] = {
     }
 }
 DEFAULT_ALPHA = 0.5
+"""Opacity of the heatmap at its peak, 0 to 1."""
 
 AlphaQuery = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False, description="Opacity of the heat at its peak.")]
 StyleQuery = Annotated[Style, Query(description="`map` is gray, 255 at the peak; `boxes` frames where it is hottest.")]
 
 
-router = APIRouter(responses=REFUSALS, dependencies=[Depends(turned_away), Depends(require_known_parameters)])
+router = APIRouter(responses=REFUSALS, dependencies=[Depends(require_capacity), Depends(require_known_parameters)])
 
 
 @router.post("/classify", openapi_extra=UPLOAD)
-async def classify(threshold: ThresholdDep, answer: AnswerDep) -> ClassifyReply:
+async def classify(threshold: ThresholdDep, answer: PredictStudyDep) -> ClassifyReply:
     """The probability that the study is abnormal, what follows from it, and what each radiograph had in it."""
     async with answer(threshold=threshold) as study:
         return ClassifyReply(**_classification(study))
@@ -59,32 +67,34 @@ async def classify(threshold: ThresholdDep, answer: AnswerDep) -> ClassifyReply:
 
 @router.post("/cam", openapi_extra=UPLOAD, response_class=Response, responses={200: {"content": {"image/png": IMAGE}}})
 async def cam(
-    answer: AnswerDep, service: ServiceDep, style: StyleQuery = "overlay", alpha: AlphaQuery = DEFAULT_ALPHA
+    answer: PredictStudyDep, predictor: PredictorDep, style: StyleQuery = "overlay", alpha: AlphaQuery = DEFAULT_ALPHA
 ) -> Response:
     """Where the evidence lies in one radiograph, as a PNG of its width and height."""
     async with answer(max_files=1) as study:
         with study.stages.measure("encode"):
-            png = await service.off_loop(_draw, study.prediction.radiographs[0], style, alpha)
+            png = await predictor.off_loop(_render_png, study.prediction.radiographs[0], style, alpha)
         headers = {"X-Probability": f"{study.prediction.probability:.6f}", "X-Checkpoint": study.checkpoint}
         return Response(png, media_type="image/png", headers=headers)
 
 
 @router.post("/retrieve", openapi_extra=UPLOAD)
-async def retrieve(wanted: WantedDep, answer: AnswerDep, service: ServiceDep) -> RetrieveReply:
+async def retrieve(wanted: NeighborQueryDep, answer: PredictStudyDep, predictor: PredictorDep) -> RetrieveReply:
     """The gallery's radiographs nearest to the study."""
     async with answer() as study:
-        neighbors = await _neighbors(study, wanted, service)
+        neighbors = await _neighbors(study, wanted, predictor)
         return RetrieveReply(
-            checkpoint=study.checkpoint, abnormal_share=abnormal_share(neighbors), neighbors=_described(neighbors)
+            checkpoint=study.checkpoint,
+            abnormal_share=abnormal_share(neighbors),
+            neighbors=_to_replies(neighbors),
         )
 
 
 @router.post("/analyze", openapi_extra=UPLOAD)
 async def analyze(
-    wanted: WantedDep,
+    wanted: NeighborQueryDep,
     threshold: ThresholdDep,
-    answer: AnswerDep,
-    service: ServiceDep,
+    answer: PredictStudyDep,
+    predictor: PredictorDep,
     cam: Annotated[Literal["overlay", "none"], Query(description="`none` leaves the pictures out.")] = "overlay",
     alpha: AlphaQuery = DEFAULT_ALPHA,
 ) -> AnalyzeReply:
@@ -92,19 +102,19 @@ async def analyze(
     async with answer(threshold=threshold) as study:
         shown = study.prediction.radiographs if cam == "overlay" else ()
         with study.stages.measure("encode"):
-            pngs = [await service.off_loop(_draw, prediction, "overlay", alpha) for prediction in shown]
-            boxes = [await service.off_loop(_regions, prediction) for prediction in study.prediction.radiographs]
-        neighbors = await _neighbors(study, wanted, service)
+            pngs = [await predictor.off_loop(_render_png, prediction, "overlay", alpha) for prediction in shown]
+            boxes = [await predictor.off_loop(_regions, prediction) for prediction in study.prediction.radiographs]
+        neighbors = await _neighbors(study, wanted, predictor)
         return AnalyzeReply(
             **_classification(study),
             cams=[f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in pngs],
             regions=boxes,
             abnormal_share=abnormal_share(neighbors),
-            neighbors=_described(neighbors),
+            neighbors=_to_replies(neighbors),
         )
 
 
-def _classification(study: AnsweredStudy) -> dict[str, Any]:
+def _classification(study: PredictedStudy) -> dict[str, Any]:
     prediction = study.prediction
     farthest = max(study.scopes, key=lambda scope: scope.distance, default=None)
     return {
@@ -135,14 +145,14 @@ def _dicom(facts: DicomFacts | None) -> DicomReply | None:
     return None if facts is None else DicomReply.model_validate(facts)
 
 
-async def _neighbors(study: AnsweredStudy, wanted: Wanted, service: PredictorService) -> list[Neighbor]:
+async def _neighbors(study: PredictedStudy, wanted: Wanted, predictor: PredictorService) -> list[Neighbor]:
     search = study.generation.gallery.search
     with study.stages.measure("search"):
-        found: list[Neighbor] = await service.off_loop(search, study.prediction.embedding_D, wanted)
+        found: list[Neighbor] = await predictor.off_loop(search, study.prediction.embedding_D, wanted)
     return found
 
 
-def _described(neighbors: Sequence[Neighbor]) -> list[NeighborReply]:
+def _to_replies(neighbors: Sequence[Neighbor]) -> list[NeighborReply]:
     return [
         NeighborReply(
             rank=neighbor.rank,
@@ -157,7 +167,7 @@ def _described(neighbors: Sequence[Neighbor]) -> list[NeighborReply]:
     ]
 
 
-def _draw(prediction: Prediction, style: Style, alpha: float) -> bytes:
+def _render_png(prediction: Prediction, style: Style, alpha: float) -> bytes:
     return encode_png(render(prediction.cam(), prediction.prepared.radiograph, style, alpha))
 
 

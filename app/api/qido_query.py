@@ -1,6 +1,6 @@
-"""What a QIDO-RS query asks for (PS3.18 8.3.4), and which results match it.
+"""Parser and matcher of QIDO-RS queries (PS3.18 8.3.4).
 
-Every key is matched or refused: a key that is passed over would find what is not there.
+An unsupported key is an error: ignoring it would return results that do not match.
 """
 
 import re
@@ -30,10 +30,10 @@ STUDY_KEYS = (
 SERIES_KEYS = (*STUDY_KEYS, "Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription")
 INSTANCE_KEYS = (*SERIES_KEYS, "SOPClassUID", "SOPInstanceUID", "InstanceNumber")
 KEYS: Mapping[Level, Sequence[str]] = {"study": STUDY_KEYS, "series": SERIES_KEYS, "instance": INSTANCE_KEYS}
-OTHERS = ("limit", "offset", "includefield", "fuzzymatching")
+PARAMETERS = ("limit", "offset", "includefield", "fuzzymatching")
 HEX_TAG = re.compile(r"[0-9A-Fa-f]{8}")
 UIDS = re.compile(r"[0-9]+(\.[0-9]+)*")
-WHOLE = re.compile(r"[0-9]{1,9}")
+WHOLE_NUMBER = re.compile(r"[0-9]{1,9}")
 DATE, TIME = re.compile(r"[0-9]{8}"), re.compile(r"([0-9]{2}){1,3}|[0-9]{6}\.[0-9]{1,6}")
 DATE_RANGE = re.compile(r"(?P<first>[0-9]{8})?-(?P<last>[0-9]{8})?")
 TIME_RANGE = re.compile(r"(?P<first>[0-9.]{2,13})?-(?P<last>[0-9.]{2,13})?")
@@ -44,13 +44,15 @@ Predicate = Callable[[str], bool]
 
 @dataclass(frozen=True)
 class Query:
-    """A search, checked.
+    """A validated query.
 
     Attributes:
-        keys: by keyword, whether one value of that attribute fits.
+        keys: for each keyword, a predicate on one value of the attribute.
         study_uids: the studies that may match; None where the query names none.
-        fields: tags to return beside the usual ones; None for all that a result has.
-        fuzzy: whether fuzzy matching was asked for, which is not done.
+        fields: tags to return in addition to the default ones; None for all that a result has.
+        limit: results to return at most; None for all.
+        offset: matching results to skip.
+        fuzzy: whether fuzzy matching was requested; it is not supported.
     """
 
     keys: Mapping[str, Predicate]
@@ -61,21 +63,27 @@ class Query:
     fuzzy: bool
 
     def matches(self, dataset: Dataset) -> bool:
+        """Whether every key matches the dataset."""
         return all(_fits(dataset, keyword, fits) for keyword, fits in self.keys.items())
 
     def page(self, found: Sequence[dict[str, object]]) -> Sequence[dict[str, object]]:
+        """Return the results that `limit` and `offset` select."""
         end = None if self.limit is None else self.offset + self.limit
         return found[self.offset : end]
 
 
-def query_of(parameters: Iterable[tuple[str, str]], level: Level) -> Query:
-    """Raises MalformedRequestError, which names the keys that are supported and repeats no value."""
+def parse_query(parameters: Iterable[tuple[str, str]], level: Level) -> Query:
+    """Parse the parameters of a query at a level.
+
+    Raises:
+        MalformedRequestError: a key or value is invalid; the message repeats no value, which may be a patient's.
+    """
     keys: dict[str, Predicate] = {}
-    others: dict[str, list[str]] = {}
+    parameters_given: dict[str, list[str]] = {}
     study_uids: frozenset[str] | None = None
     for name, value in parameters:
-        if name in OTHERS:
-            others.setdefault(name, []).append(value)
+        if name in PARAMETERS:
+            parameters_given.setdefault(name, []).append(value)
             continue
         keyword = _keyword(name, level)
         if keyword in keys:
@@ -84,28 +92,28 @@ def query_of(parameters: Iterable[tuple[str, str]], level: Level) -> Query:
             continue
         keys[keyword] = _predicate(keyword, value)
         if keyword == "StudyInstanceUID":
-            study_uids = frozenset(_listed(value))
-    limit = _count(others, "limit")
+            study_uids = frozenset(_split_values(value))
+    limit = _count(parameters_given, "limit")
     return Query(
         keys,
         study_uids,
-        _fields(others.get("includefield", ())),
+        _fields(parameters_given.get("includefield", ())),
         limit,
-        _count(others, "offset") or 0,
-        _is_fuzzy(others),
+        _count(parameters_given, "offset") or 0,
+        _is_fuzzy(parameters_given),
     )
 
 
-def supported(level: Level) -> str:
-    """A sentence for those who ask for something else."""
-    return f"Supported are {', '.join(KEYS[level])}, each by keyword or by tag, and {', '.join(OTHERS)}."
+def list_supported(level: Level) -> str:
+    """Return a sentence that lists the supported keys and parameters, for error messages."""
+    return f"Supported are {', '.join(KEYS[level])}, each by keyword or by tag, and {', '.join(PARAMETERS)}."
 
 
 def _keyword(name: str, level: Level) -> str:
     keyword = keyword_for_tag(int(name, 16)) if HEX_TAG.fullmatch(name) else name
     if keyword not in KEYS[level]:
         word = f"'{name}'" if REPEATABLE_NAME.fullmatch(name) else "A key of the query"
-        raise MalformedRequestError(f"{word} is not supported here. {supported(level)}")
+        raise MalformedRequestError(f"{word} is not supported here. {list_supported(level)}")
     return keyword
 
 
@@ -117,16 +125,16 @@ def _predicate(keyword: str, value: str) -> Predicate:
     if kind in ("DA", "TM"):
         return _range_predicate(keyword, kind, value)
     if kind == "IS":
-        if not WHOLE.fullmatch(value):
+        if not WHOLE_NUMBER.fullmatch(value):
             raise MalformedRequestError(f"{keyword} has to be a whole number.")
         return lambda stored: stored.lstrip("+").isdigit() and int(stored) == int(value)
     flags = re.IGNORECASE if kind == "PN" else 0
-    patterns = [re.compile(_pattern(each), flags) for each in (_listed(value) if kind == "CS" else [value])]
+    patterns = [re.compile(_pattern(each), flags) for each in (_split_values(value) if kind == "CS" else [value])]
     return lambda stored: any(pattern.fullmatch(stored) for pattern in patterns)
 
 
 def _uid_predicate(keyword: str, value: str) -> Predicate:
-    wanted = _listed(value)
+    wanted = _split_values(value)
     if not all(UIDS.fullmatch(uid) and len(uid) <= 64 for uid in wanted):
         raise MalformedRequestError(f"{keyword} has to be a UID, or several with commas between them; no wildcards.")
     return lambda stored: stored in wanted
@@ -145,12 +153,12 @@ def _range_predicate(keyword: str, kind: str, value: str) -> Predicate:
 
 
 def _low(kind: str, value: str) -> str:
-    """So that text compares as moments do; an open end is below all."""
+    """Pad a value so that text compares like time; an open start is below all."""
     return value if kind == "DA" else f"{value.replace('.', ''):0<12}"
 
 
 def _high(kind: str, value: str) -> str:
-    """An open end, and what a shorter time leaves open, are above all."""
+    """Pad an upper bound; an open end, and the digits that a short time omits, are above all."""
     return f"{value.replace('.', ''):9<12}"
 
 
@@ -158,36 +166,36 @@ def _pattern(value: str) -> str:
     return re.escape(value).replace(r"\*", ".*").replace(r"\?", ".")
 
 
-def _listed(value: str) -> list[str]:
+def _split_values(value: str) -> list[str]:
     return [each.strip() for each in re.split(r"[,\\]", value)]
 
 
 def _fits(dataset: Dataset, keyword: str, fits: Predicate) -> bool:
-    """Any value of several fits; a missing or empty one fits nothing."""
+    """Whether any value of an attribute matches; a missing or empty one never does."""
     try:
         stored = dataset.get(keyword)
-    except Exception:  # pydicom parses it only now, and reports damage as almost any type
+    except Exception:  # pydicom parses lazily, and raises almost any type on damaged data
         return False
     if stored is None:
         return False
     values = [stored] if isinstance(stored, str) or not hasattr(stored, "__iter__") else list(stored)
-    if dictionary_VR(keyword) == "PN":  # of which pydicom's type iterates over letters
+    if dictionary_VR(keyword) == "PN":  # iterating over pydicom's PersonName gives letters
         whole = str(stored)
         values = [whole, *whole.split("=")]
     return any(fits(str(value).strip()) for value in values)
 
 
-def _count(others: Mapping[str, Sequence[str]], name: str) -> int | None:
-    given = others.get(name, ())
+def _count(parameters_given: Mapping[str, Sequence[str]], name: str) -> int | None:
+    given = parameters_given.get(name, ())
     if not given:
         return None
-    if len(given) > 1 or not WHOLE.fullmatch(given[0]):
+    if len(given) > 1 or not WHOLE_NUMBER.fullmatch(given[0]):
         raise MalformedRequestError(f"{name} has to be one whole number of at least 0.")
     return int(given[0])
 
 
-def _is_fuzzy(others: Mapping[str, Sequence[str]]) -> bool:
-    given = others.get("fuzzymatching", ["false"])
+def _is_fuzzy(parameters_given: Mapping[str, Sequence[str]]) -> bool:
+    given = parameters_given.get("fuzzymatching", ["false"])
     if len(given) > 1 or given[0].lower() not in ("true", "false"):
         raise MalformedRequestError("fuzzymatching has to be true or false.")
     return given[0].lower() == "true"

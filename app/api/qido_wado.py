@@ -1,7 +1,7 @@
-"""Searches (QIDO-RS) and retrievals (WADO-RS, PS3.18 10.4 and 10.6) of the results that are kept here.
+"""QIDO-RS search and WADO-RS retrieval (PS3.18 10.4 and 10.6) of the results that this service keeps.
 
-They are read in a process apart, because they repeat what a stranger has sent. Results that were delivered to an
-archive are not here; ask the archive.
+Results repeat data of untrusted senders, so a child process parses them. Results that were delivered to an archive are
+only in the archive.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 
 from app.api.dependencies import CallerDep, HospitalDep, ResultsDep
-from app.api.qido_query import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, Level, Query, query_of, supported
+from app.api.qido_query import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, Level, Query, list_supported, parse_query
 from app.api.schemas import REFUSALS
 from app.api.stow_rs import DICOM, DICOM_JSON
 from app.errors import EngineError, MalformedRequestError, OutOfRangeError, UnknownPathError
@@ -30,9 +30,9 @@ from xray.images.dicom.tags import UID
 router = APIRouter(prefix="/dicom-web", responses=REFUSALS)
 
 MAX_STUDIES = 100
-"""Whose results one search looks through."""
+"""Studies that one search covers, at most, because the results of each have to be decrypted."""
 NOT_FUZZY = '299 osteon "The fuzzymatching parameter is not supported. Only literal matching has been performed."'
-"""As PS3.18 8.3.4.2 words it."""
+"""Warning header with the wording of PS3.18 8.3.4.2."""
 
 
 def _tags(*keywords: str) -> frozenset[int]:
@@ -42,27 +42,35 @@ def _tags(*keywords: str) -> frozenset[int]:
 STUDY_TAGS = _tags(*STUDY_KEYS, "NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
 SERIES_TAGS = _tags(*SERIES_KEYS, "NumberOfSeriesRelatedInstances")
 INSTANCE_TAGS = _tags(*INSTANCE_KEYS, "Rows", "Columns")
-"""What a query returns of each level, as far as a result has it (PS3.18 Tables 10.6.3-3 to 10.6.3-5)."""
+"""Tags that a query returns at each level, where a result has them (PS3.18 Tables 10.6.3-3 to 10.6.3-5)."""
 STUDY_FIELDS = STUDY_TAGS | _tags("PatientBirthDate", "PatientSex", "StudyDescription", "IssuerOfPatientID")
 SERIES_FIELDS = STUDY_FIELDS | SERIES_TAGS | _tags("SeriesDate", "SeriesTime", "Manufacturer", "BodyPartExamined")
-"""What `includefield` may add, where that is not all that an instance has."""
+"""Tags that `includefield` can add at the levels of study and series."""
 
 
 @dataclass(frozen=True)
 class KeptResults:
-    """The results of the studies that no archive is to have."""
+    """Access to the results that stay here because no archive is configured for them."""
 
     pool: ResultPool
     hospital: Hospital
 
     async def files(self, study_uid: str, *, earlier: bool = False) -> list[Instance]:
-        """Those of a study's latest answer; `earlier` ones, which it replaced, are for callers who give their UID."""
+        """Return the results of a study's latest version; `earlier` adds those that it replaced.
+
+        Raises:
+            OutOfRangeError: the UID is invalid.
+        """
         if not UID.fullmatch(study_uid):
             raise OutOfRangeError("The path names no Study Instance UID.")
         return await asyncio.to_thread(self.hospital.jobs.repository.kept_results, study_uid, earlier=earlier)
 
     async def described(self, study_uid: str) -> list[DicomJson]:
-        """All tags but the pixels of each of them; a text that is not valid in its character set is left out."""
+        """Return all tags of each result except the pixels, without text that is invalid in its character set.
+
+        Raises:
+            EngineError: a result cannot be described.
+        """
         try:
             return [await self.pool.to_json(each.data) for each in await self.files(study_uid)]
         except ResultsError as error:
@@ -70,7 +78,7 @@ class KeptResults:
 
 
 async def kept_results(pool: ResultsDep, hospital: HospitalDep, caller: CallerDep) -> KeptResults:
-    """For a caller who may see them."""
+    """Return access to the results for an authenticated caller."""
     return KeptResults(pool, hospital)
 
 
@@ -85,13 +93,13 @@ async def studies(request: Request, kept: KeptDep) -> Response:
 
 @router.get("/series")
 async def all_series(request: Request, kept: KeptDep) -> Response:
-    """The same for series."""
+    """The series of the studies that `StudyInstanceUID` names, if they match the other keys."""
     return await _search(request, kept, "series")
 
 
 @router.get("/instances")
 async def all_instances(request: Request, kept: KeptDep) -> Response:
-    """The same for results."""
+    """The results of the studies that `StudyInstanceUID` names, if they match the other keys."""
     return await _search(request, kept, "instance")
 
 
@@ -116,34 +124,36 @@ async def instances_of_series(study_uid: str, series_uid: str, request: Request,
 @router.get("/studies/{study_uid}/metadata")
 async def metadata(study_uid: str, kept: KeptDep) -> Response:
     """All tags of the results of a study but the pixels."""
-    return _answer(await kept.described(study_uid))
+    return _json_response(await kept.described(study_uid))
 
 
 @router.get("/studies/{study_uid}")
 async def study(study_uid: str, kept: KeptDep) -> Response:
     """The results of a study as files."""
-    return _files(await kept.files(study_uid))
+    return _multipart_response(await kept.files(study_uid))
 
 
 @router.get("/studies/{study_uid}/series/{series_uid}")
 async def one_series(study_uid: str, series_uid: str, kept: KeptDep) -> Response:
     """The results of a series as files."""
     found = await kept.files(study_uid, earlier=True)
-    return _files([each for each in found if each.series_uid == series_uid])
+    return _multipart_response([each for each in found if each.series_uid == series_uid])
 
 
 @router.get("/studies/{study_uid}/series/{series_uid}/instances/{instance_uid}")
 async def instance(study_uid: str, series_uid: str, instance_uid: str, kept: KeptDep) -> Response:
     """One result as a file."""
     found = await kept.files(study_uid, earlier=True)
-    return _files([each for each in found if (each.series_uid, each.instance_uid) == (series_uid, instance_uid)])
+    return _multipart_response(
+        [each for each in found if (each.series_uid, each.instance_uid) == (series_uid, instance_uid)]
+    )
 
 
 async def _search(
     request: Request, kept: KeptResults, level: Level, study_uid: str | None = None, series_uid: str | None = None
 ) -> Response:
-    """Answer a query at a level, of one study or of those that the query names."""
-    query = query_of(request.query_params.multi_items(), level)
+    """Answer a query at a level, for one study or for those that the query names."""
+    query = parse_query(request.query_params.multi_items(), level)
     found = [each for uid in _studies(query, level, study_uid) for each in await kept.described(uid)]
 
     def search() -> list[DicomJson]:
@@ -152,7 +162,7 @@ async def _search(
         wanted = [each for each in datasets if series_uid in (None, each.SeriesInstanceUID) and query.matches(each)]
         return list(query.page([dataset_to_json(each, _fields(query, level)) for each in _each_once(wanted, level)]))
 
-    reply = _answer(await asyncio.to_thread(search))  # of many results it takes its time
+    reply = _json_response(await asyncio.to_thread(search))  # off the event loop: many results take long
     if query.fuzzy:
         reply.headers["Warning"] = NOT_FUZZY
     return reply
@@ -164,7 +174,7 @@ def _studies(query: Query, level: Level, study_uid: str | None) -> Iterable[str]
     if query.study_uids is None:
         raise MalformedRequestError(
             "The query names no study, and results are kept encrypted, by study: give StudyInstanceUID, alone or with "
-            f"other keys. {supported(level)}"
+            f"other keys. {list_supported(level)}"
         )
     if len(query.study_uids) > MAX_STUDIES:
         raise MalformedRequestError(f"StudyInstanceUID names more than {MAX_STUDIES} studies; ask for fewer at once.")
@@ -172,7 +182,7 @@ def _studies(query: Query, level: Level, study_uid: str | None) -> Iterable[str]
 
 
 def _summarize(datasets: list[Dataset]) -> None:
-    """Add what is known of a study and a series only from all of their results."""
+    """Add the attributes of a study and a series that depend on all of their results."""
     for dataset in datasets:
         study = [each for each in datasets if each.StudyInstanceUID == dataset.StudyInstanceUID]
         dataset.ModalitiesInStudy = sorted({each.Modality for each in study})
@@ -197,12 +207,12 @@ def _fields(query: Query, level: Level) -> frozenset[int] | None:
     return possible if query.fields is None else usual | (possible & query.fields)
 
 
-def _answer(found: list[DicomJson]) -> Response:
-    """204 where there is nothing, as PS3.18 10.6.3 asks for."""
+def _json_response(found: list[DicomJson]) -> Response:
+    """Build a DICOM JSON response; 204 where there are no results, as PS3.18 10.6.3 requires."""
     return Response(json.dumps(found), media_type=DICOM_JSON) if found else Response(status_code=204)
 
 
-def _files(found: list[Instance]) -> Response:
+def _multipart_response(found: list[Instance]) -> Response:
     if not found:
         raise UnknownPathError("No results of that are here; those that were delivered are with the archive.")
     boundary = uuid4().hex

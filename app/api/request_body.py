@@ -1,4 +1,4 @@
-"""The body of a request within its limits: bytes on the wire, bytes once decoded, and the pace at which they come."""
+"""Limits on the body of a request: its size as sent, its size once decompressed, and the rate at which it arrives."""
 
 import asyncio
 import time
@@ -14,38 +14,38 @@ from app.settings import Settings
 
 CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 OTHER_CODINGS = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
-"""Registered names that an error may repeat; any other is the caller's own word."""
-PIECE_BYTES = 256 * 1024
-"""Decoded bytes that are handed on at once."""
+"""Registered content codings that an error message may repeat; any other value may hold private data."""
+CHUNK_BYTES = 256 * 1024
+"""Size limit of one decompressed chunk, in bytes."""
 GZIP, ZLIB, RAW_DEFLATE = zlib.MAX_WBITS | 16, zlib.MAX_WBITS, -zlib.MAX_WBITS
-SLOWEST_PACE = 64 * 1024
-"""Bytes a second that a sender of a long body must reach on average, after the time of one request."""
+MIN_BYTES_PER_SECOND = 64 * 1024
+"""Average rate that the sender of a long body has to reach, in bytes per second."""
 
 
-def bounded_body(request: Request, settings: Settings, total: bool = True) -> Request:
-    """The same request, whose body raises once it passes the limit; a compressed body comes decoded.
+def limit_body_size(request: Request, settings: Settings, total: bool = True) -> Request:
+    """Return the same request with a body that is decompressed and raises PayloadTooLargeError over the limit.
 
     Args:
-        total: bound the whole body. Without it, the reader bounds what it keeps.
+        total: limit the whole body; otherwise the reader has to limit what it keeps.
 
     Raises:
-        UnsupportedContentTypeError: it is compressed in a way that is not read.
+        UnsupportedContentTypeError: the content coding is not supported.
     """
-    coding = _coding(request)
-    receive = _counted(request.receive, settings) if total else request.receive
+    coding = _supported_coding(request)
+    receive = _count_bytes(request.receive, settings) if total else request.receive
     if coding is not None:
-        receive = _messages(_decoded(_chunks(receive), coding))
-        receive = _counted(receive, settings) if total else receive
+        receive = _receive_from(_decompress(_chunks(receive), coding))
+        receive = _count_bytes(receive, settings) if total else receive
     return Request(request.scope, receive)
 
 
-def paced_body(request: Request, seconds: float) -> Request:
-    """The same request, whose body raises a DeadlineError when its sender is slower than `SLOWEST_PACE`.
+def limit_body_pace(request: Request, seconds: float) -> Request:
+    """Return the same request with a body that raises DeadlineError when it arrives too slowly.
 
-    Only time in which nothing came counts: what the service does with the body between two reads is not the sender's.
+    Only the time spent waiting for the sender counts, not what the service does with the body between two reads.
 
     Args:
-        seconds: that may pass without a byte.
+        seconds: waiting time allowed in addition to that at `MIN_BYTES_PER_SECOND`.
     """
     waited, received = 0.0, 0
 
@@ -53,11 +53,11 @@ def paced_body(request: Request, seconds: float) -> Request:
         nonlocal waited, received
         started = time.monotonic()
         try:
-            async with asyncio.timeout(seconds + received / SLOWEST_PACE - waited):
+            async with asyncio.timeout(seconds + received / MIN_BYTES_PER_SECOND - waited):
                 message = await request.receive()
         except TimeoutError as error:
             raise DeadlineError(
-                f"The body came slower than {SLOWEST_PACE // 1024} KiB a second; send it again without pause."
+                f"The body came slower than {MIN_BYTES_PER_SECOND // 1024} KiB a second; send it again without pause."
             ) from error
         waited += time.monotonic() - started
         received += len(message.get("body", b""))
@@ -66,21 +66,25 @@ def paced_body(request: Request, seconds: float) -> Request:
     return Request(request.scope, receive)
 
 
-def require_within(size: int, settings: Settings) -> None:
-    """Raises: PayloadTooLargeError: so many bytes are more than a request may have."""
+def require_body_size(size: int, settings: Settings) -> None:
+    """Require that a body of `size` bytes is within the limit.
+
+    Raises:
+        PayloadTooLargeError: it is not.
+    """
     if size > settings.max_upload_bytes:
         raise PayloadTooLargeError(
             f"The request is larger than {settings.max_upload_mib} MiB; send fewer or smaller files."
         )
 
 
-def is_encoded(request: Request) -> bool:
-    """Whether the body has another size than its head announces."""
-    return bool(_codings(request))
+def is_compressed(request: Request) -> bool:
+    """Whether the body is compressed, so that its decoded size differs from Content-Length."""
+    return bool(_content_codings(request))
 
 
-def _coding(request: Request) -> str | None:
-    codings = _codings(request)
+def _supported_coding(request: Request) -> str | None:
+    codings = _content_codings(request)
     if not codings:
         return None
     if len(codings) == 1 and codings[0] in CODINGS:
@@ -92,19 +96,19 @@ def _coding(request: Request) -> str | None:
     )
 
 
-def _codings(request: Request) -> list[str]:
+def _content_codings(request: Request) -> list[str]:
     written = ",".join(request.headers.getlist("content-encoding")).lower().split(",")
     return [each.strip() for each in written if each.strip() not in ("", "identity")]
 
 
-def _counted(source: Receive, settings: Settings) -> Receive:
+def _count_bytes(source: Receive, settings: Settings) -> Receive:
     received = 0
 
     async def receive() -> Message:
         nonlocal received
         message = await source()
         received += len(message.get("body", b""))
-        require_within(received, settings)
+        require_body_size(received, settings)
         return message
 
     return receive
@@ -120,7 +124,7 @@ async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
         yield message.get("body", b"")
 
 
-def _messages(pieces: AsyncIterator[bytes]) -> Receive:
+def _receive_from(pieces: AsyncIterator[bytes]) -> Receive:
     async def receive() -> Message:
         piece = await anext(pieces, None)
         return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
@@ -128,18 +132,18 @@ def _messages(pieces: AsyncIterator[bytes]) -> Receive:
     return receive
 
 
-async def _decoded(chunks: AsyncIterator[bytes], coding: str) -> AsyncIterator[bytes]:
-    """Pieces of bounded size, whatever a chunk inflates to.
+async def _decompress(chunks: AsyncIterator[bytes], coding: str) -> AsyncIterator[bytes]:
+    """Decompress a body into chunks of bounded size.
 
     Raises:
-        MalformedRequestError: it is not compressed so, or cut off.
+        MalformedRequestError: the body is not compressed that way, or is cut off.
     """
     inflater = _Inflater(coding)
     try:
         async for chunk in chunks:
             for piece in inflater.feed(chunk):
                 yield piece
-                await asyncio.sleep(0)  # other callers come in between
+                await asyncio.sleep(0)  # let other requests run
     except zlib.error as error:
         raise MalformedRequestError("The body is not compressed as its Content-Encoding says.") from error
     if not inflater.ended:
@@ -147,10 +151,10 @@ async def _decoded(chunks: AsyncIterator[bytes], coding: str) -> AsyncIterator[b
 
 
 class _Inflater:
-    """Decompresses a stream; gzip may have several members, and deflate may lack its wrapping, as some send it."""
+    """Decompresses a stream: gzip with any number of members, and deflate with or without its zlib header."""
 
     def __init__(self, coding: str) -> None:
-        self._coding = coding
+        self._supported_coding = coding
         self._stream: zlib._Decompress | None = None
         self._begun = b""
         self._members = 0
@@ -168,7 +172,7 @@ class _Inflater:
                     self._begun = data
                     return
                 self._stream = zlib.decompressobj(self._window(data))
-            piece = self._stream.decompress(data, PIECE_BYTES)
+            piece = self._stream.decompress(data, CHUNK_BYTES)
             data = self._stream.unconsumed_tail
             if self._stream.eof:
                 data, self._stream, self._members = self._stream.unused_data, None, self._members + 1
@@ -176,7 +180,7 @@ class _Inflater:
                 yield piece
 
     def _window(self, data: bytes) -> int:
-        if self._coding != "deflate":
+        if self._supported_coding != "deflate":
             return GZIP
         if self._members:
             raise zlib.error("more follows the end")

@@ -1,4 +1,4 @@
-"""The JSON that goes out."""
+"""Schemas of the JSON replies."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ NOTICE = "Research use only. Not for diagnosis."
 
 
 class DicomReply(BaseModel):
-    """What a DICOM file says of its radiograph; `spacing` is millimetres between rows and between columns."""
+    """Attributes of a DICOM file; `spacing` is the distance between rows and between columns, in millimeters."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -109,7 +109,7 @@ class AnalyzeReply(ClassifyReply):
 
 
 class GalleryInfo(BaseModel):
-    """What /retrieve searches."""
+    """The gallery that /retrieve searches."""
 
     dataset: str
     split: str
@@ -137,7 +137,7 @@ class InfoReply(BaseModel):
 
 
 class ReloadReply(BaseModel):
-    """What answers from now on."""
+    """The artifacts in use after a reload."""
 
     checkpoint: str
     entries: int
@@ -163,4 +163,4 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     "4XX": {"description": "The detail says what to change.", "content": PROBLEM},
     "5XX": {"description": "Our fault, not ready, or no answer in time.", "content": PROBLEM},
 }
-"""What every endpoint's documentation says of errors."""
+"""Error responses in the OpenAPI description of every endpoint."""

@@ -1,6 +1,6 @@
-"""Studies as archives and modalities send them (STOW-RS, PS3.18 10.5) in, jobs and a reply out.
+"""STOW-RS endpoint (PS3.18 10.5): store the studies that archives and modalities send and queue their analysis.
 
-The reply is given when every radiograph is safe on disk; what becomes of the study is told by its job.
+The reply is sent once every radiograph is safe on disk; `/jobs` reports the progress of the analysis.
 """
 
 from collections import Counter
@@ -12,9 +12,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydicom import Dataset
 
-from app.api.dependencies import CallerDep, HospitalDep, ServiceDep
-from app.api.multipart_related import related_parts
-from app.api.request_body import bounded_body, paced_body
+from app.api.dependencies import CallerDep, HospitalDep, PredictorDep
+from app.api.multipart_related import iterate_related_parts
+from app.api.request_body import limit_body_pace, limit_body_size
 from app.api.schemas import REFUSALS
 from app.errors import MalformedRequestError, OutOfRangeError
 from app.hospital.gateway import Hospital
@@ -26,7 +26,7 @@ from xray.images.dicom.tags import UID, Identity
 
 DICOM, DICOM_JSON = "application/dicom", "application/dicom+json"
 MAX_INSTANCES = 1000
-"""Of one request; a study of more comes in several."""
+"""Instances in one request, at most; a larger study needs several requests."""
 CANNOT_UNDERSTAND, OUT_OF_RESOURCES, OTHER_STUDY = 0xC000, 0xA700, 0xA900
 """Failure reasons of PS3.18 Table I.2-2."""
 OTHER_PATIENT, DUPLICATE = OTHER_STUDY, 0x0111
@@ -37,7 +37,7 @@ router = APIRouter(prefix="/dicom-web", responses=REFUSALS)
 
 @dataclass
 class Receipt:
-    """What became of each instance of a request, as its reply tells."""
+    """Outcome of each instance of a request, for its reply."""
 
     accepted: list[Dataset] = field(default_factory=list)
     failed: list[Dataset] = field(default_factory=list)
@@ -45,21 +45,24 @@ class Receipt:
     left_alone: Counter[str] = field(default_factory=Counter)
 
     def accept(self, identity: Identity) -> None:
+        """Record an instance as stored."""
         self.accepted.append(_item(identity))
 
     def fail(self, reason: int, identity: Identity | None = None) -> None:
+        """Record an instance as failed, with a failure reason of PS3.18 Table I.2-2."""
         item = _item(identity) if identity else Dataset()
         item.FailureReason = reason
         self.failed.append(item)
 
     @property
     def status(self) -> HTTPStatus:
+        """200 if all instances were stored, 202 for some and 409 for none (PS3.18 10.5.3)."""
         if not self.failed:
             return HTTPStatus.OK
         return HTTPStatus.ACCEPTED if self.accepted else HTTPStatus.CONFLICT
 
     def reply(self) -> dict[str, Any]:
-        """The Store Instances Response Module."""
+        """Return the Store Instances Response Module as DICOM JSON."""
         reply = Dataset()
         reply.ReferencedSOPSequence = self.accepted
         if self.failed:
@@ -74,31 +77,31 @@ def _item(identity: Identity) -> Dataset:
 
 
 @router.post("/studies", response_class=Response)
-async def store(request: Request, service: ServiceDep, hospital: HospitalDep, caller: CallerDep) -> Response:
-    """Take instances of any studies: radiographs are analysed, all else is accepted and left alone."""
-    return await _stored(request, service, hospital, None)
+async def store(request: Request, predictor: PredictorDep, hospital: HospitalDep, caller: CallerDep) -> Response:
+    """Store instances of any studies: radiographs are analyzed, and all others are accepted but not analyzed."""
+    return await _store(request, predictor, hospital, None)
 
 
 @router.post("/studies/{study_uid}", response_class=Response)
 async def store_in_study(
-    study_uid: str, request: Request, service: ServiceDep, hospital: HospitalDep, caller: CallerDep
+    study_uid: str, request: Request, predictor: PredictorDep, hospital: HospitalDep, caller: CallerDep
 ) -> Response:
-    """The same, and instances of other studies fail."""
+    """Store instances of one study; instances of other studies fail."""
     if not UID.fullmatch(study_uid):
         raise OutOfRangeError("The path names no Study Instance UID.")
-    return await _stored(request, service, hospital, study_uid)
+    return await _store(request, predictor, hospital, study_uid)
 
 
-async def _stored(request: Request, service: PredictorService, hospital: Hospital, study_uid: str | None) -> Response:
-    receipt, settings = Receipt(), service.settings
-    async with service.admission.admit_sender():
-        body = bounded_body(paced_body(request, settings.deadline_seconds), settings, total=False)
-        async for data in related_parts(body, DICOM, settings.max_upload_mib):
+async def _store(request: Request, predictor: PredictorService, hospital: Hospital, study_uid: str | None) -> Response:
+    receipt, settings = Receipt(), predictor.settings
+    async with predictor.admission.admit_sender():
+        body = limit_body_size(limit_body_pace(request, settings.deadline_seconds), settings, total=False)
+        async for data in iterate_related_parts(body, DICOM, settings.max_upload_mib):
             if len(receipt.accepted) + len(receipt.failed) == MAX_INSTANCES:
                 raise OutOfRangeError(
                     f"More than {MAX_INSTANCES} instances were sent; send the others in a further request."
                 )
-            await _take(service, hospital, data, study_uid, receipt)
+            await _store_instance(predictor, hospital, data, study_uid, receipt)
     await hospital.leave_alone(receipt.left_alone)
     if not receipt.accepted and not receipt.failed:
         raise MalformedRequestError("The body has no parts; send each instance as one.")
@@ -106,12 +109,12 @@ async def _stored(request: Request, service: PredictorService, hospital: Hospita
     return JSONResponse(receipt.reply(), receipt.status, headers, DICOM_JSON)
 
 
-async def _take(
-    service: PredictorService, hospital: Hospital, data: bytes, study_uid: str | None, receipt: Receipt
+async def _store_instance(
+    predictor: PredictorService, hospital: Hospital, data: bytes, study_uid: str | None, receipt: Receipt
 ) -> None:
-    """One instance: made safe, or written down as failed."""
+    """Store one instance, or record its failure in the receipt."""
     try:
-        identity = await service.passes.identify(data)
+        identity = await predictor.passes.identify(data)
     except InputError:
         receipt.fail(CANNOT_UNDERSTAND)
         return
@@ -122,8 +125,8 @@ async def _take(
         receipt.left_alone[identity.left_alone] += 1
     else:
         try:
-            checkpoint = service.generation.predictor.manifest.id
-            job = await hospital.receive(checkpoint, identity, data, "stow", service.passes.decode)
+            checkpoint = predictor.generation.predictor.manifest.id
+            job = await hospital.receive(checkpoint, identity, data, "stow", predictor.passes.decode)
         except OtherPatientError:
             receipt.fail(OTHER_PATIENT, identity)
             return
@@ -134,5 +137,5 @@ async def _take(
             receipt.fail(OUT_OF_RESOURCES, identity)
             return
         receipt.jobs[job.id] = job
-    # Archives send whole studies, our own results of an earlier time among them: these are no failure.
+    # Archives send whole studies, including our own earlier results: skipping those is no failure.
     receipt.accept(identity)

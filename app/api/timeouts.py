@@ -1,4 +1,4 @@
-"""Blocks that end early: when their time is over, or when the caller has gone."""
+"""Context managers that end a request early: at its deadline, or when its client disconnects."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -11,8 +11,11 @@ from app.errors import DeadlineError
 
 
 @asynccontextmanager
-async def answered_within(seconds: float) -> AsyncIterator[None]:
-    """Bound the time of a request, from the reading of its body to its reply; what it queued is then dropped.
+async def deadline(seconds: float) -> AsyncIterator[None]:
+    """Limit the time of a request, from reading its body to its reply; its queued work is dropped at the end.
+
+    Args:
+        seconds: time that the block may take.
 
     Raises:
         DeadlineError: the time is over.
@@ -28,11 +31,11 @@ async def answered_within(seconds: float) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def for_a_caller_who_stays(request: Request) -> AsyncIterator[Callable[[], None]]:
-    """Yield a function to call once the body is read; from then on the block ends when the caller hangs up.
+async def cancel_on_disconnect(request: Request) -> AsyncIterator[Callable[[], None]]:
+    """Yield a function to call once the body is read; from then on the block ends when the client disconnects.
 
     Raises:
-        ClientDisconnect: the caller has gone.
+        ClientDisconnect: the client has disconnected.
     """
     watch: asyncio.Task[None] | None = None
 

@@ -1,4 +1,4 @@
-"""The radiographs of a request: named bytes from a form or the raw body, within the limits and not yet decoded."""
+"""Reads the uploaded files of a request from a form or the raw body, within the limits and without decoding them."""
 
 import re
 from dataclasses import dataclass
@@ -7,37 +7,39 @@ from urllib.parse import unquote
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
 
-from app.api.multipart_related import Part, multipart_parts
+from app.api.multipart_related import Part, iterate_parts
 from app.api.parameters import require_known
-from app.api.request_body import bounded_body, is_encoded, require_within
+from app.api.request_body import is_compressed, limit_body_size, require_body_size
 from app.errors import MalformedRequestError, OutOfRangeError, UnsupportedContentTypeError
 from app.settings import Settings
 
-PART = "file"
+FIELD = "file"
+"""Name of the form field that holds a radiograph."""
 CHARSET_PART = "_charset_"
-"""How HTML forms name their encoding (RFC 7578, 4.6); nothing here depends on it."""
+"""Field in which HTML forms name their encoding (RFC 7578, 4.6); it is ignored."""
 FORM_TYPE = "multipart/form-data"
 RAW_TYPES = frozenset({"", "image/png", "image/jpeg", "image/jpg", "application/dicom", "application/octet-stream"})
 RAW_NAME = "radiograph"
+"""Name in the reply of an upload without a file name."""
 EXTENDED_NAME = re.compile(r";\s*filename\*\s*=\s*\"?([\w-]+)'[^']*'([^;\"\s]+)", re.IGNORECASE)
-"""A name with its encoding (RFC 8187), which some clients send beside or in place of the plain one."""
+"""A file name with its encoding (RFC 8187), which some clients send with or instead of the plain one."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-MAX_NAME = 255
-"""Characters of a file name."""
+MAX_NAME_CHARS = 255
+"""Characters of a file name, at most."""
 MAX_PARTS = 1000
-"""Parts that are read at all; far above the limit on a study, so that a caller just beyond that learns of it."""
+"""Parts that are read at most; far above the limit on files, so that its own error is seen first."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """One image as it came."""
+    """One uploaded file: its name and its bytes."""
 
     name: str
     data: bytes
 
 
 async def read_uploads(request: Request, settings: Settings, max_files: int) -> list[Upload]:
-    """The images of one study: the multipart parts named `file`, or the raw body.
+    """Read the images of one study: the multipart parts named `file`, or the raw body.
 
     Raises:
         MalformedRequestError: no image, an empty one, an unsafe file name or broken multipart.
@@ -46,15 +48,15 @@ async def read_uploads(request: Request, settings: Settings, max_files: int) -> 
         OutOfRangeError: more files than the limit, or a form field that is not known.
     """
     content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    bounded = bounded_body(request, settings)
+    bounded = limit_body_size(request, settings)
     if content_type == FORM_TYPE:
-        uploads = await _form(bounded, settings, max_files)
+        uploads = await _read_form(bounded, settings, max_files)
     elif content_type in RAW_TYPES:
         uploads = [Upload(RAW_NAME, await bounded.body())]
     else:
         raise UnsupportedContentTypeError(
             "This Content-Type cannot hold a radiograph; send multipart/form-data with parts named "
-            f"'{PART}', or the image itself as image/png, image/jpeg or application/dicom."
+            f"'{FIELD}', or the image itself as image/png, image/jpeg or application/dicom."
         )
     for number, upload in enumerate(uploads, start=1):
         if not upload.data:
@@ -65,32 +67,32 @@ async def read_uploads(request: Request, settings: Settings, max_files: int) -> 
 
 
 def announced_size(request: Request, settings: Settings) -> int:
-    """Bytes that the body will have, by its head; the most it may have where the head does not say.
+    """Return Content-Length, or the limit where the decoded size is not known in advance.
 
     Raises:
-        PayloadTooLargeError: more than the limit.
+        PayloadTooLargeError: Content-Length is over the limit.
     """
     announced = request.headers.get("content-length", "")
     size = int(announced) if announced.isdecimal() else settings.max_upload_bytes
-    require_within(size, settings)
-    return settings.max_upload_bytes if is_encoded(request) else size
+    require_body_size(size, settings)
+    return settings.max_upload_bytes if is_compressed(request) else size
 
 
-async def _form(request: Request, settings: Settings, max_files: int) -> list[Upload]:
+async def _read_form(request: Request, settings: Settings, max_files: int) -> list[Upload]:
     files: list[Part] = []
     fields: list[str] = []
-    async for part in multipart_parts(request, settings.max_upload_mib):
-        field = _decoded(_disposition(part).get(b"name", b""))
-        if field == PART:
+    async for part in iterate_parts(request, settings.max_upload_mib):
+        field = _decode_text(_disposition(part).get(b"name", b""))
+        if field == FIELD:
             files.append(part)
         elif field != CHARSET_PART:
             fields.append(field)
         if len(files) + len(fields) > MAX_PARTS:
             raise MalformedRequestError(f"The form has more than {MAX_PARTS} parts; send the radiographs of one study.")
     if not files:
-        raise MalformedRequestError(f"The form has no part named '{PART}'; send each radiograph as one.")
+        raise MalformedRequestError(f"The form has no part named '{FIELD}'; send each radiograph as one.")
     for field in fields:
-        require_known(field, (PART,), "form field; options go into the query string, and each radiograph is a part")
+        require_known(field, (FIELD,), "form field; options go into the query string, and each radiograph is a part")
     if len(files) > max_files:
         raise OutOfRangeError(f"{len(files)} files were sent; this endpoint takes at most {max_files}.")
     return [_upload(part) for part in files]
@@ -99,17 +101,18 @@ async def _form(request: Request, settings: Settings, max_files: int) -> list[Up
 def _upload(part: Part) -> Upload:
     name = _file_name(part)
     if name is None and _is_text(part.data):
-        raise MalformedRequestError(f"The part '{PART}' is a text field; send it as a file, with a file name.")
+        raise MalformedRequestError(f"The part '{FIELD}' is a text field; send it as a file, with a file name.")
     name = name or RAW_NAME
-    if name == ".." or len(name) > MAX_NAME or CONTROL.search(name):
+    if name == ".." or len(name) > MAX_NAME_CHARS or CONTROL.search(name):
         raise MalformedRequestError(
-            f"A file name may not lead upwards ('..') or hold control characters or more than {MAX_NAME} characters."
+            "A file name may not lead upwards ('..') or hold control characters or more than "
+            f"{MAX_NAME_CHARS} characters."
         )
     return Upload(name, part.data)
 
 
 def _file_name(part: Part) -> str | None:
-    """The name of the file without its folder; None where the part has none."""
+    """Return the file name without its folder; None where the part has none."""
     if extended := EXTENDED_NAME.search(part.headers.get("content-disposition", "")):
         charset, quoted = extended.groups()
         written = unquote(quoted, "utf-8" if charset.lower() == "utf-8" else "latin-1", errors="replace")
@@ -117,8 +120,8 @@ def _file_name(part: Part) -> str | None:
         plain = _disposition(part).get(b"filename")
         if plain is None:
             return None
-        written = _decoded(plain)
-    # Browsers send the files of a folder with their paths, and programs on Windows do too.
+        written = _decode_text(plain)
+    # Browsers that upload a folder, and some Windows programs, send a path.
     folders = re.split(r"[/\\]", written)
     return ".." if ".." in folders else folders[-1]
 
@@ -128,7 +131,7 @@ def _disposition(part: Part) -> dict[bytes, bytes]:
     return options
 
 
-def _decoded(written: bytes) -> str:
+def _decode_text(written: bytes) -> str:
     try:
         return written.decode()
     except UnicodeDecodeError:
@@ -136,7 +139,7 @@ def _decoded(written: bytes) -> str:
 
 
 def _is_text(data: bytes) -> bool:
-    """No image is text: PNG and JPEG begin with bytes that no UTF-8 has, and DICOM with zeros."""
+    """Whether the data is text: PNG and JPEG start with bytes that are invalid UTF-8, and DICOM with zeros."""
     try:
         return bool(data) and b"\0" not in data and bool(data.decode())
     except UnicodeDecodeError:

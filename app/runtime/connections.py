@@ -1,7 +1,7 @@
-"""One connection of the HTTP server, with the limits that uvicorn does not set.
+"""HTTP connections with the limits and timeouts that uvicorn does not have.
 
-h11 parses: its heads are bounded, and it ignores an upgrade to HTTP/2 where httptools drops the body. It costs 0.1 ms a
-request more than httptools and 0.2 ms with a body of 1 MB, beside a forward pass of 80 ms.
+The parser is h11: it bounds the size of the headers, and it ignores an upgrade to HTTP/2, where httptools drops the
+body. It costs 0.1 ms more than httptools per request, and 0.2 ms with a body of 1 MB; a forward pass takes 80 ms.
 """
 
 import asyncio
@@ -17,77 +17,78 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.errors import PROBLEM_TYPE, SAFE_HEADERS, MalformedRequestError, problem_content
 
-HEAD_BYTES = 32 * 1024
-"""Largest head of a request: its first line and its headers."""
-HEAD_SECONDS = 10.0
-"""Time in which a head must be complete, from the connection's begin or the reply before it."""
+MAX_HEADER_BYTES = 32 * 1024
+"""Size limit of a request line and its headers, in bytes."""
+HEADER_TIMEOUT_SECONDS = 10.0
+"""Time for a complete request head, in seconds, from the start of the connection or from the reply before it."""
 REPLY_SECONDS = 30.0
-"""Time in which a caller must take each MiB of its reply."""
-LOOK_SECONDS = 0.5
-"""Time between two looks at a connection. Looks are counted, not seconds: a process that was paused closes nobody."""
+"""Time in which a client has to read each MiB of its reply, in seconds."""
+CHECK_INTERVAL_SECONDS = 0.5
+"""Interval between two checks of a connection. Timeouts count checks, so a paused process closes no connection."""
 MAX_CONNECTIONS = 1000
-"""Connections at once, or half of the files that the process may open where that is less."""
+"""Limit on open connections; half of the limit on open files applies where that is lower."""
 
 Phase = Literal["work", "reply", "head"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
-"""By how little is lost when a connection ends in it."""
+"""The phases by what closing the connection costs, most expensive first."""
 
 
 class Connection(H11Protocol):
-    """HTTP/1.1 for callers who neither dawdle nor send without end; others would hold a connection for ever."""
+    """HTTP/1.1 connection that is closed when its client is too slow or sends too much."""
 
-    _look_timer: asyncio.TimerHandle | None = None
-    _looks = 0
+    _check_timer: asyncio.TimerHandle | None = None
+    _unchanged_checks = 0
     _idle_since = 0.0
-    _seen: tuple[object, Phase, int] = (None, "head", 0)
+    _last_state: tuple[object, Phase, int] = (None, "head", 0)
 
     @property
     def phase(self) -> Phase:
-        """What the connection waits for: a request's head, the service's work, or the caller to take the reply."""
+        """What the connection waits for: a request head, the work of the service, or the client to read the reply."""
         if self.cycle is not None and not self.cycle.response_complete:
             return "reply" if self.cycle.response_started else "work"
         return "reply" if self.transport.get_write_buffer_size() else "head"
 
     @property
     def is_closing(self) -> bool:
+        """Whether the transport is closed or about to close."""
         return self.transport.is_closing()
 
     @property
-    def expects_head(self) -> bool:
-        """Whether a request has to come: the first of the connection, or one that has begun."""
+    def expects_request(self) -> bool:
+        """Whether a request is due: the first one of the connection, or one that has started to arrive."""
         return self.phase == "head" and (self.cycle is None or bool(self.conn.trailing_data[0]))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._idle_since = self.loop.time()
-        self._look_timer = self.loop.call_later(LOOK_SECONDS, self._look)
+        self._check_timer = self.loop.call_later(CHECK_INTERVAL_SECONDS, self._check)
         open_ones = [each for each in self.connections if isinstance(each, Connection) and not each.is_closing]
         if len(open_ones) > max_connections():
-            # The one that has asked nothing for the longest time. This one has asked nothing, so none that is served.
+            # Close the connection that is idle for longest. The new one is idle itself, so none in use is closed.
             max(open_ones, key=lambda each: (PHASES.index(each.phase), -each._idle_since)).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._look_timer is not None:
-            self._look_timer.cancel()
+        if self._check_timer is not None:
+            self._check_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        # h11 looks at the size of what is incomplete, so a head that comes whole is handed to it up to the limit.
+        # h11 checks the size of incomplete heads only, so pass at most one byte more than the limit at a time.
         while data and not self.transport.is_closing():
             room = len(data)
             if self.conn.their_state is h11.IDLE:
-                room = max(1, HEAD_BYTES + 1 - len(self.conn.trailing_data[0]))
+                room = max(1, MAX_HEADER_BYTES + 1 - len(self.conn.trailing_data[0]))
             piece, data = data[:room], data[room:]
             super().data_received(piece)
 
     def on_response_complete(self) -> None:
         if self.conn.their_state is h11.SEND_BODY:
-            self.transport.close()  # the rest of the body was more than is read for a caller's sake
+            self.transport.close()  # more of the body is left than the service drains
         self._idle_since = self.loop.time()
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP with a problem, as everything else is answered."""
+        """Answer invalid HTTP with a problem document and close the connection."""
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -95,9 +96,9 @@ class Connection(H11Protocol):
             self.transport.abort()
             return
         status, detail = HTTPStatus.BAD_REQUEST, "This is no HTTP/1.1 request; the service reads no other."
-        if len(self.conn.trailing_data[0]) > HEAD_BYTES:
+        if len(self.conn.trailing_data[0]) > MAX_HEADER_BYTES:
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-            detail = f"The request's head is larger than {HEAD_BYTES // 1024} KiB; send fewer or shorter headers."
+            detail = f"The request's head is larger than {MAX_HEADER_BYTES // 1024} KiB; send fewer or shorter headers."
         content = json.dumps(problem_content(status, MalformedRequestError.__name__, detail)).encode()
         headers = {**SAFE_HEADERS, "Content-Type": PROBLEM_TYPE, "Content-Length": str(len(content))}
         reply = h11.Response(status_code=status, headers=[*headers.items(), ("Connection", "close")])
@@ -106,35 +107,39 @@ class Connection(H11Protocol):
         self.transport.close()
 
     def _should_upgrade(self) -> bool:
-        # An offer that may be ignored (RFC 9110, 7.8), as Java's HttpClient makes it with every request.
+        # A server may ignore the offer to upgrade (RFC 9110, 7.8); Java's HttpClient sends it with every request.
         return False
 
-    def _look(self) -> None:
-        seen = (self.cycle, self.phase, self.transport.get_write_buffer_size() >> 20)
-        self._looks = self._looks + 1 if seen == self._seen else 0
-        self._seen = seen
-        limits = {"head": HEAD_SECONDS, "work": None, "reply": REPLY_SECONDS}  # the service bounds its own work
+    def _check(self) -> None:
+        state = (self.cycle, self.phase, self.transport.get_write_buffer_size() >> 20)
+        self._unchanged_checks = self._unchanged_checks + 1 if state == self._last_state else 0
+        self._last_state = state
+        limits = {
+            "head": HEADER_TIMEOUT_SECONDS,
+            "work": None,
+            "reply": REPLY_SECONDS,
+        }  # the service bounds its own work
         limit = limits[self.phase]
-        if limit is not None and self._looks * LOOK_SECONDS >= limit:
+        if limit is not None and self._unchanged_checks * CHECK_INTERVAL_SECONDS >= limit:
             self.transport.abort()
         else:
-            self._look_timer = self.loop.call_later(LOOK_SECONDS, self._look)
+            self._check_timer = self.loop.call_later(CHECK_INTERVAL_SECONDS, self._check)
 
 
 def server_config(app: ASGIApp, **options: Any) -> uvicorn.Config:
-    """The configuration of a server whose connections are these."""
+    """Build the uvicorn configuration of a server with these connections."""
     return uvicorn.Config(
-        app, http=Connection, ws="none", h11_max_incomplete_event_size=HEAD_BYTES, access_log=False, **options
+        app, http=Connection, ws="none", h11_max_incomplete_event_size=MAX_HEADER_BYTES, access_log=False, **options
     )
 
 
 def max_connections() -> int:
-    """Connections that are held at once."""
+    """Return the limit on open connections."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return min(MAX_CONNECTIONS, files // 2)
 
 
 def raise_file_limit() -> None:
-    """Let the process open as many files as it may, so that many connections leave room for the rest."""
+    """Raise the soft limit on open files to the hard limit, so that connections leave enough for other files."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

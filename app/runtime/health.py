@@ -1,29 +1,59 @@
-"""Whether this replica can be believed: signs of life of its engine, the canary's answer, and how long callers wait."""
+"""Health of a replica: readiness and liveness checks, and a watchdog that ends a process that cannot recover.
 
+A hung engine never releases its thread, so the watchdog ends the process and the supervisor starts a new one. Only time
+in which the process could run counts (`app.inference.clock`): a paused or starved replica is not ready, but lives on.
+"""
+
+import asyncio
+import ctypes
+import faulthandler
+import logging
+import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from app.errors import NotReadyError
 from app.inference.admission import Admission
 from app.inference.batcher import Batcher
+from app.inference.clock import LATEST_SECONDS, OwnTime
+from app.inference.model_bundle import CANARY, CANARY_NEIGHBORS, canary_answer
+from app.inference.predictor_service import PredictorService
 from app.settings import Settings
 
 SILENT_SECONDS = 2.5
-"""Without a sign of life of the engine, after which a replica is not ready; a paused or starved one is not either."""
+"""Seconds without progress of the engine after which the replica is not ready, also when paused or starved of CPU."""
 SILENT_BATCHES = 3
 DEAD_BATCHES = 8
-"""A batch takes longer than these limits on a machine whose latest ones took so many times less."""
+"""Multiples of the predicted batch time that replace the limits in seconds on a slow machine."""
+EXIT_STATUS = os.EX_SOFTWARE
+"""Exit code of a process that the watchdog ends."""
+POLL_SECONDS = 0.25
+"""Interval between two checks of the engine or the event loop, in seconds."""
+EXIT_GRACE_SECONDS = 1.0
+"""Time to send the last replies before the process ends, in seconds."""
+CANARY_SECONDS = 10.0
+"""Timeout of a canary after which the replica is not ready, in seconds."""
+DEAD_CANARIES = 3
+"""Consecutive canary failures after which the process ends."""
+MAX_BUSY_CORES = 4
+"""Most cores that native code may keep busy while it blocks the interpreter legitimately."""
+
+logger = logging.getLogger(__name__)
+
+end_process: Callable[[], None] = partial(os._exit, EXIT_STATUS)
 
 
 @dataclass
-class Vitals:
-    """What the probes of an orchestrator ask for.
+class ReplicaHealth:
+    """State behind the liveness and readiness probes.
 
     Attributes:
-        draining: told to stop; what is inside will be answered, and what comes should go elsewhere.
-        canary_failure: what the latest canary came to, None when its answer was the known one.
-        canary_time: when it last was.
+        draining: the replica is shutting down: it answers what it has accepted and is not ready for more.
+        canary_failure: why the latest canary failed; None after a correct answer.
+        canary_time: monotonic time of the latest correct answer, in seconds.
     """
 
     settings: Settings
@@ -35,16 +65,17 @@ class Vitals:
 
     @property
     def canary_age(self) -> float:
-        """Seconds since the canary last had its known answer."""
+        """Seconds since the latest correct answer to the canary."""
         return time.monotonic() - self.canary_time
 
-    def canary_came(self, failure: str | None) -> None:
+    def record_canary(self, failure: str | None) -> None:
+        """Store the outcome of a canary; `failure` is None for a correct answer."""
         self.canary_failure = failure
         if failure is None:
             self.canary_time = time.monotonic()
 
-    def lost(self) -> str | None:
-        """Why only a new process will help, if that is so."""
+    def fatal_fault(self) -> str | None:
+        """Return why the replica cannot recover without a restart; None while it can."""
         if fault := self.batcher.fault():
             return fault
         idle, limit = self.batcher.idle_seconds, self.settings.engine_dead_seconds
@@ -53,26 +84,40 @@ class Vitals:
         return None
 
     def require_live(self) -> None:
-        """Raises: NotReadyError: the engine is dead or hangs, and only a new process will help."""
-        _require_none(self.lost)
+        """Check liveness.
+
+        Raises:
+            NotReadyError: the engine is dead or hangs, and only a restart helps.
+        """
+        _require_none(self.fatal_fault)
 
     def require_ready(self) -> None:
-        """Raises: NotReadyError: a radiograph that comes now is better sent elsewhere."""
-        _require_none(self.lost, self._silent, self._told_to_stop, self._late, lambda: self.canary_failure)
+        """Check readiness.
+
+        Raises:
+            NotReadyError: the replica should get no new requests at the moment.
+        """
+        _require_none(
+            self.fatal_fault,
+            self._silence_fault,
+            self._draining_fault,
+            self._queue_age_fault,
+            lambda: self.canary_failure,
+        )
 
     @property
     def _batch_seconds(self) -> float:
         return self.admission.pace.batch_seconds(self.settings.max_batch)
 
-    def _silent(self) -> str | None:
+    def _silence_fault(self) -> str | None:
         silent = self.batcher.silent_seconds
-        patience = max(SILENT_SECONDS, SILENT_BATCHES * self._batch_seconds)
-        return f"The engine has given no sign of life for {silent:.1f} s." if silent > patience else None
+        limit = max(SILENT_SECONDS, SILENT_BATCHES * self._batch_seconds)
+        return f"The engine has given no sign of life for {silent:.1f} s." if silent > limit else None
 
-    def _told_to_stop(self) -> str | None:
+    def _draining_fault(self) -> str | None:
         return "This replica was told to stop." if self.draining else None
 
-    def _late(self) -> str | None:
+    def _queue_age_fault(self) -> str | None:
         oldest = self.batcher.oldest_seconds
         return f"A radiograph has waited for {oldest:.1f} s." if oldest > self.settings.deadline_seconds else None
 
@@ -81,3 +126,101 @@ def _require_none(*faults: Callable[[], str | None]) -> None:
     for fault in faults:
         if (text := fault()) is not None:
             raise NotReadyError(f"{text} Try another replica.")
+
+
+async def watch_engine(predictor: PredictorService, health: ReplicaHealth, give_up: Callable[[], None]) -> None:
+    """Watch the engine until only a restart helps; then fail all waiting requests and call `give_up`."""
+    canaries = asyncio.create_task(_send_canaries(predictor, health))
+    try:
+        while (fault := health.fatal_fault()) is None and not canaries.done():
+            await asyncio.sleep(POLL_SECONDS)
+    finally:
+        canaries.cancel()
+    logger.critical("This process ends: %s", fault or health.canary_failure)
+    predictor.batcher.abandon()
+    await asyncio.sleep(EXIT_GRACE_SECONDS)
+    give_up()
+
+
+class LoopWatchdog:
+    """Ends the process when its event loop or its interpreter is blocked, and logs the traceback of every thread.
+
+    The clock's thread detects a blocked event loop. A native call that holds the interpreter's lock blocks that thread
+    too; then a kernel timer on CPU time expires, and its signal handler ends the process without running any Python.
+    """
+
+    def __init__(self, clock: OwnTime, seconds: float) -> None:
+        self._clock, self._seconds = clock, seconds
+        self._last_beat = clock()
+
+    async def beat(self) -> None:
+        """Record a heartbeat of the event loop until cancelled."""
+        while True:
+            self._last_beat = self._clock()
+            await asyncio.sleep(POLL_SECONDS)
+
+    def arm(self) -> None:
+        """Start the kernel timer; it ends the process with the number of SIGPROF as exit code."""
+        libc = ctypes.CDLL(None)
+        libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+        # The default action of the signal does not end process 1 of a container, so the handler calls _exit.
+        libc.signal(signal.SIGPROF, ctypes.cast(libc._exit, ctypes.c_void_p))
+        faulthandler.register(signal.SIGPROF, all_threads=True, chain=True)
+        self._restart_timer()  # the interpreter may be blocked before the first tick
+
+    def check(self) -> None:
+        """End the process if the event loop is blocked; the clock calls this at every tick, in its own thread."""
+        self._restart_timer()
+        if self._clock() - self._last_beat > self._seconds + LATEST_SECONDS:  # one tick can add that much
+            faulthandler.dump_traceback(all_threads=True)
+            end_process()
+
+    def disarm(self) -> None:
+        """Stop the kernel timer."""
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+    def _restart_timer(self) -> None:
+        cores = min(len(os.sched_getaffinity(0)), MAX_BUSY_CORES)
+        signal.setitimer(signal.ITIMER_PROF, self._seconds * cores)
+
+
+async def send_canary(predictor: PredictorService) -> str | None:
+    """Send the canary through decoding, forward pass and search; return what went wrong, or None."""
+    generation = predictor.generation
+    try:
+        prediction = await predictor.passes.anew(generation, CANARY.read_bytes())
+        study = generation.predictor.judge([prediction])
+        found = await predictor.off_loop(generation.gallery.search, study.embedding_D, CANARY_NEIGHBORS)
+    except Exception:  # any error here means that requests fail too
+        logger.exception("The canary failed.")
+        return "The canary failed."
+    if not canary_answer(study, found).agrees_with(generation.known):
+        return "The canary's answer is not the known one."
+    return None
+
+
+async def _send_canaries(predictor: PredictorService, health: ReplicaHealth) -> None:
+    """Send canaries until `DEAD_CANARIES` in a row fail, or one gets no answer within `engine_dead_seconds`."""
+    dead = 0
+    while dead < DEAD_CANARIES:
+        await asyncio.sleep(predictor.settings.canary_seconds)
+        canary = asyncio.create_task(send_canary(predictor))
+        try:
+            if not await _wait_for_canary(canary, predictor, health):
+                return
+        finally:
+            canary.cancel()
+        health.record_canary(canary.result())
+        dead = dead + 1 if canary.result() else 0
+
+
+async def _wait_for_canary(
+    canary: asyncio.Task[str | None], predictor: PredictorService, health: ReplicaHealth
+) -> bool:
+    """Wait for a canary, record when it is late, and return whether it finished within `engine_dead_seconds`."""
+    sent = predictor.clock()
+    await asyncio.wait({canary}, timeout=CANARY_SECONDS)
+    while not canary.done() and predictor.clock() - sent < predictor.settings.engine_dead_seconds:
+        health.record_canary(f"The canary had no answer within {CANARY_SECONDS:g} s.")
+        await asyncio.wait({canary}, timeout=POLL_SECONDS)
+    return canary.done()

@@ -1,4 +1,4 @@
-"""Health check of a container: `python -m app.runtime.healthcheck` exits with 0 if the local service is ready."""
+"""Health check for containers: `python -m app.runtime.healthcheck` exits with 0 if the local service is ready."""
 
 import sys
 
@@ -7,11 +7,13 @@ import httpx
 from app.settings import Settings
 
 TIMEOUT_SECONDS = 3
+"""Timeout of the request to the local service, in seconds."""
 
 
 def main() -> None:
+    """Query readiness; exits with a message where the service is not ready."""
     try:
-        # trust_env: a proxy that the container is told of is not the way to itself.
+        # trust_env=False: a proxy from the environment must not handle requests to this machine.
         address = f"http://127.0.0.1:{Settings().port}/health/ready"
         reply = httpx.get(address, timeout=TIMEOUT_SECONDS, trust_env=False)
     except httpx.HTTPError as error:

@@ -1,4 +1,4 @@
-"""Counts and durations for Prometheus, in a registry of each application's own."""
+"""Prometheus metrics of the service; each application has its own registry."""
 
 import math
 import time
@@ -14,19 +14,20 @@ from app.inference.timing import Stages
 from pacs.queue.job import QueueCounts
 
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+"""Radiographs per batch, up to the default on a GPU."""
 STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
-"""Seconds."""
+"""Upper bounds of durations, in seconds."""
 UNROUTED = "unrouted"
-"""Stands for every path that we do not serve, so that a scanner cannot fill the registry."""
+"""Label of every path that is not served, so that a scanner cannot create unlimited time series."""
 
 RAW_SAFE_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SAFE_HEADERS.items()]
 
 UNEXPECTED = "unexpected"
-"""Stands for every error of ours that has no kind."""
+"""Label of every error without a problem type."""
 
 
 class Metrics:
-    """What /metrics tells."""
+    """The metrics behind `/metrics`."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -68,12 +69,12 @@ class Metrics:
         self.overdue_jobs.set(math.nan)
         self.artifacts = Info("osteon_artifacts", "What answers.", registry=self.registry)
 
-    def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
-        """Ask for a value whenever the metrics are read."""
+    def add_gauge(self, name: str, meaning: str, value: Callable[[], float]) -> None:
+        """Add a gauge that calls `value` whenever the metrics are read."""
         Gauge(name, meaning, registry=self.registry).set_function(value)
 
-    def describe(self, generation: Generation) -> None:
-        """Tell which artifacts answer from now on."""
+    def set_artifacts(self, generation: Generation) -> None:
+        """Set the labels that name the artifacts in use."""
         manifest, gallery = generation.predictor.manifest, generation.gallery.manifest
         self.artifacts.info(
             {
@@ -85,8 +86,8 @@ class Metrics:
             }
         )
 
-    def show_jobs(self, counts: QueueCounts | None) -> None:
-        """Replace the gauges of the queue; nothing is known of it where `counts` is None."""
+    def update_job_gauges(self, counts: QueueCounts | None) -> None:
+        """Replace the gauges of the job queue; None where the database does not answer."""
         self.jobs.clear()
         self.left_alone.clear()
         self.refused_instances.clear()
@@ -104,8 +105,8 @@ class Metrics:
         return Histogram(name, meaning, labels, buckets=STAGE_BUCKETS, registry=self.registry)
 
 
-class MeasuredRequests:
-    """ASGI middleware that counts and times every request by its route, and tells each caller of its stages."""
+class MetricsMiddleware:
+    """ASGI middleware that counts and times every request by route and adds a Server-Timing header to each reply."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, draining: Callable[[], bool]) -> None:
         self.app, self.metrics, self.draining = app, metrics, draining
@@ -136,7 +137,7 @@ class MeasuredRequests:
         try:
             await self.app(scope, receive, measured_send)
         except Exception:
-            measure(HTTPStatus.INTERNAL_SERVER_ERROR)  # the outermost layer answers, out of our sight
+            measure(HTTPStatus.INTERNAL_SERVER_ERROR)  # the outermost layer sends the reply, past this middleware
             raise
 
     def _headers(self, stages: Stages, seconds: float) -> list[tuple[bytes, bytes]]:

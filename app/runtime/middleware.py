@@ -1,4 +1,4 @@
-"""What applies to every request before any route sees it: its path, its method, and the rest of its body."""
+"""ASGI middleware for every request: path normalization, HEAD requests, and draining of unread bodies."""
 
 import asyncio
 from contextlib import suppress
@@ -6,16 +6,16 @@ from contextlib import suppress
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-REST_SECONDS = 10.0
-"""Time in which the rest of a body is read once its request is answered."""
-REST_BYTES = 256 * 1024 * 1024
-"""How much of it is read."""
+DRAIN_TIMEOUT_SECONDS = 10.0
+"""Time to read the rest of a body after its request was answered, in seconds."""
+MAX_DRAIN_BYTES = 256 * 1024 * 1024
+"""Bytes of that rest that are read at most."""
 
 
-class PlainPaths:
-    """A path with a slash at its end means the one without, and HEAD asks what GET does; the server drops the body.
+class NormalizePath:
+    """Strip slashes at the end of the path, and route HEAD as GET; the server drops the body of the reply.
 
-    A redirect would lead to whatever Host the caller named, and lose the body.
+    A redirect would lose the body, and it would lead to any Host that the caller names.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -29,10 +29,10 @@ class PlainPaths:
         await self.app(scope, receive, send)
 
 
-class ReadToTheEnd:
-    """Answer at once and read on: a caller that sends all of its body before it looks sees the reply.
+class DrainRequestBody:
+    """Keep reading the request body after an early reply, so that a client which sends all of it first gets the reply.
 
-    A connection that is closed while bytes come in is reset, and the reply is lost with it.
+    Closing a connection while bytes arrive resets it, and the reply is lost.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -42,13 +42,13 @@ class ReadToTheEnd:
         if scope["type"] != "http" or not _has_body(scope):
             await self.app(scope, receive, send)
             return
-        request = _Unread(receive)
+        request = _BodyReceiver(receive)
         waits = Headers(scope=scope).get("expect", "").lower() == "100-continue"
 
         async def finish(message: Message) -> None:
             unasked = waits and not request.begun
             if message["type"] == "http.response.start" and unasked:
-                # The body was not asked for; whether it comes all the same, nobody can tell.
+                # The client may or may not send the body that was not requested, so the connection cannot be reused.
                 message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
             if message["type"] == "http.response.body" and not message.get("more_body") and not unasked:
                 await send({**message, "more_body": True})
@@ -59,8 +59,8 @@ class ReadToTheEnd:
         await self.app(scope, request.receive, finish)
 
 
-class _Unread:
-    """The messages of a request, and whether more of its body is to come."""
+class _BodyReceiver:
+    """Passes on the messages of a request and tracks whether more of its body follows."""
 
     def __init__(self, receive: Receive) -> None:
         self._source = receive
@@ -74,9 +74,9 @@ class _Unread:
         return message
 
     async def drain(self) -> None:
-        left = REST_BYTES
+        left = MAX_DRAIN_BYTES
         with suppress(TimeoutError):
-            async with asyncio.timeout(REST_SECONDS):
+            async with asyncio.timeout(DRAIN_TIMEOUT_SECONDS):
                 while self._more and left > 0:
                     left -= len((await self.receive()).get("body", b""))
 

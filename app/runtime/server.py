@@ -12,30 +12,30 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.runtime.connections import REPLY_SECONDS, Connection, raise_file_limit, server_config
-from app.runtime.health import Vitals
+from app.runtime.health import ReplicaHealth
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-LAST_HEADS_SECONDS = 0.5
-"""For the next requests of connections that were answered before; a first one has as long as it always has."""
-LOOK_SECONDS = 0.05
-"""Between two looks at who has yet to ask."""
+KEEPALIVE_GRACE_SECONDS = 0.5
+"""Time for a further request on a used connection at shutdown, in seconds; a first request keeps its usual timeout."""
+POLL_SECONDS = 0.05
+"""Interval between two checks for pending requests, in seconds."""
 
 
 class Server(uvicorn.Server):
-    """On SIGTERM it is not ready and closes each connection with its reply; after a pause it stops listening."""
+    """Server that drains on SIGTERM: not ready, each connection closed with its reply, then no longer listening."""
 
-    def __init__(self, app: FastAPI, settings: Settings, vitals: Vitals) -> None:
-        # Query strings can name patients, so no access log; /metrics counts the requests. The log is set up by now.
+    def __init__(self, app: FastAPI, settings: Settings, health: ReplicaHealth) -> None:
+        # No access log: query strings can name patients, and /metrics counts the requests.
         longest = math.ceil(settings.deadline_seconds + REPLY_SECONDS)
         address = {"host": settings.host, "port": settings.port}
         super().__init__(server_config(app, **address, timeout_graceful_shutdown=longest, log_config=None))
-        self._vitals, self._drain_seconds = vitals, settings.drain_seconds
+        self._vitals, self._drain_seconds = health, settings.drain_seconds
         self._listen_until = float("inf")
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until told to stop; exits with status 3 where the port cannot be opened."""
+        """Serve until a signal stops the server; exits with status 3 where the port cannot be opened."""
         raise_file_limit()
         try:
             listening = self.config.bind_socket()
@@ -43,8 +43,8 @@ class Server(uvicorn.Server):
             logger.error("%s:%d cannot be opened; set OSTEON_PORT to another port.", self.config.host, self.config.port)
             raise
         listening.set_inheritable(False)
-        # A caller who connected just before the end waits in the kernel; this second handle keeps it reachable.
-        self._waiting_room = listening.dup()
+        # The kernel queues clients that connect just before the end; this second handle keeps their queue open.
+        self._backlog_socket = listening.dup()
         super().run(sockets=[listening])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -58,28 +58,28 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take in those who have connected, hear what they ask, and end once all have their replies."""
+        """Accept queued connections, wait for their requests, and stop once all replies are sent."""
         self._vitals.draining = True
         for server in self.servers:
             server.close()
-        await self._take_waiting()
+        await self._accept_backlog()
         if not self.force_exit:
-            await asyncio.sleep(LAST_HEADS_SECONDS)
-        while not self.force_exit and self._anybody_is_about_to_ask():
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(KEEPALIVE_GRACE_SECONDS)
+        while not self.force_exit and self._has_pending_request():
+            await asyncio.sleep(POLL_SECONDS)
         await super().shutdown(sockets)
 
-    def _anybody_is_about_to_ask(self) -> bool:
+    def _has_pending_request(self) -> bool:
         connections = self.server_state.connections
-        return any(isinstance(each, Connection) and each.expects_head for each in connections)
+        return any(isinstance(each, Connection) and each.expects_request for each in connections)
 
-    async def _take_waiting(self) -> None:
+    async def _accept_backlog(self) -> None:
         loop = asyncio.get_running_loop()
-        self._waiting_room.setblocking(False)
-        with self._waiting_room:
+        self._backlog_socket.setblocking(False)
+        with self._backlog_socket:
             while True:
                 try:
-                    connection, _ = self._waiting_room.accept()
+                    connection, _ = self._backlog_socket.accept()
                 except BlockingIOError:
                     return
                 await loop.connect_accepted_socket(self._connection, connection)

@@ -1,4 +1,4 @@
-"""Bodies and heads that chance has damaged: no failure of ours, no connection that hangs, and good ones go on."""
+"""Randomly damaged headers and bodies cause no 500 and no hanging connection, and valid requests still succeed."""
 
 import random
 import socket

@@ -1,4 +1,4 @@
-"""A slip in a name is told and never ignored: the answer would be that to another question."""
+"""A misspelled parameter is an error: ignoring it would answer another question."""
 
 import httpx
 import pytest

@@ -1,4 +1,4 @@
-"""What the endpoints answer is what the network says."""
+"""The replies of the endpoints equal the output of the network."""
 
 import base64
 import concurrent.futures
@@ -64,7 +64,7 @@ def test_cam_has_the_uploads_size_and_is_hottest_where_the_map_peaks(client: htt
     assert overlay.shape == (512, 410, 3)
     redness = 2 * overlay[..., 0] - overlay[..., 1] - overlay[..., 2]
     hottest = np.unravel_index(redness.argmax(), redness.shape)
-    assert heat_map[hottest] >= 252  # JET has one colour for two gray levels of the map
+    assert heat_map[hottest] >= 252  # JET has one color for two gray levels of the map
 
 
 def test_overlay_without_opacity_is_the_radiograph(client: httpx.Client) -> None:
@@ -89,7 +89,7 @@ def test_indexed_radiographs_find_themselves_first_under_their_dataset_path(
         assert nearest["similarity"] > 0.999
 
 
-def test_retrieve_honours_filters_and_excluded_study(client: httpx.Client, dataset: Path) -> None:
+def test_retrieve_honors_filters_and_excluded_study(client: httpx.Client, dataset: Path) -> None:
     file = min((dataset / "train").rglob("*.png"))
     body_part, patient, folder = file.relative_to(dataset / "train").parts[:3]
     study = f"{body_part}/{patient}/{folder.split('_')[0]}"

@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl
 import pytest
 from pydicom import Dataset
 
-from app.api.qido_query import Level, query_of
+from app.api.qido_query import Level, parse_query
 from app.errors import MalformedRequestError
 
 
@@ -31,7 +31,7 @@ def result(**tags: object) -> Dataset:
 
 
 def finds(query: str, level: Level = "instance") -> bool:
-    return query_of(parse_qsl(query, keep_blank_values=True), level).matches(result())
+    return parse_query(parse_qsl(query, keep_blank_values=True), level).matches(result())
 
 
 @pytest.mark.parametrize(
@@ -122,17 +122,17 @@ def test_result_is_found_only_if_it_matches(query: str, found: bool) -> None:
 )
 def test_query_that_cannot_be_matched_is_refused_with_what_can(query: str, level: Level, named: str) -> None:
     with pytest.raises(MalformedRequestError, match=named) as refused:
-        query_of(parse_qsl(query, keep_blank_values=True), level)
+        parse_query(parse_qsl(query, keep_blank_values=True), level)
     assert "Canary" not in str(refused.value)
 
 
 def test_key_that_is_not_supported_is_named() -> None:
     with pytest.raises(MalformedRequestError, match=r"^'PatientNam' is not supported here"):
-        query_of([("PatientNam", "x")], "study")
+        parse_query([("PatientNam", "x")], "study")
 
 
 def test_page_is_cut_from_what_was_found() -> None:
     found: list[dict[str, object]] = [{"n": number} for number in range(5)]
     for query, page in (("", found), ("limit=2", found[:2]), ("offset=3", found[3:]), ("limit=1&offset=1", found[1:2])):
-        assert query_of(parse_qsl(query), "study").page(found) == page
-    assert query_of(parse_qsl("limit=0"), "study").page(found) == []
+        assert parse_query(parse_qsl(query), "study").page(found) == page
+    assert parse_query(parse_qsl("limit=0"), "study").page(found) == []

@@ -1,4 +1,4 @@
-"""What QIDO-RS and WADO-RS say of the results that are kept here."""
+"""QIDO-RS and WADO-RS return the results that the service keeps."""
 
 import logging
 from collections.abc import Iterator

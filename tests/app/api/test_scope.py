@@ -1,4 +1,4 @@
-"""What is no radiograph of a limb gets no probability as if it were one, unless the operator wants it."""
+"""An image that is no radiograph of a limb is refused or flagged, unless the operator disables the check."""
 
 from http import HTTPStatus
 

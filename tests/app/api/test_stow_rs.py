@@ -1,4 +1,4 @@
-"""What senders of studies may rely on: every form of the same body is read, and each instance is answered for."""
+"""STOW-RS accepts every valid form of the same body and reports the outcome of each instance."""
 
 import asyncio
 import gzip
@@ -141,7 +141,7 @@ def test_what_is_left_alone_is_counted_by_reason(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("modality", ["DR", "RG", "OT", None])
-def test_radiograph_of_an_unsure_modality_is_analysed(modality: str | None, service: Replica, tmp_path: Path) -> None:
+def test_radiograph_of_an_unsure_modality_is_analyzed(modality: str | None, service: Replica, tmp_path: Path) -> None:
     with serving(assemble(service.settings, service.predictor.generation, hospital_at(tmp_path, settle=0))) as client:
         job = stow(client, related(hand(1, Modality=modality))).headers["x-jobs"]
         assert finished(client, job)["state"] == "kept"
@@ -325,7 +325,7 @@ def test_senders_beyond_the_places_for_them_get_429_and_callers_are_answered(
 def test_bytes_behind_the_last_boundary_are_not_read_for_ever(
     client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(middleware, "REST_BYTES", 1 << 20)
+    monkeypatch.setattr(middleware, "MAX_DRAIN_BYTES", 1 << 20)
     with opened(client) as endless:
         file = hand(1) + b"\r\n--b-1--\r\n"
         endless.sendall(b"%x\r\n%s\r\n" % (len(file), file))

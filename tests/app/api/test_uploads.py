@@ -1,4 +1,4 @@
-"""Bodies as clients of all kinds write them: what holds a radiograph is read, whatever its name and its packing."""
+"""Uploads of many kinds of clients are read, whatever their file names and encodings."""
 
 import base64
 import gzip

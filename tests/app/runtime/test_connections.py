@@ -1,4 +1,4 @@
-"""Connections as clients of all kinds open them: what is odd is answered, what is without end is ended."""
+"""Unusual requests get an answer, and connections that never finish are closed."""
 
 import json
 import shutil
@@ -92,7 +92,11 @@ def test_curl_that_would_rather_speak_http2_is_answered(client: httpx.Client, op
 
 
 def test_head_up_to_its_limit_is_read_and_a_longer_one_gets_431_however_it_comes(client: httpx.Client) -> None:
-    for size, status in ((connections.HEAD_BYTES - 200, 200), (connections.HEAD_BYTES + 200, 431), (1 << 20, 431)):
+    for size, status in (
+        (connections.MAX_HEADER_BYTES - 200, 200),
+        (connections.MAX_HEADER_BYTES + 200, 431),
+        (1 << 20, 431),
+    ):
         for pieces in (1, 7):
             with connection(client) as opened:
                 head = b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * (size - 60) + b"\r\n\r\n"
@@ -172,7 +176,7 @@ def test_caller_that_waits_to_be_asked_for_its_body_is_asked_or_refused(client: 
 
 
 def test_rest_of_a_body_that_drips_is_not_waited_for(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(middleware, "REST_SECONDS", 0.5)
+    monkeypatch.setattr(middleware, "DRAIN_TIMEOUT_SECONDS", 0.5)
     with connection(client) as opened:
         opened.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
         assert reply_of(opened)[0] == 200
@@ -181,7 +185,7 @@ def test_rest_of_a_body_that_drips_is_not_waited_for(client: httpx.Client, monke
 
 
 def test_rest_of_a_body_without_end_is_not_read(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(middleware, "REST_BYTES", 1 << 20)
+    monkeypatch.setattr(middleware, "MAX_DRAIN_BYTES", 1 << 20)
     with connection(client) as opened:
         opened.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
         assert reply_of(opened)[0] == 200

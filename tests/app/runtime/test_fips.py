@@ -1,4 +1,4 @@
-"""Where FIPS is enforced, the service starts and answers: no process of it holds an OpenSSL of the 1.x series."""
+"""The service runs where FIPS is enforced: none of its processes loads OpenSSL 1.x."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Health cannot lie: whatever keeps a replica from answering rightly turns it unready, and a lost engine ends it."""
+"""Any fault that prevents correct answers makes a replica unready, and a dead engine ends its process."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from app.replica import Replica, assemble
-from app.runtime import watchdog
+from app.runtime import health
 from tests.app.conftest import held, metric, png, serving
 from tests.app.runtime.test_shutdown import free_port, process
 from tests.conftest import ROOT
@@ -112,7 +112,7 @@ class HeldSearch:
 def test_canary_that_is_late_makes_unready_and_only_one_that_never_comes_ends_the_process(
     service: Replica, monkeypatch: pytest.MonkeyPatch, comes: bool
 ) -> None:
-    monkeypatch.setattr(watchdog, "CANARY_SECONDS", 0.5)
+    monkeypatch.setattr(health, "CANARY_SECONDS", 0.5)
     given_up = threading.Event()
     gallery = HeldSearch(service.predictor.generation.gallery)
     settings = service.settings.model_copy(update={"canary_seconds": 0.2, "engine_dead_seconds": 60 if comes else 3})
@@ -257,13 +257,13 @@ def test_process_that_hangs_ends_with_a_status_that_a_supervisor_heeds(
 KEPT = """
 import asyncio, threading, time
 from app.inference.clock import OwnTime, Ticker
-from app.runtime.watchdog import LoopWatch
+from app.runtime.health import LoopWatchdog
 async def main():
     clock = OwnTime()
-    watch = LoopWatch(clock, 1.0)
-    watch.arm()
-    beat = asyncio.create_task(watch.beat())
-    Ticker(clock, watch.look).start()
+    watchdog = LoopWatchdog(clock, 1.0)
+    watchdog.arm()
+    beat = asyncio.create_task(watchdog.beat())
+    Ticker(clock, watchdog.check).start()
     await asyncio.sleep(1.0)
     threading.Thread(target=lambda: sum(range(10**15)), daemon=True).start()
     await asyncio.sleep(600)

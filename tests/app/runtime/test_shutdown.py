@@ -1,4 +1,4 @@
-"""The service ends when it is told to, and no caller keeps it from its work."""
+"""The service stops on SIGTERM with every accepted request answered, and no client can block it."""
 
 import os
 import signal
@@ -200,7 +200,7 @@ def test_connection_without_a_head_is_closed_and_others_are_answered(settings: S
         settings,
         port,
         "-c",
-        "import app.__main__ as m, app.runtime.connections as c; c.HEAD_SECONDS = 1; m.main()",
+        "import app.__main__ as m, app.runtime.connections as c; c.HEADER_TIMEOUT_SECONDS = 1; m.main()",
     ):
         while health(port) != 0:
             time.sleep(0.1)
