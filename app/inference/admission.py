@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from app.errors import OverloadedError
 from app.settings import MEBIBYTE, Settings
 
-MEMORY = 0.95
+DECAY = 0.95
 """What an older batch counts against the next newer one."""
 SHORTEST_PAUSE_SECONDS = 1
 LONGEST_PAUSE_SECONDS = 10
@@ -23,12 +23,12 @@ SENDERS_SHARE = 0.5
 """Of the bytes inside that may be bodies of studies on their way; the rest is for callers who wait for an answer."""
 SENDERS_PATIENCE_SECONDS = 10.0
 """For which the sender of a study waits for a place before it is told to come back."""
-WELCOME_BATCHES = 2
+MIN_QUEUED_BATCHES = 2
 """A wait of that many full batches is never too long, however slow the machine: it takes one to keep it busy."""
 
 
 @dataclass
-class Pace:
+class BatchLatencyModel:
     """Seconds of a batch of n radiographs as a line, slope * n + offset, fitted to the latest batches.
 
     The fields are the sums of a weighted least-squares fit.
@@ -41,11 +41,11 @@ class Pace:
     n_seconds: float = 0.0
 
     def observe(self, n: int, seconds: float) -> None:
-        self.weight = MEMORY * self.weight + 1
-        self.n = MEMORY * self.n + n
-        self.seconds = MEMORY * self.seconds + seconds
-        self.n_n = MEMORY * self.n_n + n * n
-        self.n_seconds = MEMORY * self.n_seconds + n * seconds
+        self.weight = DECAY * self.weight + 1
+        self.n = DECAY * self.n + n
+        self.seconds = DECAY * self.seconds + seconds
+        self.n_n = DECAY * self.n_n + n * n
+        self.n_seconds = DECAY * self.n_seconds + n * seconds
 
     def restart(self, batch_seconds: Mapping[int, float]) -> None:
         """Forget what another network took, and begin with what this one's first batches took, by their size."""
@@ -93,7 +93,7 @@ class Admission:
     """
 
     settings: Settings
-    pace: Pace = field(default_factory=Pace)
+    pace: BatchLatencyModel = field(default_factory=BatchLatencyModel)
     queued: Callable[[], int] = lambda: 0
     inside: list[Place] = field(default_factory=list)
     expected: list[float] = field(default_factory=list)
@@ -122,7 +122,7 @@ class Admission:
             OverloadedError: it would; says when to come back.
         """
         largest = self.settings.max_batch
-        welcome = max(self.settings.max_wait_seconds, WELCOME_BATCHES * self.pace.batch_seconds(largest))
+        welcome = max(self.settings.max_wait_seconds, MIN_QUEUED_BATCHES * self.pace.batch_seconds(largest))
         patience = min(deadline, welcome)
         waiting = self.radiographs
         wait = self.pace.wait_seconds(waiting + 1, largest)

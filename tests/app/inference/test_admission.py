@@ -6,21 +6,21 @@ import pytest
 
 from app.errors import OverloadedError
 from app.inference import admission
-from app.inference.admission import Admission, Pace
+from app.inference.admission import Admission, BatchLatencyModel
 from app.settings import MEBIBYTE, Settings
 
 SLOPE, OFFSET = 0.016, 0.007
 """Seconds of one more radiograph, and of a batch of none."""
 
 
-def measured(*sizes: int) -> Pace:
-    pace = Pace()
+def measured(*sizes: int) -> BatchLatencyModel:
+    pace = BatchLatencyModel()
     for size in sizes:
         pace.observe(size, SLOPE * size + OFFSET)
     return pace
 
 
-def door(pace: Pace, **changed: object) -> Admission:
+def door(pace: BatchLatencyModel, **changed: object) -> Admission:
     return Admission(Settings.model_validate({"max_batch": 16, **changed}), pace)
 
 
@@ -43,7 +43,7 @@ def test_pace_follows_a_machine_that_becomes_slower() -> None:
 
 
 def test_nothing_measured_yet_refuses_nobody() -> None:
-    with door(Pace()).admit(1, deadline=0.001) as place:
+    with door(BatchLatencyModel()).admit(1, deadline=0.001) as place:
         assert place.radiographs == 1
 
 
@@ -85,7 +85,7 @@ def test_those_who_are_sent_away_are_not_all_called_back_at_once() -> None:
 
 
 def test_two_full_batches_are_welcome_on_the_slowest_machine() -> None:
-    pace = Pace()
+    pace = BatchLatencyModel()
     for size in (1, 16):
         pace.observe(size, float(size))
     slow = door(pace)
@@ -96,7 +96,7 @@ def test_two_full_batches_are_welcome_on_the_slowest_machine() -> None:
 
 
 def test_bytes_and_requests_inside_are_bounded_and_given_back() -> None:
-    small = door(Pace(), max_inflight_mib=10, max_pending=2)
+    small = door(BatchLatencyModel(), max_inflight_mib=10, max_pending=2)
     for _ in range(3):
         with small.admit(6 * MEBIBYTE, deadline=1):
             with pytest.raises(OverloadedError, match="6 MiB"), small.admit(6 * MEBIBYTE, deadline=1):
@@ -134,7 +134,7 @@ def test_pauses_that_were_told_in_any_order_are_forgotten_when_they_are_over(mon
 
 
 def test_place_that_is_given_back_is_its_own_and_not_an_equal_one() -> None:
-    both = door(Pace())
+    both = door(BatchLatencyModel())
     with both.admit(5, deadline=1) as first:
         with both.admit(5, deadline=1):
             pass
@@ -148,7 +148,7 @@ def test_senders_of_studies_wait_for_a_place_and_are_told_when_none_becomes_free
     monkeypatch.setattr(admission, "SENDERS_PATIENCE_SECONDS", 0.1)
 
     async def send() -> None:
-        small = door(Pace(), max_inflight_mib=40, max_upload_mib=10)
+        small = door(BatchLatencyModel(), max_inflight_mib=40, max_upload_mib=10)
         async with small.admit_sender(), small.admit_sender():
             assert (small.size, small.radiographs) == (20 * MEBIBYTE, 0)
             with small.admit(10 * MEBIBYTE, deadline=1):  # the other half is for callers
