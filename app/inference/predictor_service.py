@@ -150,12 +150,12 @@ class PredictorService:
 
 
 def _require_same_study(readings: Sequence[Reading]) -> None:
-    """Compare the latest radiograph with the one before; PNG and JPEG files say nothing of their study."""
+    """Compare the latest radiograph with all before; PNG and JPEG files say nothing of their study."""
     facts = [each.prepared.radiograph.dicom for each in readings if each.prepared.radiograph.dicom is not None]
-    if len(facts) < 2:
+    if readings[-1].prepared.radiograph.dicom is None:
         return
-    before, latest = facts[-2:]
-    if None not in (before.study_uid, latest.study_uid) and before.study_uid != latest.study_uid:
+    *others, latest = facts
+    if len({each.study_uid for each in facts} - {None}) > 1:
         raise MixedStudyError("The file names another study than one before; send each study in a request of its own.")
-    if not is_same_patient(before.patient, latest.patient):
+    if not all(is_same_patient(each.patient, latest.patient) for each in others):
         raise MixedStudyError("The file names another patient than one before; send each patient's study on its own.")

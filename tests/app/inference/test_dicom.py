@@ -77,6 +77,12 @@ def test_radiographs_of_two_studies_or_patients_are_not_pooled(
     assert "99" not in reply.text
 
 
+def test_file_without_a_study_uid_does_not_join_two_studies(client: httpx.Client) -> None:
+    files = (dicom(PHANTOM), dicom(PHANTOM[::-1], StudyInstanceUID=""), dicom(PHANTOM[:, ::-1], **OTHER_STUDY))
+    reply = client.post("/classify", files=[("file", (f"{number}.dcm", data)) for number, data in enumerate(files)])
+    assert (reply.status_code, reply.json()["type"]) == (422, "urn:osteon:error:MixedStudyError")
+
+
 def test_views_of_one_study_are_pooled_where_the_name_was_corrected_between_them(client: httpx.Client) -> None:
     files = (dicom(PHANTOM), dicom(PHANTOM[:, ::-1], PatientName="Canary^Birdie"))
     reply = client.post("/classify", files=[("file", (f"{number}.dcm", data)) for number, data in enumerate(files)])
