@@ -146,7 +146,7 @@ def _dicom(facts: DicomFacts | None) -> DicomReply | None:
 
 
 async def _neighbors(study: PredictedStudy, wanted: Wanted, predictor: PredictorService) -> list[Neighbor]:
-    search = study.generation.gallery.search
+    search = study.bundle.gallery.search
     with study.stages.measure("search"):
         found: list[Neighbor] = await predictor.off_loop(search, study.prediction.embedding_D, wanted)
     return found
