@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pyarrow
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -19,7 +19,7 @@ from xray.errors import ArtifactError, InputError
 from xray.gallery.entries import GalleryEntry
 from xray.gallery.faiss_index import FaissIndex
 from xray.gallery.gallery import SPARE_CANDIDATES, Gallery, GalleryManifest, NeighborQuery
-from xray.gallery.storage import ENTRIES, INDEX, load_gallery, save_gallery
+from xray.gallery.storage import ENTRIES, INDEX, VECTOR_INDEXES, load_gallery, save_gallery
 from xray.gallery.vector_index import StorageChoice
 from xray.images.preprocess import PREPROCESS_VERSION
 
@@ -113,6 +113,7 @@ def gallery_with_ties(seed: int, count: int) -> tuple[Gallery, np.ndarray]:
     return Gallery(GalleryManifest("", "Drawn", "train", "all", 8, count), entries, FaissIndex(vectors)), vectors
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 1000),
     count=st.integers(3, 120),
@@ -135,6 +136,33 @@ def test_of_tied_entries_the_first_comes_first_whatever_the_restrictions(
     assert products.dtype == np.float32
     found = [neighbor.entry.path for neighbor in gallery.search_vector(vector, query)]
     assert found == brute_force(gallery, vectors, vector, query)
+
+
+class NumpyIndex:
+    """Another `VectorIndex`: the smallest that there can be."""
+
+    def __init__(self, vectors: np.ndarray, on_gpu: bool) -> None:
+        self.stored, self.memory_bytes, self.gpu_memory_bytes = vectors, vectors.nbytes, 0
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        return self.stored[rows]
+
+    def search(self, query: np.ndarray, depth: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        products = self.stored @ query if allowed is None else np.where(allowed, self.stored @ query, -np.inf)
+        rows = np.argsort(-products)[:depth]
+        return products[rows], rows
+
+
+def test_another_index_needs_a_class_and_a_name_and_finds_the_same(
+    gallery: Gallery, folder: Path, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(VECTOR_INDEXES, "numpy", NumpyIndex)  # type: ignore[arg-type]
+    other = load_gallery(folder, "0123456789ab", index="numpy")
+    assert isinstance(other.index, NumpyIndex)
+    for query in (NeighborQuery(k=10), NeighborQuery(k=10, body_part="XR_HAND", label="abnormal", per_study=1)):
+        assert [other.search(each, query) for each in vectors[:20]] == [
+            gallery.search(each, query) for each in vectors[:20]
+        ]
 
 
 def test_more_ties_than_spare_candidates_widen_the_search(vectors: np.ndarray) -> None:
