@@ -19,12 +19,13 @@ from app.api.schemas import REFUSALS
 from app.errors import MalformedRequestError, OutOfRangeError
 from app.hospital.gateway import Hospital
 from app.inference.predictor_service import PredictorService
+from pacs.multipart import DICOM
 from pacs.queue.errors import OtherContentError, OtherPatientError, SpoolFullError
 from pacs.queue.job import Job
 from xray.errors import InputError
 from xray.images.dicom.tags import UID, Identity
 
-DICOM, DICOM_JSON = "application/dicom", "application/dicom+json"
+DICOM_JSON = "application/dicom+json"
 MAX_INSTANCES = 1000
 """Instances in one request, at most; a larger study needs several requests."""
 CANNOT_UNDERSTAND, OUT_OF_RESOURCES, OTHER_STUDY = 0xC000, 0xA700, 0xA900
