@@ -146,7 +146,7 @@ def _dicom(facts: DicomFacts | None) -> DicomReply | None:
 
 
 async def _neighbors(study: PredictedStudy, query: NeighborQuery, predictor: PredictorService) -> list[Neighbor]:
-    search = study.generation.gallery.search
+    search = study.bundle.gallery.search
     with study.stages.measure("search"):
         found: list[Neighbor] = await predictor.off_loop(search, study.prediction.embedding_D, query)
     return found

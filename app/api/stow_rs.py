@@ -115,7 +115,7 @@ async def _store_instance(
 ) -> None:
     """Store one instance, or record its failure in the receipt."""
     try:
-        identity = await predictor.passes.identify(data)
+        identity = await predictor.decoder.identify(data)
     except InputError:
         receipt.fail(CANNOT_UNDERSTAND)
         return
@@ -126,8 +126,8 @@ async def _store_instance(
         receipt.left_alone[identity.left_alone] += 1
     else:
         try:
-            checkpoint = predictor.generation.predictor.manifest.id
-            job = await hospital.receive(checkpoint, identity, data, "stow", predictor.passes.decode)
+            checkpoint = predictor.bundle.predictor.manifest.id
+            job = await hospital.receive(checkpoint, identity, data, "stow", predictor.decoder.decode)
         except OtherPatientError:
             receipt.fail(OTHER_PATIENT, identity)
             return
