@@ -16,7 +16,7 @@ import torch
 import tyro
 
 from benchmarks.markdown import table
-from xray.engines.cuda_engine import BATCH_SIZES, Bf16DenseNet, CudaEngine, Network, fused_engine, graphs_engine
+from xray.engines.cuda_engine import BATCH_SIZES, Bf16Network, CudaEngine, Network, fused_engine, graphs_engine
 from xray.engines.parity import Difference, difference, noise_canvases
 from xray.engines.torch_engine import TorchEngine
 from xray.images.radiograph import PixelArray
@@ -87,7 +87,7 @@ def main() -> None:
 
 def contenders(checkpoint: Checkpoint, compiled: bool) -> dict[str, Contender]:
     """Engines by name, the reference and the base of the ratios first; without those that this machine cannot build."""
-    plain: Network = Bf16DenseNet(TorchEngine(checkpoint, CUDA).model).eval()
+    plain: Network = Bf16Network(TorchEngine(checkpoint, CUDA).model).eval()
     builders: dict[str, Callable[[], Contender]] = {
         REFERENCE: lambda: TorchEngine(checkpoint, CUDA),
         BASE: lambda: EagerEngine(plain),

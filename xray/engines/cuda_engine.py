@@ -16,12 +16,10 @@ from xray.engines.cuda_graphs import GraphRunner
 from xray.engines.fused_densenet import STEM_TYPES, FusedDenseNet
 from xray.images.radiograph import PixelArray
 from xray.network.checkpoint import Checkpoint
-from xray.network.model import ModelOutput, XrayDenseNet
+from xray.network.model import ModelOutput, XrayNetwork
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Of the graphs, ascending: a batch is padded to the next one, and cut where it is larger than the last."""
-STEM_PARTS = 4
-"""Of torchvision's features: convolution, batch norm, ReLU and pooling."""
 
 Network = Callable[[Tensor], ModelOutput]
 Runner = Callable[[PixelArray, int], Tensor]
@@ -50,23 +48,24 @@ class CudaEngine:
         return outputs[0] if len(outputs) == 1 else _joined(outputs)
 
 
-class Bf16DenseNet(nn.Module):
+class Bf16Network(nn.Module):
     """The model's own layers with convolutions in 16 bits, channels last; batch norms and head stay in float32."""
 
-    def __init__(self, model: XrayDenseNet) -> None:
+    def __init__(self, model: XrayNetwork) -> None:
         """Copies the features; the model stays as it is."""
         super().__init__()
         self.model = model
         features = copy.deepcopy(model.features).to(memory_format=torch.channels_last)
         self.stem_type = STEM_TYPES[torch.bfloat16]
-        self.stem = _convolving_in(self.stem_type, features[:STEM_PARTS])
-        self.rest = _convolving_in(torch.bfloat16, features[STEM_PARTS:])
+        stem_length = model.backbone.stem_length
+        self.stem = _convolving_in(self.stem_type, features[:stem_length])
+        self.rest = _convolving_in(torch.bfloat16, features[stem_length:])
 
     def forward(self, pixels_B1SS: Tensor) -> ModelOutput:
         """uint8 (B, 1, S, S) to a `ModelOutput` of B rows."""
         gray_B3SS = self.model.normalise(pixels_B1SS).to(self.stem_type).expand(-1, 3, -1, -1)
         stem_BChw = self.stem(gray_B3SS.contiguous(memory_format=torch.channels_last))
-        return self.model.forward_head(torch.relu(self.rest(stem_BChw.bfloat16())))
+        return self.model.forward_head(self.rest(stem_BChw.bfloat16()))
 
 
 def fused_engine(checkpoint: Checkpoint, device: torch.device) -> CudaEngine:
@@ -83,7 +82,7 @@ def fused_engine(checkpoint: Checkpoint, device: torch.device) -> CudaEngine:
 
 def graphs_engine(checkpoint: Checkpoint, device: torch.device) -> CudaEngine:
     """torch's own layers, the checkpoint's model being on the device."""
-    return _engine("cuda-bfloat16-graphs", Bf16DenseNet(checkpoint.model).eval(), checkpoint, device)
+    return _engine("cuda-bfloat16-graphs", Bf16Network(checkpoint.model).eval(), checkpoint, device)
 
 
 def cuts(count: int) -> Iterator[tuple[slice, int]]:

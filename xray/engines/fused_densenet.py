@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xray.engines.kernels_reference import TORCH_STEPS, Affine, Steps, activate
-from xray.network.model import ModelOutput, XrayDenseNet
+from xray.network.model import ModelOutput, XrayNetwork
 
 STEM_TYPES = {torch.bfloat16: torch.float16}
 """The first convolution's type where it is not the features'.
@@ -49,7 +49,7 @@ class FusedDenseNet:
     The features are in `dtype`, with batch norms and sums in float32; the head is the model's own, in float32.
     """
 
-    def __init__(self, model: XrayDenseNet, dtype: torch.dtype, steps: Steps = TORCH_STEPS) -> None:
+    def __init__(self, model: XrayNetwork, dtype: torch.dtype, steps: Steps = TORCH_STEPS) -> None:
         """Fold copies of the model's weights, on its device; the model stays as it is."""
         features: Any = model.features  # torchvision names the parts, and mypy does not see them
         self._model, self._steps = model, steps

@@ -20,7 +20,7 @@ from xray.engines.int8_graph import GRAPH, WEIGHTS
 from xray.errors import ArtifactError
 from xray.images.radiograph import PixelArray
 from xray.network.checkpoint import Checkpoint
-from xray.network.model import ModelOutput, XrayDenseNet
+from xray.network.model import ModelOutput, XrayNetwork
 
 try:
     # Importing OpenVINO reports to its makers over the network, under an id that it leaves in the home folder, unless
@@ -113,7 +113,7 @@ def best_precision() -> CpuPrecision:
 class _Features(nn.Module):
     """The part of the network that OpenVINO compiles: uint8 (B, 1, S, S) to feature map (B, C, h, w)."""
 
-    def __init__(self, model: XrayDenseNet) -> None:
+    def __init__(self, model: XrayNetwork) -> None:
         super().__init__()
         self.model = model
 

@@ -12,7 +12,7 @@ from tests.conftest import STARTER
 from xray.engines import cuda_engine
 from xray.engines.cuda_engine import (
     BATCH_SIZES,
-    Bf16DenseNet,
+    Bf16Network,
     CudaEngine,
     Network,
     cuts,
@@ -114,7 +114,7 @@ def test_failure_of_the_device_reaches_the_caller() -> None:
 def test_plain_layers_in_bfloat16_pass_the_gate(starter: Checkpoint) -> None:
     pixels = noise_canvases(2, starter.manifest.preprocess.size)
     with torch.inference_mode():
-        found = Bf16DenseNet(starter.model).eval()(torch.from_numpy(pixels))
+        found = Bf16Network(starter.model).eval()(torch.from_numpy(pixels))
     require_equal(difference(TorchEngine(starter, CPU).forward(pixels), found), "bfloat16")
     assert {weight.dtype for weight in starter.model.parameters()} == {torch.float32}
 
