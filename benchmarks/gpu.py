@@ -16,7 +16,8 @@ import torch
 import tyro
 
 from benchmarks.markdown import table
-from xray.engines.cuda_engine import BATCH_SIZES, Bf16Network, CudaEngine, Network, fused_engine, graphs_engine
+from xray.engines.base import EngineRequest
+from xray.engines.cuda_engine import BATCH_SIZES, Bf16Network, CudaEngine, Network, build_fused, build_graphs
 from xray.engines.parity import Difference, difference, noise_canvases
 from xray.engines.torch_engine import TorchEngine
 from xray.images.radiograph import PixelArray
@@ -91,8 +92,8 @@ def contenders(checkpoint: Checkpoint, compiled: bool) -> dict[str, Contender]:
     builders: dict[str, Callable[[], Contender]] = {
         REFERENCE: lambda: TorchEngine(checkpoint, CUDA),
         BASE: lambda: EagerEngine(plain),
-        "CUDA graphs": lambda: graphs_engine(checkpoint, CUDA),
-        "CUDA graphs, fused": lambda: fused_engine(checkpoint, CUDA),
+        "CUDA graphs": lambda: build_graphs(EngineRequest(checkpoint, CUDA)),
+        "CUDA graphs, fused": lambda: build_fused(EngineRequest(checkpoint, CUDA)),
     }
     if compiled:
         builders["torch.compile"] = lambda: EagerEngine(torch.compile(plain, mode="max-autotune", dynamic=False))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from xray.engines.engine import DeviceChoice
+from xray.engines.base import DeviceChoice
 from xray.errors import InputError
 from xray.images.preprocess import MAX_SIZE, MIN_SIZE, Framing, PreprocessSpec
 from xray.network.backbone import BACKBONES, find_backbone

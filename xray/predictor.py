@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from xray.engines.engine import Engine
+from xray.engines.base import Engine
 from xray.errors import InputError
 from xray.images.preprocess import MapArray, Placement, preprocess
 from xray.images.radiograph import PixelArray, Radiograph

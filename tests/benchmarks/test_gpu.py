@@ -32,7 +32,7 @@ def test_failing_engine_is_told_and_the_others_are_measured(
     engines = {
         REFERENCE: reference,
         BASE: EagerEngine(Bf16Network(reference.model).eval()),
-        "broken": CudaEngine("broken", fail, 1024),
+        "broken": CudaEngine("broken", CPU, fail, 1024),
     }
     measured = measure(engines, 64, GpuBenchOptions(batches=(1, 2), seconds=0))
     assert [each.batch for each in measured[BASE]] == [1, 2]

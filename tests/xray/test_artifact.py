@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from tests.conftest import ROOT
 from xray.artifact import MANIFEST, replaced_at_once, replaced_together, require_replaceable, reserve, written_whole
-from xray.engines.engine import load_engine
+from xray.engines.registry import load_engine
 from xray.errors import ArtifactError, InputError, NoSpaceError
 from xray.network.checkpoint import WEIGHTS, load_checkpoint, save_checkpoint
 

@@ -86,7 +86,7 @@ def quantize(options: QuantizeOptions) -> QuantizedManifest:
 
 def used(comparison: Comparison) -> float:
     """The largest share of a limit that an int8 engine uses up; at most 1 is fit to serve, and NaN is not."""
-    found, limit = comparison.worst, LIMITS[QUANTIZED]
+    found, limit = comparison.worst, LIMITS["int8"]
     shares = [
         found.logit / limit.logit,
         (1 - found.embedding) / (1 - limit.embedding),
@@ -106,12 +106,13 @@ def _first_with_room(trial: Trial, parts: list[str], folder: Path) -> tuple[tupl
         kept = tuple(parts[:count])
         comparison = _attempt(trial, kept, folder)
         print(f"in floating point: {', '.join(kept)}")
-        print_comparison(comparison)
+        print_comparison(comparison, "int8")
         if used(comparison) <= ROOM:
             return kept, comparison
+    limits = LIMITS["int8"]
     raise ArtifactError(
         f"No quantised graph passes the gate with a third of each limit to spare; the last, with {', '.join(kept)} in "
-        f"floating point: {comparison}; the limits are: {LIMITS[QUANTIZED]}, AUROC within "
+        f"floating point: {comparison}; the limits are: {limits}, AUROC within "
         f"{comparison.auroc_limit:.4f}. Give more --images."
     )
 

@@ -64,7 +64,7 @@ def verified_graph(folder: Path | None, checkpoint: str) -> Path:
     verify(folder, {GRAPH: "", WEIGHTS: "", **manifest.checksums})
     if manifest.checkpoint != checkpoint:
         raise ArtifactError(f"{folder} was made for checkpoint {manifest.checkpoint}, not {checkpoint}; quantize anew.")
-    require_fit(manifest.comparison, QUANTIZED)
+    require_fit(manifest.comparison, "int8")
     return folder / GRAPH
 
 

@@ -6,17 +6,20 @@ whatever arithmetic the features use.
 Legend: B batch, S canvas side, C channels and h, w cells of the last feature map.
 """
 
+import logging
 import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from xray.artifact import read_manifest, sha256, verify, write_manifest, written_whole
-from xray.engines.int8_graph import GRAPH, WEIGHTS
+from xray.engines.base import EngineRequest, Precision
+from xray.engines.int8_graph import GRAPH, WEIGHTS, verified_graph
 from xray.errors import ArtifactError
 from xray.images.radiograph import PixelArray
 from xray.network.checkpoint import Checkpoint
@@ -42,6 +45,8 @@ CORE = openvino.Core()
 """One for the life of the process. With the last user of a core goes the stack that its CPU plugin gave to the thread
 that compiled first, usually the main one, for signals: the next signal there would end the process.
 """
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,8 @@ class OpenVinoEngine:
             quantized: the features in int8, from `xray.engines.int8_graph.verified_graph`, instead of a
                 conversion.
         """
-        self._precision = precision if quantized is None else "int8"
+        self.device = torch.device("cpu")
+        self.precision: Precision = precision if quantized is None else "int8"
         self._head = checkpoint.model.forward_head
         properties = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
         if cache is not None:
@@ -87,16 +93,34 @@ class OpenVinoEngine:
 
     @property
     def name(self) -> str:
-        return f"openvino-{self._precision}-cpu"
+        """`openvino-bfloat16-cpu`, with the precision of the features."""
+        return f"openvino-{self.precision}-cpu"
 
     def sizes_to_warm(self, largest: int) -> set[int]:
+        """The smallest and the largest batch."""
         return {1, largest}
 
     @torch.inference_mode()
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
+        """uint8 (B, 1, S, S) to a `ModelOutput` of B rows."""
         self._request.infer({0: pixels_B1SS}, share_inputs=True)
         # A view of OpenVINO's memory, overwritten by the next pass; the head's results are copies.
         return self._head(torch.from_numpy(self._request.get_output_tensor(0).data))
+
+
+def build(request: EngineRequest) -> OpenVinoEngine:
+    """The engine in the requested precision; `auto` is the faster one on this processor.
+
+    Raises:
+        InputError: int8 was requested and the processor has no instructions for it.
+        ArtifactError: the quantised graph is missing, damaged, of another checkpoint or not fit to serve.
+    """
+    cache = _writable(request.cache)
+    if request.precision == "int8":
+        graph = verified_graph(request.quantized, request.checkpoint.manifest.id)
+        return OpenVinoEngine(request.checkpoint, best_precision(), cache, graph)
+    precision = best_precision() if request.precision == "auto" else request.precision
+    return OpenVinoEngine(request.checkpoint, precision, cache)
 
 
 def best_precision() -> CpuPrecision:
@@ -160,3 +184,16 @@ def _cached_graph(checkpoint: Checkpoint, place: Path) -> Any:
             checksums = {name: sha256(partial / name) for name in (GRAPH, WEIGHTS)}
             write_manifest(partial, GraphManifest(checkpoint.manifest.id, VERSION, checksums))
     return CORE.read_model(place / GRAPH)
+
+
+def _writable(cache: Path | None) -> Path | None:
+    """The folder, made if need be; None where nothing can be written, which costs only time."""
+    if cache is None:
+        return None
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=cache):
+            return cache
+    except OSError as error:
+        logger.warning("Compiled networks cannot be kept in %s (%s); every start compiles anew.", cache, error.strerror)
+        return None

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from xray.engines.base import Precision
 from xray.errors import ArtifactError
 from xray.images.radiograph import PixelArray
 from xray.network.model import ModelOutput
@@ -67,7 +68,7 @@ class Comparison:
         return f"{self.engine} on {self.images} radiographs: {self.worst}, {areas}"
 
 
-LIMITS = {
+LIMITS: dict[Precision, Difference] = {
     "float32": Difference(logit=1e-3, embedding=0.999999, cam=0.99999),
     "bfloat16": Difference(logit=0.15, embedding=0.9999, cam=0.999),
     "int8": Difference(logit=0.15, embedding=0.99, cam=0.99),
@@ -124,14 +125,14 @@ def mean(differences_B3: FloatArray) -> Difference:
     return Difference(*map(float, differences_B3.mean(0)))
 
 
-def require_equal(found: Difference, precision: str) -> None:
+def require_equal(found: Difference, precision: Precision) -> None:
     """Raises: ArtifactError: an engine of this precision differs from the reference by more than it may."""
     limit = LIMITS[precision]
     if not (found.logit <= limit.logit and found.embedding >= limit.embedding and found.cam >= limit.cam):
         raise _unfit(precision, f"{found}; its limits are: {limit}")
 
 
-def require_fit(comparison: Comparison, precision: str) -> None:
+def require_fit(comparison: Comparison, precision: Precision) -> None:
     """Raises: ArtifactError: an engine of this precision differs by more than it may, or ranks otherwise."""
     require_equal(comparison.worst, precision)
     if not abs(comparison.auroc - comparison.reference_auroc) <= comparison.auroc_limit:
@@ -139,14 +140,9 @@ def require_fit(comparison: Comparison, precision: str) -> None:
         raise _unfit(precision, f"{areas}; they may differ by {comparison.auroc_limit:.4f}")
 
 
-def _unfit(precision: str, reason: str) -> ArtifactError:
+def _unfit(precision: Precision, reason: str) -> ArtifactError:
     advice = "" if precision == "float32" else " Serve the checkpoint with OSTEON_PRECISION=float32."
     return ArtifactError(f"The {precision} engine is not fit to serve: {reason}.{advice}")
-
-
-def precision_of(engine_name: str) -> str:
-    """The arithmetic of the features, from `openvino-bfloat16-cpu`."""
-    return engine_name.split("-")[1]
 
 
 def _correlation(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> float:

@@ -12,9 +12,9 @@ import pytest
 from tests.phantoms import write_dataset
 from training.export.check_engine import CheckOptions, check_engine
 from training.export.quantize import ROOM, QuantizeOptions, quantize, used
-from xray.engines.engine import load_engine
 from xray.engines.int8_graph import GRAPH, QUANTIZED, WEIGHTS, QuantizedManifest, require_processor
 from xray.engines.parity import LIMITS, Comparison, Difference
+from xray.engines.registry import load_engine
 from xray.errors import ArtifactError, InputError
 from xray.network.checkpoint import WEIGHTS as CHECKPOINT_WEIGHTS
 from xray.network.checkpoint import load_checkpoint

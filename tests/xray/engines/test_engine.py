@@ -14,10 +14,11 @@ import torch
 from tests.conftest import ROOT, STARTER
 from tests.phantoms import draw_phantom
 from training.export.check_engine import Reference, compare, reference_for
-from xray.engines.engine import BuildEngine, Engine, first_equal, load_engine
+from xray.engines.base import Engine, EngineFactory, EngineRequest, Precision
 from xray.engines.int8_graph import GRAPH, WEIGHTS
 from xray.engines.openvino_engine import CpuPrecision, OpenVinoEngine, best_precision
 from xray.engines.parity import Comparison, Difference, difference, require_equal, require_fit
+from xray.engines.registry import ENGINES, first_fit, load_engine
 from xray.engines.torch_engine import TorchEngine
 from xray.errors import ArtifactError
 from xray.images.preprocess import preprocess
@@ -164,27 +165,35 @@ class OffEngine:
     reference: TorchEngine
     off: float
     name: str
+    device: torch.device = CPU
+    precision: Precision = "bfloat16"
 
     def forward(self, pixels_B1SS: np.ndarray) -> ModelOutput:
         if self.off == np.inf:
-            self.reference.forward = self.forward
+            self.reference.model.register_forward_pre_hook(fail)
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         output = self.reference.forward(pixels_B1SS)
         return replace(output, logits_B=output.logits_B + self.off)
 
 
-def chosen(reference: TorchEngine, checkpoint: Checkpoint, *offs: float) -> Engine:
-    """The engine that is chosen from some that are off; one that is off by nan cannot be built."""
+def fail(*_: object) -> None:
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    def builder(off: float) -> BuildEngine:
-        def build(_: Checkpoint, device: torch.device) -> Engine:
-            if np.isnan(off):
-                raise ImportError("no Triton here")
-            return OffEngine(reference, off, f"off by {off}")
 
-        return build
+def factory(off: float, architectures: frozenset[str] | None = None) -> EngineFactory:
+    """Builds an engine that is off; one that is off by nan cannot be built."""
 
-    return first_equal([builder(off) for off in offs], checkpoint, reference)
+    def build(request: EngineRequest) -> Engine:
+        if np.isnan(off):
+            raise ImportError("no Triton here")
+        return OffEngine(TorchEngine(request.checkpoint, CPU), off, f"off by {off}")
+
+    return EngineFactory(f"off by {off}", "cpu", frozenset({"bfloat16"}), build, architectures, is_checked=True)
+
+
+def chosen(checkpoint: Checkpoint, *offs: float) -> Engine:
+    """The engine that is chosen from some that are off."""
+    return first_fit([factory(off) for off in offs], EngineRequest(checkpoint, CPU))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +210,7 @@ def test_fastest_engine_that_builds_and_agrees_serves_and_others_are_reported(
 ) -> None:
     checkpoint = load_checkpoint(tiny_checkpoint)
     with caplog.at_level(logging.INFO):
-        assert chosen(TorchEngine(checkpoint, CPU), checkpoint, *offs).name == name
+        assert chosen(checkpoint, *offs).name == name
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len(errors) == {"off by 0.0": 0, "off by 0.01": 1}.get(name, 2)
     assert all("a slower engine takes its place" in record.message for record in errors)
@@ -210,7 +219,31 @@ def test_fastest_engine_that_builds_and_agrees_serves_and_others_are_reported(
 def test_error_that_no_engine_survives_is_raised_and_not_climbed_down_from(tiny_checkpoint: Path) -> None:
     checkpoint = load_checkpoint(tiny_checkpoint)
     with pytest.raises(RuntimeError, match="illegal memory access"):
-        chosen(TorchEngine(checkpoint, CPU), checkpoint, np.inf, 0.0)
+        chosen(checkpoint, np.inf, 0.0)
+
+
+def test_engine_for_other_architectures_is_passed_over_without_an_error(
+    tiny_checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = EngineRequest(load_checkpoint(tiny_checkpoint), CPU)
+    with caplog.at_level(logging.INFO):
+        assert first_fit([factory(0.0, frozenset({"resnet50"})), factory(0.01)], request).name == "off by 0.01"
+    assert "off by 0.0 runs resnet50 only; a slower engine takes its place for densenet121." in caplog.text
+    assert all(record.levelno < logging.WARNING for record in caplog.records)
+
+
+def test_every_engine_of_the_registry_can_be_imported_and_says_what_it_is(tiny_checkpoint: Path) -> None:
+    pytest.importorskip("triton")
+    for each in ENGINES:
+        if each.device == "cuda" and not torch.cuda.is_available():
+            with pytest.raises((RuntimeError, AssertionError)):  # imported and called, and then there is no GPU
+                each.build(EngineRequest(load_checkpoint(tiny_checkpoint), torch.device("cuda")))
+            continue
+        for precision in each.precisions - {"int8"}:
+            device = torch.device(each.device)
+            engine = each.build(EngineRequest(load_checkpoint(tiny_checkpoint), device, precision))
+            assert (engine.device.type, engine.precision) == (each.device, precision)
+            assert {each.device, precision} < set(engine.name.split("-"))
 
 
 def test_reference_is_not_rounded_to_tf32(tiny_checkpoint: Path) -> None:
@@ -223,7 +256,7 @@ def test_reference_is_not_rounded_to_tf32(tiny_checkpoint: Path) -> None:
 
 
 def test_engines_need_neither_openvino_nor_faiss_nor_triton_to_be_imported() -> None:
-    program = "import sys; sys.modules.update(openvino=None, faiss=None, triton=None); import xray.engines.engine"
+    program = "import sys; sys.modules.update(openvino=None, faiss=None, triton=None); import xray.engines.registry"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
