@@ -150,7 +150,7 @@ async def _predict_uploads(
             generation = predictor.generation
             predictions = await predictor.predict(generation, [each.data for each in uploads], stages, place)
             scopes = await predictor.scopes(generation, predictions)
-            study = generation.predictor.judge(predictions, threshold)
+            study = generation.predictor.predict_study(predictions, threshold)
             yield PredictedStudy(uploads, study, scopes, generation, stages)
 
 
@@ -161,7 +161,7 @@ async def threshold_name(
     ] = "default",
 ) -> str:
     """Return the name of the threshold in the query string, checked against the checkpoint in use."""
-    predictor.generation.predictor.threshold(threshold)
+    predictor.generation.predictor.find_threshold(threshold)
     return threshold
 
 

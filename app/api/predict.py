@@ -30,7 +30,7 @@ from app.inference.predictor_service import PredictorService
 from xray.gallery.gallery import Neighbor, Wanted, abnormal_share
 from xray.images.png_encoder import encode_png
 from xray.images.radiograph import DicomFacts
-from xray.network.cam import Style, regions, render
+from xray.network.cam import Style, find_regions, render
 from xray.predictor import Prediction
 
 IMAGE: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
@@ -123,9 +123,9 @@ def _classification(study: PredictedStudy) -> dict[str, Any]:
         "label": prediction.label,
         "decision": prediction.decision,
         "threshold": prediction.threshold,
-        "in_scope": farthest and farthest.inside,
+        "in_scope": farthest and farthest.in_scope,
         "scope_distance": farthest and farthest.distance,
-        "scope_reason": None if farthest is None or farthest.inside else farthest.reason,
+        "scope_reason": None if farthest is None or farthest.in_scope else farthest.reason,
         "radiographs": [
             RadiographReply(
                 name=upload.name,
@@ -172,4 +172,4 @@ def _render_png(prediction: Prediction, style: Style, alpha: float) -> bytes:
 
 
 def _regions(prediction: Prediction) -> list[RegionReply]:
-    return [RegionReply(**asdict(region)) for region in regions(prediction.cam())]
+    return [RegionReply(**asdict(region)) for region in find_regions(prediction.cam())]

@@ -21,7 +21,7 @@ from pacs.results.rendering.worker_pool import ResultPool
 from pacs.results.result import RadiographFinding, Source, StudyFinding
 from xray.errors import InputError, OutOfScopeError, TooManyPixelsError, UnreadableImageError, XrayError
 from xray.images.radiograph import PixelArray
-from xray.network.cam import Region, regions
+from xray.network.cam import Region, find_regions
 from xray.network.checkpoint import CODE_VERSION
 from xray.predictor import Prediction
 
@@ -133,7 +133,7 @@ async def _predict(service: PredictorService, generation: Generation, data: byte
     if service.settings.scope != "off":
         prediction = done.prediction
         scope = await service.off_loop(generation.gallery.scope, prediction.prepared.radiograph, prediction.embedding_D)
-        if not scope.inside:
+        if not scope.in_scope:
             raise OutOfScopeError(f"The radiograph {scope.explanation}")
     return done.prediction
 
@@ -145,12 +145,12 @@ def _view(source: Source, prediction: Prediction, number: int) -> _View:
         source,
         replace(prediction, prepared=replace(prepared, radiograph=without_pixels, pixels_1SS=NO_PIXELS)),
         draw_picture(cam, prepared.radiograph, number),
-        tuple(regions(cam)),
+        tuple(find_regions(cam)),
     )
 
 
 def _finding(generation: Generation, study_uid: str, judged: _Judged) -> StudyFinding:
-    study = generation.predictor.judge([view.prediction for view in judged.views])
+    study = generation.predictor.predict_study([view.prediction for view in judged.views])
     radiographs = [
         RadiographFinding(view.source, view.picture, view.regions, view.prediction.probability, weight)
         for view, weight in zip(judged.views, study.weights, strict=True)

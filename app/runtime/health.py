@@ -189,7 +189,7 @@ async def send_canary(predictor: PredictorService) -> str | None:
     generation = predictor.generation
     try:
         prediction = await predictor.passes.anew(generation, CANARY.read_bytes())
-        study = generation.predictor.judge([prediction])
+        study = generation.predictor.predict_study([prediction])
         found = await predictor.off_loop(generation.gallery.search, study.embedding_D, CANARY_NEIGHBORS)
     except Exception:  # any error here means that requests fail too
         logger.exception("The canary failed.")

@@ -76,7 +76,7 @@ class Bf16Network(nn.Module):
 
     def forward(self, pixels_B1SS: Tensor) -> ModelOutput:
         """uint8 (B, 1, S, S) to a `ModelOutput` of B rows."""
-        gray_B3SS = self.model.normalise(pixels_B1SS).to(self.stem_type).expand(-1, 3, -1, -1)
+        gray_B3SS = self.model.normalize(pixels_B1SS).to(self.stem_type).expand(-1, 3, -1, -1)
         stem_BChw = self.stem(gray_B3SS.contiguous(memory_format=torch.channels_last))
         return self.model.forward_head(self.rest(stem_BChw.bfloat16()))
 

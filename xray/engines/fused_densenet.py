@@ -81,7 +81,7 @@ class FusedDenseNet:
 
     def _enter(self, pixels_B1SS: Tensor) -> Tensor:
         """Normalise, convolve and pool into the first channels of the first block's buffer."""
-        gray_B1SS = self._model.normalise(pixels_B1SS).to(self._weight_C177.dtype)
+        gray_B1SS = self._model.normalize(pixels_B1SS).to(self._weight_C177.dtype)
         convolved_BChw = F.conv2d(_as_channels_last(gray_B1SS), self._weight_C177, stride=2, padding=3)
         pooled_BChw = F.max_pool2d(convolved_BChw, kernel_size=3, stride=2, padding=1)
         batch, channels, height, width = pooled_BChw.shape
@@ -112,8 +112,8 @@ def affine(norm: nn.BatchNorm2d) -> Affine:
 def fold_stem(features: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The first convolution and its batch norm as a one-channel convolution: weights (C, 1, 7, 7), bias (C, 1, 1).
 
-    Its three input channels are equal, so its weights over them add up. The gray levels' normalisation is not folded
-    in: the border is padded with the zeros of normalised levels, which no one pixel level stands for.
+    Its three input channels are equal, so its weights over them add up. The gray levels' normalization is not folded
+    in: the border is padded with the zeros of normalized levels, which no one pixel level stands for.
     """
     norm = affine(features.norm0)
     weight_C177 = features.conv0.weight.sum(1, keepdim=True) * norm.scale_C[:, None, None, None]

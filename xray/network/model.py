@@ -29,7 +29,7 @@ class ModelOutput:
 
     Attributes:
         logits_B: float32, before the sigmoid; positive speaks for abnormal.
-        embeddings_BD: float32, the pooled feature map, L2-normalised.
+        embeddings_BD: float32, the pooled feature map, L2-normalized.
         cams_Bhw: float32, how much each cell speaks for abnormality: `pool(cams_Bhw) + bias == logits_B`.
         attentions_B: float32, log weight of each radiograph within its study, up to a constant; 0 where the network
             has no attention.
@@ -120,10 +120,10 @@ class XrayNetwork(nn.Module):
 
     def forward_features(self, pixels_B1SS: Tensor) -> Tensor:
         """uint8 (B, 1, S, S) to the last feature map (B, C, h, w), after its activation."""
-        features_BChw: Tensor = self.features(self.normalise(pixels_B1SS).expand(-1, 3, -1, -1))
+        features_BChw: Tensor = self.features(self.normalize(pixels_B1SS).expand(-1, 3, -1, -1))
         return features_BChw
 
-    def normalise(self, pixels_B1SS: Tensor) -> Tensor:
+    def normalize(self, pixels_B1SS: Tensor) -> Tensor:
         """uint8 (B, 1, S, S) to float32 gray levels of about mean 0 and variance 1."""
         return (pixels_B1SS.float() - self.mean) / self.std
 

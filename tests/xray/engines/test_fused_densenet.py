@@ -85,7 +85,7 @@ def test_equality_notices_one_wrong_statistic(restless: XrayNetwork) -> None:
 def test_first_convolution_of_one_channel_equals_that_of_three_equal_ones_at_the_border_too(
     restless: XrayNetwork,
 ) -> None:
-    gray = restless.normalise(torch.from_numpy(noise_canvases(2, 64)))
+    gray = restless.normalize(torch.from_numpy(noise_canvases(2, 64)))
     expected = restless.features.norm0(restless.features.conv0(gray.expand(-1, 3, -1, -1)))
     weight, bias = fold_stem(restless.features, torch.float32)
     found = nn.functional.conv2d(gray, weight, stride=2, padding=3) + bias
@@ -93,11 +93,11 @@ def test_first_convolution_of_one_channel_equals_that_of_three_equal_ones_at_the
 
 
 @torch.inference_mode()
-def test_normalisation_cannot_be_folded_into_the_first_convolution(restless: XrayNetwork) -> None:
+def test_normalization_cannot_be_folded_into_the_first_convolution(restless: XrayNetwork) -> None:
     """Why it is a step of its own: padding zeros stand for the mean gray level, which no pixel has."""
     pixels = torch.from_numpy(noise_canvases(1, 64)).float()
     weight, _ = fold_stem(restless.features, torch.float32)
-    expected = nn.functional.conv2d(restless.normalise(pixels), weight, stride=2, padding=3)
+    expected = nn.functional.conv2d(restless.normalize(pixels), weight, stride=2, padding=3)
     shift = (weight.sum((1, 2, 3)) * restless.mean / restless.std)[:, None, None]
     folded = nn.functional.conv2d(pixels, weight / restless.std, stride=2, padding=3) - shift
     assert torch.allclose(folded[..., 2:-2, 2:-2], expected[..., 2:-2, 2:-2], atol=1e-3)
