@@ -2,7 +2,7 @@
 
     Engine                 turns a uint8 batch into a ModelOutput
     ├── TorchEngine        the reference: float32 on any device
-    ├── OpenVinoEngine     on a CPU: float32, bfloat16, or int8 where a graph was quantised for it
+    ├── OpenVinoEngine     on a CPU: float32, bfloat16, or int8 where a graph was quantized for it
     └── CudaEngine         on an NVIDIA GPU: bfloat16
 
 Legend: B batch, S canvas side.

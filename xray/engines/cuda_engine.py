@@ -99,7 +99,7 @@ def build_graphs(request: EngineRequest) -> CudaEngine:
 
 
 def cuts(count: int) -> Iterator[tuple[slice, int]]:
-    """The rows of each pass over a batch of `count`, and the batch size to run them in."""
+    """The rows of each pass over a batch of `count` rows, and the batch size of the graph for them."""
     for start in range(0, count, BATCH_SIZES[-1]):
         stop = min(count, start + BATCH_SIZES[-1])
         yield slice(start, stop), next(size for size in BATCH_SIZES if size >= stop - start)
@@ -159,10 +159,10 @@ class _Captured:
 
 
 class GraphRunner:
-    """Runs a network on one stream; a batch size's graph is captured when it is first asked for.
+    """Runs a network on one stream; the graph of a batch size is captured when it is first needed.
 
-    All graphs share one pool of memory, which is safe because none runs while another does and each one's result is
-    copied out before the next starts.
+    All graphs share one pool of memory. This is safe because they run one at a time, and each result is copied out
+    before the next graph starts.
     """
 
     def __init__(self, network: Callable[[Tensor], Tensor], device: torch.device) -> None:
@@ -178,10 +178,10 @@ class GraphRunner:
         """uint8 (B, 1, S, S) to float32 (B, N) on the CPU, in memory that the next call overwrites.
 
         Args:
-            size: B or more: of the graph to run, whose last rows repeat what an earlier batch left there.
+            size: batch size of the graph to run, at least B; its surplus rows hold what an earlier batch left there.
 
         Raises:
-            RuntimeError: CUDA has failed. After some errors nothing runs on the GPU until the process starts anew.
+            RuntimeError: CUDA has failed. After some errors nothing runs on the GPU until the process is restarted.
         """
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             count, side = len(pixels_B1SS), pixels_B1SS.shape[-1]

@@ -1,4 +1,4 @@
-"""The forward pass on a CPU: features compiled by OpenVINO for this very processor, the head in torch.
+"""The forward pass on a CPU: features compiled by OpenVINO for this processor, the head in torch.
 
 The head stays in float32 outside the compiled graph, so that map, logit and embedding come from the same numbers
 whatever arithmetic the features use.
@@ -26,8 +26,8 @@ from xray.network.checkpoint import Checkpoint
 from xray.network.model import ModelOutput, XrayNetwork
 
 try:
-    # Importing OpenVINO reports to its makers over the network, under an id that it leaves in the home folder, unless
-    # this package of theirs cannot be imported. NNCF, imported after it, does the same.
+    # Importing OpenVINO sends telemetry over the network, and leaves an id in the home folder, unless this package
+    # cannot be imported. The same is true of NNCF, which is imported later.
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     import openvino
     from openvino.frontend import FrontEndManager
@@ -38,12 +38,14 @@ except ImportError as error:
 VERSION = openvino.__version__.split("-")[0]
 CpuPrecision = Literal["float32", "bfloat16"]
 SCHEMA_VERSION = 1
+"""Version of the cache's manifest; a cache of another version is made again."""
 COMPILED = "compiled"
-"""Folder of OpenVINO's own cache, in which it finds what it compiled for this processor before."""
+"""Folder of OpenVINO's own cache of compiled networks."""
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
+"""OpenVINO's names of the precisions."""
 CORE = openvino.Core()
-"""One for the life of the process. With the last user of a core goes the stack that its CPU plugin gave to the thread
-that compiled first, usually the main one, for signals: the next signal there would end the process.
+"""One for the life of the process. The CPU plugin gives the thread that compiles first, usually the main one, a stack
+for signals, and frees it with the core: the next signal in that thread would then end the process.
 """
 
 logger = logging.getLogger(__name__)
@@ -60,7 +62,7 @@ class GraphManifest:
 
 
 class OpenVinoEngine:
-    """One stream over all cores: each batch is finished as soon as the machine can."""
+    """One stream over all cores, which has the lowest latency per batch."""
 
     def __init__(
         self,
@@ -69,13 +71,12 @@ class OpenVinoEngine:
         cache: Path | None = None,
         quantized: Path | None = None,
     ) -> None:
-        """Compile, or load what an earlier start left in `cache`.
+        """Compile the features, or load what an earlier start compiled.
 
         Args:
-            precision: arithmetic of the features, or of what is not in int8 of a quantised graph.
-            cache: folder for the networks of any number of checkpoints; without it every start converts anew.
-            quantized: the features in int8, from `xray.engines.int8_graph.verified_graph`, instead of a
-                conversion.
+            precision: arithmetic of the features, or of those parts of a quantized graph that are not in int8.
+            cache: folder for the networks of any number of checkpoints; None compiles at every start.
+            quantized: the features in int8, from `xray.engines.int8_graph.verified_graph`, instead of a conversion.
         """
         self.device = torch.device("cpu")
         self.precision: Precision = precision if quantized is None else "int8"
@@ -124,10 +125,10 @@ def build(request: EngineRequest) -> OpenVinoEngine:
 
 
 def best_precision() -> CpuPrecision:
-    """bfloat16 where the processor multiplies matrices faster in it: with AMX, or AMD's with AVX512-BF16; else float32.
+    """bfloat16 where the processor is faster in it: with AMX, or an AMD processor with AVX512-BF16; otherwise float32.
 
-    Two cores of an EPYC (Zen 4) answer 7 radiographs a second in float32 and 14 in bfloat16 (320 px); those of a Xeon
-    with AVX512-BF16 and without AMX 35 and 24 (192 px).
+    Two cores of an EPYC (Zen 4) process 7 radiographs a second in float32 and 14 in bfloat16 (320 px); two cores of a
+    Xeon with AVX512-BF16 and without AMX process 35 and 24 (192 px).
     """
     has = torch.cpu.get_capabilities()
     is_amd = str(has.get("cpu_name", "")).startswith("AMD")
@@ -146,23 +147,25 @@ class _Features(nn.Module):
 
 
 def to_graph(checkpoint: Checkpoint, named: bool = False) -> Any:
-    """The features as an OpenVINO graph for batches of any size. The network takes no gradients afterwards.
+    """Convert the features to an OpenVINO graph, uint8 (B, 1, S, S) to (B, C, h, w), for batches of any size.
+
+    The network takes no gradients afterwards.
 
     Args:
-        named: give each node the name of its layer, as quantizing needs. It takes seconds and a gigabyte more, because
-            torch then makes a type for every layer.
+        named: give each node the name of its layer, which quantizing needs. It takes seconds and a gigabyte more,
+            because torch then makes a type for every layer.
     """
     model = checkpoint.model.eval().requires_grad_(False)
     size = checkpoint.manifest.preprocess.size
     example = torch.zeros((2, 1, size, size), dtype=torch.uint8)
-    # Not `openvino.convert_model`, which reports each conversion to its makers over the network.
+    # `openvino.convert_model` would send telemetry about each conversion over the network.
     frontend = FrontEndManager().load_by_framework("pytorch")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # OpenVINO traces with torch.jit, which torch calls deprecated
         if named:
             decoder = TorchScriptPythonDecoder(_Features(model), example_input=example)
         else:
-            # A second trace to compare with would show nothing: the network takes the same way for all radiographs.
+            # No second trace to compare with: the network has no branches that depend on the radiographs.
             traced = torch.jit.trace(  # type: ignore[no-untyped-call]
                 lambda pixels_B1SS: model.forward_features(pixels_B1SS), example, check_trace=False
             )
@@ -173,7 +176,7 @@ def to_graph(checkpoint: Checkpoint, named: bool = False) -> Any:
 
 
 def _cached_graph(checkpoint: Checkpoint, place: Path) -> Any:
-    """The graph from `place`, made and stored there first if it is not there or damaged."""
+    """The graph from the folder `place`, where it is first converted and stored if it is missing or damaged."""
     try:
         manifest = read_manifest(place, GraphManifest)
         verify(place, {GRAPH: "", WEIGHTS: "", **manifest.checksums})

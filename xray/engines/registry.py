@@ -78,7 +78,7 @@ def load_engine(
 
     Raises:
         InputError: the device is not there, or no engine has that precision on it.
-        ArtifactError: the quantised graph is missing, damaged, of another checkpoint or not fit to serve.
+        ArtifactError: the quantized graph is missing, damaged, of another checkpoint or not fit to serve.
     """
     request = EngineRequest(checkpoint, choose_device(choice), precision, cache, quantized)
     factories = [factory for factory in ENGINES if factory.is_for(request)]

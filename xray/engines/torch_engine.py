@@ -33,7 +33,7 @@ class TorchEngine:
     @torch.inference_mode()
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
         """uint8 (B, 1, S, S) to a `ModelOutput` of B rows on the CPU."""
-        # On a GPU cuDNN would round convolutions' operands to 10 bits of mantissa (TF32), which is no reference.
+        # On a GPU cuDNN would otherwise round the operands of convolutions to 10 bits of mantissa (TF32).
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             output: ModelOutput = self.model(torch.from_numpy(pixels_B1SS).to(self.device))
         return output.cpu()
