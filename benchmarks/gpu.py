@@ -20,6 +20,7 @@ from xray.engines.base import EngineRequest
 from xray.engines.cuda_engine import BATCH_SIZES, Bf16Network, CudaEngine, Network, build_fused, build_graphs
 from xray.engines.parity import Difference, difference, noise_canvases
 from xray.engines.torch_engine import TorchEngine
+from xray.errors import ArtifactError
 from xray.images.radiograph import PixelArray
 from xray.network.checkpoint import Checkpoint, load_checkpoint
 from xray.network.model import ModelOutput
@@ -101,7 +102,7 @@ def contenders(checkpoint: Checkpoint, compiled: bool) -> dict[str, Contender]:
     for name, build in builders.items():
         try:
             built[name] = build()
-        except (ImportError, RuntimeError) as error:
+        except (ImportError, RuntimeError, ArtifactError) as error:
             print(f"{name} is left out: {error}", file=sys.stderr)
     return built
 

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from xray.engines.base import EngineRequest, Precision
 from xray.engines.fused_densenet import STEM_TYPES, FusedDenseNet
+from xray.errors import ArtifactError
 from xray.images.radiograph import PixelArray
+from xray.network.densenet import LAYERS
 from xray.network.model import ModelOutput, XrayNetwork
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -85,8 +87,12 @@ def build_fused(request: EngineRequest) -> CudaEngine:
     """The restructured DenseNet with Triton's steps.
 
     Raises:
+        ArtifactError: the checkpoint is not a DenseNet.
         ImportError: Triton is not installed.
     """
+    architecture = request.checkpoint.manifest.architecture
+    if architecture not in LAYERS:
+        raise ArtifactError(f"The fused engine runs {', '.join(LAYERS)} only, not {architecture}; use the CUDA graphs.")
     from xray.engines.triton_kernels import TRITON_STEPS
 
     network = FusedDenseNet(request.checkpoint.model, torch.bfloat16, TRITON_STEPS)

@@ -15,17 +15,18 @@ from tests.conftest import ROOT, STARTER
 from tests.phantoms import draw_phantom
 from training.export.check_engine import Reference, compare, reference_for
 from xray.engines.base import Engine, EngineFactory, EngineRequest, Precision
+from xray.engines.cuda_engine import build_fused
 from xray.engines.int8_graph import GRAPH, WEIGHTS
 from xray.engines.openvino_engine import CpuPrecision, OpenVinoEngine, best_precision
 from xray.engines.parity import Comparison, Difference, difference, require_equal, require_fit
 from xray.engines.registry import ENGINES, first_fit, load_engine
 from xray.engines.torch_engine import TorchEngine
 from xray.errors import ArtifactError
-from xray.images.preprocess import preprocess
+from xray.images.preprocess import PreprocessSpec, preprocess
 from xray.images.radiograph import Radiograph
 from xray.mura.studies import read_mura, records_of
-from xray.network.checkpoint import Checkpoint, load_checkpoint
-from xray.network.model import ModelOutput, pool
+from xray.network.checkpoint import Checkpoint, CheckpointManifest, TrainingData, load_checkpoint
+from xray.network.model import ModelOutput, XrayNetwork, pool
 
 pytestmark = pytest.mark.slow
 
@@ -230,6 +231,21 @@ def test_engine_for_other_architectures_is_passed_over_without_an_error(
         assert first_fit([factory(0.0, frozenset({"resnet50"})), factory(0.01)], request).name == "off by 0.01"
     assert "off by 0.0 runs resnet50 only; a slower engine takes its place for densenet121." in caplog.text
     assert all(record.levelno < logging.WARNING for record in caplog.records)
+
+
+def test_missing_package_costs_only_its_engine_and_is_said(
+    tiny_checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = EngineRequest(load_checkpoint(tiny_checkpoint), CPU, "bfloat16")
+    assert first_fit([replace(factory(np.nan), is_checked=False)], request).name == "torch-float32-cpu"
+    assert "no Triton here Until then torch runs the network, several times slower." in caplog.text
+
+
+def test_fused_engine_refuses_other_architectures_than_densenets() -> None:
+    manifest = CheckpointManifest("resnet50", PreprocessSpec(size=64), TrainingData("nothing", 0, 0, ""))
+    checkpoint = Checkpoint(XrayNetwork("resnet50", manifest.preprocess), manifest)
+    with pytest.raises(ArtifactError, match="runs densenet121, densenet169, densenet201 only, not resnet50"):
+        build_fused(EngineRequest(checkpoint, torch.device("cuda")))
 
 
 def test_every_engine_of_the_registry_can_be_imported_and_says_what_it_is(tiny_checkpoint: Path) -> None:
