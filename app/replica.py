@@ -17,7 +17,7 @@ from app.runtime.health import ReplicaHealth
 from app.runtime.metrics import Metrics
 from app.settings import Settings
 from pacs.results.rendering.worker_pool import ResultPool
-from xray.engines.engine import choose_device
+from xray.engines.registry import choose_device
 
 GPU_BATCH = 64
 """Radiographs per forward pass on a GPU, which needs large batches for its full throughput."""

@@ -16,9 +16,11 @@ import torch
 import tyro
 
 from benchmarks.markdown import table
-from xray.engines.cuda_engine import BATCH_SIZES, Bf16DenseNet, CudaEngine, Network, fused_engine, graphs_engine
+from xray.engines.base import EngineRequest
+from xray.engines.cuda_engine import BATCH_SIZES, Bf16Network, CudaEngine, Network, build_fused, build_graphs
 from xray.engines.parity import Difference, difference, noise_canvases
 from xray.engines.torch_engine import TorchEngine
+from xray.errors import ArtifactError
 from xray.images.radiograph import PixelArray
 from xray.network.checkpoint import Checkpoint, load_checkpoint
 from xray.network.model import ModelOutput
@@ -87,12 +89,12 @@ def main() -> None:
 
 def contenders(checkpoint: Checkpoint, compiled: bool) -> dict[str, Contender]:
     """Engines by name, the reference and the base of the ratios first; without those that this machine cannot build."""
-    plain: Network = Bf16DenseNet(TorchEngine(checkpoint, CUDA).model).eval()
+    plain: Network = Bf16Network(TorchEngine(checkpoint, CUDA).model).eval()
     builders: dict[str, Callable[[], Contender]] = {
         REFERENCE: lambda: TorchEngine(checkpoint, CUDA),
         BASE: lambda: EagerEngine(plain),
-        "CUDA graphs": lambda: graphs_engine(checkpoint, CUDA),
-        "CUDA graphs, fused": lambda: fused_engine(checkpoint, CUDA),
+        "CUDA graphs": lambda: build_graphs(EngineRequest(checkpoint, CUDA)),
+        "CUDA graphs, fused": lambda: build_fused(EngineRequest(checkpoint, CUDA)),
     }
     if compiled:
         builders["torch.compile"] = lambda: EagerEngine(torch.compile(plain, mode="max-autotune", dynamic=False))
@@ -100,7 +102,7 @@ def contenders(checkpoint: Checkpoint, compiled: bool) -> dict[str, Contender]:
     for name, build in builders.items():
         try:
             built[name] = build()
-        except (ImportError, RuntimeError) as error:
+        except (ImportError, RuntimeError, ArtifactError) as error:
             print(f"{name} is left out: {error}", file=sys.stderr)
     return built
 

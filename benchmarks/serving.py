@@ -21,7 +21,8 @@ from benchmarks.load import Outcome, closed_loop, open_loop
 from benchmarks.report import Closed, Open, Page, write_page
 from benchmarks.servers import LITSERVE, OSTEON, PLAIN, ROOT, Server, resident, serving
 from tests.phantoms import draw_phantom
-from xray.engines.engine import Engine, load_engine
+from xray.engines.base import Engine
+from xray.engines.registry import load_engine
 from xray.images.decoding.decode import decode_radiograph
 from xray.images.preprocess import preprocess
 from xray.network.checkpoint import Checkpoint, load_checkpoint

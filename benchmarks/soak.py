@@ -25,7 +25,7 @@ from tqdm import tqdm
 from benchmarks.callers import ATTACKS, CALLERS, HUNG_SECONDS, Known, ask, client
 from benchmarks.servers import ADDRESS, OSTEON, ROOT, resident, serving
 from benchmarks.serving import pngs
-from xray.engines.engine import load_engine
+from xray.engines.registry import load_engine
 from xray.images.decoding.decode import decode_radiograph
 from xray.network.checkpoint import load_checkpoint
 from xray.predictor import Predictor

@@ -17,7 +17,8 @@ from index_builder.fit_projection import fit_projection, largest_dimension, scop
 from index_builder.shards import Plan, Shard, Workplace
 from index_builder.verify import check_gallery, sampled_rows
 from xray.artifact import put_in_place, require_replaceable
-from xray.engines.engine import DeviceChoice, PrecisionChoice, load_engine
+from xray.engines.base import DeviceChoice, PrecisionChoice
+from xray.engines.registry import load_engine
 from xray.errors import DatasetError, InputError
 from xray.gallery.entries import GalleryEntry
 from xray.gallery.gallery import GalleryManifest

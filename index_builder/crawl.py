@@ -24,7 +24,8 @@ from pacs.client.archive import Archive
 from pacs.client.configuration import ArchiveConfig, read_archives
 from pacs.errors import ArchiveUnavailableError
 from xray.artifact import require_replaceable
-from xray.engines.engine import DeviceChoice, PrecisionChoice, load_engine
+from xray.engines.base import DeviceChoice, PrecisionChoice
+from xray.engines.registry import load_engine
 from xray.errors import DatasetError, InputError
 from xray.gallery.entries import UNKNOWN, GalleryEntry
 from xray.gallery.gallery import Gallery, GalleryManifest

@@ -60,7 +60,7 @@ class Reader:
     def _embedded(
         self, instance: str, study: str, radiograph: Radiograph, embedding_D: EmbeddingArray
     ) -> Held | LeftOut:
-        if not self.like.scope(radiograph, embedding_D).inside:
+        if not self.like.scope(radiograph, embedding_D).in_scope:
             return LeftOut(instance, study, OutOfScopeError.__name__)
         body_part = radiograph.dicom.body_part if radiograph.dicom else None
         return Held(instance, study, body_part, embedding_D)

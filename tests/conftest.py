@@ -10,7 +10,7 @@ import torch
 
 from xray.images.preprocess import PreprocessSpec
 from xray.network.checkpoint import Checkpoint, CheckpointManifest, TrainingData, save_checkpoint
-from xray.network.model import XrayDenseNet
+from xray.network.model import XrayNetwork
 
 ROOT = Path(__file__).resolve().parent.parent
 STARTER = ROOT / "artifacts" / "starter"
@@ -36,7 +36,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = PreprocessSpec(size=64)
     manifest = CheckpointManifest("densenet121", spec, TrainingData("nothing", 0, 0, ""))
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
-    save_checkpoint(folder, Checkpoint(XrayDenseNet("densenet121", spec), manifest))
+    save_checkpoint(folder, Checkpoint(XrayNetwork("densenet121", spec), manifest))
     return folder
 
 

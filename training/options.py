@@ -3,16 +3,22 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from xray.engines.engine import DeviceChoice
+import tyro
+
+from xray.engines.base import DeviceChoice
 from xray.errors import InputError
 from xray.images.preprocess import MAX_SIZE, MIN_SIZE, Framing, PreprocessSpec
+from xray.network.backbone import BACKBONES, find_backbone
 from xray.network.checkpoint import StorageType
 from xray.network.decision import StudyPooling
-from xray.network.densenet import Architecture, MapStride
-from xray.network.model import MapPooling, MapSpec
+from xray.network.model import MapPooling, MapSpec, MapStride
 
+if TYPE_CHECKING:
+    Architecture = str
+else:  # the command line offers every registered name
+    Architecture = tyro.extras.literal_type_from_choices(BACKBONES)
 Precision = Literal["auto", "bfloat16", "float32"]
 
 MACHINE_ONLY = frozenset({"data", "out", "device", "workers", "save_minutes", "allow_overlap"})
@@ -38,7 +44,7 @@ class TrainOptions:
     size: int = 320
     """Side of the square input in pixels."""
     map_stride: MapStride = 32
-    """Pixels of the input per cell of the CAM; 16 costs about a third more."""
+    """Pixels of the input per cell of the CAM; 16 costs about a third more, and efficientnet_b0 has only 32."""
     map_pooling: MapPooling = "mean"
     """What makes the map the logit; `lse` lets few cells decide, as for a finding that covers few."""
     study_pooling: StudyPooling = "mean"
@@ -102,6 +108,12 @@ class TrainOptions:
             if getattr(self, name) < least:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give at least {least}.")
         require_size(self.size)
+        _require_stride(self.architecture, self.map_stride)
+        if self.box_loss and self.size % self.map_stride:
+            raise InputError(
+                f"--box-loss compares boxes with cells of the map, and --size {self.size} does not divide into them; "
+                f"give a multiple of {self.map_stride}."
+            )
         if self.window and (self.window % LARGEST_STRIDE or not LARGEST_STRIDE <= self.window <= self.size):
             raise InputError(f"--window is {self.window}; give a multiple of {LARGEST_STRIDE} up to --size, or 0.")
         if not 0 <= self.ema < 1:
@@ -119,6 +131,13 @@ class TrainOptions:
     def recipe(self) -> dict[str, object]:
         """The options that decide the result, for comparison when a run is resumed."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in MACHINE_ONLY}
+
+
+def _require_stride(architecture: str, stride: int) -> None:
+    """Raises: InputError: the architecture has no map of that stride."""
+    strides = find_backbone(architecture).strides
+    if stride not in strides:
+        raise InputError(f"--map-stride is {stride}; {architecture} has {' or '.join(map(str, strides))}.")
 
 
 def require_size(size: int) -> None:

@@ -1,10 +1,10 @@
-"""Radiographs in, what the network says about their study out; the one place where a logit becomes a probability.
+"""Predicts a study from its radiographs. Every probability of the program is computed here.
 
-    Radiograph -> prepare -> engine.forward -> read -> Prediction -> judge -> StudyPrediction
+    Radiograph -> prepare -> engine.forward -> read -> Prediction -> predict_study -> StudyPrediction
 
-The steps are separate so that a service can batch the forward pass of many callers; `predict` takes them in a row.
+The steps are separate so that a service can batch the forward pass of many callers; `predict` runs all of them.
 
-Legend: B batch, S canvas side, D embedding, h, w cells of the map.
+Legend: B batch, S canvas side, D embedding, h, w cells of the map, n radiographs of a study.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from xray.engines.engine import Engine
+from xray.engines.base import Engine
 from xray.errors import InputError
 from xray.images.preprocess import MapArray, Placement, preprocess
 from xray.images.radiograph import PixelArray, Radiograph
@@ -31,8 +31,8 @@ class Prepared:
     """A radiograph, ready for the engine.
 
     Attributes:
-        pixels_1SS: uint8.
-        placement: the way back from the canvas.
+        pixels_1SS: uint8, the network's square canvas.
+        placement: where the radiograph lies on the canvas, to bring a map back to its pixels.
     """
 
     radiograph: Radiograph
@@ -42,12 +42,12 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says about one radiograph.
+    """The prediction for one radiograph.
 
     Attributes:
-        logit: before calibration; `cam_hw`, pooled, plus the classifier's bias.
-        attention: log weight within its study, up to a constant, where the study's pooling asks for it.
-        probability: of abnormality, calibrated.
+        logit: before calibration: the pooled `cam_hw` plus the classifier's bias.
+        attention: log weight within its study, up to a constant; 0 where the network has no attention.
+        probability: of abnormality, calibrated, from 0 to 1.
         embedding_D: float32 of length 1.
         cam_hw: float32, how much each cell of the canvas speaks for abnormality.
     """
@@ -60,20 +60,20 @@ class Prediction:
     cam_hw: MapArray
 
     def cam(self) -> Cam:
-        """The map on the radiograph's own grid."""
+        """The map on the radiograph's own pixel grid."""
         return cam_on_radiograph(self.cam_hw, self.prepared.placement)
 
 
 @dataclass(frozen=True)
 class StudyPrediction:
-    """What the network says about a study.
+    """The prediction for a study.
 
     Attributes:
         logit: pooled over the radiographs, before calibration.
-        probability: of abnormality, calibrated.
-        label: `abnormal` when the probability reaches the threshold.
-        decision: the label, or `uncertain` where the checkpoint's band says that either may be true.
-        weights: how much each radiograph weighed in the probability; they sum to 1.
+        probability: of abnormality, calibrated, from 0 to 1.
+        label: `abnormal` when the probability is at least the threshold.
+        decision: the label, or `uncertain` where the checkpoint's uncertainty band leaves both labels open.
+        weights: of the radiographs in the study's logit; they sum to 1.
         embedding_D: the radiographs' mean direction, float32 of length 1.
     """
 
@@ -89,57 +89,68 @@ class StudyPrediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A checkpoint's rules around an engine that runs its network."""
+    """An engine that runs a checkpoint's network, and the manifest that says how to read its outputs."""
 
     manifest: CheckpointManifest
     engine: Engine
 
     def predict(self, radiographs: Sequence[Radiograph]) -> StudyPrediction:
-        """All steps for one study, in one batch."""
+        """Predict one study with all steps, its radiographs in one batch."""
         prepared = [self.prepare(radiograph) for radiograph in radiographs]
         output = self.engine.forward(np.stack([each.pixels_1SS for each in prepared]))
-        return self.judge([self.read(output, row, each) for row, each in enumerate(prepared)])
+        return self.predict_study([self.read(output, row, each) for row, each in enumerate(prepared)])
 
     def prepare(self, radiograph: Radiograph) -> Prepared:
+        """Preprocess a radiograph as the checkpoint's manifest says."""
         return Prepared(radiograph, *preprocess(radiograph, self.manifest.preprocess))
 
     def read(self, output: ModelOutput, row: int, prepared: Prepared) -> Prediction:
-        """One row of the engine's output as a prediction."""
+        """One row of the engine's output as a prediction for the radiograph in that row of the batch."""
         logit = float(output.logits_B[row])
-        # Copies, lest a prediction that is kept keep its whole batch.
-        embedding_D, cam_hw = output.embeddings_BD[row].numpy().copy(), output.cams_Bhw[row].numpy().copy()
-        attention, probability = float(output.attentions_B[row]), self.manifest.calibration.probability(logit)
-        return Prediction(prepared, logit, attention, probability, embedding_D, cam_hw)
+        return Prediction(
+            prepared=prepared,
+            logit=logit,
+            attention=float(output.attentions_B[row]),
+            probability=self.manifest.calibration.probability(logit),
+            # Copied, so that a cached prediction does not pin the whole batch in memory.
+            embedding_D=output.embeddings_BD[row].numpy().copy(),
+            cam_hw=output.cams_Bhw[row].numpy().copy(),
+        )
 
-    def judge(self, predictions: Sequence[Prediction], threshold: str = "default") -> StudyPrediction:
-        """Pool the radiographs of one study, calibrate and decide.
+    def predict_study(self, predictions: Sequence[Prediction], threshold_name: str = "default") -> StudyPrediction:
+        """Pool the predictions for the radiographs of one study, calibrate and decide.
 
         Args:
-            threshold: the name of one of the manifest's.
+            threshold_name: of one of the manifest's thresholds.
 
         Raises:
             InputError: the manifest has no threshold of that name.
         """
-        manifest, least = self.manifest, self.threshold(threshold)
+        manifest = self.manifest
+        threshold = self.find_threshold(threshold_name)
         logits_n = np.array([prediction.logit for prediction in predictions])
         attentions_n = np.array([prediction.attention for prediction in predictions])
         logit, weights_n = pool_views(logits_n, attentions_n, manifest.study_pooling)
         probability = manifest.calibration.probability(logit)
-        label: Label = manifest.labels[int(probability >= least)]
+        label: Label = manifest.labels[int(probability >= threshold)]
         direction_D = np.sum([prediction.embedding_D for prediction in predictions], axis=0)
         return StudyPrediction(
-            logit,
-            probability,
-            label,
-            manifest.uncertainty.decide(probability) if manifest.uncertainty else label,
-            least,
-            tuple(weights_n.tolist()),
-            direction_D / np.linalg.norm(direction_D),
-            tuple(predictions),
+            logit=logit,
+            probability=probability,
+            label=label,
+            decision=manifest.uncertainty.decide(probability) if manifest.uncertainty else label,
+            threshold=threshold,
+            weights=tuple(weights_n.tolist()),
+            embedding_D=direction_D / np.linalg.norm(direction_D),
+            radiographs=tuple(predictions),
         )
 
-    def threshold(self, name: str) -> float:
-        """Raises: InputError: the manifest has no threshold of that name."""
+    def find_threshold(self, name: str) -> float:
+        """The probability, from 0 to 1, that the manifest calls by that name.
+
+        Raises:
+            InputError: the manifest has no threshold of that name.
+        """
         thresholds = self.manifest.thresholds
         if name not in thresholds:
             raise InputError(f"This checkpoint has no threshold of that name; choose one of {', '.join(thresholds)}.")

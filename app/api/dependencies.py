@@ -150,7 +150,7 @@ async def _predict_uploads(
             bundle = predictor.bundle
             predictions = await predictor.predict(bundle, [each.data for each in uploads], stages, permit)
             scopes = await predictor.scopes(bundle, predictions)
-            study = bundle.predictor.judge(predictions, threshold)
+            study = bundle.predictor.predict_study(predictions, threshold)
             yield PredictedStudy(uploads, study, scopes, bundle, stages)
 
 
@@ -161,7 +161,7 @@ async def threshold_name(
     ] = "default",
 ) -> str:
     """Return the name of the threshold in the query string, checked against the checkpoint in use."""
-    predictor.bundle.predictor.threshold(threshold)
+    predictor.bundle.predictor.find_threshold(threshold)
     return threshold
 
 

@@ -31,7 +31,7 @@ from app.inference.predictor_service import PredictorService
 from xray.gallery.gallery import Neighbor, NeighborQuery, abnormal_share
 from xray.images.png_encoder import encode_png
 from xray.images.radiograph import DicomFacts
-from xray.network.cam import Style, regions, render
+from xray.network.cam import Style, find_regions, render
 from xray.predictor import Prediction
 
 IMAGE: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
@@ -123,9 +123,9 @@ def _classification(study: PredictedStudy) -> dict[str, Any]:
         "label": prediction.label,
         "decision": prediction.decision,
         "threshold": prediction.threshold,
-        "in_scope": farthest and farthest.inside,
+        "in_scope": farthest and farthest.in_scope,
         "scope_distance": farthest and farthest.distance,
-        "scope_reason": None if farthest is None or farthest.inside else farthest.reason,
+        "scope_reason": None if farthest is None or farthest.in_scope else farthest.reason,
         "radiographs": [
             RadiographReply(
                 name=upload.name,
@@ -174,7 +174,7 @@ def _render_png(prediction: Prediction, style: Style, alpha: float) -> bytes:
 def _draw_evidence(prediction: Prediction, alpha: float | None) -> tuple[list[RegionReply], str | None]:
     """Return the regions of the radiograph's map and its overlay as a data URL; no overlay without an alpha."""
     cam = prediction.cam()
-    boxes = [RegionReply(**asdict(region)) for region in regions(cam)]
+    boxes = [RegionReply(**asdict(region)) for region in find_regions(cam)]
     if alpha is None:
         return boxes, None
     png = encode_png(render(cam, prediction.prepared.radiograph, "overlay", alpha))

@@ -21,7 +21,7 @@ from pacs.results.rendering.worker_pool import ResultPool
 from pacs.results.result import RadiographFinding, Source, StudyFinding
 from xray.errors import InputError, OutOfScopeError, TooManyPixelsError, UnreadableImageError, XrayError
 from xray.images.radiograph import PixelArray
-from xray.network.cam import Region, regions
+from xray.network.cam import Region, find_regions
 from xray.network.checkpoint import CODE_VERSION
 from xray.predictor import Prediction
 
@@ -101,7 +101,7 @@ async def _predict(predictor: PredictorService, bundle: ModelBundle, data: bytes
     if predictor.settings.scope != "off":
         radiograph = prediction.prepared.radiograph
         scope = await predictor.off_loop(bundle.gallery.scope, radiograph, prediction.embedding_D)
-        if not scope.inside:
+        if not scope.in_scope:
             raise OutOfScopeError(f"The radiograph {scope.explanation}")
     return prediction
 
@@ -146,12 +146,12 @@ def _without_pixels(source: Source, prediction: Prediction, number: int) -> _Ana
         source,
         replace(prediction, prepared=replace(prepared, radiograph=radiograph, pixels_1SS=NO_PIXELS)),
         draw_picture(cam, prepared.radiograph, number),
-        tuple(regions(cam)),
+        tuple(find_regions(cam)),
     )
 
 
 def _finding(bundle: ModelBundle, study_uid: str, study: _StudyInProgress) -> StudyFinding:
-    pooled = bundle.predictor.judge([each.prediction for each in study.radiographs])
+    pooled = bundle.predictor.predict_study([each.prediction for each in study.radiographs])
     radiographs = [
         RadiographFinding(each.source, each.picture, each.regions, each.prediction.probability, weight)
         for each, weight in zip(study.radiographs, pooled.weights, strict=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from app.settings import Settings
-from xray.engines.engine import choose_device, load_engine
 from xray.engines.int8_graph import QUANTIZED
+from xray.engines.registry import choose_device, load_engine
 from xray.errors import ArtifactError
 from xray.gallery.gallery import Gallery, Neighbor, NeighborQuery
 from xray.gallery.storage import load_gallery

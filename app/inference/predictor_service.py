@@ -101,7 +101,7 @@ class PredictorService:
         )
         if self.settings.scope == "refuse":
             for number, found in enumerate(scopes, start=1):
-                if not found.inside:
+                if not found.in_scope:
                     raise OutOfScopeError(f"Radiograph {number} of {len(scopes)} {found.explanation}")
         return tuple(scopes)
 

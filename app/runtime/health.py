@@ -189,7 +189,7 @@ async def send_canary(predictor: PredictorService) -> str | None:
     bundle = predictor.bundle
     try:
         prediction = await predictor.cache.predict_uncached(bundle, CANARY.read_bytes())
-        study = bundle.predictor.judge([prediction])
+        study = bundle.predictor.predict_study([prediction])
         found = await predictor.off_loop(bundle.gallery.search, study.embedding_D, CANARY_NEIGHBORS)
     except Exception:  # any error here means that requests fail too
         logger.exception("The canary failed.")

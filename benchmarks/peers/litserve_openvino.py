@@ -8,7 +8,7 @@ from typing import Any
 import litserve
 import numpy as np
 
-from xray.engines.engine import load_engine
+from xray.engines.registry import load_engine
 from xray.images.decoding.decode import decode_radiograph
 from xray.images.preprocess import preprocess
 from xray.images.radiograph import PixelArray

@@ -10,7 +10,7 @@ import torch
 from benchmarks import gpu
 from benchmarks.gpu import BASE, REFERENCE, EagerEngine, GpuBenchOptions, Measurement, equality, measure, rates
 from tests.conftest import ROOT
-from xray.engines.cuda_engine import Bf16DenseNet, CudaEngine
+from xray.engines.cuda_engine import Bf16Network, CudaEngine
 from xray.engines.parity import LIMITS, Difference
 from xray.engines.torch_engine import TorchEngine
 from xray.network.checkpoint import load_checkpoint
@@ -31,8 +31,8 @@ def test_failing_engine_is_told_and_the_others_are_measured(
     reference = TorchEngine(load_checkpoint(tiny_checkpoint), CPU)
     engines = {
         REFERENCE: reference,
-        BASE: EagerEngine(Bf16DenseNet(reference.model).eval()),
-        "broken": CudaEngine("broken", fail, 1024),
+        BASE: EagerEngine(Bf16Network(reference.model).eval()),
+        "broken": CudaEngine("broken", CPU, fail, 1024),
     }
     measured = measure(engines, 64, GpuBenchOptions(batches=(1, 2), seconds=0))
     assert [each.batch for each in measured[BASE]] == [1, 2]

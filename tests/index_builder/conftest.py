@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from index_builder import build, crawl
-from xray.engines.engine import DeviceChoice, Engine, PrecisionChoice, load_engine
+from xray.engines.base import DeviceChoice, Engine, PrecisionChoice
+from xray.engines.registry import load_engine
 from xray.network.checkpoint import Checkpoint, load_checkpoint
 
 

@@ -21,7 +21,7 @@ from index_builder.verify import check_gallery, sampled_rows
 from tests.conftest import ROOT
 from tests.phantoms import draw_phantom
 from xray.artifact import read_manifest, sha256
-from xray.engines.engine import load_engine
+from xray.engines.registry import load_engine
 from xray.engines.torch_engine import TorchEngine
 from xray.errors import ArtifactError, DatasetError, InputError, NoSpaceError
 from xray.gallery.gallery import Gallery, GalleryManifest, NeighborQuery

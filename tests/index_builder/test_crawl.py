@@ -35,7 +35,7 @@ from tests.phantoms import draw_phantom
 from tests.tools import needs
 from tests.waiting import HUNG_SECONDS
 from xray.artifact import sha256
-from xray.engines.engine import Engine
+from xray.engines.base import Engine
 from xray.errors import DatasetError, InputError
 from xray.gallery.gallery import Gallery, NeighborQuery
 from xray.gallery.storage import ENTRIES, INDEX, load_gallery

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from tests.conftest import ROOT
 from xray.artifact import MANIFEST, replaced_at_once, replaced_together, require_replaceable, reserve, written_whole
-from xray.engines.engine import load_engine
+from xray.engines.registry import load_engine
 from xray.errors import ArtifactError, InputError, NoSpaceError
 from xray.network.checkpoint import WEIGHTS, load_checkpoint, save_checkpoint
 
@@ -203,6 +203,10 @@ def claim_another_architecture(folder: Path) -> None:
     change_manifest(folder, architecture="densenet169")
 
 
+def claim_an_unknown_architecture(folder: Path) -> None:
+    change_manifest(folder, architecture="vgg16")
+
+
 def claim_another_id(folder: Path) -> None:
     change_manifest(folder, id="0" * 12)
 
@@ -247,6 +251,7 @@ def put_a_file_in_its_place(folder: Path) -> None:
         (remove_manifest, MANIFEST),
         (tear_manifest, MANIFEST),
         (claim_another_architecture, "densenet169"),
+        (claim_an_unknown_architecture, "'vgg16', which this version does not know; use a checkpoint of densenet121, "),
         (claim_another_id, "id"),
         (claim_another_schema, "schema 99"),
     ],

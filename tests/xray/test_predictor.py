@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.phantoms import draw_phantom
-from xray.engines.engine import load_engine
+from xray.engines.registry import load_engine
 from xray.images.radiograph import Radiograph
 from xray.network.checkpoint import load_checkpoint
 from xray.network.decision import Calibration

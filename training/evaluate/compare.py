@@ -9,7 +9,8 @@ from training.dataset.loader import require_readable
 from training.evaluate.metrics import RESAMPLES, Interval, Sample, auroc, auroc_gain
 from training.evaluate.pointing_game import Pointing, pointing
 from training.evaluate.predictions import predict_all, sample_of
-from xray.engines.engine import DeviceChoice, load_engine
+from xray.engines.base import DeviceChoice
+from xray.engines.registry import load_engine
 from xray.mura.overlap import require_disjoint
 from xray.mura.studies import Study, read_mura, records_of
 from xray.network.checkpoint import load_checkpoint

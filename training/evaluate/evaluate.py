@@ -22,7 +22,8 @@ from training.evaluate.report import write_page
 from training.evaluate.retrieval_metrics import retrieval
 from training.evaluate.worst_cases import Mistake, worst_mistakes
 from xray.artifact import replaced_together
-from xray.engines.engine import DeviceChoice, PrecisionChoice, load_engine
+from xray.engines.base import DeviceChoice, PrecisionChoice
+from xray.engines.registry import load_engine
 from xray.errors import DatasetError, InputError
 from xray.gallery.gallery import Gallery
 from xray.gallery.storage import load_gallery

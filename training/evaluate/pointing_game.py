@@ -13,7 +13,7 @@ import numpy as np
 from training.dataset.annotations import Annotation, Box, boxes_of
 from training.evaluate.metrics import FloatArray, Interval, mean_with_interval
 from xray.mura.studies import Study
-from xray.network.cam import Cam, Region, regions
+from xray.network.cam import Cam, Region, find_regions
 from xray.predictor import StudyPrediction
 
 LONGEST_SIDE = 224
@@ -85,7 +85,7 @@ def play(cam: Cam, boxes: Sequence[Box]) -> Round:
         hit=float(distances_HW[peak] == 0),
         near=float(near_HW[peak]),
         energy=float(cam.evidence_HW[distances_HW == 0].sum()) / total if total else 0.0,
-        overlap=max((overlap(region, box, shape) for region in regions(cam)[:1] for box in boxes), default=0.0),
+        overlap=max((overlap(region, box, shape) for region in find_regions(cam)[:1] for box in boxes), default=0.0),
         near_by_chance=float(near_HW.mean()),
         near_at_centre=float(near_HW[centre]),
     )

@@ -10,7 +10,8 @@ from training.dataset.loader import require_readable
 from training.evaluate.predictions import predict_all
 from training.export.thresholds import fit_calibration, fit_uncertainty, sensitive_threshold, youden_threshold
 from xray.artifact import write_manifest
-from xray.engines.engine import DeviceChoice, PrecisionChoice, load_engine
+from xray.engines.base import DeviceChoice, PrecisionChoice
+from xray.engines.registry import load_engine
 from xray.errors import DatasetError, InputError
 from xray.mura.overlap import require_disjoint
 from xray.mura.studies import Study, read_mura, records_of

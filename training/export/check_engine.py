@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from training.dataset.loader import require_readable
 from training.evaluate.metrics import auroc
-from xray.engines.engine import DeviceChoice, Engine, PrecisionChoice, load_engine
+from xray.engines.base import DeviceChoice, Engine, Precision, PrecisionChoice
 from xray.engines.int8_graph import QUANTIZED
-from xray.engines.parity import LIMITS, Comparison, differences, mean, precision_of, require_fit, worst
+from xray.engines.parity import LIMITS, Comparison, differences, mean, require_fit, worst
+from xray.engines.registry import load_engine
 from xray.engines.torch_engine import TorchEngine
 from xray.errors import DatasetError
 from xray.images.decoding.decode import read_radiograph
@@ -72,8 +73,8 @@ def check_engine(options: CheckOptions) -> Comparison:
     reference = reference_for(checkpoint, records)
     engine = load_engine(checkpoint, options.device, options.precision, quantized=options.checkpoint / QUANTIZED)
     comparison = compare(reference, engine)
-    print_comparison(comparison)
-    require_fit(comparison, precision_of(engine.name))
+    print_comparison(comparison, engine.precision)
+    require_fit(comparison, engine.precision)
     return comparison
 
 
@@ -85,9 +86,10 @@ def check_export(folder: Path, studies: Sequence[Study]) -> Comparison:
     """
     checkpoint = load_checkpoint(folder)
     reference = reference_for(checkpoint, sample(records_of(studies), EXPORT_SAMPLE))
-    comparison = compare(reference, load_engine(checkpoint, "cpu"))
+    engine = load_engine(checkpoint, "cpu")
+    comparison = compare(reference, engine)
     print(comparison)
-    require_fit(comparison, precision_of(comparison.engine))
+    require_fit(comparison, engine.precision)
     return comparison
 
 
@@ -135,9 +137,9 @@ def compare(reference: Reference, engine: Engine) -> Comparison:
     return Comparison(engine.name, images, abnormal, worst(apart), mean(apart), *areas)
 
 
-def print_comparison(comparison: Comparison) -> None:
+def print_comparison(comparison: Comparison, precision: Precision) -> None:
     """The worst and the mean beside the limits."""
-    limit = LIMITS[precision_of(comparison.engine)]
+    limit = LIMITS[precision]
     print(f"{comparison.engine} beside torch-float32-cpu on {comparison.images} radiographs")
     print(f"{'':20}{'worst':>10}{'mean':>10}{'limit':>10}")
     for label, name in (

@@ -15,8 +15,8 @@ from training.options import require_size
 from xray.errors import ArtifactError
 from xray.images.preprocess import PreprocessSpec
 from xray.network.checkpoint import Checkpoint, CheckpointManifest, TrainingData, save_checkpoint
-from xray.network.densenet import Architecture
-from xray.network.model import XrayDenseNet
+from xray.network.densenet import DenseNetName
+from xray.network.model import XrayNetwork
 
 OLD_LAYER_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 """torchvision before 0.3 wrote `norm.1`, today it is `norm1`."""
@@ -35,7 +35,7 @@ class ImportOptions:
     """The file; only tensors are read from it, nothing in it is executed."""
     out: Path
     """Checkpoint folder to write."""
-    architecture: Architecture = "densenet201"
+    architecture: DenseNetName = "densenet201"
     size: int = 224
     """Input side in pixels that the weights were trained with."""
 
@@ -50,7 +50,7 @@ def import_original(options: ImportOptions) -> CheckpointManifest:
         ArtifactError: not such a file, or its weights are not of the architecture.
     """
     spec = PreprocessSpec(size=options.size)
-    model = XrayDenseNet(options.architecture, spec)
+    model = XrayNetwork(options.architecture, spec)
     weights = modern_weights(read_tensors(options.tar))
     try:
         outcome = model.load_state_dict(weights, strict=False)
@@ -88,7 +88,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def modern_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights under the names of `XrayDenseNet`, with one logit; what has no such name keeps its own."""
+    """The same weights under the names of `XrayNetwork`, with one logit; what has no such name keeps its own."""
     weights = {}
     for name, tensor in tensors.items():
         wide = tensor.float() if tensor.is_floating_point() else tensor

@@ -14,6 +14,7 @@ from xray.errors import ArtifactError, InputError
 from xray.mura.overlap import require_disjoint
 from xray.mura.studies import MuraRecord, read_mura, records_of
 from xray.network.checkpoint import Checkpoint, load_checkpoint
+from xray.network.densenet import LAYERS
 
 ROOM = 2 / 3
 """Share of each limit that may be used up on the radiographs at hand: there are others."""
@@ -56,18 +57,20 @@ def quantize(options: QuantizeOptions) -> QuantizedManifest:
     """Quantise as much of the network as the gate lets through with room, and write it into the checkpoint's folder.
 
     Raises:
-        InputError: NNCF is not installed, or this processor's int8 is not what others compute.
+        InputError: NNCF is not installed, this processor's int8 is not what others compute, or the checkpoint is not a
+            DenseNet.
         ArtifactError: the checkpoint is damaged, or nothing that was tried passes the gate; nothing is written.
         DatasetError: images cannot be read, one class is missing among those of the gate, or another split has some of
             its patients.
     """
     require_processor()
+    checkpoint = load_checkpoint(options.checkpoint)
+    _require_densenet(checkpoint)
     from training.export.int8 import NNCF_VERSION, parts_of
     from xray.engines.openvino_engine import VERSION
 
     target = options.checkpoint / QUANTIZED
     require_replaceable(target)
-    checkpoint = load_checkpoint(options.checkpoint)
     calibration = sample(records_of(read_mura(options.data, options.split)), options.images)
     studies = read_mura(options.data, options.gate)
     require_disjoint(options.data, options.gate, studies, options.allow_overlap)
@@ -84,9 +87,16 @@ def quantize(options: QuantizeOptions) -> QuantizedManifest:
     return manifest
 
 
+def _require_densenet(checkpoint: Checkpoint) -> None:
+    """Raises: InputError: the parts that quantising keeps or changes are known for DenseNets only."""
+    architecture = checkpoint.manifest.architecture
+    if architecture not in LAYERS:
+        raise InputError(f"int8 is implemented for {', '.join(LAYERS)}, not for {architecture}; serve it in bfloat16.")
+
+
 def used(comparison: Comparison) -> float:
     """The largest share of a limit that an int8 engine uses up; at most 1 is fit to serve, and NaN is not."""
-    found, limit = comparison.worst, LIMITS[QUANTIZED]
+    found, limit = comparison.worst, LIMITS["int8"]
     shares = [
         found.logit / limit.logit,
         (1 - found.embedding) / (1 - limit.embedding),
@@ -106,12 +116,13 @@ def _first_with_room(trial: Trial, parts: list[str], folder: Path) -> tuple[tupl
         kept = tuple(parts[:count])
         comparison = _attempt(trial, kept, folder)
         print(f"in floating point: {', '.join(kept)}")
-        print_comparison(comparison)
+        print_comparison(comparison, "int8")
         if used(comparison) <= ROOM:
             return kept, comparison
+    limits = LIMITS["int8"]
     raise ArtifactError(
         f"No quantised graph passes the gate with a third of each limit to spare; the last, with {', '.join(kept)} in "
-        f"floating point: {comparison}; the limits are: {LIMITS[QUANTIZED]}, AUROC within "
+        f"floating point: {comparison}; the limits are: {limits}, AUROC within "
         f"{comparison.auroc_limit:.4f}. Give more --images."
     )
 

@@ -8,7 +8,8 @@ from datetime import timedelta
 import torch
 from torch import distributed
 
-from xray.engines.engine import DeviceChoice, choose_device
+from xray.engines.base import DeviceChoice
+from xray.engines.registry import choose_device
 
 PATIENCE = timedelta(hours=2)
 """For which processes wait for one of them, which may be decoding a whole dataset."""

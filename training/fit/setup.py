@@ -21,7 +21,7 @@ from xray.images.preprocess import PREPROCESS_VERSION
 from xray.mura.overlap import require_disjoint
 from xray.mura.studies import Study, fingerprint, read_split, records_of
 from xray.network.checkpoint import load_checkpoint
-from xray.network.model import XrayDenseNet, load_imagenet_weights
+from xray.network.model import XrayNetwork, load_imagenet_weights
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +39,15 @@ class Run:
     training_feed: Feed
     validation_feed: Feed
     views: Views
-    model: XrayDenseNet
+    model: XrayNetwork
     optimizer: torch.optim.Optimizer
     average: AveragedModel | None
 
     @property
-    def kept(self) -> XrayDenseNet:
+    def kept(self) -> XrayNetwork:
         """The network that is validated and saved: the moving average, where one is kept."""
         kept = self.average.module if self.average else self.model
-        assert isinstance(kept, XrayDenseNet)
+        assert isinstance(kept, XrayNetwork)
         return kept
 
     @property
@@ -104,18 +104,18 @@ def canvases_for(options: TrainOptions, processes: Processes, studies: Sequence[
     return Canvases(folder)
 
 
-def averaged(model: XrayDenseNet, decay: float) -> AveragedModel:
+def averaged(model: XrayNetwork, decay: float) -> AveragedModel:
     """The exponential moving average of a network's weights and statistics (Polyak and Juditsky 1992)."""
     average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
 
 
-def initial_model(options: TrainOptions, leads: bool = True) -> XrayDenseNet:
+def initial_model(options: TrainOptions, leads: bool = True) -> XrayNetwork:
     """A network as `--weights` asks for it; the process that leads tells where they were taught with another map."""
     torch.manual_seed(options.seed)
-    model = XrayDenseNet(options.architecture, options.preprocess, options.map_spec, options.study_pooling)
+    model = XrayNetwork(options.architecture, options.preprocess, options.map_spec, options.study_pooling)
     if options.weights == "imagenet":
-        load_imagenet_weights(model, options.architecture)
+        load_imagenet_weights(model)
     elif options.weights != "none":
         if not Path(options.weights).is_dir():
             raise InputError(f"--weights is {options.weights!r}; give imagenet, none or a checkpoint folder.")
@@ -133,7 +133,7 @@ def initial_model(options: TrainOptions, leads: bool = True) -> XrayDenseNet:
     return model
 
 
-def _is_kept(name: str, model: XrayDenseNet) -> bool:
+def _is_kept(name: str, model: XrayNetwork) -> bool:
     return model.attention is not None or not name.startswith("attention.")
 
 

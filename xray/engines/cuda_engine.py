@@ -1,27 +1,33 @@
-"""The forward pass on an NVIDIA GPU: features in 16 bits, head in float32, one CUDA graph a batch size.
+"""The forward pass on an NVIDIA GPU: features in 16 bits, head in float32, one CUDA graph per batch size.
 
-A radiograph goes to the GPU as one byte a pixel, and all that it says comes back in one piece.
+DenseNet-201 is hundreds of short kernels, which a processor launches more slowly than a GPU runs them; a graph is
+launched once. Pixels go to the GPU as one byte each, and all outputs of a batch come back in one copy.
 
-Legend: B batch, S canvas side, C = D channels of the last feature map, h = w its cells, N = 1 + D + h w.
+`CudaEngine` cuts batches to the sizes of the graphs, which can be tested without a GPU; `GraphRunner` needs one.
+
+Legend: B batch, S canvas side, C = D channels of the last feature map, h = w its cells, N = 2 + D + h w numbers of a
+radiograph's outputs.
 """
 
 import copy
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from xray.engines.cuda_graphs import GraphRunner
+from xray.engines.base import EngineRequest, Precision
 from xray.engines.fused_densenet import STEM_TYPES, FusedDenseNet
+from xray.errors import ArtifactError
 from xray.images.radiograph import PixelArray
-from xray.network.checkpoint import Checkpoint
-from xray.network.model import ModelOutput, XrayDenseNet
+from xray.network.densenet import LAYERS
+from xray.network.model import ModelOutput, XrayNetwork
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-"""Of the graphs, ascending: a batch is padded to the next one, and cut where it is larger than the last."""
-STEM_PARTS = 4
-"""Of torchvision's features: convolution, batch norm, ReLU and pooling."""
+"""Batch sizes of the graphs, ascending: a batch is padded to the next one, and cut where it is larger than the last."""
+WARM_UPS = 3
+"""Passes before a capture, in which cuDNN chooses its algorithms and Triton compiles: neither can be captured."""
 
 Network = Callable[[Tensor], ModelOutput]
 Runner = Callable[[PixelArray, int], Tensor]
@@ -29,78 +35,90 @@ Runner = Callable[[PixelArray, int], Tensor]
 
 
 class CudaEngine:
-    """Cuts batches to the sizes that a runner has and reads its results."""
+    """Cuts batches to the sizes that a runner has and unpacks its results."""
 
-    def __init__(self, name: str, run: Runner, dimensions: int) -> None:
-        """`dimensions` is D."""
-        self._name, self._run, self._dimensions = name, run, dimensions
+    precision: Precision = "bfloat16"
 
-    @property
-    def name(self) -> str:
-        return self._name
+    def __init__(self, name: str, device: torch.device, run: Runner, dimensions: int) -> None:
+        """Wrap a runner.
+
+        Args:
+            name: what `/info` and the metrics show.
+            dimensions: D.
+        """
+        self.name = name
+        self.device = device
+        self._run = run
+        self._dimensions = dimensions
 
     def sizes_to_warm(self, largest: int) -> list[int]:
-        """Those of the graphs that batches up to the largest need."""
+        """Batch sizes of the graphs that batches of up to `largest` need."""
         return [size for size in BATCH_SIZES if size < 2 * largest]
 
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
+        """uint8 (B, 1, S, S) to a `ModelOutput` of B rows on the CPU."""
         outputs = [
             unpack(self._run(pixels_B1SS[rows], size), self._dimensions) for rows, size in cuts(len(pixels_B1SS))
         ]
-        return outputs[0] if len(outputs) == 1 else _joined(outputs)
+        return outputs[0] if len(outputs) == 1 else _concatenate(outputs)
 
 
-class Bf16DenseNet(nn.Module):
+class Bf16Network(nn.Module):
     """The model's own layers with convolutions in 16 bits, channels last; batch norms and head stay in float32."""
 
-    def __init__(self, model: XrayDenseNet) -> None:
-        """Copies the features; the model stays as it is."""
+    def __init__(self, model: XrayNetwork) -> None:
+        """Copy the features; the model stays as it is."""
         super().__init__()
         self.model = model
         features = copy.deepcopy(model.features).to(memory_format=torch.channels_last)
         self.stem_type = STEM_TYPES[torch.bfloat16]
-        self.stem = _convolving_in(self.stem_type, features[:STEM_PARTS])
-        self.rest = _convolving_in(torch.bfloat16, features[STEM_PARTS:])
+        stem_length = model.backbone.stem_length
+        self.stem = _convolving_in(self.stem_type, features[:stem_length])
+        self.rest = _convolving_in(torch.bfloat16, features[stem_length:])
 
     def forward(self, pixels_B1SS: Tensor) -> ModelOutput:
         """uint8 (B, 1, S, S) to a `ModelOutput` of B rows."""
-        gray_B3SS = self.model.normalise(pixels_B1SS).to(self.stem_type).expand(-1, 3, -1, -1)
+        gray_B3SS = self.model.normalize(pixels_B1SS).to(self.stem_type).expand(-1, 3, -1, -1)
         stem_BChw = self.stem(gray_B3SS.contiguous(memory_format=torch.channels_last))
-        return self.model.forward_head(torch.relu(self.rest(stem_BChw.bfloat16())))
+        return self.model.forward_head(self.rest(stem_BChw.bfloat16()))
 
 
-def fused_engine(checkpoint: Checkpoint, device: torch.device) -> CudaEngine:
-    """The restructured network with Triton's steps, the checkpoint's model being on the device.
+def build_fused(request: EngineRequest) -> CudaEngine:
+    """The restructured DenseNet with Triton's steps.
 
     Raises:
+        ArtifactError: the checkpoint is not a DenseNet.
         ImportError: Triton is not installed.
     """
+    architecture = request.checkpoint.manifest.architecture
+    if architecture not in LAYERS:
+        raise ArtifactError(f"The fused engine runs {', '.join(LAYERS)} only, not {architecture}; use the CUDA graphs.")
     from xray.engines.triton_kernels import TRITON_STEPS
 
-    network = FusedDenseNet(checkpoint.model, torch.bfloat16, TRITON_STEPS)
-    return _engine("cuda-bfloat16-fused", network, checkpoint, device)
+    network = FusedDenseNet(request.checkpoint.model, torch.bfloat16, TRITON_STEPS)
+    return _engine("cuda-bfloat16-fused", network, request)
 
 
-def graphs_engine(checkpoint: Checkpoint, device: torch.device) -> CudaEngine:
-    """torch's own layers, the checkpoint's model being on the device."""
-    return _engine("cuda-bfloat16-graphs", Bf16DenseNet(checkpoint.model).eval(), checkpoint, device)
+def build_graphs(request: EngineRequest) -> CudaEngine:
+    """torch's own layers, of any architecture."""
+    return _engine("cuda-bfloat16-graphs", Bf16Network(request.checkpoint.model).eval(), request)
 
 
 def cuts(count: int) -> Iterator[tuple[slice, int]]:
-    """The rows of each pass over a batch of `count`, and the batch size to run them in."""
+    """The rows of each pass over a batch of `count` rows, and the batch size of the graph for them."""
     for start in range(0, count, BATCH_SIZES[-1]):
         stop = min(count, start + BATCH_SIZES[-1])
         yield slice(start, stop), next(size for size in BATCH_SIZES if size >= stop - start)
 
 
 def pack(output: ModelOutput) -> Tensor:
-    """An output as float32 (B, N), so that it leaves the GPU in one copy."""
+    """An output as one float32 tensor (B, N), so that it leaves the GPU in one copy."""
     columns = output.logits_B[:, None], output.attentions_B[:, None]
     return torch.cat([*columns, output.embeddings_BD, output.cams_Bhw.flatten(1)], dim=1)
 
 
 def unpack(packed_BN: Tensor, dimensions: int) -> ModelOutput:
-    """What went into `pack`, in memory of its own; canvases are square, and so are the maps."""
+    """The inverse of `pack`, in new memory: (B, N) to a `ModelOutput`. Canvases are square, and so are the maps."""
     widths = [1, 1, dimensions, packed_BN.shape[1] - 2 - dimensions]
     logits_B1, attentions_B1, embeddings_BD, cells_BN = (
         part.clone(memory_format=torch.contiguous_format) for part in torch.split(packed_BN, widths, dim=1)
@@ -109,9 +127,9 @@ def unpack(packed_BN: Tensor, dimensions: int) -> ModelOutput:
     return ModelOutput(logits_B1[:, 0], embeddings_BD, cells_BN.view(-1, side, side), attentions_B1[:, 0])
 
 
-def _engine(name: str, network: Network, checkpoint: Checkpoint, device: torch.device) -> CudaEngine:
-    run = GraphRunner(lambda pixels_B1SS: pack(network(pixels_B1SS)), device)
-    return CudaEngine(name, run, checkpoint.model.classifier.in_features)
+def _engine(name: str, network: Network, request: EngineRequest) -> CudaEngine:
+    run = GraphRunner(lambda pixels_B1SS: pack(network(pixels_B1SS)), request.device)
+    return CudaEngine(name, request.device, run, request.checkpoint.model.classifier.in_features)
 
 
 def _convolving_in(dtype: torch.dtype, features: nn.Module) -> nn.Module:
@@ -121,10 +139,82 @@ def _convolving_in(dtype: torch.dtype, features: nn.Module) -> nn.Module:
     return features
 
 
-def _joined(outputs: list[ModelOutput]) -> ModelOutput:
+def _concatenate(outputs: list[ModelOutput]) -> ModelOutput:
     return ModelOutput(
         torch.cat([output.logits_B for output in outputs]),
         torch.cat([output.embeddings_BD for output in outputs]),
         torch.cat([output.cams_Bhw for output in outputs]),
         torch.cat([output.attentions_B for output in outputs]),
     )
+
+
+@dataclass(frozen=True)
+class _Captured:
+    """A graph and the memory that it reads and writes, all of one batch size.
+
+    Attributes:
+        staging_B1SS, results_BN: pinned, so that the GPU copies without the processor.
+        pixels_B1SS, packed_BN: on the GPU.
+    """
+
+    graph: torch.cuda.CUDAGraph
+    staging_B1SS: Tensor
+    pixels_B1SS: Tensor
+    packed_BN: Tensor
+    results_BN: Tensor
+
+
+class GraphRunner:
+    """Runs a network on one stream; the graph of a batch size is captured when it is first needed.
+
+    All graphs share one pool of memory. This is safe because they run one at a time, and each result is copied out
+    before the next graph starts.
+    """
+
+    def __init__(self, network: Callable[[Tensor], Tensor], device: torch.device) -> None:
+        """`network` turns uint8 (B, 1, S, S) on the device into float32 (B, N) there, without waiting for it."""
+        self._network, self._device = network, device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._pool = torch.cuda.graph_pool_handle()
+        self._captured: dict[int, _Captured] = {}
+        torch.cuda.synchronize(device)  # the network's weights were prepared on another stream
+
+    @torch.inference_mode()
+    def __call__(self, pixels_B1SS: PixelArray, size: int) -> Tensor:
+        """uint8 (B, 1, S, S) to float32 (B, N) on the CPU, in memory that the next call overwrites.
+
+        Args:
+            size: batch size of the graph to run, at least B; its surplus rows hold what an earlier batch left there.
+
+        Raises:
+            RuntimeError: CUDA has failed. After some errors nothing runs on the GPU until the process is restarted.
+        """
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+            count, side = len(pixels_B1SS), pixels_B1SS.shape[-1]
+            if size not in self._captured:
+                self._captured[size] = self._capture(size, side)
+            captured = self._captured[size]
+            captured.staging_B1SS[:count].copy_(torch.from_numpy(pixels_B1SS))
+            captured.pixels_B1SS[:count].copy_(captured.staging_B1SS[:count], non_blocking=True)
+            captured.graph.replay()
+            captured.results_BN[:count].copy_(captured.packed_BN[:count], non_blocking=True)
+            self._stream.synchronize()
+            return captured.results_BN[:count]
+
+    def _capture(self, size: int, side: int) -> _Captured:
+        shape = (size, 1, side, side)
+        pixels_B1SS = torch.zeros(shape, dtype=torch.uint8, device=self._device)
+        graph = torch.cuda.CUDAGraph()
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+            for _ in range(WARM_UPS):
+                self._network(pixels_B1SS)
+            # "thread_local": other threads may go on using CUDA during the capture.
+            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+                packed_BN = self._network(pixels_B1SS)
+        return _Captured(
+            graph,
+            torch.empty(shape, dtype=torch.uint8, pin_memory=True),
+            pixels_B1SS,
+            packed_BN,
+            torch.empty(packed_BN.shape, pin_memory=True),
+        )

@@ -1,8 +1,8 @@
-"""A trained DenseNet rearranged for a device that waits for its memory: the same function, fewer passes over it.
+"""A trained DenseNet, restructured to read and write less memory: the same function on a GPU in less time.
 
-A block's maps lie in one buffer, each layer writing its channels behind the earlier ones', so that nothing is
-concatenated; a layer is one fused step and a 3 x 3 convolution. Batch norms behind a convolution are folded into it,
-those before one are applied as the map is read.
+The maps of a block share one buffer, in which each layer writes its channels behind the earlier ones, so that nothing
+is concatenated. A layer is one fused step and a 3 x 3 convolution. A batch norm after a convolution is folded into it;
+one before a convolution is applied as the map is read.
 
 Legend: B batch, S canvas side, h, w cells of a map, P = B h w, C channels, K channels of a bottleneck, G channels that
 a layer adds.
@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xray.engines.kernels_reference import TORCH_STEPS, Affine, Steps, activate
-from xray.network.model import ModelOutput, XrayDenseNet
+from xray.network.model import ModelOutput, XrayNetwork
 
 STEM_TYPES = {torch.bfloat16: torch.float16}
-"""The first convolution's type where it is not the features'.
+"""Type of the first convolution, by the type of the features, where the two differ.
 
-Its input and output are of known size, and half precision rounds them eight times finer than bfloat16 for the same
-bytes: on the starter, the logit then errs by 0.005 at most, else by 0.016.
+The range of its input and output is known, and float16 rounds them eight times finer than bfloat16 in the same memory:
+with it the starter's logits are off by at most 0.005, without it by 0.016.
 """
 
 
@@ -49,9 +49,14 @@ class FusedDenseNet:
     The features are in `dtype`, with batch norms and sums in float32; the head is the model's own, in float32.
     """
 
-    def __init__(self, model: XrayDenseNet, dtype: torch.dtype, steps: Steps = TORCH_STEPS) -> None:
-        """Fold copies of the model's weights, on its device; the model stays as it is."""
-        features: Any = model.features  # torchvision names the parts, and mypy does not see them
+    def __init__(self, model: XrayNetwork, dtype: torch.dtype, steps: Steps = TORCH_STEPS) -> None:
+        """Fold copies of the model's weights, on its device; the model stays as it is.
+
+        Args:
+            model: of a DenseNet.
+            dtype: of the features.
+        """
+        features: Any = model.features  # mypy does not know the names of the layers
         self._model, self._steps = model, steps
         with torch.no_grad():
             self._weight_C177, self._bias_C11 = fold_stem(features, STEM_TYPES.get(dtype, dtype))
@@ -81,7 +86,7 @@ class FusedDenseNet:
 
     def _enter(self, pixels_B1SS: Tensor) -> Tensor:
         """Normalise, convolve and pool into the first channels of the first block's buffer."""
-        gray_B1SS = self._model.normalise(pixels_B1SS).to(self._weight_C177.dtype)
+        gray_B1SS = self._model.normalize(pixels_B1SS).to(self._weight_C177.dtype)
         convolved_BChw = F.conv2d(_as_channels_last(gray_B1SS), self._weight_C177, stride=2, padding=3)
         pooled_BChw = F.max_pool2d(convolved_BChw, kernel_size=3, stride=2, padding=1)
         batch, channels, height, width = pooled_BChw.shape
@@ -92,7 +97,7 @@ class FusedDenseNet:
         return buffer_BhwC
 
     def _run_block(self, layers: list[_Layer], buffer_BhwC: Tensor) -> None:
-        """Fill the buffer's channels behind the first layer's input."""
+        """Fill the channels of the buffer (B, h, w, C) that follow the first layer's input."""
         batch, height, width, _ = buffer_BhwC.shape
         rows_PC = buffer_BhwC.flatten(0, 2)
         for layer in layers:
@@ -104,7 +109,7 @@ class FusedDenseNet:
 
 
 def affine(norm: nn.BatchNorm2d) -> Affine:
-    """What a batch norm in evaluation mode does, as one multiplication and one addition a channel."""
+    """A batch norm in evaluation mode, as one multiplication and one addition per channel."""
     scale_C = norm.weight / torch.sqrt(norm.get_buffer("running_var") + norm.eps)
     return Affine(scale_C, norm.bias - norm.get_buffer("running_mean") * scale_C)
 
@@ -112,8 +117,8 @@ def affine(norm: nn.BatchNorm2d) -> Affine:
 def fold_stem(features: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The first convolution and its batch norm as a one-channel convolution: weights (C, 1, 7, 7), bias (C, 1, 1).
 
-    Its three input channels are equal, so its weights over them add up. The gray levels' normalisation is not folded
-    in: the border is padded with the zeros of normalised levels, which no one pixel level stands for.
+    Its three input channels are equal, so its weights over them add up. The gray levels' normalization is not folded
+    in: the border is padded with zeros of normalized levels, and no pixel level equals them exactly.
     """
     norm = affine(features.norm0)
     weight_C177 = features.conv0.weight.sum(1, keepdim=True) * norm.scale_C[:, None, None, None]
@@ -141,11 +146,11 @@ def _matrix(weight_KC11: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _as_channels_last(x_B1hw: Tensor) -> Tensor:
-    """A contiguous one-channel map with strides that say channels last, which torch otherwise cannot know of it."""
+    """A contiguous one-channel map whose strides say channels last, which torch cannot tell otherwise."""
     return x_B1hw.flatten(0, 1).unsqueeze(-1).permute(0, 3, 1, 2)
 
 
 def _buffer(layers: list[_Layer], batch: int, height: int, width: int) -> Tensor:
-    """Room for a block's input and everything that its layers add: (B, h, w, C)."""
+    """Memory (B, h, w, C) for a block's input and everything that its layers add."""
     channels = len(layers[-1].norm.scale_C) + layers[-1].weight_GK33.shape[0]
     return layers[-1].weight_GK33.new_empty((batch, height, width, channels))

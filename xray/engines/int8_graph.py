@@ -1,6 +1,6 @@
-"""A network quantised to int8 on disk: `graph.xml`, `graph.bin` and `manifest.json` in the checkpoint's folder `int8`.
+"""Reads a network in int8: `graph.xml`, `graph.bin` and `manifest.json` in the folder `int8` of its checkpoint.
 
-`python -m training quantize` writes it when the equality gate passes; a service that is asked for int8 reads it.
+`python -m training quantize` writes the folder if the graph is close enough to the float32 reference.
 """
 
 from dataclasses import dataclass
@@ -13,24 +13,25 @@ from xray.engines.parity import Comparison, require_fit
 from xray.errors import ArtifactError, InputError
 
 SCHEMA_VERSION = 1
+"""Version of the manifest's fields; a manifest of another version is refused."""
 QUANTIZED = "int8"
-"""Name of the folder within the checkpoint's."""
+"""Name of the folder in the checkpoint's folder."""
 GRAPH = "graph.xml"
 WEIGHTS = "graph.bin"
 INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8")
-"""What multiplies bytes without saturating between two products, under torch's names; any of them will do."""
+"""Instructions that multiply bytes without saturating between two products, by torch's names; one is enough."""
 
 
 @dataclass(frozen=True)
 class QuantizedManifest:
-    """What a quantised graph was made from, and how far it is from the float32 reference.
+    """What a quantized graph was made from, and how far it is from the float32 reference.
 
     Attributes:
         checkpoint: id of the checkpoint.
         openvino, nncf: versions that made and measured it.
-        calibration_images: radiographs that the ranges of the activations were taken from.
+        calibration_images: number of radiographs that the ranges of the activations were taken from.
         kept: parts of the network that stay in floating point.
-        comparison: the gate, on other radiographs than those of the calibration.
+        comparison: with the reference, on other radiographs than those of the calibration.
         checksums: SHA-256 of each file of the folder, by name.
     """
 
@@ -45,14 +46,14 @@ class QuantizedManifest:
 
 
 def verified_graph(folder: Path | None, checkpoint: str) -> Path:
-    """The file that OpenVINO reads, after everything that can be wrong with it has been ruled out.
+    """The verified graph file for OpenVINO.
 
     Args:
-        folder: where `quantize` wrote; None where nobody said.
+        folder: that `python -m training quantize` wrote; None counts as missing.
         checkpoint: id of the checkpoint whose head will read the features.
 
     Raises:
-        ArtifactError: the graph is missing, damaged, of another checkpoint, or its recorded figures pass the limits.
+        ArtifactError: the graph is missing, damaged, of another checkpoint, or its recorded figures exceed the limits.
         InputError: the processor multiplies bytes with saturation, so that the recorded figures do not hold for it.
     """
     require_processor()
@@ -64,12 +65,16 @@ def verified_graph(folder: Path | None, checkpoint: str) -> Path:
     verify(folder, {GRAPH: "", WEIGHTS: "", **manifest.checksums})
     if manifest.checkpoint != checkpoint:
         raise ArtifactError(f"{folder} was made for checkpoint {manifest.checkpoint}, not {checkpoint}; quantize anew.")
-    require_fit(manifest.comparison, QUANTIZED)
+    require_fit(manifest.comparison, "int8")
     return folder / GRAPH
 
 
 def require_processor() -> None:
-    """Raises: InputError: int8 would be another network here than where it was measured."""
+    """Check that int8 computes here what it computed where it was measured.
+
+    Raises:
+        InputError: the processor has none of `INSTRUCTIONS`.
+    """
     capabilities = torch.cpu.get_capabilities()
     if not any(capabilities.get(name) for name in INSTRUCTIONS):
         raise InputError("int8 needs a processor with VNNI or AMX; set the precision to auto.")

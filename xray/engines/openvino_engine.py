@@ -1,4 +1,4 @@
-"""The forward pass on a CPU: features compiled by OpenVINO for this very processor, the head in torch.
+"""The forward pass on a CPU: features compiled by OpenVINO for this processor, the head in torch.
 
 The head stays in float32 outside the compiled graph, so that map, logit and embedding come from the same numbers
 whatever arithmetic the features use.
@@ -6,25 +6,28 @@ whatever arithmetic the features use.
 Legend: B batch, S canvas side, C channels and h, w cells of the last feature map.
 """
 
+import logging
 import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from xray.artifact import read_manifest, sha256, verify, write_manifest, written_whole
-from xray.engines.int8_graph import GRAPH, WEIGHTS
+from xray.engines.base import EngineRequest, Precision
+from xray.engines.int8_graph import GRAPH, WEIGHTS, verified_graph
 from xray.errors import ArtifactError
 from xray.images.radiograph import PixelArray
 from xray.network.checkpoint import Checkpoint
-from xray.network.model import ModelOutput, XrayDenseNet
+from xray.network.model import ModelOutput, XrayNetwork
 
 try:
-    # Importing OpenVINO reports to its makers over the network, under an id that it leaves in the home folder, unless
-    # this package of theirs cannot be imported. NNCF, imported after it, does the same.
+    # Importing OpenVINO sends telemetry over the network, and leaves an id in the home folder, unless this package
+    # cannot be imported. The same is true of NNCF, which is imported later.
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     import openvino
     from openvino.frontend import FrontEndManager
@@ -35,13 +38,17 @@ except ImportError as error:
 VERSION = openvino.__version__.split("-")[0]
 CpuPrecision = Literal["float32", "bfloat16"]
 SCHEMA_VERSION = 1
+"""Version of the cache's manifest; a cache of another version is made again."""
 COMPILED = "compiled"
-"""Folder of OpenVINO's own cache, in which it finds what it compiled for this processor before."""
+"""Folder of OpenVINO's own cache of compiled networks."""
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
+"""OpenVINO's names of the precisions."""
 CORE = openvino.Core()
-"""One for the life of the process. With the last user of a core goes the stack that its CPU plugin gave to the thread
-that compiled first, usually the main one, for signals: the next signal there would end the process.
+"""One for the life of the process. The CPU plugin gives the thread that compiles first, usually the main one, a stack
+for signals, and frees it with the core: the next signal in that thread would then end the process.
 """
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ class GraphManifest:
 
 
 class OpenVinoEngine:
-    """One stream over all cores: each batch is finished as soon as the machine can."""
+    """One stream over all cores, which has the lowest latency per batch."""
 
     def __init__(
         self,
@@ -64,15 +71,15 @@ class OpenVinoEngine:
         cache: Path | None = None,
         quantized: Path | None = None,
     ) -> None:
-        """Compile, or load what an earlier start left in `cache`.
+        """Compile the features, or load what an earlier start compiled.
 
         Args:
-            precision: arithmetic of the features, or of what is not in int8 of a quantised graph.
-            cache: folder for the networks of any number of checkpoints; without it every start converts anew.
-            quantized: the features in int8, from `xray.engines.int8_graph.verified_graph`, instead of a
-                conversion.
+            precision: arithmetic of the features, or of those parts of a quantized graph that are not in int8.
+            cache: folder for the networks of any number of checkpoints; None compiles at every start.
+            quantized: the features in int8, from `xray.engines.int8_graph.verified_graph`, instead of a conversion.
         """
-        self._precision = precision if quantized is None else "int8"
+        self.device = torch.device("cpu")
+        self.precision: Precision = precision if quantized is None else "int8"
         self._head = checkpoint.model.forward_head
         properties = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
         if cache is not None:
@@ -87,23 +94,41 @@ class OpenVinoEngine:
 
     @property
     def name(self) -> str:
-        return f"openvino-{self._precision}-cpu"
+        """`openvino-bfloat16-cpu`, with the precision of the features."""
+        return f"openvino-{self.precision}-cpu"
 
     def sizes_to_warm(self, largest: int) -> set[int]:
+        """The smallest and the largest batch."""
         return {1, largest}
 
     @torch.inference_mode()
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
+        """uint8 (B, 1, S, S) to a `ModelOutput` of B rows."""
         self._request.infer({0: pixels_B1SS}, share_inputs=True)
         # A view of OpenVINO's memory, overwritten by the next pass; the head's results are copies.
         return self._head(torch.from_numpy(self._request.get_output_tensor(0).data))
 
 
-def best_precision() -> CpuPrecision:
-    """bfloat16 where the processor multiplies matrices faster in it: with AMX, or AMD's with AVX512-BF16; else float32.
+def build(request: EngineRequest) -> OpenVinoEngine:
+    """The engine in the requested precision; `auto` is the faster one on this processor.
 
-    Two cores of an EPYC (Zen 4) answer 7 radiographs a second in float32 and 14 in bfloat16 (320 px); those of a Xeon
-    with AVX512-BF16 and without AMX 35 and 24 (192 px).
+    Raises:
+        InputError: int8 was requested and the processor has no instructions for it.
+        ArtifactError: the quantised graph is missing, damaged, of another checkpoint or not fit to serve.
+    """
+    cache = _writable(request.cache)
+    if request.precision == "int8":
+        graph = verified_graph(request.quantized, request.checkpoint.manifest.id)
+        return OpenVinoEngine(request.checkpoint, best_precision(), cache, graph)
+    precision = best_precision() if request.precision == "auto" else request.precision
+    return OpenVinoEngine(request.checkpoint, precision, cache)
+
+
+def best_precision() -> CpuPrecision:
+    """bfloat16 where the processor is faster in it: with AMX, or an AMD processor with AVX512-BF16; otherwise float32.
+
+    Two cores of an EPYC (Zen 4) process 7 radiographs a second in float32 and 14 in bfloat16 (320 px); two cores of a
+    Xeon with AVX512-BF16 and without AMX process 35 and 24 (192 px).
     """
     has = torch.cpu.get_capabilities()
     is_amd = str(has.get("cpu_name", "")).startswith("AMD")
@@ -113,7 +138,7 @@ def best_precision() -> CpuPrecision:
 class _Features(nn.Module):
     """The part of the network that OpenVINO compiles: uint8 (B, 1, S, S) to feature map (B, C, h, w)."""
 
-    def __init__(self, model: XrayDenseNet) -> None:
+    def __init__(self, model: XrayNetwork) -> None:
         super().__init__()
         self.model = model
 
@@ -122,23 +147,25 @@ class _Features(nn.Module):
 
 
 def to_graph(checkpoint: Checkpoint, named: bool = False) -> Any:
-    """The features as an OpenVINO graph for batches of any size. The network takes no gradients afterwards.
+    """Convert the features to an OpenVINO graph, uint8 (B, 1, S, S) to (B, C, h, w), for batches of any size.
+
+    The network takes no gradients afterwards.
 
     Args:
-        named: give each node the name of its layer, as quantizing needs. It takes seconds and a gigabyte more, because
-            torch then makes a type for every layer.
+        named: give each node the name of its layer, which quantizing needs. It takes seconds and a gigabyte more,
+            because torch then makes a type for every layer.
     """
     model = checkpoint.model.eval().requires_grad_(False)
     size = checkpoint.manifest.preprocess.size
     example = torch.zeros((2, 1, size, size), dtype=torch.uint8)
-    # Not `openvino.convert_model`, which reports each conversion to its makers over the network.
+    # `openvino.convert_model` would send telemetry about each conversion over the network.
     frontend = FrontEndManager().load_by_framework("pytorch")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # OpenVINO traces with torch.jit, which torch calls deprecated
         if named:
             decoder = TorchScriptPythonDecoder(_Features(model), example_input=example)
         else:
-            # A second trace to compare with would show nothing: the network takes the same way for all radiographs.
+            # No second trace to compare with: the network has no branches that depend on the radiographs.
             traced = torch.jit.trace(  # type: ignore[no-untyped-call]
                 lambda pixels_B1SS: model.forward_features(pixels_B1SS), example, check_trace=False
             )
@@ -149,7 +176,7 @@ def to_graph(checkpoint: Checkpoint, named: bool = False) -> Any:
 
 
 def _cached_graph(checkpoint: Checkpoint, place: Path) -> Any:
-    """The graph from `place`, made and stored there first if it is not there or damaged."""
+    """The graph from the folder `place`, where it is first converted and stored if it is missing or damaged."""
     try:
         manifest = read_manifest(place, GraphManifest)
         verify(place, {GRAPH: "", WEIGHTS: "", **manifest.checksums})
@@ -160,3 +187,16 @@ def _cached_graph(checkpoint: Checkpoint, place: Path) -> Any:
             checksums = {name: sha256(partial / name) for name in (GRAPH, WEIGHTS)}
             write_manifest(partial, GraphManifest(checkpoint.manifest.id, VERSION, checksums))
     return CORE.read_model(place / GRAPH)
+
+
+def _writable(cache: Path | None) -> Path | None:
+    """The folder, made if need be; None where nothing can be written, which costs only time."""
+    if cache is None:
+        return None
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=cache):
+            return cache
+    except OSError as error:
+        logger.warning("Compiled networks cannot be kept in %s (%s); every start compiles anew.", cache, error.strerror)
+        return None

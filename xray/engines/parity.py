@@ -1,7 +1,7 @@
-"""Two engines' outputs for the same radiographs in, how far apart they are out.
+"""Measures how far an engine's outputs are from the float32 reference's, and refuses an engine that is too far.
 
-An engine is fit to serve when it says what the float32 reference says: the same logit, embedding and map, and the same
-order of the radiographs.
+An engine is fit to serve when its logits, embeddings and maps are the reference's within limits, and when it ranks
+radiographs as the reference does.
 
 Legend: B batch, S canvas side, D embedding, h, w cells of the map.
 """
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from xray.engines.base import Precision
 from xray.errors import ArtifactError
 from xray.images.radiograph import PixelArray
 from xray.network.model import ModelOutput
@@ -25,9 +26,9 @@ class Difference:
     """How far apart two engines are, over some radiographs.
 
     Attributes:
-        logit: absolute difference.
-        embedding: cosine between the two embeddings of a radiograph.
-        cam: Pearson correlation between the two maps of a radiograph.
+        logit: absolute difference; 0 where both are equal.
+        embedding: cosine between the two embeddings of a radiograph; 1 where both are equal.
+        cam: Pearson correlation between the two maps of a radiograph; 1 where both are equal.
     """
 
     logit: float
@@ -44,6 +45,7 @@ class Comparison:
 
     Attributes:
         engine: its name.
+        images, abnormal: numbers of radiographs, and of abnormal ones among them.
         worst: the largest difference of logits, the smallest cosine and the smallest correlation.
         mean: the means of the three.
         reference_auroc, auroc: over radiographs, of the reference and of the engine.
@@ -59,7 +61,7 @@ class Comparison:
 
     @property
     def auroc_limit(self) -> float:
-        """What the two areas may differ by: a few pairs changing places, where they weigh more than `AUROC_LIMIT`."""
+        """Largest difference of the two areas: `AUROC_LIMIT`, or that of a few pairs if the radiographs are few."""
         return max(AUROC_LIMIT, (AUROC_PAIRS + 0.001) / (self.abnormal * (self.images - self.abnormal)))
 
     def __str__(self) -> str:
@@ -67,26 +69,26 @@ class Comparison:
         return f"{self.engine} on {self.images} radiographs: {self.worst}, {areas}"
 
 
-LIMITS = {
+LIMITS: dict[Precision, Difference] = {
     "float32": Difference(logit=1e-3, embedding=0.999999, cam=0.99999),
     "bfloat16": Difference(logit=0.15, embedding=0.9999, cam=0.999),
     "int8": Difference(logit=0.15, embedding=0.99, cam=0.99),
 }
-"""What an engine may differ from the reference by, by the arithmetic of its features. Where few cells of a map decide,
-their rounding is not averaged away: pooled by log-mean-exp, the starter is off by 0.10 on one of 420 radiographs, by
-0.01 on the average. 0.15 moves no probability by more than 0.04."""
+"""Limits of an engine's difference from the reference, by the arithmetic of its features. Where few cells of a map
+decide, their rounding is not averaged away: pooled by log-mean-exp, the starter is off by 0.10 on one of 420
+radiographs, and by 0.01 on average. A logit that is off by 0.15 moves no probability by more than 0.04."""
 AUROC_LIMIT = 0.005
-"""What the area under the ROC curve may change by, in any arithmetic, on more than a few radiographs."""
+"""Largest change of the area under the ROC curve, in any arithmetic, on more than a few radiographs."""
 AUROC_PAIRS = 5
-"""Pairs of a normal and an abnormal radiograph that may change places however few there are: what `AUROC_LIMIT` is of
-the 1,024 pairs of 64 radiographs. A network that has just begun to learn has many that are all but equal."""
+"""Pairs of a normal and an abnormal radiograph that may change places however few pairs there are. They are the share
+`AUROC_LIMIT` of the 1,024 pairs of 64 radiographs: early in training, many pairs have nearly equal logits."""
 
 COARSEST_CELLS = 3
-"""A side of the coarsest noise in a drawn canvas."""
+"""Cells on a side of the coarsest noise in a canvas."""
 
 
 def noise_canvases(count: int, size: int) -> PixelArray:
-    """(B, 1, S, S) uint8, the same at every call: noise at all scales, of which radiographs too have something."""
+    """uint8 (B, 1, S, S), the same at every call: noise at all scales, as radiographs have structure at all scales."""
     random = np.random.default_rng(0)
     canvases_BSS = np.zeros((count, size, size), np.float32)
     for canvas_SS in canvases_BSS:
@@ -100,7 +102,7 @@ def noise_canvases(count: int, size: int) -> PixelArray:
 
 
 def difference(reference: ModelOutput, candidate: ModelOutput) -> Difference:
-    """The worst disagreement over a batch."""
+    """The largest difference over a batch."""
     return worst(differences(reference, candidate))
 
 
@@ -114,41 +116,44 @@ def differences(reference: ModelOutput, candidate: ModelOutput) -> FloatArray:
 
 
 def worst(differences_B3: FloatArray) -> Difference:
-    """The worst of each column; NaN where any is."""
+    """The worst value of each column of (B, 3); NaN where a column holds one."""
     lowest, highest = differences_B3.min(0), differences_B3.max(0)
     return Difference(float(highest[0]), float(lowest[1]), float(lowest[2]))
 
 
 def mean(differences_B3: FloatArray) -> Difference:
-    """The mean of each column."""
+    """The mean of each column of (B, 3)."""
     return Difference(*map(float, differences_B3.mean(0)))
 
 
-def require_equal(found: Difference, precision: str) -> None:
-    """Raises: ArtifactError: an engine of this precision differs from the reference by more than it may."""
+def require_equal(found: Difference, precision: Precision) -> None:
+    """Check a difference from the reference against the limits of the precision.
+
+    Raises:
+        ArtifactError: a limit is exceeded; the message gives the figures.
+    """
     limit = LIMITS[precision]
     if not (found.logit <= limit.logit and found.embedding >= limit.embedding and found.cam >= limit.cam):
         raise _unfit(precision, f"{found}; its limits are: {limit}")
 
 
-def require_fit(comparison: Comparison, precision: str) -> None:
-    """Raises: ArtifactError: an engine of this precision differs by more than it may, or ranks otherwise."""
+def require_fit(comparison: Comparison, precision: Precision) -> None:
+    """Check a comparison with the reference against the limits of the precision.
+
+    Raises:
+        ArtifactError: a limit is exceeded, or the engine ranks the radiographs differently.
+    """
     require_equal(comparison.worst, precision)
     if not abs(comparison.auroc - comparison.reference_auroc) <= comparison.auroc_limit:
         areas = f"its AUROC is {comparison.auroc:.4f}, the reference's is {comparison.reference_auroc:.4f}"
         raise _unfit(precision, f"{areas}; they may differ by {comparison.auroc_limit:.4f}")
 
 
-def _unfit(precision: str, reason: str) -> ArtifactError:
+def _unfit(precision: Precision, reason: str) -> ArtifactError:
     advice = "" if precision == "float32" else " Serve the checkpoint with OSTEON_PRECISION=float32."
     return ArtifactError(f"The {precision} engine is not fit to serve: {reason}.{advice}")
 
 
-def precision_of(engine_name: str) -> str:
-    """The arithmetic of the features, from `openvino-bfloat16-cpu`."""
-    return engine_name.split("-")[1]
-
-
 def _correlation(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> float:
-    # A map of one cell is the logit over again, and has no correlation.
+    # A map of one cell repeats the logit, and its correlation is undefined.
     return 1.0 if len(first) == 1 else float(np.corrcoef(first, second)[0, 1])

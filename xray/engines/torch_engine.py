@@ -5,28 +5,35 @@ Legend: B batch, S canvas side.
 
 import torch
 
+from xray.engines.base import Precision
 from xray.images.radiograph import PixelArray
 from xray.network.checkpoint import Checkpoint
 from xray.network.model import ModelOutput
 
 
 class TorchEngine:
-    """float32 arithmetic, no compilation."""
+    """Eager float32 without compilation, on any device."""
+
+    precision: Precision = "float32"
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+        """Move the checkpoint's model to the device."""
         self.device = device
         self.model = checkpoint.model.to(device).to(memory_format=torch.channels_last).eval()
 
     @property
     def name(self) -> str:
+        """`torch-float32-cpu` or `torch-float32-cuda`."""
         return f"torch-float32-{self.device.type}"
 
     def sizes_to_warm(self, largest: int) -> set[int]:
+        """The smallest and the largest batch."""
         return {1, largest}
 
     @torch.inference_mode()
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
-        # On a GPU cuDNN would round convolutions' operands to 10 bits of mantissa (TF32), which is no reference.
+        """uint8 (B, 1, S, S) to a `ModelOutput` of B rows on the CPU."""
+        # On a GPU cuDNN would otherwise round the operands of convolutions to 10 bits of mantissa (TF32).
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             output: ModelOutput = self.model(torch.from_numpy(pixels_B1SS).to(self.device))
         return output.cpu()

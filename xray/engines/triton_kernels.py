@@ -1,4 +1,4 @@
-"""The fused steps as Triton kernels: each map is read once, in 16 bits, and summed in float32.
+"""The fused steps of the restructured DenseNet as Triton kernels: maps are read once in 16 bits, summed in float32.
 
 Legend: B batch, h, w cells of a map, P = B h w pixels of a batch, C input channels, K output channels, T pixels of a
 tile, S channels of a slice.
@@ -20,7 +20,7 @@ except ImportError as error:
 SLICE = 64
 """Channels that a program multiplies at a time; DenseNet's channel counts are multiples of 32."""
 TILES = {128: 8, 64: 4, 32: 4, 16: 4}
-"""Pixels of a program's tile, largest first, and its warps. Large tiles read the weights less often."""
+"""Warps of a program by the pixels of its tile, largest first. Large tiles read the weights less often."""
 STAGES = 3
 """Slices in flight: a program loads the next ones while it multiplies one."""
 
@@ -76,7 +76,7 @@ def _shrink(  # noqa: PLR0913 - each pointer and stride is a parameter
 
 
 def bottleneck(x_PC: Tensor, norm: Affine, weight_CK: Tensor, bias_K: Tensor) -> Tensor:
-    """`Steps.bottleneck`; K is a power of two from 16, which DenseNet's 128 is."""
+    """`Steps.bottleneck`: (P, C) to (P, K). K is a power of two of at least 16; DenseNet's is 128."""
     (pixels, channels), width = x_PC.shape, weight_CK.shape[1]
     out_PK = torch.empty((pixels, width), dtype=weight_CK.dtype, device=x_PC.device)
     tile = tile_for(pixels, _processors(x_PC.device))
@@ -89,7 +89,7 @@ def bottleneck(x_PC: Tensor, norm: Affine, weight_CK: Tensor, bias_K: Tensor) ->
 
 
 def shrink(x_BhwC: Tensor, norm: Affine) -> Tensor:
-    """`Steps.shrink`; x is contiguous."""
+    """`Steps.shrink`: contiguous (B, h, w, C) to (B, h // 2, w // 2, C)."""
     batch, height, width, channels = x_BhwC.shape
     out_BhwC = x_BhwC.new_empty((batch, height // 2, width // 2, channels))
     pixels, tile = batch * (height // 2) * (width // 2), min(TILES)
@@ -100,7 +100,7 @@ def shrink(x_BhwC: Tensor, norm: Affine) -> Tensor:
 
 
 def tile_for(pixels: int, processors: int) -> int:
-    """The largest tile that leaves no multiprocessor idle, else the smallest."""
+    """Pixels of the largest tile that leaves no multiprocessor idle, or of the smallest tile."""
     return next((tile for tile in TILES if pixels >= tile * processors), min(TILES))
 
 

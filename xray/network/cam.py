@@ -1,6 +1,6 @@
-"""A class activation map in, pictures on the radiograph's own pixel grid out.
+"""Brings class activation maps back to the radiograph's pixel grid, and draws them.
 
-Legend: h, w cells of the map; H, W the radiograph.
+Legend: h, w cells of the map; H, W pixels of the radiograph.
 """
 
 from collections.abc import Sequence
@@ -17,22 +17,25 @@ from xray.images.radiograph import PixelArray, Radiograph
 Style = Literal["overlay", "heatmap", "map", "boxes"]
 
 REGION_EVIDENCE = 0.9
-"""What the evidence inside a proposed box exceeds, as a share of the peak's. Fractures are small: at half the peak a
-region is fifty times as large as a finding's box and overlaps it by a fortieth; here it overlaps it most.
+"""Evidence at the edge of a proposed box, as a share of the peak's. Fractures are small: at half the peak a region is
+fifty times as large as a finding's box and overlaps it by a fortieth; at this share the overlap is largest.
 """
 MAX_REGIONS = 3
+"""Proposed boxes per radiograph, at most."""
 BOX_GRAY = 255
+"""Gray level of a box's frame: white."""
 HOTTEST_JET = 224
 """Index of pure red in the JET table; beyond it JET darkens, and the peak would look cooler than its rim."""
 EIGHT_NEIGHBORS = np.ones((3, 3))
+"""Pixels that touch at a corner belong to one region."""
 
 
 @dataclass(frozen=True)
 class Cam:
-    """Where the evidence lies.
+    """A class activation map on the radiograph's pixel grid.
 
     Attributes:
-        evidence_HW: (H, W) float32 from 0 to 1, on the radiograph's grid; 1 at the peak.
+        evidence_HW: float32 from 0 to 1; 1 at the peak.
     """
 
     evidence_HW: MapArray
@@ -40,10 +43,10 @@ class Cam:
 
 @dataclass(frozen=True)
 class Region:
-    """A proposed box, in pixels of the radiograph; its origin is the upper left corner.
+    """A proposed box, in pixels of the radiograph, whose origin is the upper left corner.
 
     Attributes:
-        evidence: greatest in it, from 0 to 1.
+        evidence: the largest in it, from 0 to 1.
     """
 
     left: int
@@ -54,22 +57,22 @@ class Region:
 
 
 def cam_on_radiograph(cam_hw: MapArray, placement: Placement) -> Cam:
-    """Restore a map of logit contributions to the radiograph's frame and normalise it.
+    """Restore a map of logit contributions (h, w) to the radiograph's frame and normalize it.
 
-    Evidence counts from the map's least cell, not from 0: a map that speaks against abnormality everywhere still has
-    its peak, and the probability beside it says how little that means.
+    Evidence counts from the map's smallest cell and not from 0: a map that speaks against abnormality everywhere still
+    has a peak, and the probability beside it says how little that means.
     """
-    return Cam(normalise(restore(cam_hw - cam_hw.min(), placement)))
+    return Cam(normalize(restore(cam_hw - cam_hw.min(), placement)))
 
 
-def normalise(contributions: MapArray) -> MapArray:
-    """Scale non-negative contributions so that the largest is 1; a flat map is 0 everywhere."""
-    peak = float(contributions.max())
-    return contributions / peak if peak > 0 else np.zeros_like(contributions)
+def normalize(contributions_HW: MapArray) -> MapArray:
+    """Scale non-negative contributions (H, W) so that the largest is 1; a map of zeros stays as it is."""
+    peak = float(contributions_HW.max())
+    return contributions_HW / peak if peak > 0 else np.zeros_like(contributions_HW)
 
 
-def regions(cam: Cam) -> list[Region]:
-    """Boxes around the parts where the evidence comes near its peak, the strongest first, a few at most."""
+def find_regions(cam: Cam) -> list[Region]:
+    """Boxes around the connected parts above `REGION_EVIDENCE`, the strongest first, at most `MAX_REGIONS`."""
     numbers_HW, _ = ndimage.label(cam.evidence_HW > REGION_EVIDENCE, EIGHT_NEIGHBORS)
     found = []
     for number, (rows, columns) in enumerate(ndimage.find_objects(numbers_HW), start=1):
@@ -80,37 +83,41 @@ def regions(cam: Cam) -> list[Region]:
 
 
 def render(cam: Cam, radiograph: Radiograph, style: Style, alpha: float) -> PixelArray:
-    """The map as pixels of the radiograph's height and width.
+    """Draw the map as uint8 pixels of the radiograph's height and width.
 
-    `map` is (H, W) gray, `heatmap` (H, W, 3) RGB in JET, `overlay` the heatmap over the radiograph, `boxes` (H, W) the
-    radiograph with its regions framed.
+    `map` is (H, W) gray, `heatmap` (H, W, 3) RGB in JET, `overlay` (H, W, 3) the heatmap over the radiograph, `boxes`
+    (H, W) the radiograph with its regions framed.
+
+    Args:
+        alpha: opacity of the overlay at the peak, from 0 to 1.
     """
     if style == "boxes":
-        return framed(radiograph, regions(cam))
+        return draw_boxes(radiograph, find_regions(cam))
     if style == "map":
         return np.rint(255 * cam.evidence_HW).astype(np.uint8)
-    heatmap = colour(cam)
-    return heatmap if style == "heatmap" else overlay(cam, heatmap, radiograph, alpha)
+    heatmap = draw_heatmap(cam)
+    return heatmap if style == "heatmap" else draw_overlay(cam, heatmap, radiograph, alpha)
 
 
-def colour(cam: Cam) -> PixelArray:
-    """(H, W, 3) RGB: JET from blue at 0 to pure red at 1."""
+def draw_heatmap(cam: Cam) -> PixelArray:
+    """The map in JET colors, from blue at 0 to pure red at 1: uint8 RGB (H, W, 3)."""
     picture = Image.fromarray(np.rint(HOTTEST_JET * cam.evidence_HW).astype(np.uint8))
     picture.putpalette(_jet().tobytes())
     return np.asarray(picture.convert("RGB"))
 
 
-def overlay(cam: Cam, heatmap: PixelArray, radiograph: Radiograph, alpha: float) -> PixelArray:
-    """(H, W, 3) RGB: the heatmap with opacity `alpha` at the peak, fading with the evidence, so that the radiograph
-    shows through where it is least.
+def draw_overlay(cam: Cam, heatmap_HW3: PixelArray, radiograph: Radiograph, alpha: float) -> PixelArray:
+    """The heatmap over the radiograph: uint8 RGB (H, W, 3).
+
+    The opacity is `alpha` at the peak and falls with the evidence, so that the radiograph shows through elsewhere.
     """
     opacity_HW = np.rint(np.float32(255 * alpha) * cam.evidence_HW).astype(np.uint8)
     gray = Image.fromarray(radiograph.pixels).convert("RGB")
-    return np.asarray(Image.composite(Image.fromarray(heatmap), gray, Image.fromarray(opacity_HW)))
+    return np.asarray(Image.composite(Image.fromarray(heatmap_HW3), gray, Image.fromarray(opacity_HW)))
 
 
-def framed(radiograph: Radiograph, boxes: Sequence[Region]) -> PixelArray:
-    """(H, W): the radiograph with white frames around the boxes, as thick as it takes to see them."""
+def draw_boxes(radiograph: Radiograph, boxes: Sequence[Region]) -> PixelArray:
+    """The radiograph with a white frame around each box: uint8 (H, W). The line's width grows with the image."""
     picture = Image.fromarray(radiograph.pixels.copy())
     thickness = max(1, max(picture.size) // 256)
     outside = thickness // 2
@@ -122,10 +129,10 @@ def framed(radiograph: Radiograph, boxes: Sequence[Region]) -> PixelArray:
 
 
 def _jet() -> PixelArray:
-    """(256, 3) RGB: OpenCV's table of that name. Each channel rises, stays and falls, by 4 levels at a time."""
+    """OpenCV's table JET: uint8 RGB (256, 3). Each channel rises, stays and falls, by 4 levels at a time."""
     index = np.arange(256)
     rises = np.stack([4 * index - 382, 4 * index - 128, 4 * index + 128], axis=1)
     falls = np.stack([1148 - 4 * index, 892 - 4 * index, 638 - 4 * index], axis=1)
     table = np.minimum(rises, falls).clip(0, 255).astype(np.uint8)
-    table[159, 2] = 1  # where OpenCV's table was rounded the other way
+    table[159, 2] = 1  # OpenCV's table is rounded the other way here
     return table

@@ -1,4 +1,4 @@
-"""A trained network on disk: `weights.safetensors` and `manifest.json` in one folder."""
+"""Save and load checkpoints: a trained network on disk, as `weights.safetensors` and `manifest.json` in one folder."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -9,26 +9,28 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from xray.artifact import read_manifest, sha256, verify, write_manifest, written_whole
+from xray.artifact import MANIFEST, read_manifest, sha256, verify, write_manifest, written_whole
 from xray.errors import ArtifactError
 from xray.images.preprocess import PreprocessSpec
+from xray.network.backbone import BACKBONES
 from xray.network.decision import Calibration, StudyPooling, UncertaintyBand
-from xray.network.densenet import Architecture
-from xray.network.model import MapSpec, XrayDenseNet
+from xray.network.model import MapSpec, XrayNetwork
 from xray.types import LABELS, Label
 
 SCHEMA_VERSION = 2
+"""Version of the manifest's fields; a manifest of another version is refused."""
 WEIGHTS = "weights.safetensors"
 ID_LENGTH = 12
 """Hex digits of the SHA-256 of the weights that name a checkpoint."""
 CODE_VERSION = "0.1.0"
+"""Version of this code, as in pyproject.toml."""
 
 StorageType = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What the network has seen.
+    """The dataset that the network was trained on.
 
     Attributes:
         fingerprint: SHA-256 over the sorted dataset paths, targets and contents.
@@ -42,19 +44,20 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class CheckpointManifest:
-    """All that serving needs to know beside the weights.
+    """Everything that serving needs to know beside the weights.
 
     Attributes:
+        architecture: name of the backbone, one of `BACKBONES`.
         id: first 12 hex digits of the SHA-256 of the weights file; set when the checkpoint is saved.
         study_pooling: how the logits of a study's radiographs become one.
         thresholds: probability at or above which a study is abnormal, by name; `default` is always there.
-        uncertainty: where a study is neither; None until fitted.
+        uncertainty: the probabilities at which the decision is `uncertain`; None until fitted.
         labels: names of the targets 0 and 1.
-        metrics: figures on the validation split, as they stood when the checkpoint was chosen.
+        metrics: figures on the validation split at the epoch of this checkpoint.
         checksums: SHA-256 of each file of the folder, by name.
     """
 
-    architecture: Architecture
+    architecture: str
     preprocess: PreprocessSpec
     training_data: TrainingData
     map_spec: MapSpec = field(default_factory=MapSpec)
@@ -78,14 +81,14 @@ class CheckpointManifest:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network and what the manifest says about it."""
+    """A network and its manifest."""
 
-    model: XrayDenseNet
+    model: XrayNetwork
     manifest: CheckpointManifest
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, storage: StorageType = "float32") -> CheckpointManifest:
-    """Write the folder whole or not at all, and return the manifest with its id.
+    """Write the folder atomically and return the manifest with its id.
 
     Convolutions and the classifier are rounded to `storage`, which halves the file when it is a 16-bit type; the
     small vectors of the batch norms keep float32.
@@ -104,16 +107,21 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, storage: StorageType =
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read and verify a folder; the network is in float32 on the CPU, in evaluation mode.
+    """Read and verify a checkpoint folder; the network is in float32 on the CPU, in evaluation mode.
 
     Raises:
-        ArtifactError: a file is missing or damaged, or the weights are not of the manifest's architecture.
+        ArtifactError: a file is missing or damaged, the architecture is unknown, or the weights are of another one.
     """
     manifest = read_manifest(folder, CheckpointManifest)
+    if manifest.architecture not in BACKBONES:
+        raise ArtifactError(
+            f"{folder / MANIFEST} names the architecture {manifest.architecture!r}, which this version does not know; "
+            f"use a checkpoint of {', '.join(BACKBONES)}."
+        )
     verify(folder, {WEIGHTS: "", **manifest.checksums})
     if manifest.id != manifest.checksums[WEIGHTS][:ID_LENGTH]:
         raise ArtifactError(f"{folder}: the id in the manifest is not that of {WEIGHTS}.")
-    model = XrayDenseNet(manifest.architecture, manifest.preprocess, manifest.map_spec, manifest.study_pooling)
+    model = XrayNetwork(manifest.architecture, manifest.preprocess, manifest.map_spec, manifest.study_pooling)
     try:
         model.load_state_dict({name: _widen(tensor) for name, tensor in load_file(folder / WEIGHTS).items()})
     except (RuntimeError, SafetensorError) as error:

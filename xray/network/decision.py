@@ -1,4 +1,4 @@
-"""What the network says of a study's radiographs in, what is said of the study out: pooled, calibrated, decided.
+"""Turns the logits of a study's radiographs into the study's probability, label and decision.
 
     logits -> pool_views -> study logit -> Calibration -> probability -> threshold -> label
                                                                      '-> UncertaintyBand -> decision
@@ -28,20 +28,21 @@ class Calibration:
     intercept: float = 0.0
 
     def probability(self, logit: float) -> float:
-        """Without overflow at either end."""
+        """The calibrated probability, from 0 to 1, of a logit of any size."""
         return 0.5 * (1 + math.tanh((self.slope * logit + self.intercept) / 2))
 
 
 @dataclass(frozen=True)
 class UncertaintyBand:
-    """Probabilities at which neither label may be left out, from class-conditional conformal prediction.
+    """The probabilities at which neither label can be excluded: class-conditional conformal prediction.
 
-    Of studies like those it was fitted on, at most `error_rate` of either class are given the other's label, on
+    Of studies like those it was fitted on, at most `error_rate` of either class get the other class's label, on
     average over calibration sets (Vovk 2012, arXiv 1209.2673).
 
     Attributes:
-        abnormal_from: least probability at which `abnormal` may be true.
-        normal_to: greatest probability at which `normal` may be true.
+        error_rate: share of either class, from 0 to 0.5.
+        abnormal_from: smallest probability at which `abnormal` cannot be excluded.
+        normal_to: largest probability at which `normal` cannot be excluded.
     """
 
     error_rate: float
@@ -49,19 +50,24 @@ class UncertaintyBand:
     normal_to: float
 
     def decide(self, probability: float) -> Decision:
-        """The one label that may be true; `uncertain` where both or neither may."""
-        may_be_abnormal, may_be_normal = probability >= self.abnormal_from, probability <= self.normal_to
+        """The one label that cannot be excluded; `uncertain` where that is true of both or of neither."""
+        may_be_abnormal = probability >= self.abnormal_from
+        may_be_normal = probability <= self.normal_to
         if may_be_abnormal == may_be_normal:
             return "uncertain"
         return "abnormal" if may_be_abnormal else "normal"
 
 
 def pool_views(logits_n: FloatArray, attentions_n: FloatArray, pooling: StudyPooling) -> tuple[float, FloatArray]:
-    """The logit of a study, and how much each radiograph weighed in it (n,); the weights sum to 1.
+    """The logit of a study and the weight of each radiograph in it (n,); the weights sum to 1.
 
     `mean` is the logit of the mean probability. `lse` is log-mean-exp: the study's odds are the mean of its
-    radiographs' odds, so that one suspicious view decides. `attention` is the mean logit, weighed by what the network
-    says of each view (Ilse et al. 2018, arXiv 1802.04712).
+    radiographs' odds, so that one suspicious view decides. `attention` is the mean of the logits, weighted by the
+    network's attention (Ilse et al. 2018, arXiv 1802.04712).
+
+    Args:
+        logits_n: before calibration.
+        attentions_n: log weights up to a constant, which only `attention` reads.
     """
     even_n = np.full(len(logits_n), 1 / len(logits_n))
     if pooling == "mean":

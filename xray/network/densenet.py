@@ -1,8 +1,9 @@
 """DenseNet's feature layers (Huang et al. 2017, arXiv 1608.06993), with torchvision's names for their weights.
 
-Written here because importing torchvision takes a service longer than all of its own code.
+They are written here, and not imported from torchvision, because importing torchvision takes a service longer than all
+of its own code.
 
-Legend: B batch, C channels, h, w cells of a map.
+Legend: B batch, S canvas side, C channels, h, w cells of a map.
 """
 
 from collections import OrderedDict
@@ -12,20 +13,21 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Architecture = Literal["densenet121", "densenet169", "densenet201"]
-MapStride = Literal[16, 32]
-"""Canvas pixels per cell of the last map."""
+from xray.network.pretrained import load_pretrained
+
+DenseNetName = Literal["densenet121", "densenet169", "densenet201"]
 GROWTH = 32
-"""Channels that a layer adds."""
+"""Channels that a layer adds: the growth rate k of the paper's ImageNet networks."""
 BOTTLENECK = 4 * GROWTH
-"""Channels between a layer's two convolutions."""
+"""Channels between a layer's two convolutions, as in the paper."""
 STEM_CHANNELS = 64
-LAYERS: dict[Architecture, tuple[int, ...]] = {
+"""Channels of the first convolution: twice the growth rate, as in the paper."""
+LAYERS: dict[DenseNetName, tuple[int, ...]] = {
     "densenet121": (6, 12, 24, 16),
     "densenet169": (6, 12, 32, 32),
     "densenet201": (6, 12, 48, 32),
 }
-"""Of each of the four blocks."""
+"""Layers in each of the four blocks (table 1 of the paper)."""
 
 
 class DenseLayer(nn.Module):
@@ -33,13 +35,15 @@ class DenseLayer(nn.Module):
 
     def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__()
-        self.norm1, self.relu1 = nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.relu1 = nn.ReLU(inplace=True)
         self.conv1 = nn.Conv2d(channels, BOTTLENECK, 1, bias=False)
-        self.norm2, self.relu2 = nn.BatchNorm2d(BOTTLENECK), nn.ReLU(inplace=True)
+        self.norm2 = nn.BatchNorm2d(BOTTLENECK)
+        self.relu2 = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(BOTTLENECK, GROWTH, 3, padding=dilation, dilation=dilation, bias=False)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """Earlier maps (B, C, h, w) of the block to (B, GROWTH, h, w)."""
+        """Turn the block's earlier maps, each (B, C, h, w), into GROWTH new channels (B, GROWTH, h, w)."""
         middle = self.conv1(self.relu1(self.norm1(torch.cat(maps, 1))))
         new: Tensor = self.conv2(self.relu2(self.norm2(middle)))
         return new
@@ -52,6 +56,7 @@ class DenseBlock(nn.ModuleDict):
         super().__init__({f"denselayer{i + 1}": DenseLayer(channels + i * GROWTH, dilation) for i in range(layers)})
 
     def forward(self, entry_BChw: Tensor) -> Tensor:
+        """Append each layer's channels: (B, C, h, w) to (B, C + layers * GROWTH, h, w)."""
         maps = [entry_BChw]
         for layer in self.values():
             maps.append(layer(maps))
@@ -59,7 +64,7 @@ class DenseBlock(nn.ModuleDict):
 
 
 def transition(channels: int, pool: nn.Module) -> nn.Sequential:
-    """Half the channels, on the cells that the pooling leaves."""
+    """Layers between two blocks: (B, C, h, w) to (B, C / 2, h, w) on the cells that the pooling leaves."""
     return nn.Sequential(
         OrderedDict(
             norm=nn.BatchNorm2d(channels),
@@ -71,38 +76,55 @@ def transition(channels: int, pool: nn.Module) -> nn.Sequential:
 
 
 @dataclass(frozen=True)
-class Features:
-    """The layers, from (B, 3, S, S) to the last batch norm's (B, channels, S / stride, S / stride), before its ReLU."""
+class DenseNet:
+    """One of the three DenseNets; a ReLU follows its last batch norm."""
 
-    layers: nn.Sequential
-    channels: int
+    name: DenseNetName
+    strides: tuple[int, ...] = (32, 16)
+    stem_length: int = 4
 
+    @property
+    def channels(self) -> int:
+        """Channels of the last feature map: 1920 for DenseNet-201."""
+        channels = STEM_CHANNELS
+        for layers in LAYERS[self.name][:-1]:
+            channels = (channels + layers * GROWTH) // 2
+        return channels + LAYERS[self.name][-1] * GROWTH
 
-def dense_features(architecture: Architecture, stride: MapStride = 32) -> Features:
-    """Layers with fresh weights: convolutions after He et al. 2015, arXiv 1502.01852.
+    def build(self, stride: int = 32) -> nn.Sequential:
+        """Feature layers with fresh weights: (B, 3, S, S) to (B, C, S / stride, S / stride).
 
-    Args:
-        stride: at 16 the last transition keeps its cells, and the last block's 3 x 3 convolutions reach twice as far:
-            weights trained at 32 see what they know (Yu et al. 2017, arXiv 1705.09914).
-    """
-    parts: OrderedDict[str, nn.Module] = OrderedDict(
-        conv0=nn.Conv2d(3, STEM_CHANNELS, 7, stride=2, padding=3, bias=False),
-        norm0=nn.BatchNorm2d(STEM_CHANNELS),
-        relu0=nn.ReLU(inplace=True),
-        pool0=nn.MaxPool2d(3, stride=2, padding=1),
-    )
-    channels, blocks = STEM_CHANNELS, LAYERS[architecture]
-    last, fine = len(blocks), stride < 32
-    for number, layers in enumerate(blocks, start=1):
-        parts[f"denseblock{number}"] = DenseBlock(layers, channels, dilation=2 if fine and number == last else 1)
-        channels += layers * GROWTH
-        if number < last:
-            keeps_cells = fine and number == last - 1
-            parts[f"transition{number}"] = transition(channels, nn.Identity() if keeps_cells else nn.AvgPool2d(2))
-            channels //= 2
-    parts["norm5"] = nn.BatchNorm2d(channels)
-    features = nn.Sequential(parts)
-    for module in features.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight)
-    return Features(features, channels)
+        Convolutions start after He et al. 2015, arXiv 1502.01852.
+
+        Args:
+            stride: at 16 the last transition keeps its cells, and the last block's 3 x 3 convolutions reach twice as
+                far, so that weights trained at 32 still fit (Yu et al. 2017, arXiv 1705.09914).
+        """
+        parts: OrderedDict[str, nn.Module] = OrderedDict(
+            conv0=nn.Conv2d(3, STEM_CHANNELS, 7, stride=2, padding=3, bias=False),
+            norm0=nn.BatchNorm2d(STEM_CHANNELS),
+            relu0=nn.ReLU(inplace=True),
+            pool0=nn.MaxPool2d(3, stride=2, padding=1),
+        )
+        channels = STEM_CHANNELS
+        blocks = LAYERS[self.name]
+        last = len(blocks)
+        fine = stride < 32
+        for number, layers in enumerate(blocks, start=1):
+            parts[f"denseblock{number}"] = DenseBlock(layers, channels, dilation=2 if fine and number == last else 1)
+            channels += layers * GROWTH
+            if number < last:
+                keeps_cells = fine and number == last - 1
+                parts[f"transition{number}"] = transition(channels, nn.Identity() if keeps_cells else nn.AvgPool2d(2))
+                channels //= 2
+        parts["norm5"] = nn.BatchNorm2d(channels)
+        parts["relu5"] = nn.ReLU(inplace=True)
+        features = nn.Sequential(parts)
+        for module in features.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+        return features
+
+    def imagenet_weights(self) -> dict[str, Tensor]:
+        """Weights for the layers of `build`. Raises: ArtifactError: they cannot be downloaded."""
+        return load_pretrained(self.name).get_submodule("features").state_dict()

@@ -1,6 +1,7 @@
-"""The network: a uint8 batch in, logits, embeddings and CAMs out of one forward pass.
+"""The network: one forward pass over a batch of radiographs gives logits, embeddings and CAMs.
 
-Legend: B batch, S canvas side, C = D channels of the last feature map (1920 for DenseNet-201), h, w its cells.
+Legend: B batch, S canvas side, C = D channels of the last feature map (1920 for DenseNet-201), h, w its cells,
+W hidden units of the attention.
 """
 
 import math
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xray.errors import ArtifactError
 from xray.images.preprocess import PreprocessSpec
+from xray.network.backbone import build_features, find_backbone
 from xray.network.decision import StudyPooling
-from xray.network.densenet import Architecture, MapStride, dense_features
 
+MapStride = Literal[16, 32]
+"""Canvas pixels per cell of the last feature map."""
 MapPooling = Literal["mean", "lse"]
 ATTENTION_WIDTH = 64
 """Hidden units of the attention over views."""
@@ -23,14 +25,14 @@ ATTENTION_WIDTH = 64
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What one pass says about a batch of radiographs.
+    """The outputs of one forward pass for a batch of radiographs.
 
     Attributes:
         logits_B: float32, before the sigmoid; positive speaks for abnormal.
-        embeddings_BD: float32, the pooled feature map, L2-normalised.
+        embeddings_BD: float32, the pooled feature map, L2-normalized.
         cams_Bhw: float32, how much each cell speaks for abnormality: `pool(cams_Bhw) + bias == logits_B`.
         attentions_B: float32, log weight of each radiograph within its study, up to a constant; 0 where the network
-            was not trained to weigh.
+            has no attention.
     """
 
     logits_B: Tensor
@@ -39,6 +41,7 @@ class ModelOutput:
     attentions_B: Tensor
 
     def cpu(self) -> "ModelOutput":
+        """The same values on the CPU."""
         return ModelOutput(self.logits_B.cpu(), self.embeddings_BD.cpu(), self.cams_Bhw.cpu(), self.attentions_B.cpu())
 
 
@@ -47,7 +50,7 @@ class MapSpec:
     """How fine the map is, and how it becomes the logit; it travels in the checkpoint's manifest.
 
     Attributes:
-        stride: canvas pixels per cell.
+        stride: canvas pixels per cell; an architecture may offer only some.
         pooling: of the map's cells. `mean` is global average pooling. `lse`, log-mean-exp (Pinheiro and Collobert 2015,
             arXiv 1411.6228), lets few cells decide: the odds of the radiograph are the mean of its cells' odds.
     """
@@ -57,25 +60,26 @@ class MapSpec:
 
 
 class GatedAttention(nn.Module):
-    """How much a radiograph weighs within its study (Ilse et al. 2018, arXiv 1802.04712); all alike until trained."""
+    """The log weight of a radiograph within its study (Ilse et al. 2018, arXiv 1802.04712); equal until trained."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.value, self.gate = nn.Linear(channels, ATTENTION_WIDTH), nn.Linear(channels, ATTENTION_WIDTH)
+        self.value = nn.Linear(channels, ATTENTION_WIDTH)
+        self.gate = nn.Linear(channels, ATTENTION_WIDTH)
         self.score = nn.Linear(ATTENTION_WIDTH, 1, bias=False)
         nn.init.zeros_(self.score.weight)
         self.scale = math.sqrt(channels)
 
     def forward(self, embeddings_BD: Tensor) -> Tensor:
-        """(B, D) of length 1 to (B,)."""
-        scaled_BD = self.scale * embeddings_BD  # so that a number of it has variance 1 and not 1 / D
+        """Embeddings (B, D) of length 1 to log weights (B,)."""
+        scaled_BD = self.scale * embeddings_BD  # each number then has variance 1 and not 1 / D
         gated_BW = torch.tanh(self.value(scaled_BD)) * torch.sigmoid(self.gate(scaled_BD))
         scores_B: Tensor = self.score(gated_BW).squeeze(1)
         return scores_B
 
 
-class XrayDenseNet(nn.Module):
-    """DenseNet (Huang et al. 2017, arXiv 1608.06993) with one logit for abnormality.
+class XrayNetwork(nn.Module):
+    """A backbone, global pooling and one linear unit: one logit for abnormality.
 
     The class activation map (Zhou et al. 2016, arXiv 1512.04150) is the linear unit applied to each cell of the last
     feature map; pooled over its cells it is the logit without the bias.
@@ -86,18 +90,27 @@ class XrayDenseNet(nn.Module):
 
     def __init__(
         self,
-        architecture: Architecture,
+        architecture: str,
         spec: PreprocessSpec,
         map_spec: MapSpec = MapSpec(),
         study_pooling: StudyPooling = "mean",
     ) -> None:
+        """Build the network with fresh weights.
+
+        Args:
+            architecture: a name in `BACKBONES`.
+            spec: its mean and standard deviation of gray levels are applied in the network.
+
+        Raises:
+            ArtifactError: the architecture is unknown or has no map of that stride.
+        """
         super().__init__()
+        self.backbone = find_backbone(architecture)
         self.map_spec = map_spec
-        features = dense_features(architecture, map_spec.stride)
-        self.features = features.layers
-        self.classifier = nn.Linear(features.channels, 1)
-        self.attention = GatedAttention(features.channels) if study_pooling == "attention" else None
-        # Not persistent: the manifest owns them, the weights file does not.
+        self.features = build_features(architecture, map_spec.stride)
+        self.classifier = nn.Linear(self.backbone.channels, 1)
+        self.attention = GatedAttention(self.backbone.channels) if study_pooling == "attention" else None
+        # Not persistent: they are stored in the manifest and not in the weights file.
         self.register_buffer("mean", torch.tensor(255 * spec.mean), persistent=False)
         self.register_buffer("std", torch.tensor(255 * spec.std), persistent=False)
 
@@ -106,16 +119,16 @@ class XrayDenseNet(nn.Module):
         return self.forward_head(self.forward_features(pixels_B1SS))
 
     def forward_features(self, pixels_B1SS: Tensor) -> Tensor:
-        """The last feature map (B, C, h, w), after its ReLU."""
-        features_BChw = self.features(self.normalise(pixels_B1SS).expand(-1, 3, -1, -1))
-        return F.relu(features_BChw, inplace=not self.training)
+        """uint8 (B, 1, S, S) to the last feature map (B, C, h, w), after its activation."""
+        features_BChw: Tensor = self.features(self.normalize(pixels_B1SS).expand(-1, 3, -1, -1))
+        return features_BChw
 
-    def normalise(self, pixels_B1SS: Tensor) -> Tensor:
-        """Gray levels in float32 as the first convolution wants them."""
+    def normalize(self, pixels_B1SS: Tensor) -> Tensor:
+        """uint8 (B, 1, S, S) to float32 gray levels of about mean 0 and variance 1."""
         return (pixels_B1SS.float() - self.mean) / self.std
 
     def forward_head(self, features_BChw: Tensor) -> ModelOutput:
-        """Pool, classify and map, in float32 whatever the features came in."""
+        """The last feature map (B, C, h, w) in any float type to a `ModelOutput`, computed in float32."""
         with torch.autocast(features_BChw.device.type, enabled=False):
             features_BChw = features_BChw.float()
             cams_Bhw = torch.einsum("bchw,c->bhw", features_BChw, self.classifier.weight[0])
@@ -126,24 +139,15 @@ class XrayDenseNet(nn.Module):
 
 
 def pool(cams_Bhw: Tensor, pooling: MapPooling) -> Tensor:
-    """Maps (B, h, w) to what they add to the logits (B,); a constant map pools to its constant."""
+    """Maps (B, h, w) to logits without the bias (B,); a constant map pools to its constant."""
     cams_Bc = cams_Bhw.flatten(1)
     return cams_Bc.mean(1) if pooling == "mean" else cams_Bc.logsumexp(1) - math.log(cams_Bc.shape[1])
 
 
-def load_imagenet_weights(model: XrayDenseNet, architecture: Architecture) -> None:
-    """Start the features from torchvision's ImageNet weights, downloading them on first use.
+def load_imagenet_weights(model: XrayNetwork) -> None:
+    """Replace the features' weights by those trained on ImageNet, which are downloaded on first use.
 
     Raises:
-        ArtifactError: they are not in torch's cache and cannot be downloaded whole.
+        ArtifactError: the weights are not in torch's cache and cannot be downloaded.
     """
-    import torchvision  # here, for it takes seconds and serving has no use for it
-
-    try:
-        pretrained = torchvision.models.get_model(architecture, weights="DEFAULT")
-    except (OSError, RuntimeError) as error:
-        raise ArtifactError(
-            f"The ImageNet weights of {architecture} cannot be downloaded ({error}); start from random weights or from "
-            f"a checkpoint folder instead, or copy the file into {torch.hub.get_dir()}/checkpoints."
-        ) from error
-    model.features.load_state_dict(pretrained.features.state_dict())
+    model.features.load_state_dict(model.backbone.imagenet_weights())

@@ -1,6 +1,9 @@
-"""A radiograph and its embedding in, whether it is one that the network can judge out.
+"""Tells radiographs that the network can be applied to from images that are out of scope.
 
-Three measures, each as a share of its limit; the greatest counts, and above 1 the network has nothing to say.
+Three measures are divided by their limits: color, gray levels, and the distance of the embedding from the gallery's,
+which `xray.gallery` measures. The largest counts; above 1 the image is out of scope.
+
+Legend: h, w pixels of the radiograph's content.
 """
 
 from dataclasses import dataclass
@@ -12,12 +15,13 @@ from xray.images.radiograph import Radiograph
 
 ScopeReason = Literal["in colour", "few gray levels", "unlike the gallery"]
 
-MAX_COLOURED = 0.1
-"""Share of an image's pixels; a coloured mark on a radiograph stays below it."""
+MAX_COLORED = 0.1
+"""Largest share of colored pixels; a colored mark on a radiograph stays below it."""
 MIN_ENTROPY = 2.5
-"""Bits per pixel of the histogram of gray levels. Of 2,857 limbs none has less than 3; drawings have 1 to 2."""
+"""Least entropy of the histogram of gray levels, in bits per pixel: each of 2,857 radiographs of limbs has at least 3,
+drawings have 1 to 2."""
 HISTOGRAM_PIXELS = 65_536
-"""At most so many are counted."""
+"""About how many pixels the histogram counts: a sample of the image, whose entropy is nearly the same."""
 
 
 EXPLANATIONS: dict[ScopeReason, str] = {
@@ -29,23 +33,24 @@ EXPLANATIONS: dict[ScopeReason, str] = {
         "body parts that it knows"
     ),
 }
-"""What is true of an image that is out of scope, and what the caller can do."""
+"""What each reason says about the image, and what the caller can do; the predicate of a sentence."""
 
 
 @dataclass(frozen=True)
 class Scope:
-    """How far a radiograph is from what can be judged.
+    """How far a radiograph is from those that the network can be applied to.
 
     Attributes:
-        distance: 0 and up; above 1 it is out of scope.
-        reason: what is farthest.
+        distance: 0 or more, as a multiple of the limit; above 1 it is out of scope.
+        reason: the measure that is the largest multiple of its limit.
     """
 
     distance: float
     reason: ScopeReason
 
     @property
-    def inside(self) -> bool:
+    def in_scope(self) -> bool:
+        """Whether the network can be applied."""
         return self.distance <= 1
 
     @property
@@ -55,15 +60,16 @@ class Scope:
 
 
 def appearance(radiograph: Radiograph) -> Scope:
-    """What the pixels alone tell."""
+    """The scope as far as the pixels tell: their color and their gray levels."""
     pixels_hw = radiograph.content_pixels
     step = max(1, int(np.sqrt(pixels_hw.size / HISTOGRAM_PIXELS)))
     counts = np.bincount(pixels_hw[::step, ::step].ravel(), minlength=256)
     shares = counts[counts > 0] / counts.sum()
     entropy = float(-(shares * np.log2(shares)).sum())
-    coloured = Scope(radiograph.coloured / MAX_COLOURED, "in colour")
-    return farther(coloured, Scope(MIN_ENTROPY / max(entropy, np.finfo(float).tiny), "few gray levels"))
+    color = Scope(radiograph.coloured / MAX_COLORED, "in colour")
+    return farther(color, Scope(MIN_ENTROPY / max(entropy, np.finfo(float).tiny), "few gray levels"))
 
 
 def farther(first: Scope, second: Scope) -> Scope:
+    """The scope with the larger distance."""
     return max(first, second, key=lambda scope: scope.distance)

@@ -23,7 +23,7 @@ from tests.phantoms import draw_phantom
 from tests.waiting import HUNG_SECONDS, wait_until
 from xray.artifact import put_in_place
 from xray.network.checkpoint import Checkpoint, CheckpointManifest, TrainingData, load_checkpoint, save_checkpoint
-from xray.network.model import XrayDenseNet
+from xray.network.model import XrayNetwork
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +37,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory, settings: Settings, dataset:
     spec = load_checkpoint(settings.checkpoint).manifest.preprocess
     torch.manual_seed(1)
     manifest = CheckpointManifest("densenet121", spec, TrainingData("nothing", 0, 0, ""))
-    save_checkpoint(root / "b" / "checkpoint", Checkpoint(XrayDenseNet("densenet121", spec), manifest))
+    save_checkpoint(root / "b" / "checkpoint", Checkpoint(XrayNetwork("densenet121", spec), manifest))
     build(BuildOptions(root / "b" / "checkpoint", dataset, root / "b" / "gallery", device="cpu"))
     copytree(settings.checkpoint, root / "a" / "checkpoint")
     copytree(settings.gallery, root / "a" / "gallery")

@@ -18,7 +18,7 @@ from training.evaluate.compare import CompareOptions, compare
 from training.evaluate.evaluate import EvaluateOptions, evaluate
 from training.evaluate.evaluation import Evaluation
 from training.export.calibrate import CalibrateOptions, calibrate
-from xray.engines.engine import load_engine
+from xray.engines.registry import load_engine
 from xray.errors import DatasetError, InputError
 from xray.images.decoding.decode import read_radiograph
 from xray.mura.studies import read_mura

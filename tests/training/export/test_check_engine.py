@@ -20,7 +20,7 @@ from training.export.check_engine import (
     reference_for,
     sample,
 )
-from xray.engines.engine import Engine
+from xray.engines.base import Engine, Precision
 from xray.engines.parity import LIMITS, difference
 from xray.engines.torch_engine import TorchEngine
 from xray.errors import ArtifactError, DatasetError
@@ -52,7 +52,9 @@ def reference(checkpoint: Checkpoint, dataset: Path) -> Reference:
 class OffByOneRadiograph:
     """The reference, but for one logit."""
 
-    name = "fake-bfloat16-cpu"
+    name = "fake"
+    device = CPU
+    precision: Precision = "bfloat16"
 
     def __init__(self, checkpoint: Checkpoint, logit: float) -> None:
         self._engine, self._logit, self._spoilt = TorchEngine(checkpoint, CPU), logit, False

@@ -12,12 +12,14 @@ import pytest
 from tests.phantoms import write_dataset
 from training.export.check_engine import CheckOptions, check_engine
 from training.export.quantize import ROOM, QuantizeOptions, quantize, used
-from xray.engines.engine import load_engine
 from xray.engines.int8_graph import GRAPH, QUANTIZED, WEIGHTS, QuantizedManifest, require_processor
 from xray.engines.parity import LIMITS, Comparison, Difference
+from xray.engines.registry import load_engine
 from xray.errors import ArtifactError, InputError
+from xray.images.preprocess import PreprocessSpec
 from xray.network.checkpoint import WEIGHTS as CHECKPOINT_WEIGHTS
-from xray.network.checkpoint import load_checkpoint
+from xray.network.checkpoint import Checkpoint, CheckpointManifest, TrainingData, load_checkpoint, save_checkpoint
+from xray.network.model import XrayNetwork
 
 pytestmark = pytest.mark.slow
 
@@ -96,6 +98,17 @@ def test_missing_nncf_is_one_line(tiny_checkpoint: Path, dataset: Path, monkeypa
     monkeypatch.delitem(sys.modules, "training.export.int8", raising=False)
     with pytest.raises(InputError, match="Quantising needs NNCF, which is not installed; install the extra"):
         quantize(QuantizeOptions(tiny_checkpoint, dataset))
+
+
+def test_architecture_without_int8_is_refused_before_work_begins(
+    tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.export.quantize.require_processor", lambda: None)
+    spec = PreprocessSpec(size=64)
+    manifest = CheckpointManifest("resnet50", spec, TrainingData("nothing", 0, 0, ""))
+    save_checkpoint(tmp_path / "checkpoint", Checkpoint(XrayNetwork("resnet50", spec), manifest))
+    with pytest.raises(InputError, match=r"int8 is implemented for densenet121, .*, not for resnet50"):
+        quantize(QuantizeOptions(tmp_path / "checkpoint", dataset))
 
 
 def test_gate_is_passed_on_other_radiographs_than_the_ranges_are_taken_from(tmp_path: Path) -> None:

@@ -28,7 +28,9 @@ from training.fit.setup import initial_model
 from training.fit.train import train
 from training.options import TrainOptions
 from xray.artifact import MANIFEST
-from xray.engines.parity import LIMITS, Difference
+from xray.engines.parity import LIMITS, Difference, difference, noise_canvases, require_equal
+from xray.engines.registry import load_engine
+from xray.engines.torch_engine import TorchEngine
 from xray.errors import ArtifactError, DatasetError, InputError
 from xray.mura.studies import read_mura, records_of
 from xray.network.checkpoint import load_checkpoint
@@ -272,6 +274,25 @@ def test_manifest_tells_what_the_network_was_trained_on_and_how_good_it_was(opti
     history = json.loads((options.out / "history.json").read_bytes())
     assert manifest.metrics["valid_study_auroc"] == max(result["validation_auroc"] for result in history)
     assert (options.out / "best" / MANIFEST).read_text().count("/tmp") == 0
+
+
+@pytest.mark.parametrize("architecture", ["resnet50", "efficientnet_b0"])
+def test_other_architectures_are_trained_exported_and_served(options: TrainOptions, architecture: str) -> None:
+    train(replace(options, architecture=architecture, epochs=1, size=64))
+    checkpoint = load_checkpoint(options.out / "best")
+    assert checkpoint.manifest.architecture == architecture
+    canvases = noise_canvases(3, 64)
+    expected = TorchEngine(checkpoint, torch.device("cpu")).forward(canvases)
+    engine = load_engine(checkpoint, "cpu", "float32")
+    assert engine.name == "openvino-float32-cpu"
+    require_equal(difference(expected, engine.forward(canvases)), "float32")
+
+
+def test_strides_that_an_architecture_lacks_and_sizes_that_boxes_do_not_fit_are_refused(options: TrainOptions) -> None:
+    with pytest.raises(InputError, match="--map-stride is 16; efficientnet_b0 has 32"):
+        replace(options, architecture="efficientnet_b0", map_stride=16)
+    with pytest.raises(InputError, match="--size 127 does not divide into them; give a multiple of 32"):
+        replace(options, box_loss=1.0, size=127)
 
 
 def test_checkpoint_whose_engine_is_unfit_is_kept_and_named_an_error(

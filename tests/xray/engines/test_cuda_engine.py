@@ -10,20 +10,21 @@ import torch
 
 from tests.conftest import STARTER
 from xray.engines import cuda_engine
+from xray.engines.base import EngineRequest
 from xray.engines.cuda_engine import (
     BATCH_SIZES,
-    Bf16DenseNet,
+    Bf16Network,
     CudaEngine,
     Network,
+    build_fused,
+    build_graphs,
     cuts,
-    fused_engine,
-    graphs_engine,
     pack,
     unpack,
 )
-from xray.engines.engine import load_engine
 from xray.engines.fused_densenet import FusedDenseNet
 from xray.engines.parity import difference, noise_canvases, require_equal
+from xray.engines.registry import load_engine
 from xray.engines.torch_engine import TorchEngine
 from xray.images.radiograph import PixelArray
 from xray.network.checkpoint import Checkpoint, load_checkpoint
@@ -62,7 +63,7 @@ class CpuRunner:
 
 def engine_on_the_cpu(checkpoint: Checkpoint) -> tuple[CudaEngine, CpuRunner]:
     run = CpuRunner(FusedDenseNet(checkpoint.model, torch.float32))
-    return CudaEngine("fused-float32-cpu", run, checkpoint.model.classifier.in_features), run
+    return CudaEngine("fused-float32-cpu", CPU, run, checkpoint.model.classifier.in_features), run
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 31, 255, 256, 257, 600])
@@ -108,19 +109,19 @@ def test_failure_of_the_device_reaches_the_caller() -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     with pytest.raises(RuntimeError, match="illegal memory access"):
-        CudaEngine("broken", fail, 7).forward(noise_canvases(1, 64))
+        CudaEngine("broken", CPU, fail, 7).forward(noise_canvases(1, 64))
 
 
 def test_plain_layers_in_bfloat16_pass_the_gate(starter: Checkpoint) -> None:
     pixels = noise_canvases(2, starter.manifest.preprocess.size)
     with torch.inference_mode():
-        found = Bf16DenseNet(starter.model).eval()(torch.from_numpy(pixels))
+        found = Bf16Network(starter.model).eval()(torch.from_numpy(pixels))
     require_equal(difference(TorchEngine(starter, CPU).forward(pixels), found), "bfloat16")
     assert {weight.dtype for weight in starter.model.parameters()} == {torch.float32}
 
 
-BUILDERS = pytest.mark.parametrize("build", [fused_engine, graphs_engine])
-Build = Callable[[Checkpoint, torch.device], CudaEngine]
+BUILDERS = pytest.mark.parametrize("build", [build_fused, build_graphs])
+Build = Callable[[EngineRequest], CudaEngine]
 
 
 @needs_gpu
@@ -129,7 +130,7 @@ def test_engine_on_the_gpu_equals_the_reference_in_every_graph_in_any_order(buil
     """Graphs share memory: each batch size after each other one would show it."""
     checkpoint = load_checkpoint(STARTER / "checkpoint")
     reference, pixels = TorchEngine(checkpoint, CUDA), noise_canvases(33, checkpoint.manifest.preprocess.size)
-    engine, expected = build(checkpoint, CUDA), reference.forward(pixels)
+    engine, expected = build(EngineRequest(checkpoint, CUDA)), reference.forward(pixels)
     for count in (1, 33, 2, 7, 16, 1, 5, 33):
         part = ModelOutput(*(tensor[:count] for tensor in vars(expected).values()))
         require_equal(difference(part, engine.forward(pixels[:count])), "bfloat16")
@@ -140,7 +141,7 @@ def test_engine_on_the_gpu_equals_the_reference_in_every_graph_in_any_order(buil
 def test_memory_of_the_gpu_does_not_grow_once_the_graphs_are_captured(build: Build) -> None:
     checkpoint = load_checkpoint(STARTER / "checkpoint")
     TorchEngine(checkpoint, CUDA)
-    engine, pixels = build(checkpoint, CUDA), noise_canvases(8, checkpoint.manifest.preprocess.size)
+    engine, pixels = build(EngineRequest(checkpoint, CUDA)), noise_canvases(8, checkpoint.manifest.preprocess.size)
     counts = (1, 2, 4, 8)
     for count in counts:
         engine.forward(pixels[:count])

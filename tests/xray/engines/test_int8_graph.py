@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from xray.artifact import MANIFEST, read_manifest, sha256, write_manifest, written_whole
-from xray.engines.engine import load_engine
 from xray.engines.int8_graph import GRAPH, INSTRUCTIONS, QUANTIZED, WEIGHTS, QuantizedManifest
 from xray.engines.openvino_engine import VERSION, to_graph
 from xray.engines.parity import Comparison, Difference
+from xray.engines.registry import load_engine
 from xray.errors import ArtifactError, InputError
 from xray.network.checkpoint import Checkpoint, load_checkpoint
 

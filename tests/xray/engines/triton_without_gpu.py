@@ -1,4 +1,4 @@
-"""What a machine without a GPU can say about the Triton kernels, as JSON; `test_triton_steps` runs this.
+"""What a machine without a GPU can say about the Triton kernels, as JSON; `test_triton_kernels` runs this.
 
 `interpret` (with TRITON_INTERPRET=1): the largest differences from the formulas in torch. `compile`: which instructions
 the compiler chose for a GPU that is not there.

@@ -7,7 +7,7 @@ import pytest
 from tests.phantoms import draw_phantom
 from xray.images.preprocess import PreprocessSpec, locate
 from xray.images.radiograph import Radiograph
-from xray.network.cam import HOTTEST_JET, Cam, cam_on_radiograph, regions, render
+from xray.network.cam import HOTTEST_JET, Cam, cam_on_radiograph, find_regions, render
 
 RADIOGRAPH = Radiograph(draw_phantom(seed=4, height=256, width=205))
 PLACEMENT = locate(RADIOGRAPH, PreprocessSpec(size=192))
@@ -58,7 +58,7 @@ def test_regions_frame_what_is_hot_strongest_first_and_only_a_few() -> None:
     for number, (top, left, value) in enumerate([(5, 10, 0.97), (40, 50, 1.0), (20, 70, 0.94), (50, 5, 0.92)]):
         evidence[top : top + 4 + number, left : left + 6] = value
     evidence[30, 30] = 0.8
-    found = regions(Cam(evidence))
+    found = find_regions(Cam(evidence))
     assert [(each.left, each.top, each.width, each.height) for each in found] == [
         (50, 40, 6, 5),
         (10, 5, 6, 4),
@@ -68,7 +68,7 @@ def test_regions_frame_what_is_hot_strongest_first_and_only_a_few() -> None:
 
 
 def test_flat_map_has_no_region() -> None:
-    assert regions(Cam(np.zeros((60, 80), np.float32))) == []
+    assert find_regions(Cam(np.zeros((60, 80), np.float32))) == []
 
 
 def test_boxes_are_drawn_around_the_peak_and_leave_the_rest_as_it_was() -> None:

@@ -27,7 +27,7 @@ def test_colour_is_out_of_scope_and_says_so() -> None:
     vivid = gray_as_colour(0)
     vivid[..., 0] = 255 - vivid[..., 0]
     scope = appearance(decode_radiograph(png(vivid)))
-    assert (scope.inside, scope.reason) == (False, "in colour")
+    assert (scope.in_scope, scope.reason) == (False, "in colour")
 
 
 def test_gray_in_three_channels_a_tint_and_a_coloured_mark_are_no_colour() -> None:
@@ -42,7 +42,7 @@ def test_gray_in_three_channels_a_tint_and_a_coloured_mark_are_no_colour() -> No
 def test_a_drawing_of_two_grays_is_out_of_scope() -> None:
     board = np.kron(np.indices((8, 8)).sum(0) % 2, np.ones((32, 32))) * 200
     scope = appearance(Radiograph(board.astype(np.uint8)))
-    assert (scope.inside, scope.reason) == (False, "few gray levels")
+    assert (scope.in_scope, scope.reason) == (False, "few gray levels")
 
 
 def test_size_hardly_changes_what_pixels_tell() -> None:
@@ -53,7 +53,7 @@ def test_size_hardly_changes_what_pixels_tell() -> None:
 
 def test_real_limbs_look_like_radiographs(fracatlas: Path, knee_oa: Path) -> None:
     files = [*sorted(fracatlas.rglob("*.jpg"))[::20], *sorted(knee_oa.rglob("*.jpg"))[::60]]
-    assert all(appearance(read_radiograph(file)).inside for file in files)
+    assert all(appearance(read_radiograph(file)).in_scope for file in files)
 
 
 def test_margins_make_no_radiograph_poor_in_grays() -> None:

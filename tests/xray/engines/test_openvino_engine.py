@@ -1,10 +1,8 @@
-"""Every engine says what the float32 reference says, and a second start finds what the first one compiled."""
+"""The CPU engine says what the float32 reference says, and a second start finds what the first one compiled."""
 
-import logging
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +12,16 @@ import torch
 from tests.conftest import ROOT, STARTER
 from tests.phantoms import draw_phantom
 from training.export.check_engine import Reference, compare, reference_for
-from xray.engines.engine import BuildEngine, Engine, first_equal, load_engine
 from xray.engines.int8_graph import GRAPH, WEIGHTS
 from xray.engines.openvino_engine import CpuPrecision, OpenVinoEngine, best_precision
-from xray.engines.parity import Comparison, Difference, difference, require_equal, require_fit
+from xray.engines.parity import difference, require_equal, require_fit
+from xray.engines.registry import load_engine
 from xray.engines.torch_engine import TorchEngine
-from xray.errors import ArtifactError
 from xray.images.preprocess import preprocess
 from xray.images.radiograph import Radiograph
 from xray.mura.studies import read_mura, records_of
 from xray.network.checkpoint import Checkpoint, load_checkpoint
-from xray.network.model import ModelOutput, pool
+from xray.network.model import pool
 
 pytestmark = pytest.mark.slow
 
@@ -137,110 +134,6 @@ def test_cache_that_cannot_be_written_costs_only_time(tiny_checkpoint: Path, tmp
     (tmp_path / "file").write_text("no folder")
     engine = load_engine(load_checkpoint(tiny_checkpoint), "cpu", cache=tmp_path / "file" / "cache")
     assert engine.forward(np.zeros((1, 1, 64, 64), np.uint8)).logits_B.isfinite().all()
-
-
-def test_gate_refuses_an_engine_that_is_off_in_any_one_respect() -> None:
-    generator = torch.Generator().manual_seed(0)
-    cams = torch.randn((4, 3, 3), generator=generator)
-    embeddings = torch.nn.functional.normalize(torch.randn((4, 8), generator=generator), dim=1)
-    sound = ModelOutput(torch.zeros(4), embeddings, cams, torch.zeros(4))
-    require_equal(difference(sound, sound), "float32")
-    off = (
-        {"logits_B": torch.tensor([0, 0, 0, 0.3])},
-        {"embeddings_BD": embeddings.roll(1, 0)},
-        {"cams_Bhw": -cams},
-    )
-    for changed in off:
-        with pytest.raises(ArtifactError, match="not fit to serve"):
-            require_equal(difference(sound, replace(sound, **changed)), "bfloat16")
-    with pytest.raises(ArtifactError):
-        require_equal(Difference(float("nan"), 1.0, 1.0), "bfloat16")
-
-
-@dataclass
-class OffEngine:
-    """The reference with logits that are off by a constant; `inf` breaks the device for good."""
-
-    reference: TorchEngine
-    off: float
-    name: str
-
-    def forward(self, pixels_B1SS: np.ndarray) -> ModelOutput:
-        if self.off == np.inf:
-            self.reference.forward = self.forward
-            raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        output = self.reference.forward(pixels_B1SS)
-        return replace(output, logits_B=output.logits_B + self.off)
-
-
-def chosen(reference: TorchEngine, checkpoint: Checkpoint, *offs: float) -> Engine:
-    """The engine that is chosen from some that are off; one that is off by nan cannot be built."""
-
-    def builder(off: float) -> BuildEngine:
-        def build(_: Checkpoint, device: torch.device) -> Engine:
-            if np.isnan(off):
-                raise ImportError("no Triton here")
-            return OffEngine(reference, off, f"off by {off}")
-
-        return build
-
-    return first_equal([builder(off) for off in offs], checkpoint, reference)
-
-
-@pytest.mark.parametrize(
-    ("offs", "name"),
-    [
-        ((0.0, 0.01), "off by 0.0"),
-        ((np.nan, 0.01), "off by 0.01"),
-        ((0.3, 0.01), "off by 0.01"),
-        ((0.3, np.nan), "torch-float32-cpu"),
-    ],
-)
-def test_fastest_engine_that_builds_and_agrees_serves_and_others_are_reported(
-    tiny_checkpoint: Path, caplog: pytest.LogCaptureFixture, offs: tuple[float, float], name: str
-) -> None:
-    checkpoint = load_checkpoint(tiny_checkpoint)
-    with caplog.at_level(logging.INFO):
-        assert chosen(TorchEngine(checkpoint, CPU), checkpoint, *offs).name == name
-    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert len(errors) == {"off by 0.0": 0, "off by 0.01": 1}.get(name, 2)
-    assert all("a slower engine takes its place" in record.message for record in errors)
-
-
-def test_error_that_no_engine_survives_is_raised_and_not_climbed_down_from(tiny_checkpoint: Path) -> None:
-    checkpoint = load_checkpoint(tiny_checkpoint)
-    with pytest.raises(RuntimeError, match="illegal memory access"):
-        chosen(TorchEngine(checkpoint, CPU), checkpoint, np.inf, 0.0)
-
-
-def test_reference_is_not_rounded_to_tf32(tiny_checkpoint: Path) -> None:
-    engine, allowed = TorchEngine(load_checkpoint(tiny_checkpoint), CPU), []
-    engine.model.register_forward_pre_hook(lambda *_: allowed.append(torch.backends.cudnn.allow_tf32))
-    before = torch.backends.cudnn.allow_tf32
-    engine.forward(np.zeros((1, 1, 64, 64), np.uint8))
-    assert allowed == [False]
-    assert torch.backends.cudnn.allow_tf32 == before
-
-
-def test_engines_need_neither_openvino_nor_faiss_nor_triton_to_be_imported() -> None:
-    program = "import sys; sys.modules.update(openvino=None, faiss=None, triton=None); import xray.engines.engine"
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
-
-
-def test_map_of_one_cell_is_its_logit_and_correlates() -> None:
-    output = ModelOutput(
-        torch.zeros(2), torch.nn.functional.normalize(torch.ones((2, 8)), dim=1), torch.ones((2, 1, 1)), torch.zeros(2)
-    )
-    require_equal(difference(output, output), "float32")
-
-
-def test_area_may_change_by_five_pairs_where_radiographs_are_few() -> None:
-    same = Difference(0.0, 1.0, 1.0)
-    few = Comparison("openvino-float32-cpu", 10, 5, same, same, 1.0, 20 / 25)
-    require_fit(few, "float32")
-    for changed in (replace(few, auroc=19 / 25), replace(few, images=1000), replace(few, auroc=float("nan"))):
-        with pytest.raises(ArtifactError, match="AUROC"):
-            require_fit(changed, "float32")
 
 
 def test_importing_the_engine_tells_nobody(tmp_path: Path) -> None:

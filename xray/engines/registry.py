@@ -1,0 +1,136 @@
+"""Which engines there are, and which of them serves a checkpoint on this machine.
+
+To add an engine, write a module with a class that has the members of `Engine` and a function that builds it from an
+`EngineRequest`, and enter it in `ENGINES`.
+
+Legend: B batch, S canvas side.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from xray.engines.base import DeviceChoice, Engine, EngineFactory, EngineRequest, PrecisionChoice, imported
+from xray.engines.parity import difference, noise_canvases, require_equal
+from xray.engines.torch_engine import TorchEngine
+from xray.errors import InputError
+from xray.images.radiograph import PixelArray
+from xray.network.checkpoint import Checkpoint
+from xray.network.densenet import LAYERS
+
+CHECKED_CANVASES = 3
+"""Radiographs of the check at start-up: no power of two, so that it covers a padded batch."""
+ENGINES: tuple[EngineFactory, ...] = (
+    EngineFactory(
+        "cuda-fused",
+        "cuda",
+        frozenset({"bfloat16"}),
+        imported("xray.engines.cuda_engine:build_fused"),
+        architectures=frozenset(LAYERS),
+        is_checked=True,
+    ),
+    EngineFactory(
+        "cuda-graphs",
+        "cuda",
+        frozenset({"bfloat16"}),
+        imported("xray.engines.cuda_engine:build_graphs"),
+        is_checked=True,
+    ),
+    EngineFactory(
+        "openvino",
+        "cpu",
+        frozenset({"float32", "bfloat16", "int8"}),
+        imported("xray.engines.openvino_engine:build"),
+    ),
+)
+"""All engines but the reference, the fastest on each device first. The reference serves where none of them can."""
+
+logger = logging.getLogger(__name__)
+
+
+def choose_device(choice: DeviceChoice) -> torch.device:
+    """The device of that name; `auto` takes the GPU if there is one.
+
+    Raises:
+        InputError: `cuda` was asked for and torch sees no GPU.
+    """
+    if choice == "cuda" and not torch.cuda.is_available():
+        raise InputError("The device is set to cuda, but torch sees no GPU; use auto or cpu, or mend the driver.")
+    return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def load_engine(
+    checkpoint: Checkpoint,
+    choice: DeviceChoice,
+    precision: PrecisionChoice = "auto",
+    cache: Path | None = None,
+    quantized: Path | None = None,
+) -> Engine:
+    """The fastest engine for a checkpoint on the chosen device.
+
+    Args:
+        precision: of the features' arithmetic; `auto` takes the fastest that the device has, except `int8`, which
+            differs from the reference by more than the others.
+        cache: folder in which compiled networks outlive the process.
+        quantized: the folder `int8` of the checkpoint, which only that precision reads.
+
+    Raises:
+        InputError: the device is not there, or no engine has that precision on it.
+        ArtifactError: the quantized graph is missing, damaged, of another checkpoint or not fit to serve.
+    """
+    request = EngineRequest(checkpoint, choose_device(choice), precision, cache, quantized)
+    factories = [factory for factory in ENGINES if factory.is_for(request)]
+    if precision == "int8" and not factories:
+        raise InputError("int8 is for CPUs; on a GPU use auto, bfloat16 or float32, or set the device to cpu.")
+    return first_fit(factories, request)
+
+
+def first_fit(factories: Sequence[EngineFactory], request: EngineRequest) -> Engine:
+    """The first engine that can serve the request, or the reference if none can.
+
+    Raises:
+        RuntimeError: the device does not even run the reference, as after a CUDA error that ends a process's use of it.
+        XrayError: as the builder of an engine that is not checked raises it.
+    """
+    architecture = request.checkpoint.manifest.architecture
+    for factory in factories:
+        if factory.architectures is not None and architecture not in factory.architectures:
+            known = ", ".join(sorted(factory.architectures))
+            logger.info("%s runs %s only; a slower engine takes its place for %s.", factory.name, known, architecture)
+        elif engine := _build_checked(factory, request) if factory.is_checked else _build(factory, request):
+            return engine
+    reference = TorchEngine(request.checkpoint, request.device)
+    if any(factory.is_checked for factory in factories):
+        reference.forward(_canvases(request))  # an error that no engine survives is raised here, at start-up
+    return reference
+
+
+def _canvases(request: EngineRequest) -> PixelArray:
+    """uint8 (B, 1, S, S): noise of the checkpoint's canvas side."""
+    return noise_canvases(CHECKED_CANVASES, request.checkpoint.manifest.preprocess.size)
+
+
+def _build(factory: EngineFactory, request: EngineRequest) -> Engine | None:
+    """The factory's engine; None where a package is missing."""
+    try:
+        return factory.build(request)
+    except ImportError as error:
+        logger.warning("%s Until then torch runs the network, several times slower.", error)
+        return None
+
+
+def _build_checked(factory: EngineFactory, request: EngineRequest) -> Engine | None:
+    """The factory's engine if it can be built, runs and agrees with the reference; otherwise None."""
+    reference = TorchEngine(request.checkpoint, request.device)
+    canvases_B1SS = _canvases(request)
+    try:
+        engine = factory.build(request)
+        found = difference(reference.forward(canvases_B1SS), engine.forward(canvases_B1SS))
+        require_equal(found, engine.precision)
+    except Exception:  # whatever the compilers and drivers below may raise, a slower engine still serves
+        logger.exception("%s cannot serve on this machine; a slower engine takes its place.", factory.name)
+        return None
+    logger.info("%s agrees with the reference: %s.", engine.name, found)
+    return engine
