@@ -3,9 +3,9 @@
 Legend: N entries, D embedding, K vector.
 """
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ from index_builder.fit_projection import fit_projection, largest_dimension, scop
 from index_builder.shards import Plan, Shard, Workplace
 from index_builder.verify import check_gallery, sampled_rows
 from xray.artifact import put_in_place, require_replaceable
+from xray.engines.batch_inference import prepare_ahead
 from xray.engines.engine import DeviceChoice, PrecisionChoice, load_engine
 from xray.errors import DatasetError, InputError
 from xray.gallery.files import GalleryEntry, GalleryManifest, StorageChoice
@@ -30,7 +31,7 @@ from xray.network.checkpoint import load_checkpoint
 from xray.predictor import Predictor, Prepared
 
 SHARD_SIZE = 128
-"""Records per shard: what a kill can cost, and the most radiographs held in memory."""
+"""Records per shard: the most that a killed builder has to embed again."""
 SHOWN = 10
 """How many unreadable images the report names."""
 
@@ -79,13 +80,22 @@ class Embedded:
 
 def embed_shard(embedder: Embedder, records: Sequence[MuraRecord], first_row: int) -> Shard:
     """Embed one shard of records; those that cannot be read are named, not skipped in silence."""
-    with ThreadPoolExecutor() as pool:
-        outcomes = list(pool.map(lambda record: _prepared(embedder.predictor, record), records))
-    results = [result for result, _ in outcomes]
-    readable = [(first_row + i, item) for i, item in enumerate(results) if isinstance(item, Prepared)]
-    unreadable = [(record.path, item) for record, item in zip(records, results, strict=True) if isinstance(item, str)]
-    embeddings_nD = embedder.embed([item for _, item in readable])
-    return Shard([row for row, _ in readable], embeddings_nD, unreadable, [digest for _, digest in outcomes])
+    rows: list[int] = []
+    unreadable: list[tuple[str, str]] = []
+    digests: list[str] = []
+
+    def readable() -> Iterator[Prepared]:
+        outcomes = prepare_ahead(partial(_prepared, embedder.predictor), records)
+        for row, (record, (result, digest)) in enumerate(zip(records, outcomes, strict=True), first_row):
+            digests.append(digest)
+            if isinstance(result, str):
+                unreadable.append((record.path, result))
+            else:
+                rows.append(row)
+                yield result
+
+    embeddings_nD = embedder.embed(readable())
+    return Shard(rows, embeddings_nD, unreadable, digests)
 
 
 def _prepared(predictor: Predictor, record: MuraRecord) -> tuple[Prepared | str, str]:

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from training.dataset.radiographs import describe_unreadable
 from xray.artifact import read_manifest, reserve, write_manifest, written_whole
 from xray.errors import ArtifactError, DatasetError, InputError
 from xray.images.decoding.decode import decode_radiograph
 from xray.images.preprocess import PREPROCESS_VERSION, Placement, PreprocessSpec, preprocess
 from xray.images.radiograph import PixelArray
-from xray.mura.files import SHOWN
 from xray.mura.fingerprint import Content, is_unchanged, read_content
 from xray.mura.studies import MuraRecord
 
@@ -96,7 +96,7 @@ def decode_once(records: Sequence[MuraRecord], spec: PreprocessSpec, folder: Pat
         outcomes = _all_decoded(records, spec, partial / PIXELS)
         faults = [outcome for outcome in outcomes if isinstance(outcome, str)]
         if faults:
-            raise DatasetError(unreadable(faults, len(records)))
+            raise DatasetError(describe_unreadable(faults, len(records)))
         sources = {
             record.path: outcome
             for record, outcome in zip(records, outcomes, strict=True)
@@ -112,11 +112,6 @@ def _kept(folder: Path) -> Canvases | None:
         return Canvases(folder)
     except (ArtifactError, OSError, ValueError):
         return None
-
-
-def unreadable(faults: Sequence[str], count: int) -> str:
-    """How many images cannot be read, and what is wrong with the first few."""
-    return f"{len(faults)} of {count} images cannot be read:\n  " + "\n  ".join(faults[:SHOWN])
 
 
 def _all_decoded(records: Sequence[MuraRecord], spec: PreprocessSpec, pixels: Path) -> list[Source | str]:

@@ -4,23 +4,19 @@ Legend: B studies of a batch, N their radiographs, n those of one, S canvas or w
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from training.dataset.annotations import Annotation, Box, boxes_of
 from training.dataset.augment import augment, cut_window
 from training.dataset.box_masks import cells_inside, draw_boxes
-from training.dataset.image_cache import Canvases, unreadable
+from training.dataset.image_cache import Canvases
 from training.dataset.sampling import Draw
 from training.options import TrainOptions
-from xray.errors import DatasetError, InputError
-from xray.images.decoding.decode import read_radiograph
 from xray.images.radiograph import PixelArray
 from xray.mura.studies import MuraRecord, Study
 
@@ -152,24 +148,3 @@ class Feed:
         """The batches of a plan, in its order; one plan at a time."""
         self._plan[:] = plan
         return iter(self._loader)
-
-
-def require_readable(records: Sequence[MuraRecord]) -> None:
-    """Decode every image once, before hours are spent.
-
-    Raises:
-        DatasetError: counts the unreadable images, names the first few and says what is wrong with each.
-    """
-    with ThreadPoolExecutor() as pool:
-        faults = list(tqdm(pool.map(_fault, records), total=len(records), desc="checking images", unit="img"))
-    found = [fault for fault in faults if fault]
-    if found:
-        raise DatasetError(unreadable(found, len(records)))
-
-
-def _fault(record: MuraRecord) -> str | None:
-    try:
-        read_radiograph(record.file)
-    except (InputError, OSError) as error:
-        return f"{record.path}: {error}"
-    return None

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.dataset.annotations import read_annotations
-from training.dataset.loader import require_readable
+from training.dataset.radiographs import read_radiographs
 from training.evaluate.metrics import RESAMPLES, Interval, Sample, auroc, auroc_gain
 from training.evaluate.pointing_game import Pointing, pointing
 from training.evaluate.predictions import predict_all, sample_of
 from xray.engines.engine import DeviceChoice, load_engine
+from xray.images.radiograph import Radiograph
 from xray.mura.overlap import require_disjoint
 from xray.mura.studies import Study, read_mura, records_of
 from xray.network.checkpoint import load_checkpoint
@@ -57,9 +58,9 @@ def compare(options: CompareOptions) -> Gain:
     """
     studies = read_mura(options.data, options.split)
     require_disjoint(options.data, options.split, studies, options.allow_overlap)
-    require_readable(records_of(studies))
+    radiographs = read_radiographs(records_of(studies))
     (first, first_game), (second, second_game) = (
-        _measured(folder, studies, options) for folder in (options.first, options.second)
+        _measured(folder, studies, radiographs, options) for folder in (options.first, options.second)
     )
     areas = auroc(first.targets, first.probabilities), auroc(second.targets, second.probabilities)
     found = Gain(areas, auroc_gain(first, second, options.resamples), (first_game, second_game))
@@ -69,9 +70,11 @@ def compare(options: CompareOptions) -> Gain:
     return found
 
 
-def _measured(folder: Path, studies: Sequence[Study], options: CompareOptions) -> tuple[Sample, Pointing | None]:
+def _measured(
+    folder: Path, studies: Sequence[Study], radiographs: Sequence[Radiograph], options: CompareOptions
+) -> tuple[Sample, Pointing | None]:
     checkpoint = load_checkpoint(folder)
     predictor = Predictor(checkpoint.manifest, load_engine(checkpoint, options.device))
-    predictions = predict_all(predictor, studies)
+    predictions = predict_all(predictor, studies, radiographs)
     game = pointing(studies, predictions, read_annotations(options.data), options.resamples)
     return sample_of(studies, predictions), game

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from training.dataset.annotations import Annotation, read_annotations, say_unused
-from training.dataset.loader import require_readable
+from training.dataset.radiographs import read_radiographs
 from training.evaluate.evaluation import Evaluation, Row, page_of, print_evaluation, write_tables
 from training.evaluate.metrics import RESAMPLES, Sample, auroc, calibration_of, figures_with_intervals
 from training.evaluate.ood import scoping
@@ -79,14 +79,14 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     split = read_split(options.data, options.split)
     studies = split.studies
     overlap = require_disjoint(options.data, options.split, studies, options.allow_overlap)
-    require_readable(records_of(studies))
+    radiographs = read_radiographs(records_of(studies))
     options.out.mkdir(parents=True, exist_ok=True)  # now, while nothing is lost where it cannot be
     if options.strangers:
         find_images(options.strangers)  # it is measured last: whatever is wrong with it shall not cost hours
     checkpoints = [load_checkpoint(folder) for folder in (options.checkpoint, *options.also)]
     gallery = gallery_for(options, checkpoints[0], studies)
     predictors = [predictor_of(each, options) for each in checkpoints]
-    predictions = ensembled([predict_all(each, studies) for each in predictors])
+    predictions = ensembled([predict_all(each, studies, radiographs) for each in predictors])
     annotations = read_annotations(options.data)
     say_unused(annotations, options.split, studies)
     evaluation = Evaluation(

@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from training.evaluate.metrics import auroc
+from xray.engines.batch_inference import infer_in_batches, prepare_ahead
 from xray.errors import InputError
 from xray.gallery.gallery import Gallery
 from xray.images.decoding.decode import read_radiograph
 from xray.mura.files import find_images
-from xray.predictor import Prediction, Predictor, StudyPrediction
+from xray.predictor import Prediction, Predictor, Prepared, StudyPrediction
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,9 @@ def scoping(
     """Measure on every image below a folder; None where there is none that can be read."""
     own = np.array([distance(each, gallery) for study in predictions for each in study.radiographs])
     files = find_images(folder).images.values()
-    strangers = np.array([found for file in files if (found := _stranger(file, predictor, gallery)) is not None])
+    prepared = (each for each in prepare_ahead(partial(_prepare, predictor), files) if each is not None)
+    passes = tqdm(infer_in_batches(predictor.engine, prepared), desc="out of scope", unit="img")
+    strangers = np.array([distance(predictor.read(output, 0, each), gallery) for each, output in passes])
     if not len(strangers):
         return None
     targets = np.repeat([0, 1], [len(own), len(strangers)])
@@ -49,8 +54,9 @@ def distance(prediction: Prediction, gallery: Gallery) -> float:
     return gallery.scope(prediction.prepared.radiograph, prediction.embedding_D).distance
 
 
-def _stranger(file: Path, predictor: Predictor, gallery: Gallery) -> float | None:
+def _prepare(predictor: Predictor, file: Path) -> Prepared | None:
+    """The network's input for an image; None where it cannot be read."""
     try:
-        return distance(predictor.predict([read_radiograph(file)]).radiographs[0], gallery)
+        return predictor.prepare(read_radiograph(file))
     except (InputError, OSError):
         return None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.dataset.loader import require_readable
+from training.dataset.radiographs import read_radiographs
 from training.evaluate.predictions import predict_all
 from training.export.thresholds import fit_calibration, fit_uncertainty, sensitive_threshold, youden_threshold
 from xray.artifact import write_manifest
@@ -52,7 +52,6 @@ def calibrate(options: CalibrateOptions) -> CheckpointManifest:
     """
     studies = read_mura(options.data, options.split)
     require_disjoint(options.data, options.split, studies, options.allow_overlap)
-    require_readable(records_of(studies))
     manifest = calibrated(options, studies)
     write_manifest(options.checkpoint, manifest)
     return manifest
@@ -64,8 +63,9 @@ def calibrated(options: CalibrateOptions, studies: Sequence[Study]) -> Checkpoin
     if len(np.unique(targets_N)) < 2:
         raise DatasetError("The studies to calibrate on are of one class; normal and abnormal ones are needed.")
     checkpoint = load_checkpoint(options.checkpoint)
+    radiographs = read_radiographs(records_of(studies))
     predictor = Predictor(checkpoint.manifest, load_engine(checkpoint, options.device, options.precision))
-    logits_N = np.array([prediction.logit for prediction in predict_all(predictor, studies)])
+    logits_N = np.array([prediction.logit for prediction in predict_all(predictor, studies, radiographs)])
     calibration = fit_calibration(logits_N, targets_N)
     probabilities_N = np.array([calibration.probability(logit) for logit in logits_N])
     youden, sensitive = (fit(targets_N, probabilities_N) for fit in (youden_threshold, sensitive_threshold))

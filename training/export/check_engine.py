@@ -1,9 +1,9 @@
 """The equality gate: radiographs in, how far an engine is from the float32 reference on them out.
 
-Legend: N radiographs, B those of a batch, S canvas side.
+Legend: N radiographs, S canvas side.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,21 +12,19 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from training.dataset.loader import require_readable
+from training.dataset.radiographs import read_canvases
 from training.evaluate.metrics import auroc
+from xray.engines.batch_inference import Canvas, concatenate, infer_in_batches
 from xray.engines.engine import DeviceChoice, Engine, PrecisionChoice, load_engine
 from xray.engines.int8_graph import QUANTIZED
 from xray.engines.parity import LIMITS, Comparison, differences, mean, precision_of, require_fit, worst
 from xray.engines.torch_engine import TorchEngine
 from xray.errors import DatasetError
-from xray.images.decoding.decode import read_radiograph
-from xray.images.preprocess import PreprocessSpec, preprocess
 from xray.images.radiograph import PixelArray
 from xray.mura.studies import MuraRecord, Study, read_mura, records_of
 from xray.network.checkpoint import Checkpoint, load_checkpoint
 from xray.network.model import ModelOutput
 
-BATCH = 16
 EXPORT_SAMPLE = 64
 """Radiographs on which the checkpoint of a finished run is tried: half a minute at 320 px on two cores."""
 
@@ -47,14 +45,16 @@ class CheckOptions:
 
 @dataclass(frozen=True)
 class Reference:
-    """Radiographs of both classes and what the float32 network says of them, in batches.
+    """Radiographs of both classes and the output of the float32 network for them.
 
     Attributes:
-        targets: 0 or 1 for each of the N radiographs.
+        pixels_N1SS: uint8, the network's inputs.
+        output: of all N radiographs.
+        targets: 0 or 1 for each.
     """
 
-    pixels_B1SS: list[PixelArray]
-    outputs: list[ModelOutput]
+    pixels_N1SS: PixelArray
+    output: ModelOutput
     targets: npt.NDArray[np.int64]
 
 
@@ -67,7 +67,6 @@ def check_engine(options: CheckOptions) -> Comparison:
     """
     checkpoint = load_checkpoint(options.checkpoint)
     records = records_of(read_mura(options.data, options.split))
-    require_readable(records)
     # The reference first: engines may move the checkpoint's network to another device.
     reference = reference_for(checkpoint, records)
     engine = load_engine(checkpoint, options.device, options.precision, quantized=options.checkpoint / QUANTIZED)
@@ -105,32 +104,21 @@ def reference_for(checkpoint: Checkpoint, records: Sequence[MuraRecord]) -> Refe
     """Read the records and run the float32 network on them.
 
     Raises:
-        DatasetError: all are of one class, so that nothing is known of how they are ranked.
+        DatasetError: images cannot be read, or all are of one class, so that nothing is known of how they are ranked.
     """
     targets = np.array([record.target for record in records])
     if len(np.unique(targets)) < 2:
         raise DatasetError("The radiographs to compare on are of one class; normal and abnormal ones are needed.")
-    engine = TorchEngine(checkpoint, torch.device("cpu"))
-    pixels: list[PixelArray] = []
-    outputs: list[ModelOutput] = []
-    with tqdm(total=len(records), desc="reference", unit="img") as bar:
-        for start in range(0, len(records), BATCH):
-            pixels.append(canvases(records[start : start + BATCH], checkpoint.manifest.preprocess))
-            outputs.append(engine.forward(pixels[-1]))
-            bar.update(len(pixels[-1]))
-    return Reference(pixels, outputs, targets)
-
-
-def canvases(records: Sequence[MuraRecord], spec: PreprocessSpec) -> PixelArray:
-    """uint8 (B, 1, S, S): the network's inputs for some records."""
-    return np.stack([preprocess(read_radiograph(record.file), spec)[0] for record in records])
+    pixels_N1SS = read_canvases(records, checkpoint.manifest.preprocess)
+    output = _forward_all(TorchEngine(checkpoint, torch.device("cpu")), pixels_N1SS, "reference")
+    return Reference(pixels_N1SS, output, targets)
 
 
 def compare(reference: Reference, engine: Engine) -> Comparison:
     """Run the engine on the reference's radiographs."""
-    outputs = list(_forward(engine, reference))
-    apart = np.concatenate([differences(*pair) for pair in zip(reference.outputs, outputs, strict=True)])
-    areas = [auroc(reference.targets, _logits(each)) for each in (reference.outputs, outputs)]
+    output = _forward_all(engine, reference.pixels_N1SS, engine.name)
+    apart = differences(reference.output, output)
+    areas = [auroc(reference.targets, each.logits_B.tolist()) for each in (reference.output, output)]
     images, abnormal = len(reference.targets), int(reference.targets.sum())
     return Comparison(engine.name, images, abnormal, worst(apart), mean(apart), *areas)
 
@@ -154,12 +142,7 @@ def print_comparison(comparison: Comparison) -> None:
     )
 
 
-def _forward(engine: Engine, reference: Reference) -> Iterator[ModelOutput]:
-    with tqdm(total=len(reference.targets), desc=engine.name, unit="img") as bar:
-        for pixels_B1SS in reference.pixels_B1SS:
-            yield engine.forward(pixels_B1SS)
-            bar.update(len(pixels_B1SS))
-
-
-def _logits(outputs: Sequence[ModelOutput]) -> list[float]:
-    return [logit for output in outputs for logit in output.logits_B.tolist()]
+def _forward_all(engine: Engine, pixels_N1SS: PixelArray, name: str) -> ModelOutput:
+    """The engine's output for all radiographs, with a progress bar of that name."""
+    passes = infer_in_batches(engine, map(Canvas, pixels_N1SS))
+    return concatenate([output for _, output in tqdm(passes, total=len(pixels_N1SS), desc=name, unit="img")])

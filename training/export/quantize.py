@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from training.dataset.loader import require_readable
-from training.export.check_engine import Reference, canvases, compare, print_comparison, reference_for, sample
+from training.dataset.radiographs import read_canvases
+from training.export.check_engine import Reference, compare, print_comparison, reference_for, sample
 from xray.artifact import require_replaceable, sha256, write_manifest, written_whole
 from xray.engines.int8_graph import GRAPH, QUANTIZED, WEIGHTS, QuantizedManifest, require_processor
 from xray.engines.parity import LIMITS, Comparison
 from xray.errors import ArtifactError, InputError
+from xray.images.radiograph import PixelArray
 from xray.mura.overlap import require_disjoint
-from xray.mura.studies import MuraRecord, read_mura, records_of
+from xray.mura.studies import read_mura, records_of
 from xray.network.checkpoint import Checkpoint, load_checkpoint
 
 ROOM = 2 / 3
@@ -45,10 +46,14 @@ class QuantizeOptions:
 
 @dataclass(frozen=True)
 class Trial:
-    """What every attempt at quantising one checkpoint works with."""
+    """What every attempt at quantising one checkpoint works with.
+
+    Attributes:
+        pixels_N1SS: uint8, the radiographs that the ranges of the activations are taken from.
+    """
 
     checkpoint: Checkpoint
-    calibration: list[MuraRecord]
+    pixels_N1SS: PixelArray
     reference: Reference
 
 
@@ -71,9 +76,8 @@ def quantize(options: QuantizeOptions) -> QuantizedManifest:
     calibration = sample(records_of(read_mura(options.data, options.split)), options.images)
     studies = read_mura(options.data, options.gate)
     require_disjoint(options.data, options.gate, studies, options.allow_overlap)
-    gate = records_of(studies)
-    require_readable([*calibration, *gate])
-    trial = Trial(checkpoint, calibration, reference_for(checkpoint, gate))
+    pixels_N1SS = read_canvases(calibration, checkpoint.manifest.preprocess)
+    trial = Trial(checkpoint, pixels_N1SS, reference_for(checkpoint, records_of(studies)))
     with written_whole(target) as partial:
         kept, comparison = _first_with_room(trial, parts_of(checkpoint), partial)
         checksums = {name: sha256(partial / name) for name in (GRAPH, WEIGHTS)}
@@ -123,6 +127,5 @@ def _attempt(trial: Trial, kept: tuple[str, ...], folder: Path) -> Comparison:
 
     for former in folder.iterdir():
         former.unlink()  # not overwritten: the engine of the attempt before may still have it mapped
-    pixels_N1SS = canvases(trial.calibration, trial.checkpoint.manifest.preprocess)
-    write_int8(trial.checkpoint, pixels_N1SS, kept, folder / GRAPH)
+    write_int8(trial.checkpoint, trial.pixels_N1SS, kept, folder / GRAPH)
     return compare(trial.reference, OpenVinoEngine(trial.checkpoint, best_precision(), quantized=folder / GRAPH))
