@@ -15,13 +15,17 @@ from xray.predictor import Predictor, Prepared
 
 @dataclass(frozen=True)
 class Embedder:
-    """A predictor and how many radiographs it is given at once."""
+    """A predictor with a batch size.
+
+    Attributes:
+        batch: radiographs per forward pass.
+    """
 
     predictor: Predictor
     batch: int
 
     def embed(self, prepared: Iterable[Prepared]) -> EmbeddingArray:
-        """Embeddings (n, D) float32; an empty array for no radiographs."""
+        """Embeddings (n, D) float32; (0, 0) for no radiographs."""
         passes = infer_in_batches(self.predictor.engine, prepared, self.batch)
         parts = [output.embeddings_BD.numpy() for _, output in passes]
         return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
