@@ -52,7 +52,7 @@ class TrainOptions:
     max_views: int = 4
     """Radiographs drawn from one study per step; bounds the memory of a step."""
     sampling: Literal["balanced", "natural"] = "balanced"
-    """Draw normal and abnormal studies equally often, or each study once an epoch."""
+    """SampledStudy normal and abnormal studies equally often, or each study once an epoch."""
     loss_weights: Literal["body-part", "none"] = "body-part"
     """Weigh a class by the other's share within its body part, counted as the sampling draws them."""
     window: int = 0

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from tqdm import tqdm
 
-from training.dataset.annotations import Annotation, read_annotations, say_unused
+from training.dataset.annotations import Annotation, read_annotations, warn_unused
 from training.dataset.radiographs import read_radiographs
 from training.evaluate.evaluation import Evaluation, Row, page_of, print_evaluation, write_tables
 from training.evaluate.metrics import RESAMPLES, Sample, auroc, calibration_of, figures_with_intervals
@@ -88,7 +88,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     predictors = [predictor_of(each, options) for each in checkpoints]
     predictions = ensembled([predict_all(each, studies, radiographs) for each in predictors])
     annotations = read_annotations(options.data)
-    say_unused(annotations, options.split, studies)
+    warn_unused(annotations, options.split, studies)
     evaluation = Evaluation(
         checkpoints[0].manifest,
         dataset_name(options.data),
