@@ -30,8 +30,8 @@ def predict_all(
     return [predictor.judge(list(islice(predictions, len(study.records)))) for study in studies]
 
 
-def ensembled(members: Sequence[Sequence[StudyPrediction]]) -> list[StudyPrediction]:
-    """Each study with the mean of the members' probabilities and thresholds; all else is the first member's."""
+def average_ensemble(members: Sequence[Sequence[StudyPrediction]]) -> list[StudyPrediction]:
+    """Average the members' probabilities and thresholds for each study; everything else is the first member's."""
     return [_mean(predictions) for predictions in zip(*members, strict=True)]
 
 
@@ -44,6 +44,7 @@ def _mean(predictions: Sequence[StudyPrediction]) -> StudyPrediction:
 
 
 def sample_of(studies: Sequence[Study], predictions: Sequence[StudyPrediction]) -> Sample:
+    """The targets, probabilities and patients of the studies."""
     return Sample(
         np.array([study.target for study in studies]),
         np.array([prediction.probability for prediction in predictions]),
