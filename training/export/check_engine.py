@@ -1,4 +1,4 @@
-"""The equality gate: radiographs in, how far an engine is from the float32 reference on them out.
+"""The equality gate: compares an engine with the float32 reference on real radiographs.
 
 Legend: N radiographs, S canvas side.
 """
@@ -26,12 +26,12 @@ from xray.network.checkpoint import Checkpoint, load_checkpoint
 from xray.network.model import ModelOutput
 
 EXPORT_SAMPLE = 64
-"""Radiographs on which the checkpoint of a finished run is tried: half a minute at 320 px on two cores."""
+"""Radiographs on which the checkpoint of a finished run is checked; half a minute at 320 px on two cores."""
 
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """Run an engine beside the float32 reference on DATA/SPLIT; fail when it is not fit to serve."""
+    """Compare an engine with the float32 reference on DATA/SPLIT; fail if it is not fit to serve."""
 
     checkpoint: Path
     """Checkpoint folder."""
@@ -40,7 +40,7 @@ class CheckOptions:
     split: str = "valid"
     device: DeviceChoice = "auto"
     precision: PrecisionChoice = "auto"
-    """The network's arithmetic on a CPU; `auto` is what the service takes on this machine."""
+    """The network's arithmetic on a CPU; `auto` is what the service uses on this machine."""
 
 
 @dataclass(frozen=True)
@@ -59,39 +59,40 @@ class Reference:
 
 
 def check_engine(options: CheckOptions) -> Comparison:
-    """Compare on every radiograph of the split and print the figures beside their limits.
+    """Compare on every radiograph of the split, and print the differences beside their limits.
 
     Raises:
-        ArtifactError: the checkpoint is damaged, or a limit is passed.
+        ArtifactError: the checkpoint is damaged, or a limit is exceeded.
         DatasetError: images cannot be read, or one class is missing.
     """
     checkpoint = load_checkpoint(options.checkpoint)
     records = records_of(read_mura(options.data, options.split))
     # The reference first: engines may move the checkpoint's network to another device.
-    reference = reference_for(checkpoint, records)
+    reference = run_reference(checkpoint, records)
     engine = load_engine(checkpoint, options.device, options.precision, quantized=options.checkpoint / QUANTIZED)
-    comparison = compare(reference, engine)
+    comparison = compare_engine(reference, engine)
     print_comparison(comparison)
     require_fit(comparison, precision_of(engine.name))
     return comparison
 
 
 def check_export(folder: Path, studies: Sequence[Study]) -> Comparison:
-    """Try the CPU's engine for a checkpoint that was just written, on a sample of the studies' radiographs.
+    """Check the CPU's engine for a checkpoint that was just written, on a sample of the studies' radiographs.
 
     Raises:
-        ArtifactError: a limit is passed.
+        ArtifactError: a limit is exceeded.
+        DatasetError: images cannot be read, or one class is missing.
     """
     checkpoint = load_checkpoint(folder)
-    reference = reference_for(checkpoint, sample(records_of(studies), EXPORT_SAMPLE))
-    comparison = compare(reference, load_engine(checkpoint, "cpu"))
+    reference = run_reference(checkpoint, balanced_sample(records_of(studies), EXPORT_SAMPLE))
+    comparison = compare_engine(reference, load_engine(checkpoint, "cpu"))
     print(comparison)
     require_fit(comparison, precision_of(comparison.engine))
     return comparison
 
 
-def sample(records: Sequence[MuraRecord], count: int) -> list[MuraRecord]:
-    """At most `count` records, spread evenly over those of each class, and as many of each as there are."""
+def balanced_sample(records: Sequence[MuraRecord], count: int) -> list[MuraRecord]:
+    """At most `count` records, the same number of each class if there are enough, spread evenly over the class."""
     chosen: list[MuraRecord] = []
     for target in (0, 1):
         own = [record for record in records if record.target == target]
@@ -100,11 +101,11 @@ def sample(records: Sequence[MuraRecord], count: int) -> list[MuraRecord]:
     return chosen
 
 
-def reference_for(checkpoint: Checkpoint, records: Sequence[MuraRecord]) -> Reference:
+def run_reference(checkpoint: Checkpoint, records: Sequence[MuraRecord]) -> Reference:
     """Read the records and run the float32 network on them.
 
     Raises:
-        DatasetError: images cannot be read, or all are of one class, so that nothing is known of how they are ranked.
+        DatasetError: images cannot be read, or one class is missing, so that there is no AUROC.
     """
     targets = np.array([record.target for record in records])
     if len(np.unique(targets)) < 2:
@@ -114,17 +115,17 @@ def reference_for(checkpoint: Checkpoint, records: Sequence[MuraRecord]) -> Refe
     return Reference(pixels_N1SS, output, targets)
 
 
-def compare(reference: Reference, engine: Engine) -> Comparison:
-    """Run the engine on the reference's radiographs."""
+def compare_engine(reference: Reference, engine: Engine) -> Comparison:
+    """Run the engine on the reference's radiographs, and measure how its output differs."""
     output = _forward_all(engine, reference.pixels_N1SS, engine.name)
-    apart = differences(reference.output, output)
+    differing_N3 = differences(reference.output, output)
     areas = [auroc(reference.targets, each.logits_B.tolist()) for each in (reference.output, output)]
-    images, abnormal = len(reference.targets), int(reference.targets.sum())
-    return Comparison(engine.name, images, abnormal, worst(apart), mean(apart), *areas)
+    abnormal = int(reference.targets.sum())
+    return Comparison(engine.name, len(reference.targets), abnormal, worst(differing_N3), mean(differing_N3), *areas)
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """The worst and the mean beside the limits."""
+    """Print the worst and the mean differences beside their limits."""
     limit = LIMITS[precision_of(comparison.engine)]
     print(f"{comparison.engine} beside torch-float32-cpu on {comparison.images} radiographs")
     print(f"{'':20}{'worst':>10}{'mean':>10}{'limit':>10}")
@@ -133,8 +134,8 @@ def print_comparison(comparison: Comparison) -> None:
         ("embedding, cosine", "embedding"),
         ("map, correlation", "cam"),
     ):
-        figures = [getattr(each, name) for each in (comparison.worst, comparison.mean, limit)]
-        print(f"{label:20}" + "".join(f"{figure:>10.6f}" for figure in figures))
+        values = [getattr(each, name) for each in (comparison.worst, comparison.mean, limit)]
+        print(f"{label:20}" + "".join(f"{value:>10.6f}" for value in values))
     change = comparison.auroc - comparison.reference_auroc
     print(
         f"AUROC {comparison.auroc:.4f}, of the reference {comparison.reference_auroc:.4f}: "
