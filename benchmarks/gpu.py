@@ -31,6 +31,7 @@ BASE = "eager bfloat16"
 MIN_PASSES = 5
 """Passes of a measurement, however long one takes."""
 CUDA = torch.device("cuda")
+"""The device that is measured; a test replaces it by the CPU."""
 
 
 @dataclass(frozen=True)

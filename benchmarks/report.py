@@ -11,7 +11,9 @@ from benchmarks.load import LoadResult
 from benchmarks.markdown import table
 
 PAGE = "serving.md"
+"""Name of the page."""
 PICTURE = "serving.png"
+"""Name of the picture."""
 TICKS_MS = (50, 100, 200, 500, 1000)
 """Ticks of the axis of latencies."""
 

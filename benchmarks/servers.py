@@ -20,6 +20,7 @@ from tests.phantoms import draw_phantom
 
 ROOT = Path(__file__).resolve().parent.parent
 PORT = 8765
+"""Of every server; one runs at a time."""
 ADDRESS = f"http://127.0.0.1:{PORT}"
 START_SECONDS = 180
 """Time limit for a start, which compiles the network."""
@@ -51,6 +52,7 @@ class Server:
 
 
 OSTEON = Server("Osteon", "app")
+"""Our service."""
 PLAIN = Server("plain FastAPI, torch", "benchmarks.peers.plain")
 LITSERVE = Server("LitServe, our OpenVINO", "benchmarks.peers.litserve_openvino", "/predict", takes_json=True)
 

@@ -29,6 +29,7 @@ from xray.network.checkpoint import Checkpoint, load_checkpoint
 REAL_IMAGES = "../shared/FracAtlas/valid"
 """Folder of real radiographs, beside the checkout; phantoms are used if it is missing."""
 IMAGE_COUNT = 64
+"""Different images that the callers send in turn."""
 LONGEST_SIDE = 512
 """Pixels of a phantom's longer side, as in MURA."""
 BATCHES = (1, 16)

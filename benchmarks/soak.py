@@ -72,6 +72,7 @@ Command = (
 Counts = Counter[str]
 """Number of requests by outcome."""
 FAILURES = {"lost", "wrong", "hung", "unready", "grown", "unclean end"}
+"""Outcomes that must not occur."""
 
 
 def main() -> None:

@@ -10,7 +10,10 @@ from index_builder.build import BuildOptions, build
 from index_builder.crawl import CrawlOptions, crawl
 from xray.command_line import ending_in_one_line
 
-FOLDER, ARCHIVE = "folder", "archive"
+FOLDER = "folder"
+"""Subcommand that indexes a dataset."""
+ARCHIVE = "archive"
+"""Subcommand that indexes a hospital's archive."""
 Options = BuildOptions | CrawlOptions
 Command = Annotated[BuildOptions, tyro.conf.subcommand(FOLDER)] | Annotated[CrawlOptions, tyro.conf.subcommand(ARCHIVE)]
 

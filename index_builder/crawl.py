@@ -54,7 +54,7 @@ class CrawlOptions:
     checkpoint: Path
     """Checkpoint folder."""
     reference_gallery: Annotated[Path, tyro.conf.arg(aliases=["--like"])]
-    """Gallery folder of labelled radiographs and the same checkpoint; its projection and its scope are used."""
+    """Gallery folder of labeled radiographs and the same checkpoint; its projection and its scope are used."""
     out: Path
     """Gallery folder to write; the state of the crawl is kept beside it, in OUT.crawl."""
     archives: Path | None = None

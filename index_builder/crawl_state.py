@@ -27,6 +27,7 @@ CREATE INDEX IF NOT EXISTS seen_by_study ON seen (study);
 CREATE TABLE IF NOT EXISTS withdrawn (name TEXT PRIMARY KEY);
 COMMIT;
 """
+"""Created in one transaction. `left_out` is the reason to skip a radiograph, `withdrawn` what was forgotten."""
 SETTINGS = "PRAGMA locking_mode = EXCLUSIVE; PRAGMA secure_delete = ON;"
 """One crawler at a time; the bytes of deleted rows are overwritten."""
 

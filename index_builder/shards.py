@@ -23,6 +23,7 @@ from xray.images.preprocess import PREPROCESS_VERSION
 from xray.mura.fingerprint import digests
 
 PLAN = "plan.json"
+"""Name of the plan's file."""
 
 
 @dataclass(frozen=True)

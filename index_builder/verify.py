@@ -49,7 +49,7 @@ def check_gallery(gallery: Gallery, embedded_again: Mapping[int, EmbeddingArray]
     for row, vector_K in again.items():
         if not float(gallery.vectors(np.array([row]))[0] @ vector_K) >= 1 - TOLERANCE:
             path = gallery.entries[row].path
-            raise ArtifactError(f"{path} stands beside the embedding of another radiograph; build the gallery again.")
+            raise ArtifactError(f"{path} has the embedding of another radiograph; build the gallery again.")
     _check_neighbors(gallery, again)
 
 

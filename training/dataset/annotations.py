@@ -27,15 +27,16 @@ from xray.mura.tables import read_table
 log = logging.getLogger(__name__)
 
 FILE = "annotations.csv"
+"""Its name in the dataset's folder."""
 ROUNDING = 0.01
 """Share of the image's side by which a box may extend beyond the image, because it was written in few digits."""
 INSIDE_BOX = 255
-"""Value of a canvas pixel that lies in a box."""
+"""Value of a mask's pixels within a box; as far from 0 as possible, because augmentation interpolates."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """Where a finding lies, as shares of the image's width and height; the origin is its upper left corner."""
+    """Where a finding is, as shares of the image's width and height; the origin is its upper left corner."""
 
     left: float
     top: float

@@ -25,7 +25,9 @@ from xray.mura.fingerprint import Content, is_unchanged, read_content
 from xray.mura.studies import MuraRecord
 
 PIXELS = "pixels.u8"
+"""Name of the file of pixels."""
 SCHEMA_VERSION = 2
+"""Of the manifest; canvases of another version are made again."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Source:
 
     Attributes:
         content: of the file, as it was decoded.
-        placement: where the radiograph lies on its canvas.
+        placement: where the radiograph is on its canvas.
     """
 
     content: Content
@@ -66,7 +68,7 @@ class Canvases:
         self._pixels_NSS = np.memmap(folder / PIXELS, np.uint8, "r", shape=(len(self._rows), side, side))
 
     def __getitem__(self, path: str) -> tuple[PixelArray, Placement]:
-        """The canvas (1, S, S) of a radiograph, and where the radiograph lies on it."""
+        """The canvas (1, S, S) of a radiograph, and where the radiograph is on it."""
         return self._pixels_NSS[self._rows[path]][np.newaxis], self.manifest.sources[path].placement
 
     @property

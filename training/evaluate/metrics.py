@@ -17,6 +17,7 @@ COVERAGE = 0.95
 CALIBRATION_BINS = 15
 """Of the expected calibration error; the usual number in the literature."""
 FIGURES = ("auroc", "ap", "kappa", "f1", "sensitivity", "specificity", "accuracy")
+"""Names of the metrics that depend on targets and probabilities; `ap` is the average precision."""
 
 FloatArray = npt.NDArray[np.float64]
 

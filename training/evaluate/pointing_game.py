@@ -28,9 +28,9 @@ class Pointing:
     """The results over all radiographs with boxes.
 
     Attributes:
-        hit: share whose peak lies in a box.
-        near: share whose peak lies within `NEAR` pixels of one, the radiograph scaled to `LONGEST_SIDE`.
-        energy: mean share of the map's evidence that lies in the boxes.
+        hit: share whose peak is in a box.
+        near: share whose peak is within `NEAR` pixels of a box, after scaling the radiograph to `LONGEST_SIDE`.
+        energy: mean share of the map's evidence that is in the boxes.
         overlap: mean intersection over union of the first proposed region and the box that it covers best.
         near_by_chance: share of the pixels that are near a box, which a random point would reach.
         near_at_centre: share of radiographs whose center is near a box.
@@ -63,7 +63,8 @@ def measure_pointing(
     resamples: int,
 ) -> Pointing | None:
     """Play the game on every radiograph with a box; None if there is none."""
-    rounds, patients = [], []
+    rounds: list[Round] = []
+    patients: list[str] = []
     for study, prediction in zip(studies, predictions, strict=True):
         for record, each in zip(study.records, prediction.radiographs, strict=True):
             if boxes := boxes_of(record.path, annotations):

@@ -17,6 +17,7 @@ from training.evaluate.metrics import Sample
 from training.evaluate.worst_cases import Mistake
 
 TEMPLATES = Path(__file__).parent / "templates"
+"""Folder of the page's Jinja template."""
 RELIABILITY_BINS = 8
 """Bins of the reliability curve, each with the same number of studies."""
 ACCENT = "#0b7285"

@@ -33,6 +33,7 @@ except ImportError as error:
 
 NNCF_VERSION: str = nncf.__version__
 PART = re.compile(r"\.features\.(conv0|norm0|relu0|denseblock\d|transition\d)[./]")
+"""The part of the features in the name of a node."""
 SAME_PART = {"norm0": "conv0", "relu0": "conv0"}
 """The first convolution gets its name from what reads it: its batch norm's shift, or the ReLU if there is no shift."""
 FLOATING = ("Add", "AvgPool", "MaxPool", "Multiply")

@@ -89,11 +89,12 @@ def quantize(options: QuantizeOptions) -> QuantizedManifest:
 
 def limit_usage(comparison: Comparison) -> float:
     """The largest share of a limit that an int8 engine uses up; fit to serve up to 1, unfit if NaN."""
-    found, limit = comparison.worst, LIMITS[QUANTIZED]
+    worst = comparison.worst
+    limit = LIMITS[QUANTIZED]
     shares = [
-        found.logit / limit.logit,
-        (1 - found.embedding) / (1 - limit.embedding),
-        (1 - found.cam) / (1 - limit.cam),
+        worst.logit / limit.logit,
+        (1 - worst.embedding) / (1 - limit.embedding),
+        (1 - worst.cam) / (1 - limit.cam),
         abs(comparison.auroc - comparison.reference_auroc) / comparison.auroc_limit,
     ]
     return float(np.max(shares))

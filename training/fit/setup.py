@@ -26,6 +26,7 @@ from xray.network.model import XrayDenseNet, load_imagenet_weights
 log = logging.getLogger(__name__)
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+"""By the value of `--optimizer`."""
 
 
 @dataclass(frozen=True)
