@@ -1,4 +1,4 @@
-"""Callers of every kind in, a word for what became of each request out: honest, slow, and up to no good."""
+"""Sends honest, slow and hostile requests to a service, and says in one word what became of each."""
 
 import asyncio
 import random
@@ -8,110 +8,117 @@ from dataclasses import dataclass
 
 import httpx
 
-from benchmarks.load import Question
+from benchmarks.load import EncodedRequest
 from benchmarks.servers import ADDRESS, PORT
 
-CALLERS = 16
-TOLERANCE = 0.002
-"""Of a probability: an answer is right when it is the predictor's own, in whatever company its batch was."""
-HUNG_SECONDS = 60.0
-"""Within which every request has some answer, and a process ends."""
+CALLER_COUNT = 16
+"""Concurrent callers: one full batch."""
+PROBABILITY_TOLERANCE = 0.002
+"""Largest difference from the predictor's own probability; another batch changes it by less."""
+REPLY_TIMEOUT_SECONDS = 60.0
+"""Time limit for any answer to a request, and for a process to end."""
 
 
 @dataclass(frozen=True)
-class Known:
-    """An image, its request, and the probability that is its right answer."""
+class KnownImage:
+    """An image, its request, and its right probability."""
 
     image: bytes
-    question: Question
+    request: EncodedRequest
     probability: float
 
 
-def client() -> httpx.AsyncClient:
-    limits = httpx.Limits(max_connections=2 * CALLERS, max_keepalive_connections=2 * CALLERS)
-    return httpx.AsyncClient(timeout=HUNG_SECONDS, limits=limits, trust_env=False)
+def create_client() -> httpx.AsyncClient:
+    """A client with a connection for every caller, which ignores proxy settings."""
+    limits = httpx.Limits(max_connections=2 * CALLER_COUNT, max_keepalive_connections=2 * CALLER_COUNT)
+    return httpx.AsyncClient(timeout=REPLY_TIMEOUT_SECONDS, limits=limits, trust_env=False)
 
 
-async def ask(http: httpx.AsyncClient, each: Known) -> str:
-    """An honest caller."""
+async def send_image(http: httpx.AsyncClient, each: KnownImage) -> str:
+    """Send a radiograph, and check the answer."""
     try:
-        reply = await http.post(each.question.address, content=each.question.content, headers=each.question.headers)
+        reply = await http.post(each.request.address, content=each.request.content, headers=each.request.headers)
     except httpx.ConnectError:
-        return "not let in"
+        return "connection refused"
     except httpx.TransportError:
         return "lost"
-    return _judged(reply, each, "answered")
+    return _check_reply(reply, each, "answered")
 
 
-def _judged(reply: httpx.Response, each: Known, right: str) -> str:
+def _check_reply(reply: httpx.Response, each: KnownImage, right: str) -> str:
     if reply.status_code == httpx.codes.TOO_MANY_REQUESTS and "Retry-After" in reply.headers:
         return "refused"
     if reply.status_code != httpx.codes.OK:
         return "wrong"
-    return right if abs(reply.json()["probability"] - each.probability) <= TOLERANCE else "wrong"
+    return right if abs(reply.json()["probability"] - each.probability) <= PROBABILITY_TOLERANCE else "wrong"
 
 
-async def _expecting_a_problem(http: httpx.AsyncClient, content: bytes) -> str:
+async def _send_hostile(http: httpx.AsyncClient, content: bytes) -> str:
     reply = await http.post(f"{ADDRESS}/cam", content=content, headers={"Content-Type": "image/png"})
     if reply.status_code == httpx.codes.TOO_MANY_REQUESTS:
         return "refused"
-    return "attack told off" if httpx.codes.is_client_error(reply.status_code) else "wrong"
+    return "attack rejected" if httpx.codes.is_client_error(reply.status_code) else "wrong"
 
 
-async def send_noise(http: httpx.AsyncClient, each: Known) -> str:
-    return await _expecting_a_problem(http, random.Random(each.probability).randbytes(100_000))
+async def send_noise(http: httpx.AsyncClient, each: KnownImage) -> str:
+    """Send random bytes as a PNG."""
+    return await _send_hostile(http, random.Random(each.probability).randbytes(100_000))
 
 
-async def send_half(http: httpx.AsyncClient, each: Known) -> str:
-    return await _expecting_a_problem(http, each.image[: len(each.image) // 2])
+async def send_half(http: httpx.AsyncClient, each: KnownImage) -> str:
+    """Send the first half of a PNG."""
+    return await _send_hostile(http, each.image[: len(each.image) // 2])
 
 
-async def send_huge_header(http: httpx.AsyncClient, each: Known) -> str:
-    """A PNG that says it has 60,000 x 60,000 pixels."""
-    return await _expecting_a_problem(http, each.image[:16] + 2 * (60_000).to_bytes(4) + each.image[24:])
+async def send_huge_header(http: httpx.AsyncClient, each: KnownImage) -> str:
+    """Send a PNG whose header says 60,000 x 60,000 pixels."""
+    return await _send_hostile(http, each.image[:16] + 2 * (60_000).to_bytes(4) + each.image[24:])
 
 
-async def send_many_pixels(http: httpx.AsyncClient, each: Known) -> str:
-    """30 million pixels that end too early, in a file of a few kilobytes."""
-    size, depth = (6000).to_bytes(4) + (5000).to_bytes(4), each.image[24:29]
+async def send_many_pixels(http: httpx.AsyncClient, each: KnownImage) -> str:
+    """Send a truncated PNG of 30 million pixels, in a file of a few kilobytes."""
+    size = (6000).to_bytes(4) + (5000).to_bytes(4)
+    depth = each.image[24:29]
     head = b"IHDR" + size + depth
-    return await _expecting_a_problem(http, each.image[:12] + head + zlib.crc32(head).to_bytes(4) + each.image[33:])
+    return await _send_hostile(http, each.image[:12] + head + zlib.crc32(head).to_bytes(4) + each.image[33:])
 
 
-async def hang_up_while_sending(http: httpx.AsyncClient, each: Known) -> str:
-    return await _hang_up(each, len(each.question.content) // 2)
+async def hang_up_while_sending(http: httpx.AsyncClient, each: KnownImage) -> str:
+    """Close the connection in the middle of the request."""
+    return await _hang_up(each, len(each.request.content) // 2)
 
 
-async def hang_up_while_waiting(http: httpx.AsyncClient, each: Known) -> str:
-    return await _hang_up(each, len(each.question.content))
+async def hang_up_while_waiting(http: httpx.AsyncClient, each: KnownImage) -> str:
+    """Close the connection before the answer."""
+    return await _hang_up(each, len(each.request.content))
 
 
-async def send_slowly(http: httpx.AsyncClient, each: Known) -> str:
-    """A caller on a bad line; the answer must be right."""
+async def send_slowly(http: httpx.AsyncClient, each: KnownImage) -> str:
+    """Send a radiograph over two seconds, as on a slow connection, and check the answer."""
 
     async def parts() -> AsyncIterator[bytes]:
-        content = each.question.content
+        content = each.request.content
         for start in range(0, len(content), len(content) // 10):
             yield content[start : start + len(content) // 10]
             await asyncio.sleep(0.2)
 
-    headers = each.question.headers | {"Content-Length": str(len(each.question.content))}
-    reply = await http.post(each.question.address, content=parts(), headers=headers)
-    return _judged(reply, each, "slow sender answered")
+    headers = each.request.headers | {"Content-Length": str(len(each.request.content))}
+    reply = await http.post(each.request.address, content=parts(), headers=headers)
+    return _check_reply(reply, each, "slow sender answered")
 
 
-async def _hang_up(each: Known, sent: int) -> str:
+async def _hang_up(each: KnownImage, sent: int) -> str:
     _, writer = await asyncio.open_connection("127.0.0.1", PORT)
-    head = f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(each.question.content)}\r\n"
-    head += f"Content-Type: {each.question.headers['Content-Type']}\r\n\r\n"
-    writer.write(head.encode() + each.question.content[:sent])
+    head = f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(each.request.content)}\r\n"
+    head += f"Content-Type: {each.request.headers['Content-Type']}\r\n\r\n"
+    writer.write(head.encode() + each.request.content[:sent])
     await writer.drain()
     await asyncio.sleep(0.02)
     writer.close()
     return "hung up"
 
 
-Attack = Callable[[httpx.AsyncClient, Known], Awaitable[str]]
+Attack = Callable[[httpx.AsyncClient, KnownImage], Awaitable[str]]
 ATTACKS: Sequence[Attack] = (
     send_noise,
     send_half,

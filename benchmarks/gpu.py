@@ -1,8 +1,8 @@
-"""`python -m benchmarks.gpu`: eager torch, compiled, CUDA graphs and fused steps side by side in one run on one GPU.
+"""`python -m benchmarks.gpu`: measures eager torch, torch.compile, CUDA graphs and fused steps in one run on one GPU.
 
-A pass is measured as the service sees it: uint8 canvases in the computer's memory to logits, embeddings and maps there.
-Rates are given as multiples of eager bfloat16's, so that they mean the same on another GPU, and each row with what its
-answers differ from those of eager float32 by: a fast engine that says something else is none.
+A pass is measured as the service sees it: uint8 canvases in host memory to logits, embeddings and maps in host memory.
+Rates are multiples of eager bfloat16's, so that they can be compared between GPUs. Each row also has the difference of
+its output from eager float32's, because a fast engine with another output is useless.
 """
 
 import statistics
@@ -26,9 +26,14 @@ from xray.network.checkpoint import Checkpoint, load_checkpoint
 from xray.network.model import ModelOutput
 
 ROOT = Path(__file__).resolve().parent.parent
-REFERENCE, BASE = "eager float32", "eager bfloat16"
-FEWEST_PASSES = 5
+REFERENCE = "eager float32"
+"""The engine that the outputs are compared with."""
+BASE = "eager bfloat16"
+"""The engine that the rates are divided by."""
+MIN_PASSES = 5
+"""Passes of a measurement, however long one takes."""
 CUDA = torch.device("cuda")
+"""The device that is measured; a test replaces it by the CPU."""
 
 
 @dataclass(frozen=True)
@@ -40,29 +45,35 @@ class GpuBenchOptions:
     """Canvas sides in pixels."""
     batches: tuple[int, ...] = BATCH_SIZES
     seconds: float = 2.0
-    """Of each measurement."""
+    """Duration of each measurement."""
     compile: bool = False
     """Measure torch.compile(mode="max-autotune") too, which takes minutes for every batch size."""
     out: Path = ROOT / "benchmarks" / "gpu.md"
 
 
 class EagerEngine:
-    """A network called kernel by kernel, or compiled for each batch size."""
+    """A network that is called kernel by kernel, or compiled for each batch size."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
 
     @torch.inference_mode()
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
+        """The output of a batch, in host memory."""
         return self._network(torch.from_numpy(pixels_B1SS).to(CUDA)).cpu()
 
 
-Contender = TorchEngine | EagerEngine | CudaEngine
+BenchmarkedEngine = TorchEngine | EagerEngine | CudaEngine
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One contender's passes over one batch."""
+    """The passes of one engine over one batch.
+
+    Attributes:
+        seconds: median of a pass.
+        apart: worst difference from the reference.
+    """
 
     batch: int
     seconds: float
@@ -70,10 +81,12 @@ class Measurement:
 
     @property
     def rate(self) -> float:
+        """Radiographs per second."""
         return self.batch / self.seconds
 
 
 def main() -> None:
+    """Measure, and write and print the tables."""
     options = tyro.cli(GpuBenchOptions, prog="python -m benchmarks.gpu")
     if not torch.cuda.is_available():
         sys.exit("benchmarks.gpu needs an NVIDIA GPU, and torch sees none; run it on a machine that has one.")
@@ -81,16 +94,16 @@ def main() -> None:
     versions = f"torch {torch.__version__}, CUDA {torch.version.cuda}"
     lines = [f"{torch.cuda.get_device_name()}; {versions}; {checkpoint.manifest.architecture}", ""]
     for size in options.sizes:
-        measured = measure(contenders(checkpoint, options.compile), size, options)
+        measured = measure(build_engines(checkpoint, options.compile), size, options)
         lines += [*rates(measured, size, options.batches), "", *equality(measured, size), ""]
     print("\n".join(lines))
     options.out.write_text("\n".join(["# The network on a GPU, side by side", "", *lines]))
 
 
-def contenders(checkpoint: Checkpoint, compiled: bool) -> dict[str, Contender]:
-    """Engines by name, the reference and the base of the ratios first; without those that this machine cannot build."""
+def build_engines(checkpoint: Checkpoint, compiled: bool) -> dict[str, BenchmarkedEngine]:
+    """The engines that this machine can build, by name; the reference and the base come first."""
     plain: Network = Bf16Network(TorchEngine(checkpoint, CUDA).model).eval()
-    builders: dict[str, Callable[[], Contender]] = {
+    builders: dict[str, Callable[[], BenchmarkedEngine]] = {
         REFERENCE: lambda: TorchEngine(checkpoint, CUDA),
         BASE: lambda: EagerEngine(plain),
         "CUDA graphs": lambda: build_graphs(EngineRequest(checkpoint, CUDA)),
@@ -103,21 +116,21 @@ def contenders(checkpoint: Checkpoint, compiled: bool) -> dict[str, Contender]:
         try:
             built[name] = build()
         except (ImportError, RuntimeError, ArtifactError) as error:
-            print(f"{name} is left out: {error}", file=sys.stderr)
+            print(f"{name} is skipped: {error}", file=sys.stderr)
     return built
 
 
-def measure(engines: dict[str, Contender], size: int, options: GpuBenchOptions) -> dict[str, list[Measurement]]:
-    """Every engine on every batch; a batch is measured by all engines before the next, in the same minutes."""
+def measure(engines: dict[str, BenchmarkedEngine], size: int, options: GpuBenchOptions) -> dict[str, list[Measurement]]:
+    """Measure every engine on every batch; all engines on one batch before the next, under the same conditions."""
     canvases = noise_canvases(max(options.batches), size)
     measured: dict[str, list[Measurement]] = {name: [] for name in engines}
     for batch in options.batches:
         expected = engines[REFERENCE].forward(canvases[:batch])
         for name, engine in engines.items():
-            torch.compiler.reset()  # each batch size is compiled for itself, beyond the number torch remembers
+            torch.compiler.reset()  # every batch size is compiled, beyond the number that torch caches
             try:
-                found, seconds = timed(engine, canvases[:batch], options.seconds)
-            except Exception as error:  # whatever a compiler below may raise, the others are still measured
+                found, seconds = time_passes(engine, canvases[:batch], options.seconds)
+            except Exception as error:  # compilers raise anything; the other engines are still measured
                 print(f"{name} fails at {batch} x {size} px: {error}", file=sys.stderr)
                 continue
             measured[name].append(Measurement(batch, seconds, difference(expected, found)))
@@ -125,12 +138,12 @@ def measure(engines: dict[str, Contender], size: int, options: GpuBenchOptions) 
     return measured
 
 
-def timed(engine: Contender, pixels_B1SS: PixelArray, seconds: float) -> tuple[ModelOutput, float]:
-    """The output and the median time of a pass; `forward` returns when its results have arrived."""
+def time_passes(engine: BenchmarkedEngine, pixels_B1SS: PixelArray, seconds: float) -> tuple[ModelOutput, float]:
+    """The output and the median time of a pass. `forward` returns when the output is in host memory."""
     engine.forward(pixels_B1SS)  # captures, compiles, chooses algorithms
     started = time.perf_counter()
     passes: list[float] = []
-    while len(passes) < FEWEST_PASSES or time.perf_counter() - started < seconds:
+    while len(passes) < MIN_PASSES or time.perf_counter() - started < seconds:
         before = time.perf_counter()
         output = engine.forward(pixels_B1SS)
         passes.append(time.perf_counter() - before)
@@ -138,6 +151,7 @@ def timed(engine: Contender, pixels_B1SS: PixelArray, seconds: float) -> tuple[M
 
 
 def rates(measured: dict[str, list[Measurement]], size: int, batches: tuple[int, ...]) -> list[str]:
+    """The table of the rates of all engines, over that of `BASE`."""
     base = {each.batch: each.rate for each in measured[BASE]}
     rows = []
     for name, row in measured.items():
@@ -151,7 +165,7 @@ def rates(measured: dict[str, list[Measurement]], size: int, batches: tuple[int,
 
 
 def equality(measured: dict[str, list[Measurement]], size: int) -> list[str]:
-    """The worst of all batches."""
+    """The table of each engine's worst difference from `REFERENCE`."""
     rows = [
         [
             name,

@@ -1,6 +1,6 @@
-"""Callers of a service in, what became of their requests out: some who wait for their answers, and some who do not.
+"""Puts a service under load: a closed loop of callers that wait for their answers, and an open loop that does not wait.
 
-The callers run on the cores that they measure. They ask through aiohttp, which takes a fifth of httpx's time.
+The load generator shares the cores with the service. It uses aiohttp, which takes a fifth of httpx's time.
 """
 
 import asyncio
@@ -15,19 +15,20 @@ import httpx
 import numpy as np
 
 TIMEOUT_SECONDS = 120
-MANY = 1000
-"""Connections of callers who do not wait for each other."""
+"""Of one request; longer than any queue that the service admits."""
+MAX_CONNECTIONS = 1000
+"""Concurrent requests of the open loop."""
 
 
 @dataclass
-class Outcome:
-    """What a load came to.
+class LoadResult:
+    """The result of one load.
 
     Attributes:
         seconds: from the first request to the last answer.
         latencies: seconds of each request that was answered with 200.
-        refused: how many got 429, each of which said when to come back.
-        failed: how many got anything else.
+        refused: how many got 429 with `Retry-After`.
+        failed: how many got any other status.
     """
 
     seconds: float = 0.0
@@ -46,23 +47,24 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Question:
-    """One request, encoded once: its making is not what we measure."""
+class EncodedRequest:
+    """One request, encoded once, because encoding is not measured."""
 
     address: str
     content: bytes
     headers: dict[str, str]
 
 
-def question(address: str, **request: Any) -> Question:
-    """A POST as `httpx` encodes `files=` or `json=`."""
+def encode_request(address: str, **request: Any) -> EncodedRequest:
+    """A POST request; `request` is `files=` or `json=` as httpx takes them."""
     encoded = httpx.Request("POST", address, **request)
-    return Question(address, encoded.read(), {"Content-Type": encoded.headers["Content-Type"]})
+    return EncodedRequest(address, encoded.read(), {"Content-Type": encoded.headers["Content-Type"]})
 
 
-async def closed_loop(questions: Sequence[Question], clients: int, seconds: float) -> Outcome:
-    """As many callers as `clients`, each sending its next request when the last is answered, or when told to."""
-    outcome, turn = Outcome(), itertools.cycle(questions)
+async def closed_loop(requests: Sequence[EncodedRequest], clients: int, seconds: float) -> LoadResult:
+    """Run `clients` callers; each sends its next request when the last is answered, or after `Retry-After`."""
+    outcome = LoadResult()
+    turn = itertools.cycle(requests)
     async with _client(clients) as client:
         started = time.perf_counter()
 
@@ -76,11 +78,12 @@ async def closed_loop(questions: Sequence[Question], clients: int, seconds: floa
     return outcome
 
 
-async def open_loop(questions: Sequence[Question], rate: float, seconds: float) -> Outcome:
-    """Requests at random times, `rate` a second on average, whether or not the earlier ones are answered (Poisson)."""
-    outcome, turn = Outcome(), itertools.cycle(questions)
+async def open_loop(requests: Sequence[EncodedRequest], rate: float, seconds: float) -> LoadResult:
+    """Send requests at random times (Poisson), `rate` a second on average, without waiting for the answers."""
+    outcome = LoadResult()
+    turn = itertools.cycle(requests)
     arrivals = np.random.default_rng(0).exponential(1 / rate, int(rate * seconds)).cumsum()
-    async with _client(MANY) as client:
+    async with _client(MAX_CONNECTIONS) as client:
         started = time.perf_counter()
 
         async def call_at(arrival: float) -> None:
@@ -98,10 +101,11 @@ def _client(connections: int) -> aiohttp.ClientSession:
     )
 
 
-async def _call(client: aiohttp.ClientSession, turn: Iterator[Question], outcome: Outcome) -> float:
-    """Send one request, and return the seconds that the service asks this caller to stay away."""
-    asked, started = next(turn), time.perf_counter()
-    async with client.post(asked.address, data=asked.content, headers=asked.headers) as reply:
+async def _call(client: aiohttp.ClientSession, turn: Iterator[EncodedRequest], outcome: LoadResult) -> float:
+    """Send one request, and return the seconds that the service asks this caller to wait."""
+    request = next(turn)
+    started = time.perf_counter()
+    async with client.post(request.address, data=request.content, headers=request.headers) as reply:
         await reply.read()
     if reply.status == httpx.codes.OK:
         outcome.latencies.append(time.perf_counter() - started)

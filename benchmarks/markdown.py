@@ -1,5 +1,6 @@
-"""Cells in, the lines of a Markdown table out; it needs nothing, for `benchmarks.gpu` runs on bare machines."""
+"""Formats Markdown tables. It imports nothing, because `benchmarks.gpu` runs on machines with few packages."""
 
 
 def table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a table."""
     return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]

@@ -1,4 +1,4 @@
-"""What `benchmarks.serving` measured in, a page of tables and a picture out."""
+"""Writes the results of `benchmarks.serving` as a page of tables and a picture."""
 
 import statistics
 from collections.abc import Sequence
@@ -7,23 +7,31 @@ from pathlib import Path
 
 from matplotlib import pyplot
 
-from benchmarks.load import Outcome
+from benchmarks.load import LoadResult
 from benchmarks.markdown import table
 
-PAGE, PICTURE = "serving.md", "serving.png"
-TICKS = (50, 100, 200, 500, 1000)
-"""Milliseconds."""
+PAGE = "serving.md"
+"""Name of the page."""
+PICTURE = "serving.png"
+"""Name of the picture."""
+TICKS_MS = (50, 100, 200, 500, 1000)
+"""Ticks of the axis of latencies."""
 
 
 @dataclass(frozen=True)
-class Closed:
-    """One load of callers who wait, and the limit at that time in radiographs per second."""
+class ClosedLoopResult:
+    """One closed loop.
 
-    outcome: Outcome
+    Attributes:
+        limit: radiographs per second of the engine alone at that time.
+    """
+
+    outcome: LoadResult
     limit: float
 
     @property
     def share(self) -> float:
+        """Answers per second over the limit."""
         return self.outcome.rate / self.limit
 
     def __str__(self) -> str:
@@ -34,41 +42,43 @@ class Closed:
 
 
 @dataclass(frozen=True)
-class Open:
-    """One load of callers who do not wait, offered as a share of the capacity.
+class OpenLoopResult:
+    """One open loop.
 
     Attributes:
-        growth: share by which the service's resident memory grew meanwhile.
+        load: offered rate over the capacity.
+        growth: share by which the service's resident memory grew.
     """
 
     load: float
-    outcome: Outcome
+    outcome: LoadResult
     growth: float
 
 
 @dataclass(frozen=True)
 class Page:
-    """All that one run measured.
+    """Everything that one run measured.
 
     Attributes:
         limits: radiographs per second of the engine alone, around each server of each round.
         closed: by server and number of clients, one for each round.
-        alone: seconds of decoding and a pass of one.
+        alone: seconds to decode and predict one radiograph without a service.
         cam: seconds of `/classify` and `/cam` for one caller.
         capacity: answers per second, the best of the closed loops.
+        opened: one for each offered rate.
     """
 
     title: str
     limits: Sequence[float]
-    closed: dict[str, dict[int, list[Closed]]]
+    closed: dict[str, dict[int, list[ClosedLoopResult]]]
     alone: float
     cam: tuple[float, float]
     capacity: float
-    opened: Sequence[Open]
+    opened: Sequence[OpenLoopResult]
 
 
 def write_page(page: Page, folder: Path) -> str:
-    """The Markdown, which is also written to the folder, with the picture beside it."""
+    """Write the page and the picture to the folder, and return the page's Markdown."""
     text = "\n".join(["# Serving, side by side", "", *_lines(page), "", f"![the same as a picture]({PICTURE})", ""])
     (folder / PAGE).write_text(text)
     _draw(page, folder / PICTURE)
@@ -101,7 +111,7 @@ def _lines(page: Page) -> list[str]:
     ]
 
 
-def _cell(rounds: list[Closed]) -> str:
+def _cell(rounds: list[ClosedLoopResult]) -> str:
     outcomes = [each.outcome for each in rounds]
     p50, p99 = (1000 * statistics.median(outcome.percentile(share) for outcome in outcomes) for share in (0.5, 0.99))
     refused, failed = (sum(getattr(outcome, name) for outcome in outcomes) for name in ("refused", "failed"))
@@ -109,7 +119,7 @@ def _cell(rounds: list[Closed]) -> str:
     return f"{_spread([each.share for each in rounds], '.2f')}; {p50:.0f}, {p99:.0f} ms{notes}"
 
 
-def _ratio(ours: list[Closed], peers: list[Closed]) -> str:
+def _ratio(ours: list[ClosedLoopResult], peers: list[ClosedLoopResult]) -> str:
     return _spread([a.share / b.share for a, b in zip(ours, peers, strict=True)], ".2f")
 
 
@@ -147,7 +157,7 @@ def _draw(page: Page, file: Path) -> None:
         shares_answered = [place / len(times) for place in range(1, len(times) + 1)]
         right.plot(times, shares_answered, label=f"{each.load:g}")
     right.set(xlabel="ms to the answer", ylabel="share of the answers", xscale="log")
-    right.set_xticks(TICKS, TICKS, minor=False)
+    right.set_xticks(TICKS_MS, TICKS_MS, minor=False)
     right.minorticks_off()
     right.legend(title="offered, of the capacity", loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
     figure.savefig(file, dpi=120)

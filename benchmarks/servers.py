@@ -1,4 +1,4 @@
-"""The servers that are measured, with the same checkpoint on the same port, and how each wants to be asked."""
+"""Starts the servers that are measured, with the same checkpoint on the same port, and encodes requests for each."""
 
 import base64
 import os
@@ -15,24 +15,27 @@ from pathlib import Path
 import cv2
 import httpx
 
-from benchmarks.load import Question, question
+from benchmarks.load import EncodedRequest, encode_request
 from tests.phantoms import draw_phantom
 
 ROOT = Path(__file__).resolve().parent.parent
 PORT = 8765
+"""Of every server; one runs at a time."""
 ADDRESS = f"http://127.0.0.1:{PORT}"
 START_SECONDS = 180
+"""Time limit for a start, which compiles the network."""
 STOP_SECONDS = 20
+"""Time limit for a stop, after which the process is killed."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """One contender.
+    """A server.
 
     Attributes:
-        module: what `python -m` starts; it is given the checkpoint and the port.
-        path: where it answers.
-        takes_json: whether an image goes there as base64 in JSON, and not in a form.
+        module: what `python -m` starts, with the checkpoint and the port as arguments.
+        path: of its prediction endpoint.
+        takes_json: whether it takes an image as base64 in JSON, instead of a form.
     """
 
     name: str
@@ -40,25 +43,27 @@ class Server:
     path: str = "/classify"
     takes_json: bool = False
 
-    def ask(self, image: bytes, path: str = "") -> Question:
+    def encode(self, image: bytes, path: str = "") -> EncodedRequest:
+        """A request with this image, to the prediction endpoint or another path."""
         address = f"{ADDRESS}{path or self.path}"
         if self.takes_json:
-            return question(address, json={"image": base64.b64encode(image).decode()})
-        return question(address, files={"file": ("image.png", image)})
+            return encode_request(address, json={"image": base64.b64encode(image).decode()})
+        return encode_request(address, files={"file": ("image.png", image)})
 
 
 OSTEON = Server("Osteon", "app")
+"""Our service."""
 PLAIN = Server("plain FastAPI, torch", "benchmarks.peers.plain")
 LITSERVE = Server("LitServe, our OpenVINO", "benchmarks.peers.litserve_openvino", "/predict", takes_json=True)
 
 
 @contextmanager
-def serving(server: Server, checkpoint: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The server on its port for the block; ours keeps no answers, for the callers repeat their images."""
+def run_server(server: Server, checkpoint: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server for the duration of the block. Ours has no result cache, because the callers repeat their images."""
     environment = {
         "OSTEON_PORT": str(PORT),
         "OSTEON_DEVICE": "cpu",
-        "OSTEON_SCOPE": "flag",  # phantoms are drawings, and one in a hundred limbs is refused
+        "OSTEON_SCOPE": "flag",  # phantoms are drawings, and 1 % of real limbs would be refused
         "OSTEON_CHECKPOINT": str(checkpoint),
         "OSTEON_RESULT_CACHE_MIB": "0",
         "PYTHONPATH": str(ROOT),
@@ -67,7 +72,7 @@ def serving(server: Server, checkpoint: Path) -> Iterator[subprocess.Popen[bytes
     }
     arguments = [] if server is OSTEON else [str(checkpoint), str(PORT)]
     command = [sys.executable, "-m", server.module, *arguments]
-    # A session of its own: LitServe has workers, which outlive it when it is told to stop.
+    # A new session, so that LitServe's workers, which outlive its SIGTERM, can be killed as a group.
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL, start_new_session=True
     ) as process:
@@ -82,20 +87,20 @@ def serving(server: Server, checkpoint: Path) -> Iterator[subprocess.Popen[bytes
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def resident(process: "subprocess.Popen[bytes]") -> int:
-    """Bytes of a process's memory that are in RAM."""
+def resident_bytes(process: "subprocess.Popen[bytes]") -> int:
+    """Resident memory of a process."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return 1024 * int(re.findall(r"VmRSS:\s+(\d+)", status)[0])
 
 
 def _wait_until_up(server: Server, process: "subprocess.Popen[bytes]") -> None:
-    asked = server.ask(cv2.imencode(".png", draw_phantom(seed=0))[1].tobytes())
+    request = server.encode(cv2.imencode(".png", draw_phantom(seed=0))[1].tobytes())
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until:
         if process.poll() is not None:
             sys.exit(f"{server.name} ended with {process.returncode}")
         try:
-            reply = httpx.post(asked.address, content=asked.content, headers=asked.headers, timeout=60)
+            reply = httpx.post(request.address, content=request.content, headers=request.headers, timeout=60)
             if reply.status_code == httpx.codes.OK:
                 return
         except httpx.TransportError:

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.serving`: our service, its peers and the engine alone, side by side in one run on one machine.
+"""`python -m benchmarks.serving`: measures our service, its peers and the engine alone in one run on one machine.
 
-The limit is the engine in a loop over batches of the faster of two sizes, measured before and after each server. Rates
-are given as shares of that, so that they mean the same on another machine; the load generator runs beside the services
-on the same cores.
+The limit is the rate of the engine in a loop over batches of the faster of two sizes, measured before and after each
+server. Rates are shares of the limit, so that they can be compared between machines. The load generator runs on the
+same cores as the services.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 import tyro
 
-from benchmarks.load import Outcome, closed_loop, open_loop
-from benchmarks.report import Closed, Open, Page, write_page
-from benchmarks.servers import LITSERVE, OSTEON, PLAIN, ROOT, Server, resident, serving
+from benchmarks.load import LoadResult, closed_loop, open_loop
+from benchmarks.report import ClosedLoopResult, OpenLoopResult, Page, write_page
+from benchmarks.servers import LITSERVE, OSTEON, PLAIN, ROOT, Server, resident_bytes, run_server
 from tests.phantoms import draw_phantom
 from xray.engines.base import Engine
 from xray.engines.registry import load_engine
@@ -27,13 +27,16 @@ from xray.images.decoding.decode import decode_radiograph
 from xray.images.preprocess import preprocess
 from xray.network.checkpoint import Checkpoint, load_checkpoint
 
-REAL = "../shared/FracAtlas/valid"
-IMAGES = 64
+REAL_IMAGES = "../shared/FracAtlas/valid"
+"""Folder of real radiographs, beside the checkout; phantoms are used if it is missing."""
+IMAGE_COUNT = 64
+"""Different images that the callers send in turn."""
 LONGEST_SIDE = 512
+"""Pixels of a phantom's longer side, as in MURA."""
 BATCHES = (1, 16)
-"""Radiographs per pass of the engine alone; one may be faster than many, where its features stay in the cache."""
+"""Radiographs per pass of the engine alone; 1 is faster where its features fit into the CPU's cache."""
 LOADS = (0.5, 0.9, 2.0)
-"""Offered rates of the open loop, as shares of the capacity that the closed loop found."""
+"""Offered rates of the open loop, as shares of the capacity that the closed loops found."""
 
 
 @dataclass(frozen=True)
@@ -42,22 +45,23 @@ class BenchOptions:
 
     checkpoint: Path = ROOT / "artifacts" / "starter" / "checkpoint"
     seconds: float = 10.0
-    """Of each load of each round."""
+    """Duration of each closed loop."""
     rounds: int = 3
     overload_seconds: float = 60.0
-    """Of each load whose callers do not wait."""
+    """Duration of each open loop."""
     clients: tuple[int, ...] = (1, 4, 16, 64)
     out: Path = ROOT / "benchmarks"
     """Folder for serving.md and serving.png."""
 
 
 def main() -> None:
+    """Measure, and write and print the page."""
     options = tyro.cli(BenchOptions, prog="python -m benchmarks.serving")
-    images, source = pngs()
+    images, source = load_pngs()
     checkpoint = load_checkpoint(options.checkpoint)
     engine = load_engine(checkpoint, "cpu")
     limits: list[float] = []
-    closed: dict[str, dict[int, list[Closed]]] = {}
+    closed: dict[str, dict[int, list[ClosedLoopResult]]] = {}
     before = rate_alone(engine, checkpoint, images, options.seconds)
     for _ in range(options.rounds):
         for server in (OSTEON, LITSERVE, PLAIN):
@@ -67,7 +71,7 @@ def main() -> None:
             before = after
             rows = closed.setdefault(server.name, {})
             for clients, outcome in outcomes.items():
-                rows.setdefault(clients, []).append(Closed(outcome, limits[-1]))
+                rows.setdefault(clients, []).append(ClosedLoopResult(outcome, limits[-1]))
                 print(f"{server.name}, {clients} clients: {rows[clients][-1]}", flush=True)
     capacity = max(statistics.median(each.outcome.rate for each in row) for row in closed[OSTEON.name].values())
     page = Page(
@@ -83,19 +87,19 @@ def main() -> None:
     print(write_page(page, options.out))
 
 
-def pngs() -> tuple[list[bytes], str]:
-    """Radiographs of 512 pixels as PNG, and where they come from."""
-    files = sorted((ROOT / REAL).rglob("*.jpg"))[::5][:IMAGES]
+def load_pngs() -> tuple[list[bytes], str]:
+    """Radiographs of 512 pixels as PNG, and a description of their source."""
+    files = sorted((ROOT / REAL_IMAGES).rglob("*.jpg"))[::5][:IMAGE_COUNT]
     if files:
         drawings = [decode_radiograph(file.read_bytes()).pixels for file in files]
     else:
-        drawings = [draw_phantom(seed, seed % 2 == 0, LONGEST_SIDE, 410) for seed in range(IMAGES)]
+        drawings = [draw_phantom(seed, seed % 2 == 0, LONGEST_SIDE, 410) for seed in range(IMAGE_COUNT)]
     source = f"{len(drawings)} {'real radiographs' if files else 'phantoms'} of {LONGEST_SIDE} px as PNG"
     return [cv2.imencode(".png", drawing)[1].tobytes() for drawing in drawings], source
 
 
 def rate_alone(engine: Engine, checkpoint: Checkpoint, images: Sequence[bytes], seconds: float) -> float:
-    """Radiographs per second of the engine in a loop, at the better size of batches."""
+    """Radiographs per second of the engine in a loop, at the faster batch size."""
     canvases = [preprocess(decode_radiograph(image), checkpoint.manifest.preprocess)[0] for image in images]
     rates = []
     for size in BATCHES:
@@ -110,7 +114,7 @@ def rate_alone(engine: Engine, checkpoint: Checkpoint, images: Sequence[bytes], 
 
 
 def alone_seconds(engine: Engine, checkpoint: Checkpoint, images: Sequence[bytes]) -> float:
-    """Median time of decoding one image and its pass in a batch of one, without a service around it."""
+    """Median time to decode and predict one image, without a service."""
 
     def answer(image: bytes) -> None:
         engine.forward(preprocess(decode_radiograph(image), checkpoint.manifest.preprocess)[0][np.newaxis])
@@ -118,17 +122,17 @@ def alone_seconds(engine: Engine, checkpoint: Checkpoint, images: Sequence[bytes
     return statistics.median(_timed(answer, image) for image in [*images, *images])
 
 
-def under_load(server: Server, images: Sequence[bytes], options: BenchOptions) -> dict[int, Outcome]:
-    """What becomes of the requests of some numbers of callers who wait for their answers."""
-    questions = [server.ask(image) for image in images]
-    with serving(server, options.checkpoint):
-        return {clients: asyncio.run(closed_loop(questions, clients, options.seconds)) for clients in options.clients}
+def under_load(server: Server, images: Sequence[bytes], options: BenchOptions) -> dict[int, LoadResult]:
+    """The results of closed loops, by number of callers."""
+    requests = [server.encode(image) for image in images]
+    with run_server(server, options.checkpoint):
+        return {clients: asyncio.run(closed_loop(requests, clients, options.seconds)) for clients in options.clients}
 
 
 def cam_seconds(images: Sequence[bytes], options: BenchOptions) -> tuple[float, float]:
-    """Median time that one caller waits for `/classify` and for `/cam`, asked in turn."""
-    with serving(OSTEON, options.checkpoint):
-        ways = [[OSTEON.ask(image, path) for image in images] for path in ("/classify", "/cam")]
+    """Median latency of `/classify` and of `/cam` for one caller, measured alternately."""
+    with run_server(OSTEON, options.checkpoint):
+        ways = [[OSTEON.encode(image, path) for image in images] for path in ("/classify", "/cam")]
         rounds = [
             [asyncio.run(closed_loop(way, 1, options.seconds / 4)).percentile(0.5) for way in ways] for _ in range(4)
         ]
@@ -136,15 +140,15 @@ def cam_seconds(images: Sequence[bytes], options: BenchOptions) -> tuple[float, 
     return classify, cam
 
 
-def overloaded(images: Sequence[bytes], capacity: float, options: BenchOptions) -> Iterator[Open]:
-    """What becomes of requests that come whether or not earlier ones are answered."""
-    questions = [OSTEON.ask(image) for image in images]
-    with serving(OSTEON, options.checkpoint) as process:
-        asyncio.run(closed_loop(questions, max(BATCHES), options.seconds))
+def overloaded(images: Sequence[bytes], capacity: float, options: BenchOptions) -> Iterator[OpenLoopResult]:
+    """The results of open loops at each of `LOADS`."""
+    requests = [OSTEON.encode(image) for image in images]
+    with run_server(OSTEON, options.checkpoint) as process:
+        asyncio.run(closed_loop(requests, max(BATCHES), options.seconds))
         for load in LOADS:
-            before = resident(process)
-            outcome = asyncio.run(open_loop(questions, load * capacity, options.overload_seconds))
-            yield Open(load, outcome, resident(process) / before - 1)
+            before = resident_bytes(process)
+            outcome = asyncio.run(open_loop(requests, load * capacity, options.overload_seconds))
+            yield OpenLoopResult(load, outcome, resident_bytes(process) / before - 1)
 
 
 def _timed(work: Callable[[bytes], None], image: bytes) -> float:

@@ -1,10 +1,10 @@
-"""`python -m benchmarks.soak hostile|reloads|stops`: abuse a running service and count what is lost or wrong.
+"""`python -m benchmarks.soak hostile|reloads|stops`: abuses a running service and counts lost and wrong answers.
 
-hostile   requests of which a fifth are hostile files, callers who hang up, and slow senders
-reloads   artifacts exchanged again and again while callers wait for answers
+hostile   a fifth of the requests are hostile files, callers that hang up, and slow senders
+reloads   the artifacts are reloaded again and again under load
 stops     SIGTERM under load, process after process
 
-Each ends with a line of counts and with status 1 if one of them should be 0 and is not.
+Each prints a line of counts, and exits with status 1 if a count of `FAILURES` is not 0.
 """
 
 import asyncio
@@ -22,40 +22,42 @@ import httpx
 import tyro
 from tqdm import tqdm
 
-from benchmarks.callers import ATTACKS, CALLERS, HUNG_SECONDS, Known, ask, client
-from benchmarks.servers import ADDRESS, OSTEON, ROOT, resident, serving
-from benchmarks.serving import pngs
+from benchmarks.callers import ATTACKS, CALLER_COUNT, REPLY_TIMEOUT_SECONDS, KnownImage, create_client, send_image
+from benchmarks.servers import ADDRESS, OSTEON, ROOT, resident_bytes, run_server
+from benchmarks.serving import load_pngs
 from xray.engines.registry import load_engine
 from xray.images.decoding.decode import decode_radiograph
 from xray.network.checkpoint import load_checkpoint
 from xray.predictor import Predictor
 
 CHECKPOINT = ROOT / "artifacts" / "starter" / "checkpoint"
-GROWTH = 0.05
+MAX_GROWTH = 0.05
 """Share by which resident memory may grow."""
 HOSTILE_SHARE = 0.2
+"""Of all requests."""
 SETTLE_SECONDS = 5.0
+"""Pause after the load, for the last requests to end."""
 
 Process = subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True)
 class Hostile:
-    """A fifth of the requests are hostile."""
+    """Send requests, a fifth of which are hostile."""
 
     requests: int = 10_000
 
 
 @dataclass(frozen=True)
 class Reloads:
-    """Callers ask while the artifacts are read again and again."""
+    """Reload the artifacts again and again under load."""
 
     reloads: int = 200
 
 
 @dataclass(frozen=True)
 class Stops:
-    """Callers ask while the process is told to stop; then the next one starts."""
+    """Stop the process under load, and start the next one."""
 
     stops: int = 50
 
@@ -67,121 +69,128 @@ Command = (
 )
 
 
-Bag = Counter[str]
-"""How many requests came to what."""
-BAD = {"lost", "wrong", "hung", "unready", "grown", "unclean end"}
+Counts = Counter[str]
+"""Number of requests by outcome."""
+FAILURES = {"lost", "wrong", "hung", "unready", "grown", "unclean end"}
+"""Outcomes that must not occur."""
 
 
 def main() -> None:
+    """Run the subcommand, print the counts, and exit with the status."""
     options: Hostile | Reloads | Stops = tyro.cli(Command, prog="python -m benchmarks.soak")
-    known, bag = known_answers(), Counter[str]()
+    known = predict_known_images()
+    counts: Counts = Counter()
     match options:
         case Hostile():
-            with serving(OSTEON, CHECKPOINT) as process:
-                asyncio.run(hostile(known, options.requests, process, bag))
-                stop(process, bag)
+            with run_server(OSTEON, CHECKPOINT) as process:
+                asyncio.run(send_hostile_requests(known, options.requests, process, counts))
+                stop(process, counts)
         case Reloads():
-            with serving(OSTEON, CHECKPOINT) as process:
-                asyncio.run(reloads(known, options.reloads, process, bag))
-                stop(process, bag)
+            with run_server(OSTEON, CHECKPOINT) as process:
+                asyncio.run(reload_under_load(known, options.reloads, process, counts))
+                stop(process, counts)
         case Stops():
             for _ in tqdm(range(options.stops), unit="stop"):
-                with serving(OSTEON, CHECKPOINT) as process:
-                    asyncio.run(stop_under_load(known, process, bag))
-    print(", ".join(f"{name}: {count}" for name, count in sorted(bag.items())))
-    bad = sorted(name for name in BAD if bag[name])
-    sys.exit(f"not as it should be: {', '.join(bad)}" if bad else 0)
+                with run_server(OSTEON, CHECKPOINT) as process:
+                    asyncio.run(stop_under_load(known, process, counts))
+    print(", ".join(f"{name}: {count}" for name, count in sorted(counts.items())))
+    failed = sorted(name for name in FAILURES if counts[name])
+    sys.exit(f"These counts must be 0: {', '.join(failed)}" if failed else 0)
 
 
-def known_answers() -> list[Known]:
-    """Requests with the probabilities that a predictor without a service gives their images."""
+def predict_known_images() -> list[KnownImage]:
+    """Images with the probabilities that a predictor without a service gives them."""
     checkpoint = load_checkpoint(CHECKPOINT)
     predictor = Predictor(checkpoint.manifest, load_engine(checkpoint, "cpu"))
     return [
-        Known(image, OSTEON.ask(image), predictor.predict([decode_radiograph(image)]).probability)
-        for image in pngs()[0]
+        KnownImage(image, OSTEON.encode(image), predictor.predict([decode_radiograph(image)]).probability)
+        for image in load_pngs()[0]
     ]
 
 
-async def hostile(known: Sequence[Known], requests: int, process: Process, bag: Bag) -> None:
-    """A fifth of the callers mean no good; memory is looked at after the first tenth of the requests and the last."""
-    chance, progress = random.Random(0), tqdm(total=requests, unit="request")
+async def send_hostile_requests(known: Sequence[KnownImage], requests: int, process: Process, counts: Counts) -> None:
+    """Send requests, a fifth of them hostile; compare the memory after the first tenth of the requests and the last."""
+    chance = random.Random(0)
+    progress = tqdm(total=requests, unit="request")
     left = iter(range(requests))
 
-    async with client() as http:
+    async with create_client() as http:
 
         async def call() -> None:
             for number in left:
                 each = chance.choice(known)
-                attack = chance.choice(ATTACKS) if chance.random() < HOSTILE_SHARE else ask
-                async with asyncio.timeout(HUNG_SECONDS):
-                    bag[await attack(http, each)] += 1
+                attack = chance.choice(ATTACKS) if chance.random() < HOSTILE_SHARE else send_image
+                async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
+                    counts[await attack(http, each)] += 1
                 if number == requests // 10:
-                    before.append(resident(process))
+                    before.append(resident_bytes(process))
                 progress.update()
 
         before: list[int] = []
         try:
-            await asyncio.gather(*(call() for _ in range(CALLERS)))
+            await asyncio.gather(*(call() for _ in range(CALLER_COUNT)))
         except TimeoutError:
-            bag["hung"] += 1
+            counts["hung"] += 1
         progress.close()
-        await settle(http, process, before[0], bag)
+        await check_settled(http, process, before[0], counts)
 
 
-async def reloads(known: Sequence[Known], count: int, process: Process, bag: Bag) -> None:
-    """Exchange the artifacts while callers ask; memory is looked at after the first tenth and the last."""
+async def reload_under_load(known: Sequence[KnownImage], count: int, process: Process, counts: Counts) -> None:
+    """Reload the artifacts under load; compare the memory after the first tenth of the reloads and the last."""
     over = asyncio.Event()
-    async with client() as http:
-        callers = [asyncio.create_task(ask_until(over, http, known, place, bag)) for place in range(CALLERS)]
+    async with create_client() as http:
+        callers = [asyncio.create_task(send_until(over, http, known, place, counts)) for place in range(CALLER_COUNT)]
         before = 0
         for number in tqdm(range(count), unit="reload"):
             reply = await http.post(f"{ADDRESS}/admin/reload")
-            bag["reloads" if reply.status_code == httpx.codes.OK else "wrong"] += 1
+            counts["reloads" if reply.status_code == httpx.codes.OK else "wrong"] += 1
             if number == count // 10:
-                before = resident(process)
+                before = resident_bytes(process)
         over.set()
         await asyncio.gather(*callers)
-        await settle(http, process, before, bag)
+        await check_settled(http, process, before, counts)
 
 
-async def stop_under_load(known: Sequence[Known], process: Process, bag: Bag) -> None:
-    """Tell the process to stop while callers ask; whoever was let in gets an answer, and it ends with status 0."""
+async def stop_under_load(known: Sequence[KnownImage], process: Process, counts: Counts) -> None:
+    """Send SIGTERM under load: every accepted request must get its answer, and the process must exit with status 0."""
     over = asyncio.Event()
-    async with client() as http:
-        callers = [asyncio.create_task(ask_until(over, http, known, place, bag)) for place in range(CALLERS)]
+    async with create_client() as http:
+        callers = [asyncio.create_task(send_until(over, http, known, place, counts)) for place in range(CALLER_COUNT)]
         await asyncio.sleep(random.uniform(0.5, 1.5))
         process.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(process.wait, HUNG_SECONDS)
+        await asyncio.to_thread(process.wait, REPLY_TIMEOUT_SECONDS)
         over.set()
         await asyncio.gather(*callers)
-    stop(process, bag)
+    stop(process, counts)
 
 
-def stop(process: Process, bag: Bag) -> None:
-    """Tell a process to end, unless it has ended, and see how it does."""
+def stop(process: Process, counts: Counts) -> None:
+    """Stop a process, unless it has ended, and count whether its status is 0."""
     process.terminate()
-    bag["clean ends" if process.wait(HUNG_SECONDS) == 0 else "unclean end"] += 1
+    counts["clean ends" if process.wait(REPLY_TIMEOUT_SECONDS) == 0 else "unclean end"] += 1
 
 
-async def ask_until(over: asyncio.Event, http: httpx.AsyncClient, known: Sequence[Known], place: int, bag: Bag) -> None:
+async def send_until(
+    over: asyncio.Event, http: httpx.AsyncClient, known: Sequence[KnownImage], place: int, counts: Counts
+) -> None:
+    """Send every `CALLER_COUNT`th image, from `place` on, until the event is set."""
     while not over.is_set():
-        outcome = await ask(http, known[place % len(known)])
-        bag[outcome] += 1
-        place += CALLERS
-        if outcome in ("not let in", "refused"):
+        outcome = await send_image(http, known[place % len(known)])
+        counts[outcome] += 1
+        place += CALLER_COUNT
+        if outcome in ("connection refused", "refused"):
             await asyncio.sleep(0.1)
 
 
-async def settle(http: httpx.AsyncClient, process: Process, before: int, bag: Bag) -> None:
-    """Afterwards nobody is inside, the replica is ready, and its memory is what it was."""
+async def check_settled(http: httpx.AsyncClient, process: Process, before: int, counts: Counts) -> None:
+    """Check that no request is pending, the service is ready, and its memory has not grown."""
     await asyncio.sleep(SETTLE_SECONDS)
-    inside = re.search(r"^osteon_pending_requests (\S+)", (await http.get(f"{ADDRESS}/metrics")).text, re.MULTILINE)
-    bag["hung"] += int(float(inside[1])) if inside else 1
-    bag["unready"] += (await http.get(f"{ADDRESS}/health/ready")).status_code != httpx.codes.OK
-    growth = resident(process) / before - 1
+    pending = re.search(r"^osteon_pending_requests (\S+)", (await http.get(f"{ADDRESS}/metrics")).text, re.MULTILINE)
+    counts["hung"] += int(float(pending[1])) if pending else 1
+    counts["unready"] += (await http.get(f"{ADDRESS}/health/ready")).status_code != httpx.codes.OK
+    growth = resident_bytes(process) / before - 1
     print(f"resident memory: {before >> 20} MiB, at the end {growth:+.1%}")
-    bag["grown"] += growth > GROWTH
+    counts["grown"] += growth > MAX_GROWTH
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""From a checkpoint and a dataset, or a hospital's archive, to a gallery of embeddings."""
+"""Builds the gallery of embeddings that `/retrieve` searches, from a dataset or from a hospital's archive."""

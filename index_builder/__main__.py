@@ -1,34 +1,39 @@
-"""`python -m index_builder --checkpoint … --data … --out …`, or `--pacs NAME …` for a hospital's archive."""
+"""The command line: `python -m index_builder folder …` for a dataset, `… archive …` for a hospital's archive."""
 
 import sys
+from collections.abc import Sequence
+from typing import Annotated
 
 import tyro
 
 from index_builder.build import BuildOptions, build
 from index_builder.crawl import CrawlOptions, crawl
 from xray.command_line import ending_in_one_line
-from xray.gallery.gallery import GalleryManifest
+
+FOLDER = "folder"
+"""Subcommand that indexes a dataset."""
+ARCHIVE = "archive"
+"""Subcommand that indexes a hospital's archive."""
+Options = BuildOptions | CrawlOptions
+Command = Annotated[BuildOptions, tyro.conf.subcommand(FOLDER)] | Annotated[CrawlOptions, tyro.conf.subcommand(ARCHIVE)]
 
 
 def main() -> None:
+    """Build the gallery that the command line asks for, and print how many entries it has."""
     with ending_in_one_line():
-        out, manifest = indexed()
-        print(f"{manifest.count} entries, checkpoint {manifest.checkpoint}: {out}")
+        arguments = with_subcommand(sys.argv[1:])
+        options: Options = tyro.cli(Command, prog="python -m index_builder", args=arguments)
+        manifest = build(options) if isinstance(options, BuildOptions) else crawl(options)
+        print(f"{manifest.count} entries, checkpoint {manifest.checkpoint}: {options.out}")
 
 
-def indexed() -> tuple[object, GalleryManifest]:
-    """The gallery that the command line asks for: of an archive where it names one, else of a folder."""
-    of_archive = any(word.split("=")[0] == "--pacs" for word in sys.argv[1:])
-    prog = "python -m index_builder"
-    if of_archive:
-        crawled = tyro.cli(CrawlOptions, prog=prog)
-        return crawled.out, crawl(crawled)
-    options = tyro.cli(
-        BuildOptions,
-        prog=prog,
-        description=f"{BuildOptions.__doc__} `--pacs NAME --help` tells how an archive is indexed.",
-    )
-    return options.out, build(options)
+def with_subcommand(arguments: Sequence[str]) -> list[str]:
+    """The arguments with a subcommand; where none is given, warn, and take `archive` if there is a `--pacs`."""
+    if not arguments or arguments[0] in (FOLDER, ARCHIVE, "-h", "--help"):
+        return list(arguments)
+    subcommand = ARCHIVE if any(argument.split("=")[0] == "--pacs" for argument in arguments) else FOLDER
+    print(f"A subcommand is missing; write `python -m index_builder {subcommand} …` from now on.", file=sys.stderr)
+    return [subcommand, *arguments]
 
 
 if __name__ == "__main__":

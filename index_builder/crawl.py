@@ -1,4 +1,4 @@
-"""A hospital's archive in, a gallery of pseudonymous references out; `crawl` is the table of contents.
+"""Indexes a hospital's archive: a gallery whose entries are pseudonymous references; `crawl` is the table of contents.
 
 Legend: N entries, K vector.
 """
@@ -7,19 +7,21 @@ import asyncio
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import tyro
 from pydicom.datadict import tag_for_keyword
 from tqdm import tqdm
 
-from index_builder.crawl_state import Held, Holdings, Origin, opened
-from index_builder.embed_dicom import Reader
+from index_builder.crawl_state import CrawlState, IndexedInstance, Origin, open_crawl_state
+from index_builder.embed_dicom import DicomEmbedder
 from index_builder.embedder import Embedder
-from index_builder.fetch import ArchiveGoneError, Visitor, one_ahead
+from index_builder.fetch import ArchiveGoneError, Fetcher, prefetch
 from index_builder.pseudonyms import Pseudonyms
-from index_builder.verify import check_gallery, sampled_rows
+from index_builder.verify import check_gallery, sample_rows
 from pacs.client.archive import Archive
 from pacs.client.configuration import ArchiveConfig, read_archives
 from pacs.errors import ArchiveUnavailableError
@@ -37,40 +39,42 @@ from xray.predictor import Predictor
 from xray.user_folders import data_folder
 
 DECODE_SECONDS = 30.0
-"""For one file, at most."""
+"""Time limit for decoding one file; the slowest real radiographs take a few seconds."""
 
 
 @dataclass(frozen=True)
 class CrawlOptions:
-    """Index the radiographs of the archive PACS, or go on with it: only what is new is fetched.
+    """Index the radiographs of the archive PACS. Run it again at any time: only what is new is fetched, and what the
+    archive deleted from a study is removed.
 
-    Entries are references under a key, and nothing of a patient is kept. Run it again at any time: what the archive
-    deleted from a study goes. `--delete` removes studies or radiographs at once, and for good.
+    Entries are pseudonyms made with a key; nothing else about a patient is kept. `--delete` removes studies or
+    radiographs at once and permanently.
     """
 
     pacs: str
     """Name of the archive in the file of archives."""
     checkpoint: Path
-    """Checkpoint folder whose network makes the embeddings."""
-    like: Path
-    """Gallery folder of labelled radiographs and the same checkpoint: its projection and its scope are taken over."""
+    """Checkpoint folder."""
+    reference_gallery: Annotated[Path, tyro.conf.arg(aliases=["--like"])]
+    """Gallery folder of labeled radiographs and the same checkpoint; its projection and its scope are used."""
     out: Path
-    """Gallery folder to write; what is known of the archive is kept beside it, in OUT.crawl."""
+    """Gallery folder to write; the state of the crawl is kept beside it, in OUT.crawl."""
     archives: Path | None = None
     """TOML file of the hospital's archives."""
     query: tuple[str, ...] = ()
-    """Which studies: DICOM keywords with values, such as StudyDate=20260101- ModalitiesInStudy=DX; all if not given."""
+    """Which studies: DICOM keywords with values, such as StudyDate=20260101- ModalitiesInStudy=DX. Default: all."""
     delete: tuple[str, ...] = ()
-    """UIDs of studies or radiographs that are to go, in place of a crawl."""
-    key: Path = field(default_factory=lambda: data_folder() / "references.key")
-    """File of the key that makes the references; made when missing. Whoever has it can tell whose they are."""
+    """UIDs of studies or radiographs to remove; nothing is fetched then."""
+    key: Path | None = None
+    """File of the key that makes the pseudonyms; created if it is missing. Who has it can find out which patient an
+    entry belongs to. Default: references.key in the user's data folder."""
     device: DeviceChoice = "auto"
     precision: PrecisionChoice = "auto"
-    """The network's arithmetic on a CPU; `float32` for a gallery that other machines are to search."""
+    """The network's arithmetic on a CPU; `float32` for a gallery that other machines will search."""
     batch: int = 16
     """Radiographs in memory at once, and per forward pass."""
     storage: StorageChoice = "float32"
-    """Of the vectors on disk."""
+    """Type of the vectors on disk."""
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -78,15 +82,25 @@ class CrawlOptions:
         if not self.delete and self.archives is None:
             raise InputError("--archives is missing; give the TOML file that has the archive.")
         if self.delete and self.query:
-            raise InputError("--delete crawls nothing; leave out --query.")
+            raise InputError("--delete fetches nothing; leave out --query.")
 
     @property
-    def holdings(self) -> Path:
+    def state_file(self) -> Path:
+        """SQLite file of the crawl's state."""
         return self.out.with_name(f"{self.out.name}.crawl") / "holdings.sqlite"
 
     @property
+    def key_file(self) -> Path:
+        """Raises: InputError: no key file is given, and the user has no home folder."""
+        return self.key or data_folder() / "references.key"
+
+    @property
     def filters(self) -> dict[str, str]:
-        """The query by keyword. Raises InputError, without any value: it may name a patient."""
+        """Values of the query by keyword.
+
+        Raises:
+            InputError: a keyword is unknown or has no value. The message has no value, which may name a patient.
+        """
         pairs = [each.partition("=") for each in self.query]
         for keyword, equals, value in pairs:
             if not equals or not value or tag_for_keyword(keyword) is None:
@@ -95,43 +109,55 @@ class CrawlOptions:
 
 
 def crawl(options: CrawlOptions) -> GalleryManifest:
-    """Crawl the archive, or delete from what is known of it, and write the gallery anew.
+    """Fetch what is new in the archive, or delete what `--delete` names, and write the gallery.
 
     Raises:
-        PacsError: the archive is away or refuses to be searched; what was gathered stays, and the next crawl goes on.
-        ArtifactError: the checkpoint or the gallery to be like is damaged, or they do not belong together.
-        DatasetError: there is no radiograph to index; a gallery that is there was removed.
-        InputError: the query or the archive's name is none, OUT is no gallery, or its holdings are another archive's or
-            key's.
+        PacsError: the archive does not answer or refuses the search; the state is kept, and the next crawl goes on.
+        ArtifactError: the checkpoint or the reference gallery is damaged, or they do not belong together.
+        DatasetError: there is no radiograph to index; the gallery that was there is removed.
+        InputError: the query or the archive's name is wrong, OUT is no gallery, or its state is of another archive or
+            key.
     """
+    key_file = options.key_file
     require_replaceable(options.out)
-    config, filters = None if options.delete else config_of(options), options.filters
+    config = None if options.delete else archive_config(options)
+    filters = options.filters
     checkpoint = load_checkpoint(options.checkpoint)
-    like = load_gallery(options.like, checkpoint.manifest.id)
-    names = Pseudonyms.of_file(options.key)
-    with opened(options.holdings, Origin(checkpoint.manifest.id, options.pacs, names.name(""))) as holdings:
+    reference_gallery = load_gallery(options.reference_gallery, checkpoint.manifest.id)
+    pseudonyms = Pseudonyms.from_file(key_file)
+    origin = Origin(checkpoint.manifest.id, options.pacs, pseudonyms.name(""))
+    with open_crawl_state(options.state_file, origin) as state:
         if config is None:
-            withdraw(options.delete, names, holdings)
+            forget(options.delete, pseudonyms, state)
         else:
             engine = load_engine(checkpoint, options.device, options.precision)
             embedder = Embedder(Predictor(checkpoint.manifest, engine), options.batch)
-            reader = Reader(embedder, like, names, DecoderPool(os.cpu_count() or 1, DECODE_SECONDS))
+            decoders = DecoderPool(os.cpu_count() or 1, DECODE_SECONDS)
+            dicom_embedder = DicomEmbedder(embedder, reference_gallery, pseudonyms, decoders)
             with Archive(options.pacs, config) as archive:
-                asyncio.run(gather(archive, filters, reader, holdings))
-        return assemble(options, like, holdings)
+                asyncio.run(crawl_archive(archive, filters, dicom_embedder, state))
+        return write_gallery(options, reference_gallery, state)
 
 
-def withdraw(uids: Sequence[str], names: Pseudonyms, holdings: Holdings) -> None:
-    """Delete studies and radiographs, and say of each UID whether anything of it was here."""
+def forget(uids: Sequence[str], pseudonyms: Pseudonyms, state: CrawlState) -> None:
+    """Delete studies and radiographs permanently, and print for each UID what was deleted."""
     for uid in uids:
-        gone = holdings.withdraw(names.name(uid))
-        found = f"{gone} radiographs deleted" if gone else "NOTHING OF IT WAS HERE; look at the UID"
-        print(f"{uid}: {found}. No crawl will take it in again.")
+        deleted = state.forget(pseudonyms.name(uid))
+        outcome = f"{deleted} radiographs deleted" if deleted else "NOTHING OF IT WAS HERE; look at the UID"
+        print(f"{uid}: {outcome}. No crawl will take it in again.")
 
 
 @dataclass
-class Tally:
-    """What a crawl has met with: radiographs that are new, gone or could not be had, and studies."""
+class CrawlCounts:
+    """What a crawl found.
+
+    Attributes:
+        new: radiographs that were not known before.
+        gone: radiographs that the archive no longer has.
+        failed: radiographs that could not be fetched.
+        unlisted: studies whose radiographs could not be searched.
+        missing: studies that a search found, but that are no longer there.
+    """
 
     new: int = 0
     gone: int = 0
@@ -139,73 +165,91 @@ class Tally:
     unlisted: int = 0
     missing: int = 0
 
-    def tell(self, studies: int) -> None:
+    def print_summary(self, studies: int) -> None:
+        """Print the counts that are not zero, of a crawl over so many studies."""
         print(f"{studies} studies, {self.new} new radiographs, {self.gone} gone")
         if self.missing:
             print(f"{self.missing} studies were found and are not there any more")
         if self.unlisted:
-            print(f"{self.unlisted} studies could not be searched; what is held of them stays until the next crawl")
+            print(f"{self.unlisted} studies could not be searched; their entries stay until the next crawl")
         if self.failed:
-            print(f"{self.failed} radiographs could not be fetched, and are tried again by the next crawl")
+            print(f"{self.failed} radiographs could not be fetched; the next crawl tries again")
 
 
-async def gather(archive: Archive, filters: Mapping[str, str], reader: Reader, holdings: Holdings) -> None:
-    """Take in what is new in the archive, and drop what has gone from its studies."""
-    visitor = Visitor(archive, reader.names, holdings.names(), reader.embedder.batch)
-    tally = Tally()
+async def crawl_archive(
+    archive: Archive, filters: Mapping[str, str], dicom_embedder: DicomEmbedder, state: CrawlState
+) -> None:
+    """Add what is new in the archive to the state, and delete what is gone from its studies.
+
+    Raises:
+        ArchiveUnavailableError: the archive answers nothing; the state keeps what was fetched.
+    """
+    batch = dicom_embedder.embedder.batch
+    fetcher = Fetcher(archive, dicom_embedder.pseudonyms, state.known_pseudonyms(), batch)
+    counts = CrawlCounts()
     try:
         studies = archive.search_studies(filters)
-        for visit in one_ahead(visitor.visit(tqdm(studies, desc="crawling", unit="study"))):
-            tally.failed, tally.missing = tally.failed + visit.failed, tally.missing + visit.missing
-            if visit.listed is None:
-                tally.unlisted += 1
+        for study in prefetch(fetcher.fetch(tqdm(studies, desc="crawling", unit="study"))):
+            counts.failed += study.failed
+            counts.missing += study.missing
+            if study.listed is None:
+                counts.unlisted += 1
                 continue
-            seen = await reader.read(visit)
-            holdings.put(seen)
-            tally.new += len(seen)
-            tally.gone += holdings.keep_only(visit.study, visit.listed)
+            instances = await dicom_embedder.embed(study)
+            state.put(instances)
+            counts.new += len(instances)
+            counts.gone += state.keep_only(study.study, study.listed)
     except (ArchiveGoneError, ArchiveUnavailableError) as error:
-        raise ArchiveUnavailableError(f"{error} What was gathered stays; run the same command again.") from error
+        raise ArchiveUnavailableError(f"{error} What was fetched is kept; run the same command again.") from error
     finally:
-        await reader.apart.close()
-    tally.tell(len(studies))
+        await dicom_embedder.decoders.close()
+    counts.print_summary(len(studies))
 
 
-def config_of(options: CrawlOptions) -> ArchiveConfig:
-    """Raises InputError if the file of archives has none of that name."""
+def archive_config(options: CrawlOptions) -> ArchiveConfig:
+    """The archive's entry in the file of archives.
+
+    Raises:
+        InputError: the file has no archive of that name.
+    """
     archives = read_archives(options.archives) if options.archives else {}
     if options.pacs not in archives:
         raise InputError(f"{options.archives} has no archive {options.pacs!r}; it has {', '.join(archives) or 'none'}.")
     return archives[options.pacs]
 
 
-def assemble(options: CrawlOptions, like: Gallery, holdings: Holdings) -> GalleryManifest:
-    """Write the gallery of all that is held, and prove that it answers rightly."""
-    held = list(holdings.held())
-    left_out = holdings.left_out()
-    if left_out:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-        print(f"{sum(left_out.values())} radiographs are left out: {reasons}")
-    if not held:
+def write_gallery(options: CrawlOptions, reference_gallery: Gallery, state: CrawlState) -> GalleryManifest:
+    """Write the gallery of all indexed radiographs, and check that its search is right.
+
+    Raises:
+        DatasetError: there is no radiograph to index; the gallery that was there is removed.
+    """
+    instances = list(state.indexed())
+    skipped = state.count_skipped()
+    if skipped:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+        print(f"{sum(skipped.values())} radiographs are left out: {reasons}")
+    if not instances:
         shutil.rmtree(options.out, ignore_errors=True)
         raise DatasetError(f"Nothing of archive {options.pacs} is to be indexed; there is no gallery {options.out}.")
-    vectors_NK = np.concatenate([like.project(each.embedding_D)[np.newaxis] for each in held])
+    vectors_NK = np.concatenate([reference_gallery.project(each.embedding_D)[np.newaxis] for each in instances])
     manifest = GalleryManifest(
-        checkpoint=like.manifest.checkpoint,
+        checkpoint=reference_gallery.manifest.checkpoint,
         dataset=options.pacs,
         split="archive",
         only="all",
         dimension=vectors_NK.shape[1],
-        count=len(held),
-        scope_limit=like.manifest.scope_limit,
+        count=len(instances),
+        scope_limit=reference_gallery.manifest.scope_limit,
     )
-    entries = [entry_of(options.pacs, each) for each in held]
-    finished = save_gallery(options.out, manifest, entries, vectors_NK, options.storage, like.projection)
+    entries = [entry_of(options.pacs, each) for each in instances]
+    finished = save_gallery(options.out, manifest, entries, vectors_NK, options.storage, reference_gallery.projection)
     gallery = load_gallery(options.out, finished.checkpoint)
-    check_gallery(gallery, {row: held[row].embedding_D for row in sampled_rows(gallery)})
+    check_gallery(gallery, {row: instances[row].embedding_D for row in sample_rows(gallery)})
     return finished
 
 
-def entry_of(archive: str, held: Held) -> GalleryEntry:
-    path = f"{archive}/{held.study}/{held.instance}"
-    return GalleryEntry(path, held.body_part or UNKNOWN, UNKNOWN, held.study, UNKNOWN)
+def entry_of(archive: str, instance: IndexedInstance) -> GalleryEntry:
+    """The gallery entry of a radiograph; its path is a pseudonymous reference."""
+    path = f"{archive}/{instance.study}/{instance.instance}"
+    return GalleryEntry(path, instance.body_part or UNKNOWN, UNKNOWN, instance.study, UNKNOWN)

@@ -1,4 +1,6 @@
-"""What is known of an archive's radiographs, in one SQLite file under pseudonyms; what was committed outlives a kill.
+"""Remembers in one SQLite file which radiographs of an archive were read, under pseudonyms, with their embeddings.
+
+Every committed change outlives a kill.
 
 Legend: D embedding.
 """
@@ -25,13 +27,18 @@ CREATE INDEX IF NOT EXISTS seen_by_study ON seen (study);
 CREATE TABLE IF NOT EXISTS withdrawn (name TEXT PRIMARY KEY);
 COMMIT;
 """
+"""Created in one transaction. `left_out` is the reason to skip a radiograph, `withdrawn` what was forgotten."""
 SETTINGS = "PRAGMA locking_mode = EXCLUSIVE; PRAGMA secure_delete = ON;"
-"""One crawler at a time, and what is deleted is overwritten."""
+"""One crawler at a time; the bytes of deleted rows are overwritten."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What may not change from one crawl to the next; `key` is what the key makes of nothing."""
+    """What must be the same in every crawl that uses the file.
+
+    Attributes:
+        key: pseudonym of the empty string, which identifies the key.
+    """
 
     checkpoint: str
     archive: str
@@ -39,12 +46,12 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Held:
-    """A radiograph of the gallery.
+class IndexedInstance:
+    """A radiograph that belongs in the gallery.
 
     Attributes:
         instance, study: pseudonyms.
-        body_part: `XR_*`; None where the tags name none that we know.
+        body_part: `XR_*`; None where the tags name no known one.
         embedding_D: float32.
     """
 
@@ -55,53 +62,62 @@ class Held:
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """A radiograph that is not for the gallery; `reason` is a word."""
+class SkippedInstance:
+    """A radiograph that does not belong in the gallery.
+
+    Attributes:
+        instance, study: pseudonyms.
+        reason: one word.
+    """
 
     instance: str
     study: str
     reason: str
 
 
-class Holdings:
-    """The file, open; every method's change is committed when it returns."""
+class CrawlState:
+    """The open file. Every method commits its change before it returns."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def names(self) -> set[str]:
-        """Of all radiographs that were read, and of studies and radiographs that are withdrawn."""
+    def known_pseudonyms(self) -> set[str]:
+        """Pseudonyms of the radiographs that were read, and of the studies and radiographs that were forgotten."""
         rows = self._connection.execute("SELECT instance FROM seen UNION SELECT name FROM withdrawn")
         return {name for (name,) in rows}
 
-    def put(self, seen: Sequence[Held | LeftOut]) -> None:
+    def put(self, instances: Sequence[IndexedInstance | SkippedInstance]) -> None:
+        """Add radiographs, or replace them."""
         with self._connection:
-            self._connection.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?)", map(_row, seen))
+            self._connection.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?)", map(_row, instances))
 
     def keep_only(self, study: str, instances: Collection[str]) -> int:
-        """Forget those of a study that the archive has no longer; how many these were."""
+        """Delete the radiographs of a study that the archive no longer has; return how many."""
         rows = self._connection.execute("SELECT instance FROM seen WHERE study = ?", (study,))
         gone = [(name,) for (name,) in rows if name not in instances]
         with self._connection:
             self._connection.executemany("DELETE FROM seen WHERE instance = ?", gone)
         return len(gone)
 
-    def withdraw(self, name: str) -> int:
-        """Forget a study or radiograph for good: no crawl takes it in again. How many radiographs these were."""
+    def forget(self, pseudonym: str) -> int:
+        """Delete a study or radiograph so that no crawl takes it in again; return how many radiographs were deleted."""
         with self._connection:
-            self._connection.execute("INSERT OR IGNORE INTO withdrawn VALUES (?)", (name,))
-            return self._connection.execute("DELETE FROM seen WHERE study = ? OR instance = ?", (name, name)).rowcount
+            self._connection.execute("INSERT OR IGNORE INTO withdrawn VALUES (?)", (pseudonym,))
+            deleted = self._connection.execute(
+                "DELETE FROM seen WHERE study = ? OR instance = ?", (pseudonym, pseudonym)
+            )
+            return deleted.rowcount
 
-    def held(self) -> Iterator[Held]:
-        """By study and name."""
+    def indexed(self) -> Iterator[IndexedInstance]:
+        """The radiographs of the gallery, sorted by study and instance."""
         rows = self._connection.execute(
             "SELECT instance, study, body_part, embedding FROM seen WHERE embedding NOT NULL ORDER BY study, instance"
         )
         for instance, study, body_part, embedding in rows:
-            yield Held(instance, study, body_part, np.frombuffer(embedding, np.float32))
+            yield IndexedInstance(instance, study, body_part, np.frombuffer(embedding, np.float32))
 
-    def left_out(self) -> dict[str, int]:
-        """How many radiographs were left out for each reason."""
+    def count_skipped(self) -> dict[str, int]:
+        """How many radiographs were skipped, by reason."""
         rows = self._connection.execute(
             "SELECT left_out, count(*) FROM seen WHERE left_out NOT NULL GROUP BY left_out ORDER BY left_out"
         )
@@ -109,11 +125,11 @@ class Holdings:
 
 
 @contextmanager
-def opened(file: Path, origin: Origin) -> Iterator[Holdings]:
-    """The holdings in `file`, which is made when missing.
+def open_crawl_state(file: Path, origin: Origin) -> Iterator[CrawlState]:
+    """Open the state in `file`, which is created if it is missing.
 
     Raises:
-        InputError: they are of another checkpoint, archive or key, or another crawl is at them.
+        InputError: the file is of another checkpoint, archive or key, or another crawl uses it.
         ArtifactError: the file is damaged.
     """
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -121,9 +137,9 @@ def opened(file: Path, origin: Origin) -> Iterator[Holdings]:
         with closing(sqlite3.connect(file, timeout=1)) as connection:
             connection.executescript(SETTINGS + TABLES)
             _require_origin(connection, file, origin)
-            yield Holdings(connection)
+            yield CrawlState(connection)
     except sqlite3.OperationalError as error:
-        raise InputError(f"{file} cannot be used ({error}); is another crawl at it?") from error
+        raise InputError(f"{file} cannot be used ({error}); wait until no other crawl uses it.") from error
     except sqlite3.DatabaseError as error:
         raise ArtifactError(f"{file} is damaged ({error}); remove it, and crawl the archive again.") from error
 
@@ -135,21 +151,25 @@ def _require_origin(connection: sqlite3.Connection, file: Path, origin: Origin) 
             connection.execute("INSERT INTO origin VALUES (?, ?, ?)", astuple(origin))
     elif Origin(*stored) != origin:
         raise InputError(
-            f"{file} holds another checkpoint's embeddings, another archive's radiographs or another key's names; "
+            f"{file} has another checkpoint's embeddings, another archive's radiographs or another key's pseudonyms; "
             "give another --out, or remove it."
         )
-    _forget_other_canvases(connection)
+    _delete_outdated(connection)
 
 
-def _forget_other_canvases(connection: sqlite3.Connection) -> None:
-    """Read every radiograph again where another version of the program embedded them; what is withdrawn stays so."""
+def _delete_outdated(connection: sqlite3.Connection) -> None:
+    """Delete the embeddings of another version's preprocessing, so that they are computed again.
+
+    What was forgotten stays forgotten.
+    """
     if connection.execute("PRAGMA user_version").fetchone() != (PREPROCESS_VERSION,):
         with connection:
             connection.execute("DELETE FROM seen")
             connection.execute(f"PRAGMA user_version = {PREPROCESS_VERSION}")
 
 
-def _row(seen: Held | LeftOut) -> tuple[str, str, str | None, bytes | None, str | None]:
-    if isinstance(seen, LeftOut):
-        return seen.instance, seen.study, None, None, seen.reason
-    return seen.instance, seen.study, seen.body_part, np.asarray(seen.embedding_D, np.float32).tobytes(), None
+def _row(instance: IndexedInstance | SkippedInstance) -> tuple[str, str, str | None, bytes | None, str | None]:
+    if isinstance(instance, SkippedInstance):
+        return instance.instance, instance.study, None, None, instance.reason
+    embedding = np.asarray(instance.embedding_D, np.float32).tobytes()
+    return instance.instance, instance.study, instance.body_part, embedding, None

@@ -1,4 +1,4 @@
-"""What an archive gave in, embedded radiographs and reasons for leaving others out out.
+"""Decodes and embeds the radiographs that were fetched from an archive, and skips those that a gallery must not hold.
 
 Legend: n radiographs, D embedding.
 """
@@ -6,9 +6,9 @@ Legend: n radiographs, D embedding.
 import asyncio
 from dataclasses import dataclass
 
-from index_builder.crawl_state import Held, LeftOut
+from index_builder.crawl_state import IndexedInstance, SkippedInstance
 from index_builder.embedder import Embedder
-from index_builder.fetch import File, Visit
+from index_builder.fetch import FetchedFile, FetchedStudy
 from index_builder.pseudonyms import Pseudonyms
 from xray.errors import InputError, OutOfScopeError
 from xray.gallery.gallery import Gallery
@@ -16,51 +16,53 @@ from xray.gallery.vector_index import EmbeddingArray
 from xray.images.decoding.decoder_pool import DecoderPool
 from xray.images.radiograph import Radiograph
 
-BURNED_IN, ANOTHER = "BurnedInAnnotation", "AnotherInstance"
-"""Reasons for which a radiograph is left out, beside the names of errors."""
+BURNED_IN = "BurnedInAnnotation"
+"""Reason to skip a radiograph whose tags say that the patient's name is drawn into its pixels."""
+WRONG_INSTANCE = "AnotherInstance"
+"""Reason to skip a file whose UID is not the one that was asked for."""
 
 
 @dataclass(frozen=True)
-class Reader:
-    """Decodes in processes apart, for files may be anything, and embeds here.
+class DicomEmbedder:
+    """Decodes files in other processes, because a file may contain anything, and embeds them in this one.
 
     Attributes:
-        like: what is out of this gallery's scope is left out.
+        reference_gallery: radiographs outside its scope are skipped.
     """
 
     embedder: Embedder
-    like: Gallery
-    names: Pseudonyms
-    apart: DecoderPool
+    reference_gallery: Gallery
+    pseudonyms: Pseudonyms
+    decoders: DecoderPool
 
-    async def read(self, visit: Visit) -> list[Held | LeftOut]:
-        """The new radiographs of a visit, each embedded or left out with a reason."""
-        outcomes = await asyncio.gather(*(self._decoded(file) for file in visit.files))
+    async def embed(self, study: FetchedStudy) -> list[IndexedInstance | SkippedInstance]:
+        """The new radiographs of a study, each with its embedding or with the reason to skip it."""
+        outcomes = await asyncio.gather(*(self._decode(file) for file in study.files))
         predictor = self.embedder.predictor
         prepared = [predictor.prepare(each) for each in outcomes if isinstance(each, Radiograph)]
         embeddings_nD = iter(self.embedder.embed(prepared))
         return [
-            LeftOut(file.instance, visit.study, outcome)
+            SkippedInstance(file.instance, study.study, outcome)
             if isinstance(outcome, str)
-            else self._embedded(file.instance, visit.study, outcome, next(embeddings_nD))
-            for file, outcome in zip(visit.files, outcomes, strict=True)
+            else self._check_scope(file.instance, study.study, outcome, next(embeddings_nD))
+            for file, outcome in zip(study.files, outcomes, strict=True)
         ]
 
-    async def _decoded(self, file: File) -> Radiograph | str:
-        """A radiograph that may be indexed, or why there is none."""
+    async def _decode(self, file: FetchedFile) -> Radiograph | str:
+        """A radiograph that may be indexed, or the reason to skip it."""
         try:
-            radiograph = await self.apart.decode(file.data)
+            radiograph = await self.decoders.decode(file.data)
         except InputError as error:
             return type(error).__name__
         facts = radiograph.dicom
-        if facts is None or facts.instance_uid is None or self.names.name(facts.instance_uid) != file.instance:
-            return ANOTHER
+        if facts is None or facts.instance_uid is None or self.pseudonyms.name(facts.instance_uid) != file.instance:
+            return WRONG_INSTANCE
         return BURNED_IN if facts.burned_in else radiograph
 
-    def _embedded(
+    def _check_scope(
         self, instance: str, study: str, radiograph: Radiograph, embedding_D: EmbeddingArray
-    ) -> Held | LeftOut:
-        if not self.like.scope(radiograph, embedding_D).in_scope:
-            return LeftOut(instance, study, OutOfScopeError.__name__)
+    ) -> IndexedInstance | SkippedInstance:
+        if not self.reference_gallery.scope(radiograph, embedding_D).in_scope:
+            return SkippedInstance(instance, study, OutOfScopeError.__name__)
         body_part = radiograph.dicom.body_part if radiograph.dicom else None
-        return Held(instance, study, body_part, embedding_D)
+        return IndexedInstance(instance, study, body_part, embedding_D)

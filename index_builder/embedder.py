@@ -1,31 +1,31 @@
-"""Prepared radiographs in, their embeddings out, a batch at a time.
+"""Computes the embeddings of radiographs in batches.
 
-Legend: n radiographs, B batch, D embedding.
+Legend: n radiographs, D embedding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from xray.engines.batch_inference import infer_in_batches
 from xray.gallery.vector_index import EmbeddingArray
 from xray.predictor import Predictor, Prepared
 
 
 @dataclass(frozen=True)
 class Embedder:
-    """A predictor and how many radiographs it is given at once."""
+    """A predictor with a batch size.
+
+    Attributes:
+        batch: radiographs per forward pass.
+    """
 
     predictor: Predictor
     batch: int
 
-    def embed(self, prepared: Sequence[Prepared]) -> EmbeddingArray:
-        """Embeddings (n, D) float32; of none, an empty array."""
-        parts = [self._pass(prepared[start : start + self.batch]) for start in range(0, len(prepared), self.batch)]
+    def embed(self, prepared: Iterable[Prepared]) -> EmbeddingArray:
+        """Embeddings (n, D) float32; (0, 0) for no radiographs."""
+        passes = infer_in_batches(self.predictor.engine, prepared, self.batch)
+        parts = [output.embeddings_BD.numpy() for _, output in passes]
         return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
-
-    def _pass(self, prepared: Sequence[Prepared]) -> EmbeddingArray:
-        embeddings_BD: EmbeddingArray = self.predictor.engine.forward(
-            np.stack([each.pixels_1SS for each in prepared])
-        ).embeddings_BD.numpy()
-        return embeddings_BD

@@ -1,4 +1,4 @@
-"""Embeddings and their classes in, the projection that brings like beside like out, and how far it may be left.
+"""Fits the projection in which radiographs of one body part and label are near each other, and the limit of its scope.
 
 Legend: N entries, D embedding, K vector, C classes.
 """
@@ -16,19 +16,20 @@ DoubleArray = npt.NDArray[np.float64]
 ClassArray = npt.NDArray[np.int64]
 
 COMMON_WEIGHT = 0.1
-"""Of what tells no class from another, beside 1 for what tells them apart completely: of two entries of a class, the
-more similar one is still nearer."""
+"""Weight of a direction that does not separate the classes, where one that separates them completely has weight 1: of
+two entries of a class, the more similar one is still nearer."""
 FOLDS = 5
+"""Of the cross-validation of the scope's limit."""
 SCOPE_QUANTILE = 0.98
-"""Share of entries that lie within the scope of a projection that was fitted without them. Of other limbs the starter's
-gallery then refuses one in a hundred, and nine chests of ten; at 0.99 it was one in two hundred, and five of ten."""
+"""Share of entries within the scope of a projection that was fitted without them. At 0.98 the starter's gallery refuses
+1 % of other limbs and 90 % of chests; at 0.99 it refused 0.5 % and 50 %."""
 
 
 def fit_projection(embeddings_ND: EmbeddingArray, entries: Sequence[GalleryEntry], dimension: int) -> Projection:
-    """Principal components, whitened within the classes, weighed by how well they tell the classes apart.
+    """Principal components, whitened within the classes, weighted by how well they separate the classes.
 
     A class is a body part with a label. Within the classes the coordinates have covariance 1, so that a cosine counts
-    nothing twice; those along which the classes lie apart weigh more (probabilistic linear discriminant analysis, Ioffe
+    nothing twice; those that separate the classes weigh more (probabilistic linear discriminant analysis, Ioffe
     2006, and Prince and Elder 2007).
     """
     mean_D, basis_DK = _principal_components(embeddings_ND, dimension)
@@ -47,7 +48,7 @@ def fit_projection(embeddings_ND: EmbeddingArray, entries: Sequence[GalleryEntry
 
 
 def scope_limit(embeddings_ND: EmbeddingArray, entries: Sequence[GalleryEntry], dimension: int) -> float:
-    """The residual that few entries exceed under components of the other studies, in five turns."""
+    """The `SCOPE_QUANTILE` of the entries' residuals, each under components of other studies (cross-validation)."""
     _, studies_N = np.unique([entry.study_key for entry in entries], return_inverse=True)
     folds_N = np.random.default_rng(0).permutation(studies_N.max() + 1)[studies_N] % FOLDS
     residuals = [
@@ -58,21 +59,21 @@ def scope_limit(embeddings_ND: EmbeddingArray, entries: Sequence[GalleryEntry], 
 
 
 def largest_dimension(entries: Sequence[GalleryEntry]) -> int:
-    """Directions in which so many entries can be known to vary within their classes, in any four of five folds."""
+    """The largest dimension of a projection that so many entries can be fitted to in four of five folds."""
     return (len(entries) - len(set(_classes(entries).tolist()))) // 2
 
 
 def _principal_components(embeddings_ND: EmbeddingArray, dimension: int) -> tuple[DoubleArray, DoubleArray]:
     """The mean (D,) and the directions of greatest variance (D, K), orthonormal."""
     mean_D = embeddings_ND.mean(0, dtype=np.float64)
-    centred_ND = embeddings_ND - mean_D
-    _, axes_DD = np.linalg.eigh(centred_ND.T @ centred_ND)
+    centered_ND = embeddings_ND - mean_D
+    _, axes_DD = np.linalg.eigh(centered_ND.T @ centered_ND)
     return mean_D, axes_DD[:, ::-1][:, :dimension]
 
 
 def _residuals(embeddings_ND: EmbeddingArray, mean_D: DoubleArray, basis_DK: DoubleArray) -> DoubleArray:
-    centred_ND = embeddings_ND - mean_D
-    return np.asarray(np.linalg.norm(centred_ND - (centred_ND @ basis_DK) @ basis_DK.T, axis=1))
+    centered_ND = embeddings_ND - mean_D
+    return np.asarray(np.linalg.norm(centered_ND - (centered_ND @ basis_DK) @ basis_DK.T, axis=1))
 
 
 def _classes(entries: Sequence[GalleryEntry]) -> ClassArray:

@@ -1,4 +1,4 @@
-"""Keeps the embeddings of finished batches on disk, so that a builder that was killed goes on where it stood.
+"""Keeps the embeddings of finished shards on disk, so that a killed builder continues where it stopped.
 
     .GALLERY.building/plan.json          what is being built; another plan never mixes with these shards
     .GALLERY.building/00000.safetensors  the embeddings of one shard of records, and what could not be read
@@ -23,13 +23,18 @@ from xray.images.preprocess import PREPROCESS_VERSION
 from xray.mura.fingerprint import digests
 
 PLAN = "plan.json"
+"""Name of the plan's file."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What decides which shards a gallery has; `fingerprint` is over the paths and labels to be indexed.
+    """What must be the same for shards to belong to one gallery.
 
-    What the files hold is noted in each shard, so that a file that changes costs its own shard only.
+    The contents of the files are checked for each shard, so that a changed file costs its own shard only.
+
+    Attributes:
+        fingerprint: of the paths and labels to index.
+        shard_size: records per shard.
     """
 
     checkpoint: str
@@ -42,12 +47,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Shard:
-    """One finished stretch of records.
+    """The result for some consecutive records.
 
     Attributes:
-        rows: which records were read, counted from the start of the dataset.
+        rows: positions of the readable records, from the start of the dataset.
         embeddings_nD: float32, one for each of `rows`.
-        unreadable: dataset path and reason of each record that was not.
+        unreadable: dataset path and reason for each unreadable record.
         digests: SHA-256 of the file of each record, as it was read.
     """
 
@@ -58,37 +63,41 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Workplace:
-    """The folder beside the gallery in which its shards gather."""
+class ShardStore:
+    """The folder beside a gallery in which its shards are collected.
+
+    Attributes:
+        folder: `.GALLERY.building`.
+    """
 
     folder: Path
 
     @classmethod
-    def open(cls, out: Path, plan: Plan) -> "Workplace":
-        """Enter the workplace of a gallery, new or left behind by a killed builder.
+    def open(cls, out: Path, plan: Plan) -> "ShardStore":
+        """Open the store of a gallery: a new one, or what a killed builder left.
 
         Raises:
-            InputError: an unfinished gallery of another checkpoint, dataset, option or version lies there.
+            InputError: the folder has an unfinished gallery of another checkpoint, dataset, option or version.
         """
-        place = cls(out.with_name(f".{out.name}.building"))
-        stored = place.folder / PLAN
-        if stored.exists() and _read_plan(stored) != plan:
+        store = cls(out.with_name(f".{out.name}.building"))
+        plan_file = store.folder / PLAN
+        if plan_file.exists() and _read_plan(plan_file) != plan:
             raise InputError(
-                f"{place.folder} holds an unfinished gallery of another checkpoint, dataset or option, or of another "
+                f"{store.folder} holds an unfinished gallery of another checkpoint, dataset or option, or of another "
                 "version of this program; finish that one first, or remove the folder."
             )
-        place.folder.mkdir(parents=True, exist_ok=True)
-        with replaced_at_once(stored) as partial:
+        store.folder.mkdir(parents=True, exist_ok=True)
+        with replaced_at_once(plan_file) as partial:
             partial.write_bytes(msgspec.json.encode(plan))
-        return place
+        return store
 
     @property
     def gallery(self) -> Path:
-        """Where the gallery is put together and checked before it takes its place."""
+        """Folder in which the gallery is assembled and checked before it replaces the old one."""
         return self.folder / "gallery"
 
     def has(self, number: int, files: Sequence[Path]) -> bool:
-        """Whether a shard is there, whole, and made of these files as they are now, by this version's preprocessing."""
+        """Whether a shard is complete and made from these files as they are now, by this version's preprocessing."""
         if not self._file(number).exists():
             return False
         try:
@@ -97,10 +106,10 @@ class Workplace:
             return False
 
     def put(self, number: int, shard: Shard) -> None:
-        """Store a shard in one step: it is there whole or not at all.
+        """Write a shard atomically.
 
         Raises:
-            NoSpaceError: the disk is full; the shards that are there are kept.
+            NoSpaceError: the disk is full; earlier shards are kept.
         """
         facts = {
             "rows": shard.rows,
@@ -113,7 +122,7 @@ class Workplace:
             save_file({"embeddings": shard.embeddings_nD}, partial, written)
 
     def get(self, number: int) -> Shard:
-        """Read a shard back.
+        """Read a shard.
 
         Raises:
             ArtifactError: the file is damaged or of another version's preprocessing.
@@ -122,7 +131,9 @@ class Workplace:
             with safe_open(self._file(number), framework="numpy") as stored:
                 facts = stored.metadata()
                 if msgspec.json.decode(facts["preprocess_version"]) != PREPROCESS_VERSION:
-                    raise ArtifactError(f"{self._file(number)} is of another version; remove it and start again.")
+                    raise ArtifactError(
+                        f"{self._file(number)} is of another version; remove it and run the command again."
+                    )
                 return Shard(
                     msgspec.json.decode(facts["rows"], type=list[int]),
                     np.asarray(stored.get_tensor("embeddings"), np.float32),
@@ -130,9 +141,12 @@ class Workplace:
                     msgspec.json.decode(facts["digests"], type=list[str]),
                 )
         except (SafetensorError, KeyError, TypeError, msgspec.MsgspecError) as error:
-            raise ArtifactError(f"{self._file(number)} is damaged: {error}; remove it and start again.") from error
+            raise ArtifactError(
+                f"{self._file(number)} is damaged: {error}; remove it and run the command again."
+            ) from error
 
-    def clear(self) -> None:
+    def delete(self) -> None:
+        """Delete the folder with everything in it."""
         shutil.rmtree(self.folder)
 
     def _file(self, number: int) -> Path:
@@ -143,4 +157,4 @@ def _read_plan(file: Path) -> Plan:
     try:
         return msgspec.json.decode(file.read_bytes(), type=Plan)
     except msgspec.MsgspecError as error:
-        raise ArtifactError(f"{file} is damaged ({error}); remove its folder and start again.") from error
+        raise ArtifactError(f"{file} is damaged ({error}); remove its folder and run the command again.") from error

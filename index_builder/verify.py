@@ -1,4 +1,4 @@
-"""A finished gallery in, proof that it answers rightly out.
+"""Checks a finished gallery: its embeddings belong to its entries, and its search finds the true nearest neighbors.
 
 Legend: N entries, M sampled ones, C consecutive ones, J neighbors, D embedding, K vector.
 """
@@ -12,31 +12,32 @@ from xray.errors import ArtifactError
 from xray.gallery.gallery import Gallery, NeighborQuery
 from xray.gallery.vector_index import EmbeddingArray
 
-SAMPLE = 64
-"""Entries whose radiographs are read and embedded once more, and whose neighbors are compared with a NumPy product."""
-CHUNK = 1024
-"""Entries multiplied at once."""
+SAMPLE_SIZE = 64
+"""Entries that are embedded again and whose neighbors are compared with NumPy's; seconds on a CPU."""
+CHUNK_SIZE = 1024
+"""Entries per matrix product; bounds the memory that their float64 copies take."""
 NEIGHBORS = 10
+"""Neighbors of each sampled entry that are compared."""
 TOLERANCE = 1e-4
-"""Similarity of one radiograph's embeddings; storage as float16, or a pass in another batch, changes it by less."""
+"""Largest change of a similarity; storage as float16, or another batch, changes it by less."""
 ROUNDING = 1e-12
-"""Similarity; float64 sums of 1,920 products in another order differ by less."""
+"""Largest difference of a similarity; float64 sums of 1,920 products in another order differ by less."""
 
 
-def sampled_rows(gallery: Gallery) -> list[int]:
-    """Which entries the check embeds once more; always the same ones of a gallery."""
+def sample_rows(gallery: Gallery) -> list[int]:
+    """The rows of the entries that the check embeds again; always the same for a gallery."""
     count = len(gallery.entries)
-    return sorted(int(row) for row in np.random.default_rng(0).choice(count, min(SAMPLE, count), replace=False))
+    return sorted(int(row) for row in np.random.default_rng(0).choice(count, min(SAMPLE_SIZE, count), replace=False))
 
 
 def check_gallery(gallery: Gallery, embedded_again: Mapping[int, EmbeddingArray]) -> None:
-    """Every entry finds itself first, stands beside its own embedding, and the neighbors are NumPy's in float64.
+    """Check that every entry finds itself first and has its own embedding, and that NumPy finds the same neighbors.
 
     Args:
-        embedded_again: by row of the gallery, what the network says of that entry's own file, (D,).
+        embedded_again: fresh embeddings (D,) of sampled entries, by row of the gallery.
 
     Raises:
-        ArtifactError: names the first entry that does not, or the query on which the two differ.
+        ArtifactError: names the first entry that fails.
     """
     for row, entry in enumerate(tqdm(gallery.entries, desc="checking", unit="entry")):
         vector_K = gallery.vectors(np.array([row]))[0]
@@ -48,14 +49,14 @@ def check_gallery(gallery: Gallery, embedded_again: Mapping[int, EmbeddingArray]
     for row, vector_K in again.items():
         if not float(gallery.vectors(np.array([row]))[0] @ vector_K) >= 1 - TOLERANCE:
             path = gallery.entries[row].path
-            raise ArtifactError(f"{path} stands beside the embedding of another radiograph; build the gallery again.")
+            raise ArtifactError(f"{path} has the embedding of another radiograph; build the gallery again.")
     _check_neighbors(gallery, again)
 
 
 def _check_neighbors(gallery: Gallery, queries: Mapping[int, EmbeddingArray]) -> None:
     queries_MK = np.stack([*queries.values()]).astype(np.float64)
     rows_N = np.arange(len(gallery.entries))
-    chunks = [rows_N[start : start + CHUNK] for start in range(0, len(rows_N), CHUNK)]
+    chunks = [rows_N[start : start + CHUNK_SIZE] for start in range(0, len(rows_N), CHUNK_SIZE)]
     similarities_MN = np.concatenate([queries_MK @ gallery.vectors(rows_C).T for rows_C in chunks], axis=1)
     expected_MJ = np.minimum(1.0, -np.sort(-similarities_MN, axis=1)[:, :NEIGHBORS])
     for (row, vector_K), expected_J in zip(queries.items(), expected_MJ, strict=True):

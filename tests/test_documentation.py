@@ -80,7 +80,7 @@ def evaluation(fracatlas: Path, tmp_path_factory: pytest.TempPathFactory) -> Eva
             STARTER / "checkpoint",
             fracatlas,
             gallery=STARTER / "gallery",
-            strangers=beside_the_checkout("out-of-scope"),
+            ood=beside_the_checkout("out-of-scope"),
             out=out,
             device="cpu",
             precision="float32",
@@ -99,13 +99,13 @@ def test_figures_of_readme_and_model_card_are_those_evaluate_prints(evaluation: 
     for row in evaluation.rows:
         names = ("auroc", "ap", "kappa", "sensitivity", "specificity")
         figures = [str(row.figures[name]) for name in names]
-        assert card[row.group] == [f"{row.abnormal} of {row.studies}", *figures, f"{row.floor:.3f}"]
+        assert card[row.group] == [f"{row.abnormal} of {row.studies}", *figures, f"{row.baseline_auroc:.3f}"]
     every = next(row for row in evaluation.rows if row.group == "all")
     area, _, interval = str(every.figures["auroc"]).partition(" ")
     readme = " ".join(README.read_text().split())
     assert f"On {every.studies} validation studies" in readme
     assert f"is {area} {interval.removesuffix(')')}, 95 % interval" in readme
-    assert f"the body part alone gives {every.floor:.3f}." in readme
+    assert f"the body part alone gives {every.baseline_auroc:.3f}." in readme
 
 
 def test_readme_is_short() -> None:

@@ -1,4 +1,4 @@
-"""`python -m training train|average|calibrate|evaluate|compare|check-engine|quantize|import-checkpoint`."""
+"""The command line: `python -m training SUBCOMMAND`, to train, export and evaluate networks."""
 
 from typing import Annotated
 
@@ -39,6 +39,7 @@ Command = (
 
 
 def main() -> None:
+    """Run the subcommand of the command line."""
     with ending_in_one_line():
         options: Options = tyro.cli(Command, prog="python -m training")
         match options:

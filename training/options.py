@@ -1,4 +1,4 @@
-"""What a training run can be told; each field is a flag of `python -m training train`."""
+"""The options of a training run; each field is a flag of `python -m training train`."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -22,52 +22,52 @@ else:  # the command line offers every registered name
 Precision = Literal["auto", "bfloat16", "float32"]
 
 MACHINE_ONLY = frozenset({"data", "out", "device", "workers", "save_minutes", "allow_overlap"})
-"""Options that do not decide what a run computes: they may change when it is resumed."""
+"""Options that do not change the result of a run, so that they may differ when it is resumed."""
 LARGEST_STRIDE = 32
 """Pixels per cell of the coarsest map."""
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Train on DATA/train, choose on DATA/valid, write OUT/best and OUT/last; run again to resume."""
+    """Train on DATA/train, select on DATA/valid, and write OUT/best and OUT/last; run it again to resume."""
 
     data: Path
     """Dataset folder in MURA layout: it holds train/ and valid/."""
     out: Path
-    """Run folder; a run that was killed goes on from what it finds here."""
+    """Run folder; a killed run continues from it."""
     weights: str = "imagenet"
     """Start from `imagenet` (downloaded), `none` (random) or a checkpoint folder."""
     seed: int = 0
-    """Fixes the initial weights, the order of studies and every augmentation."""
+    """Determines the initial weights, the order of studies and every augmentation."""
 
     architecture: Architecture = "densenet201"
     size: int = 320
     """Side of the square input in pixels."""
     map_stride: MapStride = 32
-    """Pixels of the input per cell of the CAM; 16 costs about a third more, and efficientnet_b0 has only 32."""
+    """Pixels of the input per cell of the CAM; 16 takes about a third more time, and efficientnet_b0 has only 32."""
     map_pooling: MapPooling = "mean"
-    """What makes the map the logit; `lse` lets few cells decide, as for a finding that covers few."""
+    """How the map becomes the logit; with `lse` a few cells can decide, which suits small findings."""
     study_pooling: StudyPooling = "mean"
-    """What makes the radiographs' logits the study's: the mean probability, log-mean-exp, or a learned attention."""
+    """How the radiographs' logits become the study's: mean probability, log-mean-exp, or a learned attention."""
     framing: Framing = "letterbox"
-    """Show the whole radiograph, or its window with the densest edges."""
+    """The whole radiograph, or its window with the densest edges."""
 
     epochs: int = 14
     batch_studies: int = 8
-    """Studies per step and process; a study brings all its radiographs, up to max_views."""
+    """Studies per step and process, each with up to max_views radiographs."""
     max_views: int = 4
-    """Radiographs drawn from one study per step; bounds the memory of a step."""
+    """Largest number of radiographs of a study per step; bounds the memory of a step."""
     sampling: Literal["balanced", "natural"] = "balanced"
-    """Draw normal and abnormal studies equally often, or each study once an epoch."""
+    """Sample normal and abnormal studies equally often, or each study once per epoch."""
     loss_weights: Literal["body-part", "none"] = "body-part"
-    """Weigh a class by the other's share within its body part, counted as the sampling draws them."""
+    """Weight a class by the other's share within its body part, counted as they are sampled."""
     window: int = 0
-    """Train on windows of so many pixels of the input, half of them around a box of annotations.csv; 0 takes all of it.
-    A warm-up: what is small fills a window, and windows cost less."""
+    """Train on windows of this many pixels of the input, most of them at a box of annotations.csv; 0: no windows.
+    For a warm-up: a small finding fills a window, and a window takes less time."""
     radiograph_loss: float = 0.0
-    """Weight of the cross-entropy of each radiograph beside that of the study."""
+    """Weight of the cross-entropy of each radiograph, added to that of the study."""
     box_loss: float = 0.0
-    """Weight of where the map looks, on radiographs for which annotations.csv has boxes."""
+    """Weight of the loss that moves the map into the boxes of annotations.csv."""
     augment: bool = True
     """Flip, rotate, scale, shift and change the gamma of training radiographs."""
 
@@ -77,24 +77,24 @@ class TrainOptions:
     schedule: Literal["plateau", "one-cycle", "constant"] = "plateau"
     """Plateau divides the rate by ten when the validation loss stops falling; one-cycle warms up and anneals."""
     ema: float = 0.0
-    """Validate and keep a moving average of the weights that forgets so slowly (0.99: a hundred steps); 0 keeps the
-    weights themselves."""
+    """Decay of a moving average of the weights, which is then validated and saved (0.99: about a hundred steps); 0: no
+    average."""
     precision: Precision = "auto"
-    """Arithmetic of the features in training; validation during training uses the same. `auto` is bfloat16 where the
-    device has it: a CPU that has to imitate it takes a hundred times as long."""
+    """Arithmetic of the features in training and its validation. `auto` is bfloat16 where the hardware has it: a CPU
+    without it is a hundred times slower."""
 
     storage: StorageType = "float32"
     """How the weights of OUT/best and OUT/last are stored."""
     device: DeviceChoice = "auto"
     workers: int = 0
-    """Processes that decode radiographs beside the training process; 0 decodes in it."""
+    """Worker processes that load batches; 0 loads them in the training process."""
     save_minutes: float = 5.0
-    """Minutes between savings of the run's state within an epoch."""
+    """Minutes between saves of the run's state within an epoch."""
     allow_overlap: bool = False
-    """Go on where patients of train or valid are in another split of the dataset too."""
+    """Allow patients of train or valid in another split of the dataset."""
 
     def __post_init__(self) -> None:
-        at_least = {
+        minimum = {
             "epochs": 1,
             "batch_studies": 1,
             "max_views": 1,
@@ -104,9 +104,9 @@ class TrainOptions:
             "radiograph_loss": 0,
             "box_loss": 0,
         }
-        for name, least in at_least.items():
-            if getattr(self, name) < least:
-                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give at least {least}.")
+        for name, smallest in minimum.items():
+            if getattr(self, name) < smallest:
+                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give at least {smallest}.")
         require_size(self.size)
         _require_stride(self.architecture, self.map_stride)
         if self.box_loss and self.size % self.map_stride:
@@ -121,15 +121,17 @@ class TrainOptions:
 
     @property
     def map_spec(self) -> MapSpec:
+        """The map's stride and pooling, for the manifest."""
         return MapSpec(self.map_stride, self.map_pooling)
 
     @property
     def preprocess(self) -> PreprocessSpec:
+        """The preprocessing, for the manifest."""
         return PreprocessSpec(size=self.size, framing=self.framing)
 
     @property
     def recipe(self) -> dict[str, object]:
-        """The options that decide the result, for comparison when a run is resumed."""
+        """The options that decide the result; a resumed run must have the same."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in MACHINE_ONLY}
 
 
@@ -141,6 +143,6 @@ def _require_stride(architecture: str, stride: int) -> None:
 
 
 def require_size(size: int) -> None:
-    """Raises: InputError: no network takes an input of that many pixels a side."""
+    """Raises: InputError: the size is outside the range of the networks."""
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise InputError(f"--size is {size}; give {MIN_SIZE} to {MAX_SIZE} pixels.")

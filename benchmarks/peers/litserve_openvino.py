@@ -16,7 +16,9 @@ from xray.network.checkpoint import load_checkpoint
 from xray.network.model import ModelOutput
 
 MAX_BATCH = 16
+"""Radiographs per pass, as in our service."""
 BATCH_TIMEOUT_SECONDS = 0.01
+"""How long a batch waits for more radiographs; a small share of a pass."""
 
 
 class OsteonAPI(litserve.LitAPI):  # type: ignore[misc]
@@ -27,27 +29,34 @@ class OsteonAPI(litserve.LitAPI):  # type: ignore[misc]
         self.checkpoint = checkpoint
 
     def setup(self, device: str) -> None:
+        """Load the checkpoint in the worker process."""
         loaded = load_checkpoint(self.checkpoint)
         self.spec = loaded.manifest.preprocess
         self.engine = load_engine(loaded, "cpu")
 
     def decode_request(self, request: dict[str, str]) -> PixelArray:
+        """The network's input (1, S, S) of one request."""
         return preprocess(decode_radiograph(base64.b64decode(request["image"])), self.spec)[0]
 
     def batch(self, inputs: list[PixelArray]) -> PixelArray:
+        """Stack the inputs of several requests."""
         return np.stack(inputs)
 
     def predict(self, pixels: PixelArray) -> ModelOutput:
+        """Run the network on a batch."""
         return self.engine.forward(pixels)
 
     def unbatch(self, output: ModelOutput) -> list[float]:
+        """The probability for each request."""
         return [float(probability) for probability in output.logits_B.sigmoid()]
 
     def encode_response(self, output: float) -> dict[str, float]:
+        """The JSON reply to one request."""
         return {"probability": output}
 
 
 def main(checkpoint: Path, port: int) -> None:
+    """Serve the checkpoint on a port."""
     server: Any = litserve.LitServer(OsteonAPI(checkpoint), accelerator="cpu", timeout=False)
     server.run(port=port, log_level="warning", generate_client_file=False)
 

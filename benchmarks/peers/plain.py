@@ -13,6 +13,7 @@ from xray.network.checkpoint import load_checkpoint
 
 
 def create_app(checkpoint: Path) -> FastAPI:
+    """An application with the checkpoint and one endpoint."""
     loaded = load_checkpoint(checkpoint)
     app = FastAPI()
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from index_builder.build import SHARD_SIZE, BuildOptions, build
-from index_builder.shards import Plan, Shard, Workplace
-from index_builder.verify import check_gallery, sampled_rows
+from index_builder.shards import Plan, Shard, ShardStore
+from index_builder.verify import check_gallery, sample_rows
 from tests.conftest import ROOT
 from tests.phantoms import draw_phantom
 from xray.artifact import read_manifest, sha256
@@ -67,16 +67,16 @@ def loaded(options: BuildOptions) -> Gallery:
     return load_gallery(options.out, load_checkpoint(options.checkpoint).manifest.id)
 
 
-def workplace_of(options: BuildOptions) -> Path:
+def store_folder(options: BuildOptions) -> Path:
     return options.out.with_name(f".{options.out.name}.building")
 
 
 def start_and_kill_after(shards: int, options: BuildOptions) -> None:
     """SIGKILL once that many shards are finished."""
     flags = [f"--checkpoint={options.checkpoint}", f"--data={options.data}", f"--out={options.out}", "--device=cpu"]
-    command = [sys.executable, "-m", "index_builder", *flags]
+    command = [sys.executable, "-m", "index_builder", "folder", *flags]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None and len(list(workplace_of(options).glob("*.safetensors"))) < shards:
+        while process.poll() is None and len(list(store_folder(options).glob("*.safetensors"))) < shards:
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
 
@@ -88,7 +88,7 @@ def test_killed_builder_ends_with_the_unbroken_ones_files(options: BuildOptions,
     build(options)
     for name in (INDEX, ENTRIES, PROJECTION):
         assert sha256(options.out / name) == sha256(unbroken / name)
-    assert not workplace_of(options).exists()
+    assert not store_folder(options).exists()
 
 
 def test_entries_are_the_datasets_radiographs_with_the_networks_embeddings(
@@ -194,12 +194,12 @@ def test_replaced_radiograph_of_equal_size_and_time_is_embedded_again(options: B
 
 
 def test_shards_of_another_preprocessing_are_not_taken(
-    workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: ShardStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workplace.put(0, Shard([], np.zeros((0, 0), np.float32), [], []))
-    assert workplace.has(0, [])
+    store.put(0, Shard([], np.zeros((0, 0), np.float32), [], []))
+    assert store.has(0, [])
     monkeypatch.setattr("index_builder.shards.PREPROCESS_VERSION", PREPROCESS_VERSION + 1)
-    assert not workplace.has(0, [])
+    assert not store.has(0, [])
 
 
 def test_patients_of_another_split_are_not_indexed_unasked(options: BuildOptions, tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_full_disk_keeps_the_shards_and_a_later_run_goes_on(
     with pytest.raises(NoSpaceError, match=r"No space left on device: .* cannot be written"):
         build(on_it)
     assert not on_it.out.exists()
-    assert [path.name for path in workplace_of(on_it).glob("*.safetensors")] == ["00000.safetensors"]
+    assert [path.name for path in store_folder(on_it).glob("*.safetensors")] == ["00000.safetensors"]
     ballast.unlink()
     assert build(on_it).count == RADIOGRAPHS
     assert "1 of 3 shards are those of a builder that was stopped" in capsys.readouterr().out
@@ -258,13 +258,13 @@ def test_self_check_catches_an_index_that_answers_wrongly_and_entries_that_slipp
 ) -> None:
     gallery = dataclasses.replace(load_gallery(unbroken, load_checkpoint(tiny_checkpoint).manifest.id), projection=None)
     vectors = gallery.vectors(np.arange(RADIOGRAPHS))
-    sound = {row: vectors[row] for row in sampled_rows(gallery)}
+    sound = {row: vectors[row] for row in sample_rows(gallery)}
     check_gallery(gallery, sound)
     with pytest.raises(ArtifactError, match="does not find itself first"):
         check_gallery(dataclasses.replace(gallery, index=Shifted(gallery.index, 0)), sound)  # type: ignore[arg-type]
     with pytest.raises(ArtifactError, match="Search and NumPy differ"):
         check_gallery(dataclasses.replace(gallery, index=Shifted(gallery.index, 1)), sound)  # type: ignore[arg-type]
-    with pytest.raises(ArtifactError, match="beside the embedding of another"):
+    with pytest.raises(ArtifactError, match="has the embedding of another"):
         check_gallery(gallery, {row: vectors[row - 1] for row in sound})
 
 
@@ -277,24 +277,24 @@ def test_folder_that_is_no_gallery_is_never_replaced(options: BuildOptions) -> N
 
 
 @pytest.fixture
-def workplace(tmp_path: Path) -> Workplace:
-    return Workplace.open(tmp_path / "gallery", Plan("0123456789ab", "Drawn", "train", "all", "", SHARD_SIZE))
+def store(tmp_path: Path) -> ShardStore:
+    return ShardStore.open(tmp_path / "gallery", Plan("0123456789ab", "Drawn", "train", "all", "", SHARD_SIZE))
 
 
-def test_shard_is_read_back_as_it_was_written(workplace: Workplace) -> None:
+def test_shard_is_read_back_as_it_was_written(store: ShardStore) -> None:
     shard = Shard(
         [128, 130],
         np.random.default_rng(0).normal(size=(2, 5)).astype(np.float32),
         [("Drawn/a.png", "torn")],
         ["ab", "cd", "ef"],
     )
-    workplace.put(1, shard)
-    again = workplace.get(1)
+    store.put(1, shard)
+    again = store.get(1)
     assert (again.rows, again.unreadable, again.digests) == (shard.rows, shard.unreadable, shard.digests)
     assert (again.embeddings_nD == shard.embeddings_nD).all()
 
 
-def test_damaged_shard_is_named(workplace: Workplace, tmp_path: Path) -> None:
-    (workplace.folder / "00000.safetensors").write_bytes(b"torn")
+def test_damaged_shard_is_named(store: ShardStore, tmp_path: Path) -> None:
+    (store.folder / "00000.safetensors").write_bytes(b"torn")
     with pytest.raises(ArtifactError, match=r"00000\.safetensors is damaged"):
-        workplace.get(0)
+        store.get(0)

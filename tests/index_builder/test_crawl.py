@@ -22,7 +22,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 from index_builder import fetch
 from index_builder.build import BuildOptions, build
 from index_builder.crawl import CrawlOptions, crawl
-from index_builder.crawl_state import Held, Origin, opened
+from index_builder.crawl_state import IndexedInstance, Origin, open_crawl_state
 from index_builder.pseudonyms import Pseudonyms
 from pacs.client.archive import Archive
 from pacs.client.configuration import read_archives
@@ -49,7 +49,7 @@ STUDIES, VIEWS = 6, 2
 
 
 @pytest.fixture(scope="module")
-def like(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reference_gallery(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Labelled radiographs, the archive's among them, so that those are in scope."""
     folder = tmp_path_factory.mktemp("like")
     for number in range(60):
@@ -89,15 +89,16 @@ def connected(running: RunningOrthanc, folder: Path) -> Archive:
 
 
 @pytest.fixture
-def options(tiny_checkpoint: Path, like: Path, tmp_path: Path) -> CrawlOptions:
+def options(tiny_checkpoint: Path, reference_gallery: Path, tmp_path: Path) -> CrawlOptions:
     out, archives, key = tmp_path / "gallery", tmp_path / "archives.toml", tmp_path / "references.key"
-    return CrawlOptions("ward", tiny_checkpoint, like, out, archives, key=key, device="cpu", batch=2)
+    return CrawlOptions("ward", tiny_checkpoint, reference_gallery, out, archives, key=key, device="cpu", batch=2)
 
 
 def command_line(options: CrawlOptions, *further: str) -> list[str]:
     """The same crawl in a process of its own."""
-    flags = [f"--{name}={getattr(options, name)}" for name in ("pacs", "checkpoint", "like", "out", "archives", "key")]
-    return [sys.executable, "-m", "index_builder", *flags, "--device=cpu", *further]
+    names = ("pacs", "checkpoint", "reference_gallery", "out", "archives", "key")
+    flags = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in names]
+    return [sys.executable, "-m", "index_builder", "archive", *flags, "--device=cpu", *further]
 
 
 def loaded(options: CrawlOptions) -> Gallery:
@@ -105,7 +106,7 @@ def loaded(options: CrawlOptions) -> Gallery:
 
 
 def reference(options: CrawlOptions, study: int, view: int) -> str:
-    names = Pseudonyms.of_file(options.key)
+    names = Pseudonyms.from_file(options.key)
     uid = f"{UIDS}.{study}"
     return f"ward/{names.name(uid)}/{names.name(f'{uid}.1.{view}')}"
 
@@ -169,7 +170,7 @@ def test_deleted_study_leaves_no_trace_and_never_comes_back(
         assert f"{uid}: {said}" in told
     remaining = references(options, ((4, 0), (4, 1), (5, 1)))
     assert paths(options) == remaining
-    assert withdrawn.split("/")[2].encode() not in options.holdings.read_bytes()
+    assert withdrawn.split("/")[2].encode() not in options.state_file.read_bytes()
     crawl(options)
     assert paths(options) == remaining
 
@@ -207,7 +208,7 @@ def test_killed_crawler_goes_on_and_ends_with_the_unbroken_ones_files(
 ) -> None:
     command = command_line(options, "--batch=1")
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None and not options.holdings.is_file():
+        while process.poll() is None and not options.state_file.is_file():
             time.sleep(0.01)
         time.sleep(0.3)
         process.send_signal(signal.SIGKILL)
@@ -224,7 +225,7 @@ def test_patient_and_uids_are_in_no_byte_that_is_written_and_no_line_that_is_pri
     command = command_line(options, "--query", f"PatientName={CANARY[:6]}*")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
-    written = [file for folder in (options.out, options.holdings.parent) for file in folder.rglob("*")]
+    written = [file for folder in (options.out, options.state_file.parent) for file in folder.rglob("*")]
     for told in (done.stdout, done.stderr, *(file.read_bytes() for file in written if file.is_file())):
         for secret in (b"Canary", b"CANARY", b"19010203", UIDS.encode()):
             assert secret not in told
@@ -234,7 +235,7 @@ def test_patient_and_uids_are_in_no_byte_that_is_written_and_no_line_that_is_pri
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """A crawl that does not wait between two attempts."""
     unavailable = retry_if_exception_type(ArchiveUnavailableError)
-    for name in ("AWAY", "STUCK"):
+    for name in ("ARCHIVE_RETRY", "REQUEST_RETRY"):
         retrying = Retrying(retry=unavailable, stop=stop_after_attempt(2), reraise=True)
         monkeypatch.setattr(fetch, name, retrying)
 
@@ -343,22 +344,22 @@ def test_radiographs_of_an_unsure_modality_are_taken_in(
 def test_two_crawls_at_once_are_one_too_many(tmp_path: Path) -> None:
     file, origin = tmp_path / "holdings.sqlite", Origin("checkpoint", "ward", "key")
     for _ in range(2):  # the first makes the file
-        with opened(file, origin), pytest.raises(InputError, match="is another crawl at it"):
-            opened(file, origin).__enter__()
+        with open_crawl_state(file, origin), pytest.raises(InputError, match="no other crawl uses it"):
+            open_crawl_state(file, origin).__enter__()
 
 
 def test_embeddings_of_other_canvases_are_made_again_and_what_is_withdrawn_stays_so(tmp_path: Path) -> None:
     file, origin = tmp_path / "holdings.sqlite", Origin("checkpoint", "ward", "key")
-    with opened(file, origin) as holdings:
-        holdings.put([Held("instance", "study", None, np.ones(4, np.float32))])
-        holdings.withdraw("erased")
-    with opened(file, origin) as holdings:
-        assert holdings.names() == {"instance", "erased"}
+    with open_crawl_state(file, origin) as state:
+        state.put([IndexedInstance("instance", "study", None, np.ones(4, np.float32))])
+        state.forget("erased")
+    with open_crawl_state(file, origin) as state:
+        assert state.known_pseudonyms() == {"instance", "erased"}
     with sqlite3.connect(file) as earlier:
         earlier.execute("PRAGMA user_version = 1")
-    with opened(file, origin) as holdings:
-        assert holdings.names() == {"erased"}
-        assert list(holdings.held()) == []
+    with open_crawl_state(file, origin) as state:
+        assert state.known_pseudonyms() == {"erased"}
+        assert list(state.indexed()) == []
 
 
 def test_wrong_options_are_refused_before_anything_is_fetched(options: CrawlOptions, tmp_path: Path) -> None:
@@ -372,7 +373,7 @@ def test_wrong_options_are_refused_before_anything_is_fetched(options: CrawlOpti
         assert "Canary" not in str(caught.value)
     with pytest.raises(DatasetError, match="Nothing of archive ward"):
         crawl(dataclasses.replace(options, delete=("1.2",)))
-    with pytest.raises(InputError, match="another key's names"):
+    with pytest.raises(InputError, match="another key's pseudonyms"):
         crawl(dataclasses.replace(options, key=tmp_path / "another.key"))
     with pytest.raises(InputError, match="--archives is missing"):
         dataclasses.replace(options, archives=None)

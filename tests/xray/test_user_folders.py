@@ -53,7 +53,10 @@ def test_folder_of_the_environment_needs_no_home(
     assert folder() == tmp_path / "osteon"
 
 
-@pytest.mark.parametrize("command", [["index_builder", "--pacs", "x", "--out", "x"], ["app"]])
+CRAWL = [f"--{name}=x" for name in ("pacs", "checkpoint", "reference-gallery", "out", "archives")]
+
+
+@pytest.mark.parametrize("command", [["index_builder", "archive", *CRAWL], ["app"]])
 def test_commands_of_a_user_without_home_end_in_one_line(command: list[str], homeless: None) -> None:
     done = subprocess.run(
         [sys.executable, "-c", HOMELESS, *command],

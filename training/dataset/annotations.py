@@ -1,8 +1,10 @@
-"""Reads from a dataset's `annotations.csv` what it says of each image beyond its study's label.
+"""Reads a dataset's `annotations.csv`, and draws its boxes on the network's canvas and map.
 
 FracAtlas has one (Abedeen et al. 2023, Scientific Data 10:521): one line an image, with `image` as the dataset writes
 its path, and any of the columns `hardware` (1 where metal is visible) and `boxes` (JSON, one `[left, top, width,
 height]` for each finding, as shares of the image's width and height).
+
+Legend: S canvas side; h, w cells of the map.
 """
 
 import hashlib
@@ -11,9 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import msgspec
+import numpy as np
 
 from xray.errors import DatasetError
+from xray.images.preprocess import Placement
+from xray.images.radiograph import PixelArray
 from xray.mura.files import listing
 from xray.mura.studies import Study, records_of
 from xray.mura.tables import read_table
@@ -21,13 +27,16 @@ from xray.mura.tables import read_table
 log = logging.getLogger(__name__)
 
 FILE = "annotations.csv"
+"""Its name in the dataset's folder."""
 ROUNDING = 0.01
-"""By how much a box that was written in few digits may leave the image, as a share of it."""
+"""Share of the image's side by which a box may extend beyond the image, because it was written in few digits."""
+INSIDE_BOX = 255
+"""Value of a mask's pixels within a box; as far from 0 as possible, because augmentation interpolates."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """Where a finding lies, as shares of the image's width and height; the origin is its upper left corner."""
+    """Where a finding is, as shares of the image's width and height; the origin is its upper left corner."""
 
     left: float
     top: float
@@ -37,17 +46,22 @@ class Box:
 
 @dataclass(frozen=True)
 class Annotation:
-    """What is known of one image; None where the dataset has no such column."""
+    """What the file says of one image.
+
+    Attributes:
+        hardware: whether metal is visible; None where the file has no such column.
+        boxes: of the findings; None where the file has no such column.
+    """
 
     hardware: bool | None
     boxes: tuple[Box, ...] | None
 
 
 def read_annotations(data: Path) -> Mapping[str, Annotation]:
-    """The annotations of a dataset by the path of the image; empty where nobody wrote any.
+    """The annotations of a dataset by the path of the image; empty if there is no file.
 
     Raises:
-        DatasetError: there is no column `image`, or a row cannot be read or contradicts another; names the image.
+        DatasetError: there is no column `image`, a row cannot be read, or two rows contradict each other.
     """
     file = data / FILE
     if not file.is_file():
@@ -64,8 +78,8 @@ def read_annotations(data: Path) -> Mapping[str, Annotation]:
     return annotations
 
 
-def say_unused(annotations: Mapping[str, Annotation], split: str, studies: Sequence[Study]) -> None:
-    """Log the annotated images that are not among a split's, as where the file names the dataset otherwise."""
+def warn_unused(annotations: Mapping[str, Annotation], split: str, studies: Sequence[Study]) -> None:
+    """Log the annotated images that a split does not have, for example because the dataset's folder was renamed."""
     known = {record.path for record in records_of(studies)}
     unused = [path for path in annotations if f"/{split}/" in f"/{path}" and path not in known]
     if unused:
@@ -75,32 +89,56 @@ def say_unused(annotations: Mapping[str, Annotation], split: str, studies: Seque
 
 
 def annotations_fingerprint(annotations: Mapping[str, Annotation]) -> str:
-    """SHA-256 over everything that is known."""
+    """SHA-256 of all annotations."""
     return hashlib.sha256(msgspec.json.encode(sorted(annotations.items()))).hexdigest()
 
 
 def boxes_of(path: str, annotations: Mapping[str, Annotation]) -> tuple[Box, ...]:
-    """The boxes of an image; none where none is known."""
+    """The boxes of an image; empty where none is known."""
     annotation = annotations.get(path)
     return (annotation.boxes or ()) if annotation else ()
 
 
+def draw_boxes(boxes: Sequence[Box], placement: Placement) -> PixelArray:
+    """The mask (1, S, S) uint8 of the boxes: `INSIDE_BOX` or 0. A box has at least one pixel."""
+    canvas_SS = np.zeros((placement.size, placement.size), np.uint8)
+    (height, width), content = placement.source, placement.content
+    scale = np.array([placement.scaled[1] / content.width, placement.scaled[0] / content.height])
+    origin = np.array([placement.left, placement.top]) - scale * (content.left, content.top)
+    for box in boxes:
+        start = origin + scale * (box.left * width, box.top * height)
+        first = np.floor(start.clip(0, placement.size - 1)).astype(int)
+        last = np.ceil(start + scale * (box.width * width, box.height * height)).astype(int)
+        canvas_SS[first[1] : max(last[1], first[1] + 1), first[0] : max(last[0], first[0] + 1)] = INSIDE_BOX
+    return canvas_SS[np.newaxis]
+
+
+def covered_cells(region_1SS: PixelArray, cells: int) -> np.ndarray:
+    """The cells (h, w) bool of a map that a region covers at least half as much as the cell that it covers most.
+
+    Relative to that cell, because a finding is often smaller than a cell.
+    """
+    covered_hw = cv2.resize(region_1SS[0], (cells, cells), interpolation=cv2.INTER_AREA)
+    return np.asarray((covered_hw > 0) & (covered_hw >= covered_hw.max() / 2))
+
+
 def _annotation(row: Mapping[str, str]) -> Annotation:
-    hardware, boxes, image = row.get("hardware"), row.get("boxes"), row["image"]
+    hardware, boxes = row.get("hardware"), row.get("boxes")
     return Annotation(
-        None if hardware is None else _hardware(hardware, image), None if boxes is None else _boxes(boxes, image)
+        hardware=None if hardware is None else _parse_hardware(hardware, row["image"]),
+        boxes=None if boxes is None else _parse_boxes(boxes, row["image"]),
     )
 
 
-def _hardware(written: str, image: str) -> bool:
-    """Whether metal is visible; nothing says that it is not."""
+def _parse_hardware(written: str, image: str) -> bool:
+    """Whether metal is visible; an empty cell says that it is not."""
     known = {"": False, "0": False, "0.0": False, "1": True, "1.0": True}
     if written.strip() not in known:
-        raise DatasetError(f"{FILE}, {image}: hardware {written!r} is neither 0 nor 1.")
+        raise DatasetError(f"{FILE}, {image}: hardware is {written!r}; write 0 or 1.")
     return known[written.strip()]
 
 
-def _boxes(written: str, image: str) -> tuple[Box, ...]:
+def _parse_boxes(written: str, image: str) -> tuple[Box, ...]:
     """The boxes of a row; an empty cell has none."""
     try:
         stored = msgspec.json.decode(written.strip() or "[]", type=list[tuple[float, float, float, float]])
@@ -108,9 +146,7 @@ def _boxes(written: str, image: str) -> tuple[Box, ...]:
         raise DatasetError(f"{FILE}, {image}: the boxes cannot be read: {error}") from error
     boxes = tuple(Box(*box) for box in stored)
     if not all(_is_inside(box) for box in boxes):
-        raise DatasetError(
-            f"{FILE}, {image}: a box leaves the image; its numbers are shares of the image, from 0 to 1."
-        )
+        raise DatasetError(f"{FILE}, {image}: a box extends beyond the image; write shares of the image, from 0 to 1.")
     return boxes
 
 

@@ -1,4 +1,4 @@
-"""A canvas in, the same anatomy as another exposure would have shown it out.
+"""Augments canvases at random, as if the same anatomy had been exposed again.
 
 Legend: S canvas side, L window side.
 """
@@ -8,26 +8,28 @@ import numpy as np
 
 from xray.images.radiograph import PixelArray
 
-FLIP_SHARE = 0.5
-MAX_ROTATION = 30.0
-"""Degrees, either way; as in the MURA paper (Rajpurkar et al. 2017, arXiv 1712.06957)."""
+FLIP_PROBABILITY = 0.5
+"""Of a horizontal flip: left and right limbs are equally common."""
+MAX_ROTATION_DEGREES = 30.0
+"""In either direction; as in the MURA paper (Rajpurkar et al. 2017, arXiv 1712.06957)."""
 SCALE_RANGE = (0.85, 1.15)
+"""Factors: limbs differ in size, and detectors in distance."""
 MAX_SHIFT = 0.06
-"""Share of the canvas side, either way."""
+"""Share of the canvas side, in either direction; most of the anatomy stays on the canvas."""
 MAX_LOG_GAMMA = 0.3
-"""Natural logarithm of the exponent, either way: 0.74 to 1.35."""
-AIR = 16
-"""Gray levels that hold no anatomy."""
-ELSEWHERE_SHARE = 0.25
-"""Of the windows of a radiograph with a finding, those that are cut anywhere."""
+"""Natural logarithm of the gamma exponent, in either direction: 0.74 to 1.35."""
+AIR_LEVEL = 16
+"""Largest gray level of air, which shows no anatomy."""
+ANYWHERE_PROBABILITY = 0.25
+"""That a window of a radiograph with a finding is cut anywhere, so that such radiographs also give normal windows."""
 
 
 def augment(
     canvas_1SS: PixelArray, region_1SS: PixelArray, random: np.random.Generator
 ) -> tuple[PixelArray, PixelArray]:
-    """One random flip, rotation, scale, shift and gamma of a canvas (1, S, S) uint8; its region moves with it."""
+    """Flip, rotate, scale and shift a canvas (1, S, S) uint8 and its region at random, and change its gamma."""
     move = _motion(canvas_1SS.shape[1], random)
-    flip = random.random() < FLIP_SHARE
+    flip = random.random() < FLIP_PROBABILITY
     moved, region = (_move(image_1SS[0], move, flip)[np.newaxis] for image_1SS in (canvas_1SS, region_1SS))
     return _regamma(moved, random), region
 
@@ -35,12 +37,12 @@ def augment(
 def cut_window(
     canvas_1SS: PixelArray, region_1SS: PixelArray, side: int, random: np.random.Generator
 ) -> tuple[PixelArray, PixelArray]:
-    """A random window (1, L, L) of a canvas and of its region, with a pixel of the finding in it, if there is one.
+    """Cut a random window (1, L, L) from a canvas and its region that contains a pixel of the finding, if there is one.
 
-    One time in four, and where there is no finding, it holds a pixel of the anatomy.
+    One time in four, and where there is no finding, it contains a pixel of the anatomy.
     """
-    elsewhere = random.random() < ELSEWHERE_SHARE
-    lit = region_1SS[0] if region_1SS.any() and not elsewhere else canvas_1SS[0] > AIR
+    anywhere = random.random() < ANYWHERE_PROBABILITY
+    lit = region_1SS[0] if region_1SS.any() and not anywhere else canvas_1SS[0] > AIR_LEVEL
     rows, columns = np.nonzero(lit if lit.any() else np.ones_like(lit))
     anchor = int(random.integers(len(rows)))
     top, left = (_window_start(int(axis[anchor]), side, canvas_1SS.shape[1], random) for axis in (rows, columns))
@@ -49,15 +51,15 @@ def cut_window(
 
 
 def _window_start(anchor: int, side: int, size: int, random: np.random.Generator) -> int:
-    """Where a window of an axis begins that holds the anchor in its inner three quarters, if the canvas lets it."""
+    """Start of a window, along one axis, that has the anchor in its inner three quarters, unless the canvas ends."""
     start = anchor - int(random.integers(side // 8, side - side // 8))
     return min(max(start, 0), size - side)
 
 
 def _motion(size: int, random: np.random.Generator) -> np.ndarray:
-    centre = (size - 1) / 2
-    angle = random.uniform(-MAX_ROTATION, MAX_ROTATION)
-    matrix = np.array(cv2.getRotationMatrix2D((centre, centre), angle, random.uniform(*SCALE_RANGE)), np.float64)
+    center = (size - 1) / 2
+    angle = random.uniform(-MAX_ROTATION_DEGREES, MAX_ROTATION_DEGREES)
+    matrix = np.array(cv2.getRotationMatrix2D((center, center), angle, random.uniform(*SCALE_RANGE)), np.float64)
     matrix[:, 2] += random.uniform(-MAX_SHIFT, MAX_SHIFT, 2) * size
     return matrix
 

@@ -1,7 +1,7 @@
-"""Decodes a dataset's radiographs once and keeps the network's inputs in one file, from which every epoch reads.
+"""Decodes a dataset's radiographs once and keeps the network's inputs in one file that every epoch reads.
 
     RUN/canvases/pixels.u8       uint8 (N, S, S), in the order of the records
-    RUN/canvases/manifest.json   of which radiographs, how they were made, and the way back from each
+    RUN/canvases/manifest.json   which radiographs they are of, and how they were made
 
 Legend: N records, S canvas side.
 """
@@ -15,22 +15,29 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from training.dataset.radiographs import describe_unreadable
 from xray.artifact import read_manifest, reserve, write_manifest, written_whole
 from xray.errors import ArtifactError, DatasetError, InputError
 from xray.images.decoding.decode import decode_radiograph
 from xray.images.preprocess import PREPROCESS_VERSION, Placement, PreprocessSpec, preprocess
 from xray.images.radiograph import PixelArray
-from xray.mura.files import SHOWN
 from xray.mura.fingerprint import Content, is_unchanged, read_content
 from xray.mura.studies import MuraRecord
 
 PIXELS = "pixels.u8"
+"""Name of the file of pixels."""
 SCHEMA_VERSION = 2
+"""Of the manifest; canvases of another version are made again."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A radiograph's file as it was decoded, and where the radiograph lies on its canvas."""
+    """What one canvas was made from.
+
+    Attributes:
+        content: of the file, as it was decoded.
+        placement: where the radiograph is on its canvas.
+    """
 
     content: Content
     placement: Placement
@@ -38,11 +45,11 @@ class Source:
 
 @dataclass(frozen=True)
 class CanvasManifest:
-    """What the pixels are of.
+    """What the canvases were made from, and how.
 
     Attributes:
         preprocess_version: of the code that made them.
-        sources: by the dataset's path; their order is that of the pixels.
+        sources: by the radiograph's path, in the order of the pixels.
     """
 
     preprocess: PreprocessSpec
@@ -52,7 +59,7 @@ class CanvasManifest:
 
 
 class Canvases:
-    """ExaminedInstance up by the radiograph's path."""
+    """The cached inputs, indexed by the radiograph's path."""
 
     def __init__(self, folder: Path) -> None:
         manifest = read_manifest(folder, CanvasManifest)
@@ -61,7 +68,7 @@ class Canvases:
         self._pixels_NSS = np.memmap(folder / PIXELS, np.uint8, "r", shape=(len(self._rows), side, side))
 
     def __getitem__(self, path: str) -> tuple[PixelArray, Placement]:
-        """The canvas (1, S, S) and the way back."""
+        """The canvas (1, S, S) of a radiograph, and where the radiograph is on it."""
         return self._pixels_NSS[self._rows[path]][np.newaxis], self.manifest.sources[path].placement
 
     @property
@@ -82,21 +89,21 @@ class Canvases:
 
 
 def decode_once(records: Sequence[MuraRecord], spec: PreprocessSpec, folder: Path) -> Canvases:
-    """Decode every radiograph, unless the folder has them and no file has changed.
+    """Decode every radiograph, unless the folder already has them and no file has changed.
 
     Raises:
         DatasetError: counts the images that cannot be read, names the first few and says what is wrong with each.
-        NoSpaceError: the canvases do not fit on the disk; what the folder had is kept.
+        NoSpaceError: the canvases do not fit on the disk; the folder stays as it was.
     """
-    kept = _kept(folder)
-    if kept and kept.are_of(records, spec):
-        return kept
+    cached = _load_cached(folder)
+    if cached and cached.are_of(records, spec):
+        return cached
     with written_whole(folder) as partial:
         reserve(partial / PIXELS, len(records) * spec.size**2)
-        outcomes = _all_decoded(records, spec, partial / PIXELS)
+        outcomes = _decode_all(records, spec, partial / PIXELS)
         faults = [outcome for outcome in outcomes if isinstance(outcome, str)]
         if faults:
-            raise DatasetError(unreadable(faults, len(records)))
+            raise DatasetError(describe_unreadable(faults, len(records)))
         sources = {
             record.path: outcome
             for record, outcome in zip(records, outcomes, strict=True)
@@ -106,25 +113,19 @@ def decode_once(records: Sequence[MuraRecord], spec: PreprocessSpec, folder: Pat
     return Canvases(folder)
 
 
-def _kept(folder: Path) -> Canvases | None:
-    """What an earlier run left; None where that is nothing, or not whole."""
+def _load_cached(folder: Path) -> Canvases | None:
+    """The canvases of an earlier run; None if there are none, or they are damaged."""
     try:
         return Canvases(folder)
     except (ArtifactError, OSError, ValueError):
         return None
 
 
-def unreadable(faults: Sequence[str], count: int) -> str:
-    """How many images cannot be read, and what is wrong with the first few."""
-    return f"{len(faults)} of {count} images cannot be read:\n  " + "\n  ".join(faults[:SHOWN])
+def _decode_all(records: Sequence[MuraRecord], spec: PreprocessSpec, pixels: Path) -> list[Source | str]:
+    """Write the file of pixels; return each radiograph's source, or what is wrong with it.
 
-
-def _all_decoded(records: Sequence[MuraRecord], spec: PreprocessSpec, pixels: Path) -> list[Source | str]:
-    """Fill the file of pixels; each radiograph's source, or what is wrong with it.
-
-    The file is written to, not mapped: on a full disk a write fails, where a mapped page would end the process.
+    The file is written, not memory-mapped: on a full disk a write raises an error, but a mapped page kills the process.
     """
-
     size = spec.size**2
     with pixels.open("r+b", buffering=0) as stream, ThreadPoolExecutor() as pool:
 
@@ -141,7 +142,7 @@ def _all_decoded(records: Sequence[MuraRecord], spec: PreprocessSpec, pixels: Pa
 
 
 def _write_at(descriptor: int, data: bytes, offset: int) -> None:
-    """Write all of it; one call may write less."""
+    """Write all of the data; a single call may write less."""
     while data:
         written = os.pwrite(descriptor, data, offset)
         data, offset = data[written:], offset + written

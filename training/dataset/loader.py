@@ -1,26 +1,21 @@
-"""Studies in, batches of bags out; what a bag shows depends only on the seed and on where it was drawn.
+"""Loads batches of studies for training. What a batch shows depends only on the seed and on its place in the epoch.
 
 Legend: B studies of a batch, N their radiographs, n those of one, S canvas or window side, h, w cells of the map.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
-from training.dataset.annotations import Annotation, Box, boxes_of
+from training.dataset.annotations import Annotation, Box, boxes_of, covered_cells, draw_boxes
 from training.dataset.augment import augment, cut_window
-from training.dataset.box_masks import cells_inside, draw_boxes
-from training.dataset.image_cache import Canvases, unreadable
-from training.dataset.sampling import Draw
+from training.dataset.image_cache import Canvases
+from training.dataset.sampling import SampledStudy
 from training.options import TrainOptions
-from xray.errors import DatasetError, InputError
-from xray.images.decoding.decode import read_radiograph
 from xray.images.radiograph import PixelArray
 from xray.mura.studies import MuraRecord, Study
 
@@ -31,9 +26,9 @@ class Bag:
 
     Attributes:
         pixels_n1SS: uint8.
-        inside_nhw: bool, the cells of the map that a box covers; none where no box is known.
+        inside_nhw: bool, the cells of the map that a box covers.
         target: 0 or 1.
-        weight: what the study counts in the loss.
+        weight: of the study in the loss.
     """
 
     pixels_n1SS: Tensor
@@ -51,7 +46,7 @@ class Bags:
         inside_Nhw: bool, the cells of their maps that a box covers.
         views: number of radiographs of each of the B studies; sums to N.
         targets_B: float32, 0 or 1.
-        weights_B: float32, what each study counts in the loss.
+        weights_B: float32, of the studies in the loss.
     """
 
     pixels_N1SS: Tensor
@@ -61,6 +56,7 @@ class Bags:
     weights_B: Tensor
 
     def to(self, device: torch.device) -> "Bags":
+        """The same batch on another device."""
         tensors = (self.pixels_N1SS, self.inside_Nhw, self.targets_B, self.weights_B)
         pixels, inside, targets, weights = (tensor.to(device) for tensor in tensors)
         return Bags(pixels, inside, self.views, targets, weights)
@@ -68,38 +64,43 @@ class Bags:
 
 @dataclass(frozen=True)
 class Views:
-    """Radiographs as canvases, with what is known of their findings."""
+    """Radiographs as canvases, with the boxes of their findings."""
 
     canvases: Canvases
     annotations: Mapping[str, Annotation]
 
     def boxes(self, record: MuraRecord) -> Sequence[Box]:
+        """The boxes of a radiograph; empty where none is known."""
         return boxes_of(record.path, self.annotations)
 
     def view(self, record: MuraRecord) -> tuple[PixelArray, PixelArray]:
-        """A radiograph's canvas, and where on it the findings lie; (1, S, S) uint8 each."""
+        """A radiograph's canvas and the mask of its boxes, (1, S, S) uint8 each."""
         canvas, placement = self.canvases[record.path]
         return canvas, draw_boxes(self.boxes(record), placement)
 
 
 class StudyBags(Dataset[Bag]):
-    """ExaminedInstance up by `Draw`.
+    """The dataset of torch's DataLoader, indexed by `SampledStudy`.
 
     Args:
-        weights: what each study counts in the loss.
+        weights: of each study in the loss.
         training: whether to draw views, to augment and to cut windows.
     """
 
     def __init__(
         self, studies: Sequence[Study], weights: Sequence[float], views: Views, options: TrainOptions, training: bool
     ) -> None:
-        self.studies, self.weights, self.views, self.options, self.training = studies, weights, views, options, training
+        self.studies = studies
+        self.weights = weights
+        self.views = views
+        self.options = options
+        self.training = training
 
-    def __getitem__(self, draw: Draw) -> Bag:
-        study, weight = self.studies[draw.study], self.weights[draw.study]
+    def __getitem__(self, sampled: SampledStudy) -> Bag:
+        study, weight = self.studies[sampled.study], self.weights[sampled.study]
         if not self.training:
             return self._bag([self.views.view(record) for record in study.records], study.target, weight)
-        random = np.random.default_rng([self.options.seed, draw.epoch, draw.place])
+        random = np.random.default_rng([self.options.seed, sampled.epoch, sampled.place])
         records = [study.records[index] for index in random.permutation(len(study.records))]
         if self.options.window:
             return self._window(records, weight, random)
@@ -107,7 +108,7 @@ class StudyBags(Dataset[Bag]):
         return self._bag([self._augmented(*view, random) for view in views], study.target, weight)
 
     def _window(self, records: Sequence[MuraRecord], weight: float, random: np.random.Generator) -> Bag:
-        """A window of one radiograph, one with a finding if the study has one; abnormal if it shows the finding."""
+        """A window of one radiograph, with a finding if the study has one; the target is 1 if it shows the finding."""
         record = max(records, key=lambda record: bool(self.views.boxes(record)))
         pixels, region = cut_window(*self._augmented(*self.views.view(record), random), self.options.window, random)
         return self._bag([(pixels, region)], int(region.any()), weight)
@@ -120,12 +121,12 @@ class StudyBags(Dataset[Bag]):
     def _bag(self, views: Sequence[tuple[PixelArray, PixelArray]], target: int, weight: float) -> Bag:
         pixels, regions = zip(*views, strict=True)
         cells = pixels[0].shape[1] // self.options.map_stride
-        inside = np.stack([cells_inside(region, cells) for region in regions])
+        inside = np.stack([covered_cells(region, cells) for region in regions])
         return Bag(torch.from_numpy(np.stack(pixels)), torch.from_numpy(inside), float(target), weight)
 
 
 def collate(bags: Sequence[Bag]) -> Bags:
-    """Several studies as one batch."""
+    """Join several studies into one batch."""
     return Bags(
         torch.cat([bag.pixels_n1SS for bag in bags]),
         torch.cat([bag.inside_nhw for bag in bags]),
@@ -135,11 +136,14 @@ def collate(bags: Sequence[Bag]) -> Bags:
     )
 
 
-class Feed:
-    """Batches of bags, made by processes that outlive an epoch: starting them takes as long as one does on a GPU."""
+class BatchLoader:
+    """Loads batches in worker processes.
+
+    The processes outlive an epoch, because starting them takes as long as an epoch on a GPU.
+    """
 
     def __init__(self, bags: StudyBags, options: TrainOptions) -> None:
-        self._plan: list[list[Draw]] = []
+        self._plan: list[list[SampledStudy]] = []
         self._loader: DataLoader[Bag] = DataLoader(
             bags,
             batch_sampler=self._plan,
@@ -148,28 +152,7 @@ class Feed:
             persistent_workers=options.workers > 0,
         )
 
-    def batches(self, plan: list[list[Draw]]) -> Iterator[Bags]:
-        """The batches of a plan, in its order; one plan at a time."""
+    def batches(self, plan: list[list[SampledStudy]]) -> Iterator[Bags]:
+        """Load the batches of a plan, in its order. Finish one plan before you start the next."""
         self._plan[:] = plan
         return iter(self._loader)
-
-
-def require_readable(records: Sequence[MuraRecord]) -> None:
-    """Decode every image once, before hours are spent.
-
-    Raises:
-        DatasetError: counts the unreadable images, names the first few and says what is wrong with each.
-    """
-    with ThreadPoolExecutor() as pool:
-        faults = list(tqdm(pool.map(_fault, records), total=len(records), desc="checking images", unit="img"))
-    found = [fault for fault in faults if fault]
-    if found:
-        raise DatasetError(unreadable(found, len(records)))
-
-
-def _fault(record: MuraRecord) -> str | None:
-    try:
-        read_radiograph(record.file)
-    except (InputError, OSError) as error:
-        return f"{record.path}: {error}"
-    return None

@@ -1,7 +1,7 @@
-"""Studies in, which of them each step of an epoch sees, and what each counts, out.
+"""Chooses the studies of each training step, and their weights in the loss.
 
-Nothing here keeps random state: what step t of epoch e sees is a function of (seed, e, t), so a run that was killed
-goes on exactly where it stood.
+No random state is kept: the studies of step t of epoch e are a function of (seed, e, t), so that a killed run continues
+exactly where it stopped.
 """
 
 from collections import defaultdict
@@ -15,15 +15,20 @@ from xray.mura.studies import Study
 
 
 @dataclass(frozen=True)
-class Draw:
-    """One study drawn for one place of one epoch; the place seeds its augmentation."""
+class SampledStudy:
+    """A study that was sampled for one place of one epoch.
+
+    Attributes:
+        place: from 0 in each epoch; with the epoch it seeds the augmentation.
+        study: index of the study.
+    """
 
     epoch: int
     place: int
     study: int
 
 
-def plan_epoch(studies: Sequence[Study], options: TrainOptions, epoch: int, processes: int) -> list[list[Draw]]:
+def plan_epoch(studies: Sequence[Study], options: TrainOptions, epoch: int, processes: int) -> list[list[SampledStudy]]:
     """The global batches of an epoch, each of `batch_studies` studies per process.
 
     Balanced sampling draws as many studies as there are, with replacement, normal and abnormal equally often. The
@@ -31,17 +36,17 @@ def plan_epoch(studies: Sequence[Study], options: TrainOptions, epoch: int, proc
     """
     random = np.random.default_rng([options.seed, epoch])
     if options.sampling == "balanced":
-        chances = drawing_chances(studies, options)
-        order = random.choice(len(studies), len(studies), p=chances)
+        probabilities = sampling_probabilities(studies, options)
+        order = random.choice(len(studies), len(studies), p=probabilities)
     else:
         order = random.permutation(len(studies))
-    draws = [Draw(epoch, place, int(study)) for place, study in enumerate(order)]
+    samples = [SampledStudy(epoch, place, int(study)) for place, study in enumerate(order)]
     full = options.batch_studies * processes
-    return [draws[start : start + full] for start in range(0, max(1, len(draws) - full + 1), full)]
+    return [samples[start : start + full] for start in range(0, max(1, len(samples) - full + 1), full)]
 
 
-def drawing_chances(studies: Sequence[Study], options: TrainOptions) -> np.ndarray:
-    """The chance of each study at each place of an epoch; sums to 1."""
+def sampling_probabilities(studies: Sequence[Study], options: TrainOptions) -> np.ndarray:
+    """The probability of each study at each place of an epoch; sums to 1."""
     targets = np.array([study.target for study in studies])
     if options.sampling == "natural" or targets.min() == targets.max():
         return np.full(len(studies), 1 / len(studies))
@@ -50,7 +55,7 @@ def drawing_chances(studies: Sequence[Study], options: TrainOptions) -> np.ndarr
 
 
 def loss_weights(studies: Sequence[Study], options: TrainOptions) -> list[float]:
-    """What each study counts in the loss.
+    """The weight of each study in the loss.
 
     `body-part`: the share of the other class within the study's body part (Rajpurkar et al. 2017), counted as the
     sampling draws the studies, so that balanced sampling and these weights do not correct twice for one imbalance.
@@ -58,16 +63,16 @@ def loss_weights(studies: Sequence[Study], options: TrainOptions) -> list[float]
     """
     if options.loss_weights == "none":
         return [1.0] * len(studies)
-    chances = drawing_chances(studies, options)
+    probabilities = sampling_probabilities(studies, options)
     share: dict[tuple[str, int], float] = defaultdict(float)
-    for study, chance in zip(studies, chances, strict=True):
-        share[study.body_part, study.target] += chance
+    for study, probability in zip(studies, probabilities, strict=True):
+        share[study.body_part, study.target] += probability
     weights = np.array([_other_share(share, study) for study in studies])
-    return list(weights / float(chances @ weights))
+    return list(weights / float(probabilities @ weights))
 
 
 def _other_share(share: dict[tuple[str, int], float], study: Study) -> float:
-    """Share of the other class in the study's body part; one half where there is no other class."""
+    """Share of the other class in the study's body part; one half if there is no other class."""
     own = share[study.body_part, study.target]
     other = share.get((study.body_part, 1 - study.target), own)
     return other / (own + other)

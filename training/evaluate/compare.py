@@ -1,16 +1,17 @@
-"""Tells whether a second checkpoint is better than a first, and by how much for sure."""
+"""Measures whether a second checkpoint is better than a first, with an interval."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from training.dataset.annotations import read_annotations
-from training.dataset.loader import require_readable
-from training.evaluate.metrics import RESAMPLES, Interval, Sample, auroc, auroc_gain
-from training.evaluate.pointing_game import Pointing, pointing
+from training.dataset.radiographs import read_radiographs
+from training.evaluate.metrics import RESAMPLES, Interval, Sample, auroc, auroc_difference
+from training.evaluate.pointing_game import Pointing, measure_pointing
 from training.evaluate.predictions import predict_all, sample_of
 from xray.engines.base import DeviceChoice
 from xray.engines.registry import load_engine
+from xray.images.radiograph import Radiograph
 from xray.mura.overlap import require_disjoint
 from xray.mura.studies import Study, read_mura, records_of
 from xray.network.checkpoint import load_checkpoint
@@ -24,23 +25,23 @@ class CompareOptions:
     first: Path
     """Checkpoint folder."""
     second: Path
-    """Checkpoint folder of what may be better."""
+    """Checkpoint folder of the network that may be better."""
     data: Path
     """Dataset folder in MURA layout."""
     split: str = "valid"
     device: DeviceChoice = "auto"
     resamples: int = RESAMPLES
     allow_overlap: bool = False
-    """Go on where patients of the split are in another split of the dataset too."""
+    """Allow patients of the split in another split of the dataset."""
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What the second checkpoint has over the first.
+    """How much better the second checkpoint is than the first.
 
     Attributes:
         auroc: of the first and of the second, over studies.
-        gain: the difference, with the interval of a bootstrap that draws the same patients for both.
+        gain: second minus first, with the interval of a bootstrap that draws the same patients for both.
         pointing: of the first and of the second; None where the dataset has no boxes.
     """
 
@@ -50,29 +51,31 @@ class Gain:
 
 
 def compare(options: CompareOptions) -> Gain:
-    """Predict with both, and print the difference.
+    """Predict the split with both checkpoints, and print the difference.
 
     Raises:
         ArtifactError: a checkpoint is damaged.
-        DatasetError: the split is empty, images cannot be read, or another split has some of the patients.
+        DatasetError: the split is empty, images cannot be read, or patients are also in another split.
     """
     studies = read_mura(options.data, options.split)
     require_disjoint(options.data, options.split, studies, options.allow_overlap)
-    require_readable(records_of(studies))
+    radiographs = read_radiographs(records_of(studies))
     (first, first_game), (second, second_game) = (
-        _measured(folder, studies, options) for folder in (options.first, options.second)
+        _measure(folder, studies, radiographs, options) for folder in (options.first, options.second)
     )
     areas = auroc(first.targets, first.probabilities), auroc(second.targets, second.probabilities)
-    found = Gain(areas, auroc_gain(first, second, options.resamples), (first_game, second_game))
-    print(f"AUROC {areas[0]:.3f} and {areas[1]:.3f}: {found.gain}")
+    result = Gain(areas, auroc_difference(first, second, options.resamples), (first_game, second_game))
+    print(f"AUROC {areas[0]:.3f} and {areas[1]:.3f}: {result.gain}")
     if first_game and second_game:
         print(f"peak near a box {first_game.near} and {second_game.near}")
-    return found
+    return result
 
 
-def _measured(folder: Path, studies: Sequence[Study], options: CompareOptions) -> tuple[Sample, Pointing | None]:
+def _measure(
+    folder: Path, studies: Sequence[Study], radiographs: Sequence[Radiograph], options: CompareOptions
+) -> tuple[Sample, Pointing | None]:
     checkpoint = load_checkpoint(folder)
     predictor = Predictor(checkpoint.manifest, load_engine(checkpoint, options.device))
-    predictions = predict_all(predictor, studies)
-    game = pointing(studies, predictions, read_annotations(options.data), options.resamples)
+    predictions = predict_all(predictor, studies, radiographs)
+    game = measure_pointing(studies, predictions, read_annotations(options.data), options.resamples)
     return sample_of(studies, predictions), game

@@ -1,25 +1,27 @@
-"""Measures a checkpoint on a split: figures with intervals, tables and a page.
+"""Measures a checkpoint on a split: metrics with intervals, tables and a page.
 
-Probabilities come from the same `Predictor` as the service's, so they are the service's.
+The probabilities are the service's, because they come from the same `Predictor`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import numpy as np
+import tyro
 from tqdm import tqdm
 
-from training.dataset.annotations import Annotation, read_annotations, say_unused
-from training.dataset.loader import require_readable
+from training.dataset.annotations import Annotation, read_annotations, warn_unused
+from training.dataset.radiographs import read_radiographs
 from training.evaluate.evaluation import Evaluation, Row, page_of, print_evaluation, write_tables
 from training.evaluate.metrics import RESAMPLES, Sample, auroc, calibration_of, figures_with_intervals
-from training.evaluate.ood import scoping
-from training.evaluate.pointing_game import pointing
-from training.evaluate.predictions import ensembled, predict_all, sample_of
+from training.evaluate.ood import measure_ood
+from training.evaluate.pointing_game import measure_pointing
+from training.evaluate.predictions import average_ensemble, predict_all, sample_of
 from training.evaluate.report import write_page
-from training.evaluate.retrieval_metrics import retrieval
+from training.evaluate.retrieval_metrics import measure_retrieval
 from training.evaluate.worst_cases import Mistake, worst_mistakes
 from xray.artifact import replaced_together
 from xray.engines.base import DeviceChoice, PrecisionChoice
@@ -33,7 +35,10 @@ from xray.mura.studies import Study, dataset_name, read_split, records_of
 from xray.network.checkpoint import Checkpoint, load_checkpoint
 from xray.predictor import Predictor, StudyPrediction
 
-OVERALL, HARDWARE_FREE = "all", "hardware-free"
+OVERALL = "all"
+"""Name of the group of all studies."""
+HARDWARE_FREE = "hardware-free"
+"""Name of the group of studies without visible metal, which a network could use as a shortcut."""
 
 
 @dataclass(frozen=True)
@@ -44,63 +49,63 @@ class EvaluateOptions:
     """Checkpoint folder."""
     data: Path
     """Dataset folder in MURA layout."""
-    also: tuple[Path, ...] = ()
-    """Further checkpoints, whose probabilities are averaged with the first's; maps and neighbors stay the first's."""
+    ensemble_with: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--also"])] = ()
+    """Further checkpoints, whose probabilities are averaged with the first's; maps and neighbors are the first's."""
     split: str = "valid"
     out: Path = Path("artifacts/evaluation")
     """Folder for index.html, metrics.json, studies.csv and radiographs.csv."""
     gallery: Path | None = None
-    """Gallery folder of that checkpoint, to see how alike its neighbors are."""
-    strangers: Path | None = None
-    """Folder of images that are no radiographs of limbs, to see whether the gallery's scope tells them."""
+    """Gallery folder of that checkpoint, to measure its neighbors."""
+    ood: Annotated[Path | None, tyro.conf.arg(aliases=["--strangers"])] = None
+    """Folder of images that are no radiographs of limbs, to measure how many the gallery's scope refuses."""
     device: DeviceChoice = "auto"
     precision: PrecisionChoice = "auto"
-    """The network's arithmetic on a CPU; `auto` is what the service takes on this machine."""
+    """The network's arithmetic on a CPU; `auto` is what the service uses on this machine."""
     resamples: int = RESAMPLES
-    """Bootstrap resamples behind each interval."""
+    """Bootstrap resamples for each interval."""
     allow_overlap: bool = False
-    """Go on where patients of the split are in another split of the dataset, or in the gallery of one, too."""
+    """Allow patients of the split in another split of the dataset, or in the gallery of one."""
 
     def __post_init__(self) -> None:
-        if self.strangers and not self.gallery:
-            raise InputError("--strangers is measured with the scope of a gallery; give --gallery too.")
+        if self.ood and not self.gallery:
+            raise InputError("--ood measures the scope of a gallery; give --gallery too.")
         if self.resamples < 1:
             raise InputError(f"--resamples is {self.resamples}; give at least 1.")
 
 
 def evaluate(options: EvaluateOptions) -> Evaluation:
-    """Predict every study, measure, print the table and write OUT.
+    """Predict every study, measure, write OUT and print the table.
 
     Raises:
         ArtifactError: a checkpoint or the gallery is damaged, or they do not belong together.
-        DatasetError: the split is empty, images cannot be read, or another split or the gallery has some of the
-            patients; they are counted and named.
-        NoSpaceError: the disk of OUT is full; the report that was there is kept.
+        DatasetError: the split is empty, images cannot be read, or patients are also in another split or in the
+            gallery; they are counted and named.
+        NoSpaceError: the disk of OUT is full; the old report is kept.
     """
     split = read_split(options.data, options.split)
     studies = split.studies
     overlap = require_disjoint(options.data, options.split, studies, options.allow_overlap)
-    require_readable(records_of(studies))
-    options.out.mkdir(parents=True, exist_ok=True)  # now, while nothing is lost where it cannot be
-    if options.strangers:
-        find_images(options.strangers)  # it is measured last: whatever is wrong with it shall not cost hours
-    checkpoints = [load_checkpoint(folder) for folder in (options.checkpoint, *options.also)]
-    gallery = gallery_for(options, checkpoints[0], studies)
-    predictors = [predictor_of(each, options) for each in checkpoints]
-    predictions = ensembled([predict_all(each, studies) for each in predictors])
+    radiographs = read_radiographs(records_of(studies))
+    options.out.mkdir(parents=True, exist_ok=True)  # before the predictions, in case it cannot be created
+    if options.ood:
+        find_images(options.ood)  # it is measured last, but an error in it is raised now
+    checkpoints = [load_checkpoint(folder) for folder in (options.checkpoint, *options.ensemble_with)]
+    gallery = load_evaluation_gallery(options, checkpoints[0], studies)
+    predictors = [load_predictor(each, options) for each in checkpoints]
+    predictions = average_ensemble([predict_all(each, studies, radiographs) for each in predictors])
     annotations = read_annotations(options.data)
-    say_unused(annotations, options.split, studies)
+    warn_unused(annotations, options.split, studies)
     evaluation = Evaluation(
         checkpoints[0].manifest,
         dataset_name(options.data),
         options.split,
         dict(split.left_out),
         overlap,
-        rows_of(studies, predictions, annotations, options.resamples),
+        measure_groups(studies, predictions, annotations, options.resamples),
         calibration_of(sample_of(studies, predictions), options.resamples),
-        pointing(studies, predictions, annotations, options.resamples),
-        retrieval(studies, predictions, gallery, options.resamples) if gallery else None,
-        scoping(predictions, predictors[0], gallery, options.strangers) if gallery and options.strangers else None,
+        measure_pointing(studies, predictions, annotations, options.resamples),
+        measure_retrieval(studies, predictions, gallery, options.resamples) if gallery else None,
+        measure_ood(predictions, predictors[0], gallery, options.ood) if gallery and options.ood else None,
     )
     mistakes = worst_mistakes(studies, predictions, annotations)
     write_report(options.out, evaluation, studies, predictions, mistakes)
@@ -115,19 +120,21 @@ def write_report(
     predictions: Sequence[StudyPrediction],
     mistakes: Sequence[Mistake],
 ) -> None:
-    """Write the page, the figures and the tables, all of them or none."""
+    """Write the page, the metrics and the tables; all of them are replaced, or none."""
     with replaced_together(folder) as partial:
         write_tables(partial, studies, predictions)
         (partial / "metrics.json").write_bytes(msgspec.json.format(msgspec.json.encode(evaluation)))
         write_page(partial / "index.html", page_of(evaluation, sample_of(studies, predictions), mistakes))
 
 
-def gallery_for(options: EvaluateOptions, checkpoint: Checkpoint, studies: Sequence[Study]) -> Gallery | None:
-    """The gallery, if one is given; in that of another split of the dataset no query may find its own patient.
+def load_evaluation_gallery(
+    options: EvaluateOptions, checkpoint: Checkpoint, studies: Sequence[Study]
+) -> Gallery | None:
+    """Load the gallery, if one is given.
 
     Raises:
-        ArtifactError: it is damaged or another checkpoint's.
-        DatasetError: counts and names the patients of the studies who are in it.
+        ArtifactError: it is damaged or of another checkpoint.
+        DatasetError: it is of another split of the dataset and has some of these patients, who are counted and named.
     """
     if options.gallery is None:
         return None
@@ -139,23 +146,24 @@ def gallery_for(options: EvaluateOptions, checkpoint: Checkpoint, studies: Seque
     if shared and not options.allow_overlap:
         raise DatasetError(
             listing(shared, f"patients of {options.split} are in the gallery too")
-            + ". Build it without them, or go on with --allow-overlap."
+            + ". Build it without them, or give --allow-overlap."
         )
     return gallery
 
 
-def predictor_of(checkpoint: Checkpoint, options: EvaluateOptions) -> Predictor:
+def load_predictor(checkpoint: Checkpoint, options: EvaluateOptions) -> Predictor:
+    """The checkpoint with an engine for the device and precision of the options."""
     return Predictor(checkpoint.manifest, load_engine(checkpoint, options.device, options.precision))
 
 
 def studies_with_hardware(annotations: Mapping[str, Annotation]) -> set[str] | None:
-    """Dataset folders of the studies in which any image shows metal; None where nobody noted it."""
+    """Dataset folders of the studies with an image that shows metal; None where no annotation says so."""
     noted = {path: annotation.hardware for path, annotation in annotations.items() if annotation.hardware is not None}
     return {path.rsplit("/", 1)[0] for path, hardware in noted.items() if hardware} if noted else None
 
 
-def groups_of(studies: Sequence[Study], with_hardware: set[str] | None) -> dict[str, np.ndarray]:
-    """Which studies belong to each row of the table."""
+def group_studies(studies: Sequence[Study], with_hardware: set[str] | None) -> dict[str, np.ndarray]:
+    """A mask of the studies of each group, by the group's name."""
     parts = [study.body_part for study in studies]
     groups = {OVERALL: np.ones(len(studies), bool)}
     groups |= {part: np.array(parts) == part for part in sorted(set(parts))}
@@ -165,29 +173,32 @@ def groups_of(studies: Sequence[Study], with_hardware: set[str] | None) -> dict[
     return groups
 
 
-def floors_of(studies: Sequence[Study]) -> np.ndarray:
-    """For each study the share of abnormal ones among those of its body part."""
+def baseline_probabilities(studies: Sequence[Study]) -> np.ndarray:
+    """For each study, the share of abnormal studies of its body part."""
     targets: dict[str, list[int]] = {}
     for study in studies:
         targets.setdefault(study.body_part, []).append(study.target)
     return np.array([np.mean(targets[study.body_part]) for study in studies])
 
 
-def rows_of(
+def measure_groups(
     studies: Sequence[Study],
     predictions: Sequence[StudyPrediction],
     annotations: Mapping[str, Annotation],
     resamples: int,
 ) -> tuple[Row, ...]:
-    """The figures of each group, the first of all studies."""
-    sample, threshold, floors = sample_of(studies, predictions), predictions[0].threshold, floors_of(studies)
-    groups = groups_of(studies, studies_with_hardware(annotations))
+    """The metrics of each group; the first group is all studies."""
+    sample = sample_of(studies, predictions)
+    threshold = predictions[0].threshold
+    baselines = baseline_probabilities(studies)
+    groups = group_studies(studies, studies_with_hardware(annotations))
     return tuple(
-        row_of(name, sample.rows(chosen), floors[chosen], threshold, resamples)
+        measure_group(name, sample.rows(chosen), baselines[chosen], threshold, resamples)
         for name, chosen in tqdm(groups.items(), desc="resampling", unit="group")
     )
 
 
-def row_of(group: str, sample: Sample, floors: np.ndarray, threshold: float, resamples: int) -> Row:
+def measure_group(group: str, sample: Sample, baselines: np.ndarray, threshold: float, resamples: int) -> Row:
+    """The metrics of one group, and the AUROC of `baseline_probabilities` on it."""
     figures = figures_with_intervals(sample, threshold, resamples)
-    return Row(group, len(sample.targets), int(sample.targets.sum()), figures, auroc(sample.targets, floors))
+    return Row(group, len(sample.targets), int(sample.targets.sum()), figures, auroc(sample.targets, baselines))

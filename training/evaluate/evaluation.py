@@ -1,12 +1,14 @@
-"""Writes what was measured of a checkpoint as tables, sentences and a page."""
+"""The result of an evaluation, and its tables, sentences and page."""
 
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from training.evaluate.metrics import CalibrationFigures, Interval, Sample
-from training.evaluate.ood import Scoping
+from training.evaluate.ood import OodMetrics
 from training.evaluate.pointing_game import NEAR, Pointing
 from training.evaluate.report import Page
 from training.evaluate.retrieval_metrics import ALIKE, Retrieval
@@ -16,19 +18,19 @@ from xray.network.checkpoint import CheckpointManifest
 from xray.predictor import StudyPrediction
 
 
-@dataclass(frozen=True)
-class Row:
-    """The figures of one group of studies.
+class Row(msgspec.Struct, frozen=True):
+    """The metrics of one group of studies. A `Struct`, because a key of metrics.json differs from its attribute.
 
     Attributes:
-        floor: AUROC of a predictor that knows the body part and nothing else.
+        figures: by name, one for each of `training.evaluate.metrics.FIGURES`.
+        baseline_auroc: AUROC of a predictor that knows the body part only; the key in metrics.json is `floor`.
     """
 
     group: str
     studies: int
     abnormal: int
     figures: dict[str, Interval]
-    floor: float
+    baseline_auroc: float = msgspec.field(name="floor")
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,11 @@ class Evaluation:
     """Everything that `evaluate` reports.
 
     Attributes:
-        left_out: how many files, folders and rows of the split were left out, by suffix or reason.
-        overlap: how many of its patients another split has too, by that split's name.
-        pointing: where the dataset has boxes.
-        retrieval: where a gallery was given.
-        scoping: where images out of scope were given too.
+        left_out: how many files, folders and rows of the split were skipped, by suffix or reason.
+        overlap: how many of its patients are also in another split, by that split's name.
+        pointing: None if the dataset has no boxes.
+        retrieval: None if no gallery was given.
+        scoping: None if no images out of scope were given.
     """
 
     checkpoint: CheckpointManifest
@@ -52,11 +54,11 @@ class Evaluation:
     calibration: CalibrationFigures
     pointing: Pointing | None
     retrieval: Retrieval | None
-    scoping: Scoping | None
+    scoping: OodMetrics | None
 
 
 def write_tables(out: Path, studies: Sequence[Study], predictions: Sequence[StudyPrediction]) -> None:
-    """studies.csv and radiographs.csv: every probability that went into the figures."""
+    """Write studies.csv and radiographs.csv, with every probability behind the metrics."""
     pairs = list(zip(studies, predictions, strict=True))
     with (out / "studies.csv").open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
@@ -71,21 +73,22 @@ def write_tables(out: Path, studies: Sequence[Study], predictions: Sequence[Stud
 
 
 def evaluation_title(evaluation: Evaluation) -> str:
+    """Which checkpoint was measured on which split."""
     return f"Checkpoint {evaluation.checkpoint.id} on {evaluation.dataset} {evaluation.split}"
 
 
 def as_table(evaluation: Evaluation) -> list[list[str]]:
-    """Header and one line for each group."""
+    """The table of the groups: a header, then one line for each group."""
     names = [name for name in evaluation.rows[0].figures if name != "accuracy"]
-    lines = [["group", "studies", "abnormal", *names, "floor"]]
+    lines = [["group", "studies", "abnormal", *names, "baseline"]]
     for row in evaluation.rows:
         figures = [str(row.figures[name]) for name in names]
-        lines.append([row.group, str(row.studies), str(row.abnormal), *figures, f"{row.floor:.3f}"])
+        lines.append([row.group, str(row.studies), str(row.abnormal), *figures, f"{row.baseline_auroc:.3f}"])
     return lines
 
 
 def remarks(evaluation: Evaluation) -> list[str]:
-    """What was measured beside the groups and the neighbors' precision, one line each."""
+    """Everything else that was measured, one sentence each."""
     calibration = evaluation.calibration
     lines = [
         f"calibration: expected error {calibration.error:.3f} (of true probabilities {calibration.error_if_true}), "
@@ -97,14 +100,15 @@ def remarks(evaluation: Evaluation) -> list[str]:
             f"{game.near_by_chance:.3f}, the centre {game.near_at_centre:.3f}), inside one {game.hit}, evidence inside "
             f"{game.energy}, first region's IoU {game.overlap}"
         )
-    if (found := evaluation.retrieval) is not None:
+    if (retrieval := evaluation.retrieval) is not None:
         lines.append(
-            f"neighbors' labels as a second opinion: AUROC {found.second_opinion:.3f}, agreement {found.agreement:.3f}"
+            f"neighbors' labels as a second opinion: AUROC {retrieval.second_opinion:.3f}, "
+            f"agreement {retrieval.agreement:.3f}"
         )
-    if (scope := evaluation.scoping) is not None:
+    if (ood := evaluation.scoping) is not None:
         lines.append(
-            f"scope: {scope.refused:.3f} of the radiographs refused, {scope.strangers_refused:.3f} of "
-            f"{scope.strangers} strangers; AUROC of the distance {scope.auroc:.3f}"
+            f"scope: {ood.refused:.3f} of the radiographs refused, {ood.ood_refused:.3f} of "
+            f"{ood.ood_images} images out of scope; AUROC of the distance {ood.auroc:.3f}"
         )
     if evaluation.left_out:
         lines.append(f"left out of {evaluation.split}: {counted(evaluation.left_out)}")
@@ -113,7 +117,10 @@ def remarks(evaluation: Evaluation) -> list[str]:
 
 
 def neighbors_table(evaluation: Evaluation) -> list[list[str]]:
-    """Header and one line for each group of queries and depth, after what chance gives it; empty without a gallery."""
+    """The table of the neighbors: a header, then for each group of queries the precision by chance and at each depth.
+
+    Empty without a gallery.
+    """
     if evaluation.retrieval is None:
         return []
     lines = [["queries", "precision", *ALIKE]]
@@ -125,12 +132,14 @@ def neighbors_table(evaluation: Evaluation) -> list[list[str]]:
 
 
 def page_of(evaluation: Evaluation, sample: Sample, mistakes: Sequence[Mistake]) -> Page:
+    """What the HTML page of an evaluation shows."""
     tables = as_table(evaluation), neighbors_table(evaluation)
     return Page(evaluation_title(evaluation), *tables, remarks(evaluation), sample, mistakes)
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    print(f"{evaluation_title(evaluation)}; 95 % intervals over patients; floor: AUROC of the body part alone")
+    """Print the tables and the sentences."""
+    print(f"{evaluation_title(evaluation)}; 95 % intervals over patients; baseline: AUROC of the body part alone")
     _print_table(as_table(evaluation))
     print("\n".join(remarks(evaluation)))
     _print_table(neighbors_table(evaluation))

@@ -1,4 +1,4 @@
-"""Targets and probabilities of studies in, figures with intervals out.
+"""Computes metrics over studies, with bootstrap intervals over patients.
 
 Legend: N rows of a sample, P patients, R resamples, G distinct probabilities.
 """
@@ -11,17 +11,20 @@ import numpy.typing as npt
 from sklearn import metrics
 
 RESAMPLES = 2000
+"""Bootstrap resamples of an interval, enough for percentiles of 2.5 and 97.5."""
 COVERAGE = 0.95
 """Share of bootstrap resamples between the ends of an interval."""
 CALIBRATION_BINS = 15
+"""Of the expected calibration error; the usual number in the literature."""
 FIGURES = ("auroc", "ap", "kappa", "f1", "sensitivity", "specificity", "accuracy")
+"""Names of the metrics that depend on targets and probabilities; `ap` is the average precision."""
 
 FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and the ends of its bootstrap interval; NaN where the sample does not define it."""
+    """A metric and the ends of its bootstrap interval; NaN where the sample does not define it."""
 
     value: float
     low: float
@@ -33,7 +36,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class CalibrationFigures:
-    """How far probabilities are from frequencies.
+    """How far the probabilities are from the observed frequencies.
 
     Attributes:
         error: see `calibration_error`.
@@ -48,10 +51,10 @@ class CalibrationFigures:
 
 @dataclass(frozen=True)
 class Sample:
-    """What figures are computed on; rows are studies.
+    """The studies that metrics are computed on, one row each.
 
     Attributes:
-        patients: whose study each row is; the bootstrap draws patients.
+        patients: the patient of each study; the bootstrap draws patients.
     """
 
     targets: npt.NDArray[np.int64]
@@ -59,17 +62,19 @@ class Sample:
     patients: npt.NDArray[np.str_]
 
     def rows(self, chosen: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> "Sample":
+        """The chosen rows, as a sample."""
         return Sample(self.targets[chosen], self.probabilities[chosen], self.patients[chosen])
 
 
 def auroc(targets: Sequence[int] | npt.NDArray[np.int64], probabilities: Sequence[float] | FloatArray) -> float:
-    """Area under the receiver operating characteristic; NaN when only one class is there."""
+    """Area under the receiver operating characteristic; NaN if there is only one class."""
     return float(metrics.roc_auc_score(targets, probabilities)) if len(np.unique(targets)) == 2 else float("nan")
 
 
 def figures(sample: Sample, threshold: float) -> dict[str, float]:
     """All of `FIGURES` on one sample; NaN where a class is missing."""
-    targets, called = sample.targets, (sample.probabilities >= threshold).astype(np.int64)
+    targets = sample.targets
+    called = (sample.probabilities >= threshold).astype(np.int64)
     both = len(np.unique(targets)) == 2
     hits = called == targets
     return {
@@ -94,8 +99,9 @@ def calibration_error(targets: npt.NDArray[np.int64], probabilities: FloatArray)
 
 
 def error_of_true_probabilities(probabilities: FloatArray, resamples: int = RESAMPLES) -> Interval:
-    """The calibration error that a sample of this size shows where each probability is true, mean and interval: the
-    targets are drawn from them (Bröcker and Smith 2007, consistency resampling).
+    """The calibration error of a sample of this size if every probability is true: mean and interval.
+
+    The targets are drawn from the probabilities (consistency resampling, Bröcker and Smith 2007).
     """
     drawn_RN = np.random.default_rng(0).random((resamples, len(probabilities))) < probabilities
     errors_R = np.array([calibration_error(targets, probabilities) for targets in drawn_RN.astype(np.int64)])
@@ -108,6 +114,7 @@ def brier_score(targets: npt.NDArray[np.int64], probabilities: FloatArray) -> fl
 
 
 def calibration_of(sample: Sample, resamples: int = RESAMPLES) -> CalibrationFigures:
+    """Calibration error and Brier score of a sample."""
     return CalibrationFigures(
         calibration_error(sample.targets, sample.probabilities),
         error_of_true_probabilities(sample.probabilities, resamples),
@@ -116,15 +123,15 @@ def calibration_of(sample: Sample, resamples: int = RESAMPLES) -> CalibrationFig
 
 
 def mean_with_interval(values: FloatArray, patients: npt.NDArray[np.str_], resamples: int = RESAMPLES) -> Interval:
-    """The mean of some values with the percentile interval of the bootstrap over the patients whose they are."""
+    """The mean of the values, with the percentile interval of a bootstrap over their patients."""
     _, owner = np.unique(patients, return_inverse=True)
     counts_RP = _draws(owner.max() + 1, resamples)
     sums_P, sizes_P = np.bincount(owner, values), np.bincount(owner)
     return _interval(float(values.mean()), (counts_RP @ sums_P) / (counts_RP @ sizes_P))
 
 
-def auroc_gain(first: Sample, second: Sample, resamples: int = RESAMPLES) -> Interval:
-    """How much greater the AUROC of the second is, on the same studies, with a paired bootstrap over patients."""
+def auroc_difference(first: Sample, second: Sample, resamples: int = RESAMPLES) -> Interval:
+    """AUROC of the second minus that of the first, on the same studies, with a paired bootstrap over patients."""
     patients, owner = np.unique(first.patients, return_inverse=True)
     counts_RN = _draws(len(patients), resamples)[:, owner].astype(np.float64)
     drawn = [resampled_figures(sample, 0.5, counts_RN)["auroc"] for sample in (first, second)]
@@ -133,9 +140,9 @@ def auroc_gain(first: Sample, second: Sample, resamples: int = RESAMPLES) -> Int
 
 
 def figures_with_intervals(sample: Sample, threshold: float, resamples: int = RESAMPLES) -> dict[str, Interval]:
-    """Every figure with the percentile interval of a bootstrap over patients (Efron 1979).
+    """Every metric with the percentile interval of a bootstrap over patients (Efron 1979).
 
-    Patients are drawn, not studies: studies of one patient are not independent. The draws are seeded.
+    Patients are drawn, because studies of one patient are not independent. The draws are seeded.
     """
     patients, owner = np.unique(sample.patients, return_inverse=True)
     drawn = resampled_figures(sample, threshold, _draws(len(patients), resamples)[:, owner].astype(np.float64))
@@ -193,7 +200,7 @@ def _decision_figures(
 
 
 def _interval(value: float, drawn: FloatArray) -> Interval:
-    """Resamples that do not define the figure are left out."""
+    """Resamples that do not define the metric are ignored."""
     defined = drawn[~np.isnan(drawn)]
     if not len(defined):
         return Interval(value, float("nan"), float("nan"))

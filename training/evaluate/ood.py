@@ -1,56 +1,65 @@
-"""Measures how well the scope tells limbs from images of anything else."""
+"""Measures how well a gallery's scope separates radiographs of limbs from other images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
+from tqdm import tqdm
 
 from training.evaluate.metrics import auroc
+from xray.engines.batch_inference import infer_in_batches, prepare_ahead
 from xray.errors import InputError
 from xray.gallery.gallery import Gallery
 from xray.images.decoding.decode import read_radiograph
 from xray.mura.files import find_images
-from xray.predictor import Prediction, Predictor, StudyPrediction
+from xray.predictor import Prediction, Predictor, Prepared, StudyPrediction
 
 
-@dataclass(frozen=True)
-class Scoping:
-    """What becomes of images in and out of scope.
+class OodMetrics(msgspec.Struct, frozen=True):
+    """How many images the scope refuses. A `Struct`, because keys of metrics.json differ from their attributes.
 
     Attributes:
-        refused: share of the dataset's radiographs that are called out of scope.
-        strangers: how many other images were read; what cannot be read is refused anyway and does not count.
-        strangers_refused: share of them that are called out of scope.
-        auroc: of the scope's distance, strangers against the dataset's radiographs.
+        refused: share of the dataset's radiographs that are refused.
+        ood_images: how many other images were read; the key in metrics.json is `strangers`. An unreadable image does
+            not count, because the service refuses it anyway.
+        ood_refused: share of the other images that are refused; the key in metrics.json is `strangers_refused`.
+        auroc: of the scope's distance, other images against the dataset's radiographs.
     """
 
     refused: float
-    strangers: int
-    strangers_refused: float
+    ood_images: int = msgspec.field(name="strangers")
+    ood_refused: float = msgspec.field(name="strangers_refused")
     auroc: float
 
 
-def scoping(
+def measure_ood(
     predictions: Sequence[StudyPrediction], predictor: Predictor, gallery: Gallery, folder: Path
-) -> Scoping | None:
-    """Measure on every image below a folder; None where there is none that can be read."""
+) -> OodMetrics | None:
+    """Measure on every image below `folder`; None if no image can be read."""
     own = np.array([distance(each, gallery) for study in predictions for each in study.radiographs])
     files = find_images(folder).images.values()
-    strangers = np.array([found for file in files if (found := _stranger(file, predictor, gallery)) is not None])
-    if not len(strangers):
+    prepared = (each for each in prepare_ahead(partial(_prepare, predictor), files) if each is not None)
+    passes = tqdm(infer_in_batches(predictor.engine, prepared), desc="out of scope", unit="img")
+    other = np.array([distance(predictor.read(output, 0, each), gallery) for each, output in passes])
+    if not len(other):
         return None
-    targets = np.repeat([0, 1], [len(own), len(strangers)])
-    area = auroc(targets, np.concatenate([own, strangers]))
-    return Scoping(float((own > 1).mean()), len(strangers), float((strangers > 1).mean()), area)
+    targets = np.repeat([0, 1], [len(own), len(other)])
+    area = auroc(targets, np.concatenate([own, other]))
+    return OodMetrics(
+        refused=float((own > 1).mean()), ood_images=len(other), ood_refused=float((other > 1).mean()), auroc=area
+    )
 
 
 def distance(prediction: Prediction, gallery: Gallery) -> float:
+    """How far a radiograph is from the gallery; above 1 it is out of scope."""
     return gallery.scope(prediction.prepared.radiograph, prediction.embedding_D).distance
 
 
-def _stranger(file: Path, predictor: Predictor, gallery: Gallery) -> float | None:
+def _prepare(predictor: Predictor, file: Path) -> Prepared | None:
+    """The network's input for an image; None where it cannot be read."""
     try:
-        return distance(predictor.predict([read_radiograph(file)]).radiographs[0], gallery)
+        return predictor.prepare(read_radiograph(file))
     except (InputError, OSError):
         return None

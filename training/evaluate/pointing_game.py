@@ -1,6 +1,7 @@
-"""Maps and boxes in, how often a map points at a finding out.
+"""Measures how often a map points at a finding.
 
-The pointing game (Zhang et al. 2016, arXiv 1608.00507), with a tolerance: a finding may be smaller than a map's cell.
+The pointing game (Zhang et al. 2016, arXiv 1608.00507), with a tolerance, because a finding may be smaller than a cell
+of the map.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,22 +18,22 @@ from xray.network.cam import Cam, Region, find_regions
 from xray.predictor import StudyPrediction
 
 LONGEST_SIDE = 224
-"""Pixels of a radiograph's longer side, in which distances are given."""
+"""Pixels of a radiograph's longer side when distances are measured; the usual input size in the literature."""
 NEAR = 15
-"""Pixels from a box that still count as near it."""
+"""Largest distance in pixels that counts as near a box; the tolerance of the pointing game."""
 
 
 @dataclass(frozen=True)
 class Pointing:
-    """Over the radiographs with boxes.
+    """The results over all radiographs with boxes.
 
     Attributes:
-        hit: share whose peak lies in a box.
-        near: share whose peak lies within `NEAR` pixels of one, the radiograph scaled to `LONGEST_SIDE`.
-        energy: mean share of the map's evidence that lies in the boxes.
+        hit: share whose peak is in a box.
+        near: share whose peak is within `NEAR` pixels of a box, after scaling the radiograph to `LONGEST_SIDE`.
+        energy: mean share of the map's evidence that is in the boxes.
         overlap: mean intersection over union of the first proposed region and the box that it covers best.
-        near_by_chance: share of the pixels that are near a box, and so what a random point would reach.
-        near_at_centre: share of radiographs whose centre is.
+        near_by_chance: share of the pixels that are near a box, which a random point would reach.
+        near_at_centre: share of radiographs whose center is near a box.
     """
 
     radiographs: int
@@ -45,7 +46,7 @@ class Pointing:
 
 
 class Round(NamedTuple):
-    """The game on one radiograph: the fields of `Pointing`, before the mean."""
+    """The result on one radiograph: the fields of `Pointing`, before the mean."""
 
     hit: float
     near: float
@@ -55,14 +56,15 @@ class Round(NamedTuple):
     near_at_centre: float
 
 
-def pointing(
+def measure_pointing(
     studies: Sequence[Study],
     predictions: Sequence[StudyPrediction],
     annotations: Mapping[str, Annotation],
     resamples: int,
 ) -> Pointing | None:
-    """The game on every radiograph with a box; None where there is none."""
-    rounds, patients = [], []
+    """Play the game on every radiograph with a box; None if there is none."""
+    rounds: list[Round] = []
+    patients: list[str] = []
     for study, prediction in zip(studies, predictions, strict=True):
         for record, each in zip(study.records, prediction.radiographs, strict=True):
             if boxes := boxes_of(record.path, annotations):
@@ -76,9 +78,10 @@ def pointing(
 
 
 def play(cam: Cam, boxes: Sequence[Box]) -> Round:
+    """Play the game on the map of one radiograph."""
     height, width = shape = cam.evidence_HW.shape
     distances_HW = distances(shape, boxes)
-    peak, centre = np.unravel_index(cam.evidence_HW.argmax(), shape), (height // 2, width // 2)
+    peak, center = np.unravel_index(cam.evidence_HW.argmax(), shape), (height // 2, width // 2)
     total = float(cam.evidence_HW.sum())
     near_HW = distances_HW <= NEAR
     return Round(
@@ -87,7 +90,7 @@ def play(cam: Cam, boxes: Sequence[Box]) -> Round:
         energy=float(cam.evidence_HW[distances_HW == 0].sum()) / total if total else 0.0,
         overlap=max((overlap(region, box, shape) for region in find_regions(cam)[:1] for box in boxes), default=0.0),
         near_by_chance=float(near_HW.mean()),
-        near_at_centre=float(near_HW[centre]),
+        near_at_centre=float(near_HW[center]),
     )
 
 

@@ -1,33 +1,37 @@
-"""Studies in, what the service would say of each out: for measuring a checkpoint and for fitting its decisions.
-
-Legend: N studies.
-"""
+"""Predicts the studies of a split as the service would, to measure a checkpoint or to fit its thresholds."""
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from statistics import fmean
 
 import numpy as np
 from tqdm import tqdm
 
 from training.evaluate.metrics import Sample
-from xray.images.decoding.decode import read_radiograph
+from xray.engines.batch_inference import infer_in_batches, prepare_ahead
+from xray.images.radiograph import Radiograph
 from xray.mura.studies import Study
 from xray.predictor import Predictor, StudyPrediction
 from xray.types import Label
 
 
-def predict_all(predictor: Predictor, studies: Sequence[Study]) -> list[StudyPrediction]:
-    """One pass for each study, below a progress bar."""
-    name = f"checkpoint {predictor.manifest.id}"
-    return [
-        predictor.predict([read_radiograph(record.file) for record in study.records])
-        for study in tqdm(studies, desc=name, unit="study")
-    ]
+def predict_all(
+    predictor: Predictor, studies: Sequence[Study], radiographs: Sequence[Radiograph]
+) -> list[StudyPrediction]:
+    """Predict each study, with a progress bar.
+
+    Args:
+        radiographs: those of all studies, in the order of their records.
+    """
+    passes = infer_in_batches(predictor.engine, prepare_ahead(predictor.prepare, radiographs))
+    bar = tqdm(passes, total=len(radiographs), desc=f"checkpoint {predictor.manifest.id}", unit="img")
+    predictions = iter([predictor.read(output, 0, prepared) for prepared, output in bar])
+    return [predictor.predict_study(list(islice(predictions, len(study.records)))) for study in studies]
 
 
-def ensembled(members: Sequence[Sequence[StudyPrediction]]) -> list[StudyPrediction]:
-    """Each study with the mean of the members' probabilities and thresholds; all else is the first member's."""
+def average_ensemble(members: Sequence[Sequence[StudyPrediction]]) -> list[StudyPrediction]:
+    """Average the members' probabilities and thresholds for each study; everything else is the first member's."""
     return [_mean(predictions) for predictions in zip(*members, strict=True)]
 
 
@@ -40,6 +44,7 @@ def _mean(predictions: Sequence[StudyPrediction]) -> StudyPrediction:
 
 
 def sample_of(studies: Sequence[Study], predictions: Sequence[StudyPrediction]) -> Sample:
+    """The targets, probabilities and patients of the studies."""
     return Sample(
         np.array([study.target for study in studies]),
         np.array([prediction.probability for prediction in predictions]),

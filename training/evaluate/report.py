@@ -1,4 +1,4 @@
-"""The page of an evaluation, with its curves."""
+"""Writes the HTML page of an evaluation, with its curves."""
 
 import base64
 import io
@@ -17,19 +17,23 @@ from training.evaluate.metrics import Sample
 from training.evaluate.worst_cases import Mistake
 
 TEMPLATES = Path(__file__).parent / "templates"
+"""Folder of the page's Jinja template."""
 RELIABILITY_BINS = 8
-"""Each with as many studies as the others."""
-ACCENT, MUTED = "#0b7285", "#98a6b3"
+"""Bins of the reliability curve, each with the same number of studies."""
+ACCENT = "#0b7285"
+"""Color of the network's curves."""
+MUTED = "#98a6b3"
+"""Color of everything that the network is compared with."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """What the page of an evaluation shows.
+    """The contents of the page.
 
     Attributes:
-        table: header, then one line for each group, the first of all studies; intervals as `0.812 (0.741 to 0.871)`.
-        neighbors: header, then one line for each group of queries and depth; empty without a gallery.
-        sentences: what else was measured.
+        table: a header, then one line for each group, first all studies; intervals as `0.812 (0.741 to 0.871)`.
+        neighbors: a header, then one line for each group of queries and depth; empty without a gallery.
+        sentences: everything else that was measured.
         sample: all studies, for the curves.
     """
 
@@ -42,7 +46,7 @@ class Page:
 
 
 def write_page(file: Path, page: Page) -> None:
-    """An evaluation as one HTML page that needs no other file."""
+    """Write an evaluation as one HTML page that needs no other file."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -59,7 +63,7 @@ def write_page(file: Path, page: Page) -> None:
 
 
 def curves(sample: Sample) -> dict[str, str]:
-    """ROC, precision-recall and reliability curves as SVG data URLs by title; none where a class is missing."""
+    """ROC, precision-recall and reliability curves as SVG data URLs, by title; empty if a class is missing."""
     if len(np.unique(sample.targets)) < 2:
         return {}
     drawings = {"ROC": _draw_roc, "Precision and recall": _draw_precision, "Reliability": _draw_reliability}

@@ -1,4 +1,4 @@
-"""Predictions and a gallery in, how alike the neighbors are to their queries out.
+"""Measures how similar the neighbors that a gallery finds are to their queries.
 
 Legend: Q queries, K neighbors of each.
 """
@@ -18,8 +18,10 @@ from xray.mura.studies import MuraRecord, Study, records_of
 from xray.predictor import StudyPrediction
 
 DEPTHS = (1, 5, 10)
+"""Numbers of neighbors for which the precision is measured."""
 BoolArray = npt.NDArray[np.bool_]
 ALIKE = ("body part", "label", "both")
+"""In what a neighbor can be like its query."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class Precision:
     """Share of neighbors that are like their query, for one group of queries.
 
     Attributes:
-        at: by depth, then by what is alike.
-        chance: by what is alike, for a neighbor drawn at random.
+        at: by depth, then by one of `ALIKE`.
+        chance: by one of `ALIKE`, for a neighbor drawn at random.
     """
 
     queries: int
@@ -38,12 +40,12 @@ class Precision:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How good neighbors are, and what their labels are worth as a second opinion.
+    """How good the neighbors are, and how good their labels are as a second opinion.
 
     Attributes:
-        groups: of all queries, and of the abnormal ones.
-        second_opinion: AUROC over studies of the share of abnormal ones among a study's neighbors.
-        agreement: share of studies on which that share, called at one half, and the network's label agree.
+        groups: of all queries, and of the abnormal ones, by name.
+        second_opinion: AUROC over studies of the share of abnormal neighbors.
+        agreement: share of studies for which the majority of the neighbors has the network's label.
     """
 
     groups: dict[str, Precision]
@@ -51,13 +53,13 @@ class Retrieval:
     agreement: float
 
 
-def retrieval(
+def measure_retrieval(
     studies: Sequence[Study], predictions: Sequence[StudyPrediction], gallery: Gallery, resamples: int
 ) -> Retrieval:
-    """Ask for the neighbors of each radiograph; those of its own study do not count.
+    """Search the neighbors of each radiograph, without those of its own study.
 
     Raises:
-        InputError: the gallery is too small for that.
+        InputError: the gallery is too small.
     """
     records = records_of(studies)
     found = [
@@ -81,12 +83,12 @@ def _neighbors(gallery: Gallery, embedding_D: EmbeddingArray, study: Study) -> l
     query = NeighborQuery(k=max(DEPTHS), exclude_study=study.key)
     found = gallery.search(embedding_D, query)
     if len(found) < query.k:
-        raise InputError(f"The gallery has {len(found)} entries beside those of {study.key}; measure one of more.")
+        raise InputError(f"The gallery has {len(found)} entries beside those of {study.key}; give a larger gallery.")
     return found
 
 
 def _alike(records: Sequence[MuraRecord], found: Sequence[Sequence[Neighbor]]) -> dict[str, BoolArray]:
-    """In what (Q, K) neighbors are like their queries."""
+    """Which neighbors (Q, K) are like their queries, by one of `ALIKE`."""
     parts_QK, labels_QK = (
         np.array(
             [
@@ -102,7 +104,7 @@ def _alike(records: Sequence[MuraRecord], found: Sequence[Sequence[Neighbor]]) -
 def _second_opinion(
     studies: Sequence[Study], predictions: Sequence[StudyPrediction], gallery: Gallery
 ) -> tuple[float, float]:
-    """AUROC of the share of abnormal neighbors, and how often it agrees with the network."""
+    """`second_opinion` and `agreement` of `Retrieval`."""
     shares = np.array(
         [
             abnormal_share(_neighbors(gallery, prediction.embedding_D, study))

@@ -1,4 +1,4 @@
-"""Predictions in, pictures of those that are most wrong out: what to look at first."""
+"""Draws the studies whose prediction is most wrong, for the page of an evaluation."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -13,16 +13,25 @@ from xray.mura.studies import Study
 from xray.network.cam import render
 from xray.predictor import Prediction, StudyPrediction
 
-SHOWN = 8
+MAX_SHOWN = 8
+"""Studies on the page: two rows."""
 ALPHA = 0.5
-BOX_COLOUR = (255, 255, 255)
+"""Weight of the heatmap in the overlay; the service's default."""
+BOX_COLOR = (255, 255, 255)
+"""RGB: white, which the heatmap has not."""
 LONGEST_SIDE = 360
-"""Pixels of a picture."""
+"""Pixels of a picture's longer side; eight of them make a page of about a megabyte."""
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A study, what its dataset and the network say of it, and its heaviest radiograph with overlay and boxes."""
+    """A study that the network got wrong.
+
+    Attributes:
+        label: the dataset's.
+        probability: the network's.
+        picture: PNG data URL of the radiograph with the largest weight, with overlay and boxes.
+    """
 
     study: str
     label: str
@@ -33,10 +42,10 @@ class Mistake:
 def worst_mistakes(
     studies: Sequence[Study], predictions: Sequence[StudyPrediction], annotations: Mapping[str, Annotation]
 ) -> list[Mistake]:
-    """The studies whose probability is farthest from their target, the worst first."""
+    """The studies whose probability is farthest from their target, worst first."""
     wrong = np.array([abs(p.probability - s.target) for s, p in zip(studies, predictions, strict=True)])
     mistakes = []
-    for number in np.argsort(-wrong, kind="stable")[:SHOWN]:
+    for number in np.argsort(-wrong, kind="stable")[:MAX_SHOWN]:
         study, prediction = studies[number], predictions[number]
         view = int(np.argmax(prediction.weights))
         picture = _picture(prediction.radiographs[view], boxes_of(study.records[view].path, annotations))
@@ -45,13 +54,13 @@ def worst_mistakes(
 
 
 def _picture(prediction: Prediction, boxes: Sequence[Box]) -> str:
-    """PNG data URL."""
+    """The PNG data URL of a radiograph with overlay and boxes."""
     pixels = np.array(render(prediction.cam(), prediction.prepared.radiograph, "overlay", ALPHA))
     height, width = pixels.shape[:2]
     for box in boxes:
         first = round(box.left * width), round(box.top * height)
         last = round((box.left + box.width) * width), round((box.top + box.height) * height)
-        cv2.rectangle(pixels, first, last, BOX_COLOUR, thickness=max(1, max(height, width) // 256))
+        cv2.rectangle(pixels, first, last, BOX_COLOR, thickness=max(1, max(height, width) // 256))
     scale = min(1.0, LONGEST_SIDE / max(height, width))
     small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return f"data:image/png;base64,{base64.b64encode(encode_png(np.asarray(small, np.uint8))).decode()}"

@@ -1,14 +1,19 @@
-"""A checkpoint and a split in, the same checkpoint with decisions that hold on studies like those out."""
+"""Fits a checkpoint's calibration, thresholds and uncertainty band on a split, and writes them into its manifest.
+
+Legend: N studies.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_curve
 
-from training.dataset.loader import require_readable
+from training.dataset.radiographs import read_radiographs
 from training.evaluate.predictions import predict_all
-from training.export.thresholds import fit_calibration, fit_uncertainty, sensitive_threshold, youden_threshold
 from xray.artifact import write_manifest
 from xray.engines.base import DeviceChoice, PrecisionChoice
 from xray.engines.registry import load_engine
@@ -16,28 +21,35 @@ from xray.errors import DatasetError, InputError
 from xray.mura.overlap import require_disjoint
 from xray.mura.studies import Study, read_mura, records_of
 from xray.network.checkpoint import CheckpointManifest, load_checkpoint
+from xray.network.decision import Calibration, UncertaintyBand
 from xray.predictor import Predictor
 
+FloatArray = npt.NDArray[np.float64]
+TargetArray = npt.NDArray[np.int64]
+
 ERROR_RATE = 0.1
+"""Default share of errors in either class that the uncertainty band allows."""
+SENSITIVITY = 0.95
+"""Share of abnormal studies that the threshold `sensitive` finds; as high as screening asks for."""
 
 
 @dataclass(frozen=True)
 class CalibrateOptions:
-    """Fit calibration, thresholds and decisions on DATA/SPLIT and write them into the checkpoint's manifest."""
+    """Fit calibration, thresholds and uncertainty on DATA/SPLIT and write them into the checkpoint's manifest."""
 
     checkpoint: Path
-    """Checkpoint folder; its weights and its id stay as they are."""
+    """Checkpoint folder; its weights and its id do not change."""
     data: Path
     """Dataset folder in MURA layout."""
     split: str = "valid"
     """Studies that the network was not trained on."""
     error_rate: float = ERROR_RATE
-    """Share of either class that a decision may get wrong; where it would be more, the decision is `uncertain`."""
+    """Share of errors that decisions may make in either class; where it would be more, the decision is `uncertain`."""
     device: DeviceChoice = "auto"
     precision: PrecisionChoice = "auto"
-    """The network's arithmetic on a CPU; `auto` is what the service takes on this machine."""
+    """The network's arithmetic on a CPU; `auto` is what the service uses on this machine."""
     allow_overlap: bool = False
-    """Go on where patients of the split are in another split of the dataset too."""
+    """Allow patients of the split in another split of the dataset."""
 
     def __post_init__(self) -> None:
         if not 0 < self.error_rate < 0.5:
@@ -45,7 +57,7 @@ class CalibrateOptions:
 
 
 def calibrate(options: CalibrateOptions) -> CheckpointManifest:
-    """Predict every study, fit, and write the manifest anew.
+    """Predict every study, fit, and write the manifest.
 
     Raises:
         ArtifactError: the checkpoint is damaged.
@@ -53,20 +65,25 @@ def calibrate(options: CalibrateOptions) -> CheckpointManifest:
     """
     studies = read_mura(options.data, options.split)
     require_disjoint(options.data, options.split, studies, options.allow_overlap)
-    require_readable(records_of(studies))
-    manifest = calibrated(options, studies)
+    manifest = fit_manifest(options, studies)
     write_manifest(options.checkpoint, manifest)
     return manifest
 
 
-def calibrated(options: CalibrateOptions, studies: Sequence[Study]) -> CheckpointManifest:
-    """The checkpoint's manifest, with what the studies say of its logits."""
+def fit_manifest(options: CalibrateOptions, studies: Sequence[Study]) -> CheckpointManifest:
+    """The checkpoint's manifest, with calibration, thresholds and uncertainty fitted on the studies.
+
+    Raises:
+        ArtifactError: the checkpoint is damaged.
+        DatasetError: images cannot be read, or one class is missing.
+    """
     targets_N = np.array([study.target for study in studies])
     if len(np.unique(targets_N)) < 2:
         raise DatasetError("The studies to calibrate on are of one class; normal and abnormal ones are needed.")
     checkpoint = load_checkpoint(options.checkpoint)
+    radiographs = read_radiographs(records_of(studies))
     predictor = Predictor(checkpoint.manifest, load_engine(checkpoint, options.device, options.precision))
-    logits_N = np.array([prediction.logit for prediction in predict_all(predictor, studies)])
+    logits_N = np.array([prediction.logit for prediction in predict_all(predictor, studies, radiographs)])
     calibration = fit_calibration(logits_N, targets_N)
     probabilities_N = np.array([calibration.probability(logit) for logit in logits_N])
     youden, sensitive = (fit(targets_N, probabilities_N) for fit in (youden_threshold, sensitive_threshold))
@@ -76,3 +93,56 @@ def calibrated(options: CalibrateOptions, studies: Sequence[Study]) -> Checkpoin
         thresholds={"default": youden, "youden": youden, "sensitive": sensitive},
         uncertainty=fit_uncertainty(targets_N, probabilities_N, options.error_rate),
     )
+
+
+def fit_calibration(logits_N: FloatArray, targets_N: TargetArray) -> Calibration:
+    """Logistic regression of the targets on the logits (Platt 1999).
+
+    Where the logits rank no better than chance, the slope is 0 and the probability is the share of abnormal studies.
+    """
+    fitted = LogisticRegression(C=np.inf).fit(logits_N[:, np.newaxis], targets_N)
+    slope = float(fitted.coef_[0, 0])
+    if slope > 0:
+        return Calibration(slope, float(fitted.intercept_[0]))
+    share = targets_N.mean()
+    return Calibration(0.0, float(np.log(share / (1 - share))))
+
+
+def youden_threshold(targets_N: TargetArray, probabilities_N: FloatArray) -> float:
+    """The threshold with the largest sensitivity + specificity (Youden 1950)."""
+    false_rates, true_rates, thresholds = roc_curve(targets_N, probabilities_N)
+    # scikit-learn's first threshold is infinite: nothing is abnormal.
+    return _lower_to_midpoint(float(thresholds[1:][np.argmax((true_rates - false_rates)[1:])]), probabilities_N)
+
+
+def sensitive_threshold(targets_N: TargetArray, probabilities_N: FloatArray) -> float:
+    """The largest threshold that finds `SENSITIVITY` of the abnormal studies."""
+    return _lower_to_midpoint(_quantile_below(probabilities_N[targets_N == 1], 1 - SENSITIVITY), probabilities_N)
+
+
+def fit_uncertainty(targets_N: TargetArray, probabilities_N: FloatArray, error_rate: float) -> UncertaintyBand:
+    """The band of probabilities in which either label is possible, at an error rate that holds for each class.
+
+    Split conformal prediction with one quantile per class (Vovk 2012, arXiv 1209.2673). If a class has too few studies
+    for the error rate, the band does not exclude its label.
+    """
+    abnormal, normal = (np.sort(probabilities_N[targets_N == target]) for target in (1, 0))
+    excluded = [int(error_rate * (len(group) + 1)) for group in (abnormal, normal)]
+    return UncertaintyBand(
+        error_rate,
+        abnormal_from=_lower_to_midpoint(float(abnormal[excluded[0] - 1]), probabilities_N) if excluded[0] else 0.0,
+        normal_to=1 - _lower_to_midpoint(1 - float(normal[-excluded[1]]), 1 - probabilities_N) if excluded[1] else 1.0,
+    )
+
+
+def _lower_to_midpoint(value: float, probabilities_N: FloatArray) -> float:
+    """The midpoint of one of the probabilities and the next smaller one, or 0.
+
+    A study exactly on a threshold could get another label on a processor that rounds differently.
+    """
+    return (value + float(probabilities_N[probabilities_N < value].max(initial=0.0))) / 2
+
+
+def _quantile_below(values: FloatArray, share: float) -> float:
+    """The largest value below which at most that share of the values is."""
+    return float(np.sort(values)[int(share * len(values))])

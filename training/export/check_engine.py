@@ -1,9 +1,9 @@
-"""The equality gate: radiographs in, how far an engine is from the float32 reference on them out.
+"""The equality gate: compares an engine with the float32 reference on real radiographs.
 
-Legend: N radiographs, B those of a batch, S canvas side.
+Legend: N radiographs, S canvas side.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,29 +12,27 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from training.dataset.loader import require_readable
+from training.dataset.radiographs import read_canvases
 from training.evaluate.metrics import auroc
 from xray.engines.base import DeviceChoice, Engine, Precision, PrecisionChoice
+from xray.engines.batch_inference import Canvas, concatenate, infer_in_batches
 from xray.engines.int8_graph import QUANTIZED
 from xray.engines.parity import LIMITS, Comparison, differences, mean, require_fit, worst
 from xray.engines.registry import load_engine
 from xray.engines.torch_engine import TorchEngine
 from xray.errors import DatasetError
-from xray.images.decoding.decode import read_radiograph
-from xray.images.preprocess import PreprocessSpec, preprocess
 from xray.images.radiograph import PixelArray
 from xray.mura.studies import MuraRecord, Study, read_mura, records_of
 from xray.network.checkpoint import Checkpoint, load_checkpoint
 from xray.network.model import ModelOutput
 
-BATCH = 16
 EXPORT_SAMPLE = 64
-"""Radiographs on which the checkpoint of a finished run is tried: half a minute at 320 px on two cores."""
+"""Radiographs on which the checkpoint of a finished run is checked; half a minute at 320 px on two cores."""
 
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """Run an engine beside the float32 reference on DATA/SPLIT; fail when it is not fit to serve."""
+    """Compare an engine with the float32 reference on DATA/SPLIT; fail if it is not fit to serve."""
 
     checkpoint: Path
     """Checkpoint folder."""
@@ -43,58 +41,60 @@ class CheckOptions:
     split: str = "valid"
     device: DeviceChoice = "auto"
     precision: PrecisionChoice = "auto"
-    """The network's arithmetic on a CPU; `auto` is what the service takes on this machine."""
+    """The network's arithmetic on a CPU; `auto` is what the service uses on this machine."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Radiographs of both classes and what the float32 network says of them, in batches.
+    """Radiographs of both classes and the output of the float32 network for them.
 
     Attributes:
-        targets: 0 or 1 for each of the N radiographs.
+        pixels_N1SS: uint8, the network's inputs.
+        output: of all N radiographs.
+        targets: 0 or 1 for each.
     """
 
-    pixels_B1SS: list[PixelArray]
-    outputs: list[ModelOutput]
+    pixels_N1SS: PixelArray
+    output: ModelOutput
     targets: npt.NDArray[np.int64]
 
 
 def check_engine(options: CheckOptions) -> Comparison:
-    """Compare on every radiograph of the split and print the figures beside their limits.
+    """Compare on every radiograph of the split, and print the differences beside their limits.
 
     Raises:
-        ArtifactError: the checkpoint is damaged, or a limit is passed.
+        ArtifactError: the checkpoint is damaged, or a limit is exceeded.
         DatasetError: images cannot be read, or one class is missing.
     """
     checkpoint = load_checkpoint(options.checkpoint)
     records = records_of(read_mura(options.data, options.split))
-    require_readable(records)
     # The reference first: engines may move the checkpoint's network to another device.
-    reference = reference_for(checkpoint, records)
+    reference = run_reference(checkpoint, records)
     engine = load_engine(checkpoint, options.device, options.precision, quantized=options.checkpoint / QUANTIZED)
-    comparison = compare(reference, engine)
+    comparison = compare_engine(reference, engine)
     print_comparison(comparison, engine.precision)
     require_fit(comparison, engine.precision)
     return comparison
 
 
 def check_export(folder: Path, studies: Sequence[Study]) -> Comparison:
-    """Try the CPU's engine for a checkpoint that was just written, on a sample of the studies' radiographs.
+    """Check the CPU's engine for a checkpoint that was just written, on a sample of the studies' radiographs.
 
     Raises:
-        ArtifactError: a limit is passed.
+        ArtifactError: a limit is exceeded.
+        DatasetError: images cannot be read, or one class is missing.
     """
     checkpoint = load_checkpoint(folder)
-    reference = reference_for(checkpoint, sample(records_of(studies), EXPORT_SAMPLE))
+    reference = run_reference(checkpoint, balanced_sample(records_of(studies), EXPORT_SAMPLE))
     engine = load_engine(checkpoint, "cpu")
-    comparison = compare(reference, engine)
+    comparison = compare_engine(reference, engine)
     print(comparison)
     require_fit(comparison, engine.precision)
     return comparison
 
 
-def sample(records: Sequence[MuraRecord], count: int) -> list[MuraRecord]:
-    """At most `count` records, spread evenly over those of each class, and as many of each as there are."""
+def balanced_sample(records: Sequence[MuraRecord], count: int) -> list[MuraRecord]:
+    """At most `count` records, the same number of each class if there are enough, spread evenly over the class."""
     chosen: list[MuraRecord] = []
     for target in (0, 1):
         own = [record for record in records if record.target == target]
@@ -103,42 +103,31 @@ def sample(records: Sequence[MuraRecord], count: int) -> list[MuraRecord]:
     return chosen
 
 
-def reference_for(checkpoint: Checkpoint, records: Sequence[MuraRecord]) -> Reference:
+def run_reference(checkpoint: Checkpoint, records: Sequence[MuraRecord]) -> Reference:
     """Read the records and run the float32 network on them.
 
     Raises:
-        DatasetError: all are of one class, so that nothing is known of how they are ranked.
+        DatasetError: images cannot be read, or one class is missing, so that there is no AUROC.
     """
     targets = np.array([record.target for record in records])
     if len(np.unique(targets)) < 2:
         raise DatasetError("The radiographs to compare on are of one class; normal and abnormal ones are needed.")
-    engine = TorchEngine(checkpoint, torch.device("cpu"))
-    pixels: list[PixelArray] = []
-    outputs: list[ModelOutput] = []
-    with tqdm(total=len(records), desc="reference", unit="img") as bar:
-        for start in range(0, len(records), BATCH):
-            pixels.append(canvases(records[start : start + BATCH], checkpoint.manifest.preprocess))
-            outputs.append(engine.forward(pixels[-1]))
-            bar.update(len(pixels[-1]))
-    return Reference(pixels, outputs, targets)
+    pixels_N1SS = read_canvases(records, checkpoint.manifest.preprocess)
+    output = _forward_all(TorchEngine(checkpoint, torch.device("cpu")), pixels_N1SS, "reference")
+    return Reference(pixels_N1SS, output, targets)
 
 
-def canvases(records: Sequence[MuraRecord], spec: PreprocessSpec) -> PixelArray:
-    """uint8 (B, 1, S, S): the network's inputs for some records."""
-    return np.stack([preprocess(read_radiograph(record.file), spec)[0] for record in records])
-
-
-def compare(reference: Reference, engine: Engine) -> Comparison:
-    """Run the engine on the reference's radiographs."""
-    outputs = list(_forward(engine, reference))
-    apart = np.concatenate([differences(*pair) for pair in zip(reference.outputs, outputs, strict=True)])
-    areas = [auroc(reference.targets, _logits(each)) for each in (reference.outputs, outputs)]
-    images, abnormal = len(reference.targets), int(reference.targets.sum())
-    return Comparison(engine.name, images, abnormal, worst(apart), mean(apart), *areas)
+def compare_engine(reference: Reference, engine: Engine) -> Comparison:
+    """Run the engine on the reference's radiographs, and measure how its output differs."""
+    output = _forward_all(engine, reference.pixels_N1SS, engine.name)
+    differing_N3 = differences(reference.output, output)
+    areas = [auroc(reference.targets, each.logits_B.tolist()) for each in (reference.output, output)]
+    abnormal = int(reference.targets.sum())
+    return Comparison(engine.name, len(reference.targets), abnormal, worst(differing_N3), mean(differing_N3), *areas)
 
 
 def print_comparison(comparison: Comparison, precision: Precision) -> None:
-    """The worst and the mean beside the limits."""
+    """Print the worst and the mean differences beside their limits."""
     limit = LIMITS[precision]
     print(f"{comparison.engine} beside torch-float32-cpu on {comparison.images} radiographs")
     print(f"{'':20}{'worst':>10}{'mean':>10}{'limit':>10}")
@@ -147,8 +136,8 @@ def print_comparison(comparison: Comparison, precision: Precision) -> None:
         ("embedding, cosine", "embedding"),
         ("map, correlation", "cam"),
     ):
-        figures = [getattr(each, name) for each in (comparison.worst, comparison.mean, limit)]
-        print(f"{label:20}" + "".join(f"{figure:>10.6f}" for figure in figures))
+        values = [getattr(each, name) for each in (comparison.worst, comparison.mean, limit)]
+        print(f"{label:20}" + "".join(f"{value:>10.6f}" for value in values))
     change = comparison.auroc - comparison.reference_auroc
     print(
         f"AUROC {comparison.auroc:.4f}, of the reference {comparison.reference_auroc:.4f}: "
@@ -156,12 +145,7 @@ def print_comparison(comparison: Comparison, precision: Precision) -> None:
     )
 
 
-def _forward(engine: Engine, reference: Reference) -> Iterator[ModelOutput]:
-    with tqdm(total=len(reference.targets), desc=engine.name, unit="img") as bar:
-        for pixels_B1SS in reference.pixels_B1SS:
-            yield engine.forward(pixels_B1SS)
-            bar.update(len(pixels_B1SS))
-
-
-def _logits(outputs: Sequence[ModelOutput]) -> list[float]:
-    return [logit for output in outputs for logit in output.logits_B.tolist()]
+def _forward_all(engine: Engine, pixels_N1SS: PixelArray, name: str) -> ModelOutput:
+    """The engine's output for all radiographs, with a progress bar of that name."""
+    passes = infer_in_batches(engine, map(Canvas, pixels_N1SS))
+    return concatenate([output for _, output in tqdm(passes, total=len(pixels_N1SS), desc=name, unit="img")])

@@ -1,4 +1,4 @@
-"""A `.tar` of the original 2018 project in, a checkpoint folder out; the only reader of torch's own format."""
+"""Converts a `.tar` checkpoint of the original 2018 project; the only reader of torch's own format."""
 
 import pickle
 import re
@@ -19,20 +19,21 @@ from xray.network.densenet import DenseNetName
 from xray.network.model import XrayNetwork
 
 OLD_LAYER_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
-"""torchvision before 0.3 wrote `norm.1`, today it is `norm1`."""
+"""torchvision before 0.3 wrote `norm.1`; it writes `norm1` now."""
 FEATURES = re.compile(r"(?:.*?\.)?(features\..+)")
-"""Whatever wrapped the network, `module.` of DataParallel above all, stands before `features.`."""
+"""A wrapper of the network, usually DataParallel's `module.`, adds a prefix to `features.`."""
 CLASSIFIER = re.compile(r"(?:.*\.)?(?:classifier|fc)(?:\.0)?\.(weight|bias)")
-SHOWN = 4
-"""How many names of weights an error message shows."""
+"""Names of the last layer."""
+MAX_NAMED = 4
+"""Names of weights in an error message."""
 
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """Turn a .tar checkpoint of the original project into a checkpoint folder."""
+    """Convert a .tar checkpoint of the original project to a checkpoint folder."""
 
     tar: Path
-    """The file; only tensors are read from it, nothing in it is executed."""
+    """The file; only tensors are read, and no code in it is executed."""
     out: Path
     """Checkpoint folder to write."""
     architecture: DenseNetName = "densenet201"
@@ -47,7 +48,7 @@ def import_original(options: ImportOptions) -> CheckpointManifest:
     """Read, rename and write the weights.
 
     Raises:
-        ArtifactError: not such a file, or its weights are not of the architecture.
+        ArtifactError: the file is no such checkpoint, or its weights are of another architecture.
     """
     spec = PreprocessSpec(size=options.size)
     model = XrayNetwork(options.architecture, spec)
@@ -56,12 +57,12 @@ def import_original(options: ImportOptions) -> CheckpointManifest:
         outcome = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
         raise ArtifactError(f"{options.tar} does not hold a {options.architecture}: {error}") from error
-    # Files older than torch 0.4 do not count batches; nothing depends on the count.
+    # Files older than torch 0.4 have no batch counts; nothing depends on them.
     missing = [name for name in outcome.missing_keys if not name.endswith("num_batches_tracked")]
     if missing or outcome.unexpected_keys:
         raise ArtifactError(
             f"{options.tar} does not hold a {options.architecture}: "
-            f"missing {missing[:SHOWN]}, unknown {outcome.unexpected_keys[:SHOWN]}."
+            f"missing {missing[:MAX_NAMED]}, unknown {outcome.unexpected_keys[:MAX_NAMED]}."
         )
     manifest = CheckpointManifest(
         options.architecture, spec, TrainingData(f"imported from {options.tar.name}", 0, 0, "")
@@ -73,7 +74,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     """The state dictionary in a torch file, alone or under `state_dict`.
 
     Raises:
-        ArtifactError: the file holds anything but tensors and plain values.
+        ArtifactError: the file has anything but tensors and plain values.
     """
     try:
         with torch.serialization.safe_globals(_numpy_scalars()):
@@ -83,12 +84,12 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     found = stored.get("state_dict", stored) if isinstance(stored, dict) else {}
     tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise ArtifactError(f"{file} holds no weights, neither at its top nor under 'state_dict'.")
+        raise ArtifactError(f"{file} has no weights, neither at the top level nor under 'state_dict'.")
     return tensors
 
 
 def modern_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights under the names of `XrayNetwork`, with one logit; what has no such name keeps its own."""
+    """The weights under the names of `XrayNetwork`, with one logit; unknown names do not change."""
     weights = {}
     for name, tensor in tensors.items():
         wide = tensor.float() if tensor.is_floating_point() else tensor
@@ -102,12 +103,12 @@ def modern_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def one_logit(classifier: Tensor) -> Tensor:
-    """The row of a one-logit classifier; of two, abnormal minus normal, which has the same softmax."""
+    """The row of a one-logit classifier, or abnormal minus normal of two logits, which gives the same probability."""
     return classifier[1:] - classifier[:1] if classifier.shape[0] == 2 else classifier
 
 
 def _numpy_scalars() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """What a number of numpy in the file, such as the best metric, is made of; none of these runs foreign code."""
+    """The types behind a NumPy number in the file, such as the best metric; none of them executes code of the file."""
     scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
     kinds = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)]
     return [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, *kinds]

@@ -1,12 +1,12 @@
-"""The features as an OpenVINO graph in int8, made by NNCF from what the network sees of some radiographs.
+"""Quantizes the features to an OpenVINO graph in int8 with NNCF.
 
-Convolutions alone compute in int8: weights quantised by output channel, what they read by tensor (Jacob et al. 2018,
+Only convolutions compute in int8: weights are quantized per output channel, activations per tensor (Jacob et al. 2018,
 arXiv 1712.05877). The concatenations of a dense block stay in floating point, because the batch norms that read them
-scale channels apart that would have shared one step: the starter's embeddings keep a cosine of 0.9998 instead of 0.994,
-for 78 radiographs a second instead of 103 (float32: 33).
+scale the channels differently, so that one quantization step does not suit all: the starter's embeddings keep a cosine
+of 0.9998 instead of 0.994, for 78 radiographs a second instead of 103 (float32: 33).
 
-Ranges span the extremes of all radiographs: NNCF's default, the mean of each radiograph's extremes, clips the unusual
-ones, whose logits then move by more than 1.
+The ranges span the extremes of all radiographs. NNCF's default, the mean of the extremes of each radiograph, clips
+unusual radiographs and changes their logits by more than 1.
 """
 
 import logging
@@ -23,29 +23,30 @@ from xray.errors import InputError
 from xray.images.radiograph import PixelArray
 from xray.network.checkpoint import Checkpoint
 
-# After the CPU engine, which keeps OpenVINO's telemetry, and with it NNCF's, from being imported.
+# NNCF is imported after the CPU engine, which blocks the telemetry of OpenVINO and NNCF.
 try:
     import nncf
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 except ImportError as error:
-    raise InputError("Quantising needs NNCF, which is not installed; install the extra `quantize`.") from error
+    raise InputError("Quantizing needs NNCF, which is not installed; install the extra `quantize`.") from error
 
 NNCF_VERSION: str = nncf.__version__
 PART = re.compile(r"\.features\.(conv0|norm0|relu0|denseblock\d|transition\d)[./]")
+"""The part of the features in the name of a node."""
 SAME_PART = {"norm0": "conv0", "relu0": "conv0"}
-"""The first convolution is told by what reads it: its batch norm's shift, or the ReLU where there is no shift."""
+"""The first convolution gets its name from what reads it: its batch norm's shift, or the ReLU if there is no shift."""
 FLOATING = ("Add", "AvgPool", "MaxPool", "Multiply")
-"""Operations that NNCF would quantise too, and with them the concatenations they read."""
+"""Operations that NNCF would also quantize, and with them the concatenations that they read."""
 
 
 def write_int8(checkpoint: Checkpoint, pixels_N1SS: PixelArray, kept: Collection[str], file: Path) -> None:
-    """Quantise the convolutions of all parts of the features but those in `kept`, and write the graph's two files.
+    """Quantize the convolutions of all parts of the features but those in `kept`, and write the graph's two files.
 
     Args:
         pixels_N1SS: uint8, the radiographs that the ranges of the activations are taken from.
-        kept: of `parts_of`.
-        file: of the `.xml`; the `.bin` lies beside it.
+        kept: some of `parts_of`.
+        file: the `.xml`; the `.bin` is written beside it.
     """
     nncf.set_log_level(logging.ERROR)
     graph = _prepared(checkpoint)
@@ -54,7 +55,7 @@ def write_int8(checkpoint: Checkpoint, pixels_N1SS: PixelArray, kept: Collection
         for each in graph.get_ops()
         if each.get_type_name() in FLOATING or (each.get_type_name() == "Convolution" and _part(each) in kept)
     ]
-    quantised = nncf.quantize(
+    quantized = nncf.quantize(
         graph,
         nncf.Dataset(list(pixels_N1SS[:, None])),
         subset_size=len(pixels_N1SS),
@@ -63,24 +64,24 @@ def write_int8(checkpoint: Checkpoint, pixels_N1SS: PixelArray, kept: Collection
             activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
         ),
     )
-    openvino.save_model(quantised, file, compress_to_fp16=False)
+    openvino.save_model(quantized, file, compress_to_fp16=False)
 
 
 def parts_of(checkpoint: Checkpoint) -> list[str]:
-    """The parts of the features that are quantised or kept as a whole, from the pixels on."""
+    """The parts of the features that are either quantized or kept in floating point, in order from the input."""
     names = [name for name, _ in checkpoint.model.features.named_children() if PART.search(f".features.{name}.")]
     return [name for name in names if name not in SAME_PART]
 
 
 def _prepared(checkpoint: Checkpoint) -> Any:
-    """Batch norms merged into the convolutions before them, whose scales they would spoil."""
+    """The graph with batch norms folded into the convolutions before them, whose scales they would spoil."""
     graph = to_graph(checkpoint, named=True)
     apply_moc_transformations(graph, cf=False)
     return graph
 
 
 def _part(convolution: Any) -> str:
-    """The part of a convolution; one that a batch norm was merged into bears the name of no part itself."""
+    """The part that a convolution belongs to. One with a folded batch norm has lost its name; its readers tell it."""
     readers = [target.get_node() for target in convolution.output(0).get_target_inputs()]
     for node in (convolution, *readers):
         if found := PART.search(node.get_friendly_name()):

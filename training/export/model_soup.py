@@ -1,4 +1,4 @@
-"""Checkpoints of one origin in, one network with the mean of their weights out."""
+"""Averages the weights of checkpoints that were fine-tuned from the same network (a model soup)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +11,11 @@ from xray.network.checkpoint import Checkpoint, CheckpointManifest, StorageType,
 
 @dataclass(frozen=True)
 class AverageOptions:
-    """Average the weights of checkpoints that were tuned from a common one; `calibrate` is to follow."""
+    """Average the weights of checkpoints that were fine-tuned from a common one; run `calibrate` afterwards."""
 
     checkpoints: tuple[Path, ...]
-    """Checkpoint folders, two at least; one that is named twice counts twice. The average reads radiographs, and makes
-    the map a logit, as the first of them does."""
+    """Two or more checkpoint folders; one that is named twice counts twice. Preprocessing and map pooling are those of
+    the first."""
     out: Path
     """Checkpoint folder to write."""
     storage: StorageType = "float32"
@@ -23,23 +23,23 @@ class AverageOptions:
 
     def __post_init__(self) -> None:
         if len(self.checkpoints) < 2:
-            raise InputError("--checkpoints names fewer than two folders; give those to average.")
+            raise InputError("--checkpoints names fewer than two folders; give at least two.")
 
 
 def average(options: AverageOptions) -> CheckpointManifest:
-    """Write a model soup (Wortsman et al. 2022, arXiv 2203.05482): what several networks know at the price of one.
+    """Write a model soup (Wortsman et al. 2022, arXiv 2203.05482).
 
-    The statistics of the batch norms are averaged like the weights. What was fitted to one of the networks, its
-    calibration, thresholds and figures, is left out.
+    The statistics of the batch norms are averaged like the weights. The result has no calibration, thresholds or
+    metrics, because those were fitted to one of the networks.
 
     Raises:
-        ArtifactError: a checkpoint is damaged, or the networks are not alike.
+        ArtifactError: a checkpoint is damaged, or the networks differ in architecture, pooling or training data.
     """
     first, *others = [load_checkpoint(folder) for folder in options.checkpoints]
     mean = AveragedModel(first.model, use_buffers=True)
     mean.update_parameters(first.model)
     for folder, other in zip(options.checkpoints[1:], others, strict=True):
-        _require_alike(other.manifest, first.manifest, folder)
+        _require_same_network(other.manifest, first.manifest, folder)
         mean.update_parameters(other.model)
     first.model.load_state_dict(mean.module.state_dict())
     manifest = CheckpointManifest(
@@ -52,8 +52,8 @@ def average(options: AverageOptions) -> CheckpointManifest:
     return save_checkpoint(options.out, Checkpoint(first.model, manifest), options.storage)
 
 
-def _require_alike(other: CheckpointManifest, first: CheckpointManifest, folder: Path) -> None:
+def _require_same_network(other: CheckpointManifest, first: CheckpointManifest, folder: Path) -> None:
     for name in ("architecture", "study_pooling", "training_data"):
         its, wanted = getattr(other, name), getattr(first, name)
         if its != wanted:
-            raise ArtifactError(f"{folder} has the {name} {its}, the first checkpoint {wanted}; average what is alike.")
+            raise ArtifactError(f"{folder} has the {name} {its}, the first checkpoint {wanted}; both must be the same.")

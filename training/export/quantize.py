@@ -1,41 +1,42 @@
-"""A checkpoint and radiographs in, its features in int8 out: written into its folder if the equality gate passes."""
+"""Quantizes a checkpoint's features to int8, and writes them into its folder if they pass the equality gate."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from training.dataset.loader import require_readable
-from training.export.check_engine import Reference, canvases, compare, print_comparison, reference_for, sample
+from training.dataset.radiographs import read_canvases
+from training.export.check_engine import Reference, balanced_sample, compare_engine, print_comparison, run_reference
 from xray.artifact import require_replaceable, sha256, write_manifest, written_whole
 from xray.engines.int8_graph import GRAPH, QUANTIZED, WEIGHTS, QuantizedManifest, require_processor
 from xray.engines.parity import LIMITS, Comparison
 from xray.errors import ArtifactError, InputError
+from xray.images.radiograph import PixelArray
 from xray.mura.overlap import require_disjoint
-from xray.mura.studies import MuraRecord, read_mura, records_of
+from xray.mura.studies import read_mura, records_of
 from xray.network.checkpoint import Checkpoint, load_checkpoint
 from xray.network.densenet import LAYERS
 
-ROOM = 2 / 3
-"""Share of each limit that may be used up on the radiographs at hand: there are others."""
+MARGIN = 2 / 3
+"""Share of each limit that may be used up on the radiographs of the gate, because others may differ by more."""
 
 
 @dataclass(frozen=True)
 class QuantizeOptions:
-    """Quantise a checkpoint to int8 for CPUs; write CHECKPOINT/int8 if it passes the equality gate."""
+    """Quantize a checkpoint to int8 for CPUs; write CHECKPOINT/int8 if it passes the equality gate."""
 
     checkpoint: Path
     """Checkpoint folder."""
     data: Path
     """Dataset folder in MURA layout."""
     split: str = "train"
-    """Radiographs to take the ranges of the activations from."""
+    """Radiographs that the ranges of the activations are taken from."""
     gate: str = "valid"
-    """Radiographs to pass the gate on: others than those of the ranges."""
+    """Split that the gate is passed on; not that of the ranges."""
     images: int = 300
-    """How many radiographs of the split the ranges are taken from."""
+    """Number of radiographs that the ranges are taken from."""
     allow_overlap: bool = False
-    """Go on where patients of the gate are in another split of the dataset too."""
+    """Allow patients of the gate in another split of the dataset."""
 
     def __post_init__(self) -> None:
         if self.images < 2:
@@ -45,23 +46,26 @@ class QuantizeOptions:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What every attempt at quantising one checkpoint works with."""
+class QuantizationInputs:
+    """What every attempt to quantize a checkpoint uses.
+
+    Attributes:
+        pixels_N1SS: uint8, the radiographs that the ranges of the activations are taken from.
+    """
 
     checkpoint: Checkpoint
-    calibration: list[MuraRecord]
+    pixels_N1SS: PixelArray
     reference: Reference
 
 
 def quantize(options: QuantizeOptions) -> QuantizedManifest:
-    """Quantise as much of the network as the gate lets through with room, and write it into the checkpoint's folder.
+    """Quantize as much of the network as passes the gate with a margin, and write it into the checkpoint's folder.
 
     Raises:
-        InputError: NNCF is not installed, this processor's int8 is not what others compute, or the checkpoint is not a
-            DenseNet.
-        ArtifactError: the checkpoint is damaged, or nothing that was tried passes the gate; nothing is written.
-        DatasetError: images cannot be read, one class is missing among those of the gate, or another split has some of
-            its patients.
+        InputError: NNCF is not installed, this processor computes int8 differently from others, or the checkpoint is
+            not a DenseNet.
+        ArtifactError: the checkpoint is damaged, or no attempt passes the gate; nothing is written.
+        DatasetError: images cannot be read, the gate lacks a class, or patients of the gate are in another split.
     """
     require_processor()
     checkpoint = load_checkpoint(options.checkpoint)
@@ -71,14 +75,13 @@ def quantize(options: QuantizeOptions) -> QuantizedManifest:
 
     target = options.checkpoint / QUANTIZED
     require_replaceable(target)
-    calibration = sample(records_of(read_mura(options.data, options.split)), options.images)
+    calibration = balanced_sample(records_of(read_mura(options.data, options.split)), options.images)
     studies = read_mura(options.data, options.gate)
     require_disjoint(options.data, options.gate, studies, options.allow_overlap)
-    gate = records_of(studies)
-    require_readable([*calibration, *gate])
-    trial = Trial(checkpoint, calibration, reference_for(checkpoint, gate))
+    pixels_N1SS = read_canvases(calibration, checkpoint.manifest.preprocess)
+    inputs = QuantizationInputs(checkpoint, pixels_N1SS, run_reference(checkpoint, records_of(studies)))
     with written_whole(target) as partial:
-        kept, comparison = _first_with_room(trial, parts_of(checkpoint), partial)
+        kept, comparison = _quantize_with_margin(inputs, parts_of(checkpoint), partial)
         checksums = {name: sha256(partial / name) for name in (GRAPH, WEIGHTS)}
         manifest = QuantizedManifest(
             checkpoint.manifest.id, VERSION, NNCF_VERSION, len(calibration), kept, comparison, checksums
@@ -88,52 +91,60 @@ def quantize(options: QuantizeOptions) -> QuantizedManifest:
 
 
 def _require_densenet(checkpoint: Checkpoint) -> None:
-    """Raises: InputError: the parts that quantising keeps or changes are known for DenseNets only."""
+    """Check that the architecture is a DenseNet: only their parts are known to quantization.
+
+    Raises:
+        InputError: it is another one.
+    """
     architecture = checkpoint.manifest.architecture
     if architecture not in LAYERS:
         raise InputError(f"int8 is implemented for {', '.join(LAYERS)}, not for {architecture}; serve it in bfloat16.")
 
 
-def used(comparison: Comparison) -> float:
-    """The largest share of a limit that an int8 engine uses up; at most 1 is fit to serve, and NaN is not."""
-    found, limit = comparison.worst, LIMITS["int8"]
+def limit_usage(comparison: Comparison) -> float:
+    """The largest share of a limit that an int8 engine uses up; fit to serve up to 1, unfit if NaN."""
+    worst = comparison.worst
+    limit = LIMITS["int8"]
     shares = [
-        found.logit / limit.logit,
-        (1 - found.embedding) / (1 - limit.embedding),
-        (1 - found.cam) / (1 - limit.cam),
+        worst.logit / limit.logit,
+        (1 - worst.embedding) / (1 - limit.embedding),
+        (1 - worst.cam) / (1 - limit.cam),
         abs(comparison.auroc - comparison.reference_auroc) / comparison.auroc_limit,
     ]
     return float(np.max(shares))
 
 
-def _first_with_room(trial: Trial, parts: list[str], folder: Path) -> tuple[tuple[str, ...], Comparison]:
-    """Write the graph that keeps the fewest of the first parts in floating point and passes with room.
+def _quantize_with_margin(
+    inputs: QuantizationInputs, parts: list[str], folder: Path
+) -> tuple[tuple[str, ...], Comparison]:
+    """Keep more and more of the first parts in floating point until the graph passes with a margin.
 
     Raises:
-        ArtifactError: not even the last one has room; the message tells the figures.
+        ArtifactError: the last graph does not pass either; the message has its differences.
     """
     for count in range(1, len(parts)):
         kept = tuple(parts[:count])
-        comparison = _attempt(trial, kept, folder)
+        comparison = _quantize(inputs, kept, folder)
         print(f"in floating point: {', '.join(kept)}")
         print_comparison(comparison, "int8")
-        if used(comparison) <= ROOM:
+        if limit_usage(comparison) <= MARGIN:
             return kept, comparison
     limits = LIMITS["int8"]
     raise ArtifactError(
-        f"No quantised graph passes the gate with a third of each limit to spare; the last, with {', '.join(kept)} in "
+        f"No quantized graph passes the gate with a third of each limit to spare; the last, with {', '.join(kept)} in "
         f"floating point: {comparison}; the limits are: {limits}, AUROC within "
         f"{comparison.auroc_limit:.4f}. Give more --images."
     )
 
 
-def _attempt(trial: Trial, kept: tuple[str, ...], folder: Path) -> Comparison:
-    """Quantise, write and measure what was written."""
+def _quantize(inputs: QuantizationInputs, kept: tuple[str, ...], folder: Path) -> Comparison:
+    """Quantize, write the graph, and compare what was written with the reference."""
     from training.export.int8 import write_int8
     from xray.engines.openvino_engine import OpenVinoEngine, best_precision
 
-    for former in folder.iterdir():
-        former.unlink()  # not overwritten: the engine of the attempt before may still have it mapped
-    pixels_N1SS = canvases(trial.calibration, trial.checkpoint.manifest.preprocess)
-    write_int8(trial.checkpoint, pixels_N1SS, kept, folder / GRAPH)
-    return compare(trial.reference, OpenVinoEngine(trial.checkpoint, best_precision(), quantized=folder / GRAPH))
+    for file in folder.iterdir():
+        file.unlink()  # not overwritten: the engine of the last attempt may still have the file mapped
+    write_int8(inputs.checkpoint, inputs.pixels_N1SS, kept, folder / GRAPH)
+    return compare_engine(
+        inputs.reference, OpenVinoEngine(inputs.checkpoint, best_precision(), quantized=folder / GRAPH)
+    )

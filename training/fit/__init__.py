@@ -1,1 +1,1 @@
-"""Trains a network, and resumes a run after a kill."""
+"""Trains a network, and resumes a run that was killed."""

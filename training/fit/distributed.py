@@ -1,4 +1,4 @@
-"""One process or several under `torchrun`, and the little that they tell each other."""
+"""Sets up one training process, or several under `torchrun`, and the values that they exchange."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +11,13 @@ from torch import distributed
 from xray.engines.base import DeviceChoice
 from xray.engines.registry import choose_device
 
-PATIENCE = timedelta(hours=2)
-"""For which processes wait for one of them, which may be decoding a whole dataset."""
+COLLECTIVE_TIMEOUT = timedelta(hours=2)
+"""Of a collective operation: the others wait while rank 0 decodes the whole dataset."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among its equals.
+    """This process among the processes of a run.
 
     Attributes:
         rank: 0 to count - 1; rank 0 validates, prints and writes.
@@ -29,10 +29,11 @@ class Processes:
     device: torch.device
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
+        """Whether this is rank 0."""
         return self.rank == 0
 
-    def share(self, values: list[float]) -> list[float]:
+    def broadcast(self, values: list[float]) -> list[float]:
         """Rank 0's values, on every rank."""
         if self.count == 1:
             return values
@@ -50,8 +51,12 @@ class Processes:
 
 
 @contextmanager
-def joined(choice: DeviceChoice) -> Iterator[Processes]:
-    """Join the group that `torchrun` started, or stand alone."""
+def init_distributed(choice: DeviceChoice) -> Iterator[Processes]:
+    """Join the process group that `torchrun` started, or run as a single process.
+
+    Raises:
+        InputError: the device is not there.
+    """
     device = choose_device(choice)
     if not distributed.is_torchelastic_launched():
         yield Processes(0, 1, device)
@@ -59,11 +64,11 @@ def joined(choice: DeviceChoice) -> Iterator[Processes]:
     if device.type == "cuda":
         device = torch.device("cuda", distributed.get_node_local_rank())
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=COLLECTIVE_TIMEOUT)
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size(), device)
-        # The data-parallel wrapper keeps gloo's threads alive to the very end, and one of them that still holds a
-        # tensor when the interpreter goes aborts the process: so nobody goes right after the last `share`.
+        # DistributedDataParallel keeps gloo's threads alive. A thread that still holds a tensor when the interpreter
+        # exits aborts the process, so that all processes wait here after the last broadcast.
         distributed.barrier()
     finally:
         distributed.destroy_process_group()

@@ -1,15 +1,72 @@
-"""Draws the history of a run."""
+"""The progress of a run: the result of each epoch, and their picture."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from training.fit.resume import EpochResult
+
+@dataclass(frozen=True)
+class EpochResult:
+    """The result of one epoch.
+
+    Attributes:
+        learning_rate: at the end of the epoch.
+        training_loss: mean over its steps.
+        validation_loss: the same loss, weighted as training draws the classes, on the validation studies.
+        validation_auroc: over studies.
+        threshold: the probability with the largest sensitivity + specificity (Youden 1950).
+    """
+
+    epoch: int
+    learning_rate: float
+    training_loss: float
+    validation_loss: float
+    validation_auroc: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        history: one result for each finished epoch.
+        step: finished steps of the current epoch.
+        loss_sum: sum of their losses.
+    """
+
+    history: tuple[EpochResult, ...] = ()
+    step: int = 0
+    loss_sum: float = 0.0
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch, from 0."""
+        return len(self.history)
+
+    @property
+    def validation_losses(self) -> list[float]:
+        """One for each finished epoch."""
+        return [result.validation_loss for result in self.history]
+
+    @property
+    def best(self) -> EpochResult:
+        """The epoch with the highest validation AUROC, the first of equals."""
+        return max(self.history, key=lambda result: result.validation_auroc)
+
+    def after_step(self, loss: float) -> "Progress":
+        """The progress after one more step, with its loss."""
+        return Progress(self.history, self.step + 1, self.loss_sum + loss)
+
+    def after_epoch(self, result: EpochResult) -> "Progress":
+        """The progress at the start of the next epoch."""
+        return Progress((*self.history, result))
 
 
 def draw_history(history: Sequence[EpochResult], file: Path) -> None:
-    """Losses, AUROC and learning rate over the epochs of a run, as a PNG."""
+    """Draw losses, AUROC and learning rate over the epochs as a PNG."""
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     losses, areas, rates = figure.subplots(1, 3)
     epochs = [result.epoch + 1 for result in history]

@@ -1,6 +1,6 @@
-"""What a batch of bags costs: of each study, of each of its radiographs, and of where the map looks.
+"""Computes the training loss of a batch: of its studies, of their radiographs, and of where the map looks.
 
-All is computed from logits, so that it never overflows.
+Everything is computed from logits, so that it never overflows.
 
 Legend: B studies, N radiographs, h, w cells of the map.
 """
@@ -41,11 +41,10 @@ def radiograph_loss(logits_N: Tensor, bags: Bags) -> Tensor:
 
 
 def box_loss(cams_Nhw: Tensor, bags: Bags) -> Tensor:
-    """How surprising it is that the finding lies where its boxes are; the sum over annotated radiographs by N.
+    """Negative log-likelihood of the boxes under the softmax of the map; the sum over annotated radiographs by N.
 
-    Where a map's cells are log odds, up to a constant, their softmax says where a finding lies, given that there is
-    one; the loss is the negative log of what it gives to the cells of the boxes. Radiographs without a box cost
-    nothing.
+    The cells of a map are log odds up to a constant, so that their softmax is the probability of where a finding is,
+    given that there is one. Radiographs without a box have no loss.
     """
     annotated_N = bags.inside_Nhw.flatten(1).any(1)
     cams_Nc, inside_Nc = cams_Nhw[annotated_N].flatten(1), bags.inside_Nhw[annotated_N].flatten(1)

@@ -1,6 +1,5 @@
-"""Where a run stands, on disk: one safetensors file, replaced in one step, so that a kill never tears it."""
+"""Saves the state of a run in one safetensors file, which is replaced atomically, and resumes from it."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -8,74 +7,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from training.fit.history import Progress
 from training.fit.setup import Run
 from xray.artifact import replaced_at_once
 from xray.errors import ArtifactError, InputError
 
 STATE = "state.safetensors"
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """What one epoch came to.
-
-    Attributes:
-        learning_rate: at the end of the epoch.
-        training_loss: mean over its steps.
-        validation_loss: the same loss, weighted as training draws the classes, on the validation studies.
-        validation_auroc: over studies.
-        threshold: the probability with the largest sensitivity + specificity (Youden 1950).
-    """
-
-    epoch: int
-    learning_rate: float
-    training_loss: float
-    validation_loss: float
-    validation_auroc: float
-    threshold: float
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run has come.
-
-    Attributes:
-        history: one result for each finished epoch.
-        step: finished steps of the epoch under way.
-        loss_sum: sum of their losses.
-    """
-
-    history: tuple[EpochResult, ...] = ()
-    step: int = 0
-    loss_sum: float = 0.0
-
-    @property
-    def epoch(self) -> int:
-        """The epoch under way, from 0."""
-        return len(self.history)
-
-    @property
-    def validation_losses(self) -> list[float]:
-        return [result.validation_loss for result in self.history]
-
-    @property
-    def best(self) -> EpochResult:
-        """The epoch with the highest validation AUROC, the first of equals."""
-        return max(self.history, key=lambda result: result.validation_auroc)
-
-    def after_step(self, loss: float) -> "Progress":
-        return Progress(self.history, self.step + 1, self.loss_sum + loss)
-
-    def after_epoch(self, result: EpochResult) -> "Progress":
-        return Progress((*self.history, result))
+"""File in OUT."""
 
 
 def save_state(run: Run, progress: Progress) -> None:
     """Write OUT/state.safetensors: weights and their average, optimizer moments, progress and their recipe."""
     model, optimizer = run.model, run.optimizer
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    if run.average:
-        tensors |= {f"average.{name}": tensor for name, tensor in run.average.state_dict().items()}
+    if run.ema:
+        tensors |= {f"average.{name}": tensor for name, tensor in run.ema.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
     metadata = {"progress": _json(progress), "recipe": _json(run.recipe)}
@@ -84,10 +30,10 @@ def save_state(run: Run, progress: Progress) -> None:
 
 
 def load_state(run: Run) -> Progress:
-    """Fill the model and the optimizer from OUT/state.safetensors, if there is one, and say where the run stands.
+    """Load the model and the optimizer from OUT/state.safetensors, if there is one, and return the progress.
 
     Raises:
-        InputError: the run there follows another recipe or has seen other data.
+        InputError: the run there has other options or other data.
         ArtifactError: the file is damaged.
     """
     file, model, optimizer = run.options.out / STATE, run.model, run.optimizer
@@ -99,10 +45,10 @@ def load_state(run: Run) -> Progress:
             _require_same_recipe(run, msgspec.json.decode(metadata["recipe"], type=dict[str, Any]))
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118, no mapping
     except (SafetensorError, KeyError, msgspec.MsgspecError) as error:
-        raise ArtifactError(f"{file} is damaged ({error}); remove it to start the run again.") from error
-    model.load_state_dict(_below("model.", tensors))
-    if run.average:
-        run.average.load_state_dict(_below("average.", tensors))
+        raise ArtifactError(f"{file} is damaged ({error}); remove it to start the run over.") from error
+    model.load_state_dict(_select_prefix("model.", tensors))
+    if run.ema:
+        run.ema.load_state_dict(_select_prefix("average.", tensors))
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
@@ -112,7 +58,7 @@ def load_state(run: Run) -> Progress:
     return msgspec.json.decode(metadata["progress"], type=Progress)
 
 
-def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _select_prefix(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors whose names begin with a prefix, by the rest of their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 

@@ -1,4 +1,4 @@
-"""The learning rate as a function of where the run stands: nothing to save, nothing to restore."""
+"""Computes the learning rate from the progress of the run, so that there is no state to save."""
 
 import math
 from collections.abc import Sequence
@@ -7,20 +7,23 @@ from training.options import TrainOptions
 
 WARM_UP = 0.3
 """Share of a one-cycle run in which the rate rises (Smith and Topin 2017, arXiv 1708.07120)."""
-START_DIVISOR, END_DIVISOR = 25, 250_000
-"""What the peak is divided by at the first and at the last step of a one-cycle run."""
-PATIENCE = 2
-"""Epochs without a lower validation loss that a plateau forgives."""
+START_DIVISOR = 25
+"""Peak rate over the rate of the first step of a one-cycle run."""
+END_DIVISOR = 250_000
+"""Peak rate over the rate of the last step of a one-cycle run."""
+PLATEAU_PATIENCE = 2
+"""Epochs without a lower validation loss before the rate falls."""
 PLATEAU_FACTOR = 0.1
+"""By which the rate is multiplied at a plateau."""
 PLATEAU_THRESHOLD = 1e-4
-"""Relative improvement that counts as lower."""
+"""Smallest relative decrease of the loss that counts as lower."""
 
 
 def learning_rate(options: TrainOptions, done: float, validation_losses: Sequence[float]) -> float:
     """The rate of the next step.
 
     Args:
-        done: share of all steps of the run that lie behind, from 0 to 1.
+        done: finished share of all steps of the run, from 0 to 1.
         validation_losses: one for each finished epoch.
     """
     if options.schedule == "one-cycle":
@@ -31,14 +34,14 @@ def learning_rate(options: TrainOptions, done: float, validation_losses: Sequenc
 
 
 def plateaus(losses: Sequence[float]) -> int:
-    """How often a sequence of losses stayed for more than `PATIENCE` epochs without a new minimum."""
+    """How many times a sequence of losses stayed for more than `PLATEAU_PATIENCE` epochs without a new minimum."""
     best, waited, count = math.inf, 0, 0
     for loss in losses:
         if loss < best * (1 - PLATEAU_THRESHOLD):
             best, waited = loss, 0
             continue
         waited += 1
-        if waited > PATIENCE:
+        if waited > PLATEAU_PATIENCE:
             count, waited = count + 1, 0
     return count
 

@@ -1,4 +1,4 @@
-"""Wires everything a training run works with: its studies, its network, its optimizer, its processes."""
+"""Creates everything that a training run uses: its studies, network, optimizer and processes."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training.dataset.annotations import FILE, Annotation, annotations_fingerprint, read_annotations, say_unused
+from training.dataset.annotations import FILE, Annotation, annotations_fingerprint, read_annotations, warn_unused
 from training.dataset.image_cache import Canvases, decode_once
-from training.dataset.loader import Feed, StudyBags, Views
-from training.dataset.sampling import drawing_chances, loss_weights
+from training.dataset.loader import BatchLoader, StudyBags, Views
+from training.dataset.sampling import loss_weights, sampling_probabilities
 from training.fit.distributed import Processes
 from training.options import TrainOptions
 from xray.errors import ArtifactError, DatasetError, InputError
@@ -26,33 +26,38 @@ from xray.network.model import XrayNetwork, load_imagenet_weights
 log = logging.getLogger(__name__)
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+"""By the value of `--optimizer`."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """Everything a run works with, wired in `start`."""
+    """Everything that a run uses, created by `set_up`.
+
+    Attributes:
+        ema: the moving average of the weights; None where none is kept.
+    """
 
     options: TrainOptions
     processes: Processes
     training: list[Study]
     validation: list[Study]
-    training_feed: Feed
-    validation_feed: Feed
+    training_loader: BatchLoader
+    validation_loader: BatchLoader
     views: Views
     model: XrayNetwork
     optimizer: torch.optim.Optimizer
-    average: AveragedModel | None
+    ema: AveragedModel | None
 
     @property
-    def kept(self) -> XrayNetwork:
-        """The network that is validated and saved: the moving average, where one is kept."""
-        kept = self.average.module if self.average else self.model
-        assert isinstance(kept, XrayNetwork)
-        return kept
+    def eval_model(self) -> XrayNetwork:
+        """The network that is validated and saved: the moving average, or the model where there is none."""
+        model = self.ema.module if self.ema else self.model
+        assert isinstance(model, XrayNetwork)
+        return model
 
     @property
     def recipe(self) -> dict[str, object]:
-        """All that decides the result: options, data and number of processes; compared when the run is resumed."""
+        """Everything that decides the result: options, data, number of processes. A resumed run must have the same."""
         data: dict[str, object] = {
             "training data": self.fingerprint_of(self.training),
             "validation data": self.fingerprint_of(self.validation),
@@ -66,52 +71,63 @@ class Run:
         return fingerprint(records_of(studies), self.views.canvases.digests)
 
 
-def start(options: TrainOptions, processes: Processes) -> Run:
-    """Read the dataset, check every image and build the network."""
-    training, validation = (_split(options, name, processes.leads) for name in ("train", "valid"))
+def set_up(options: TrainOptions, processes: Processes) -> Run:
+    """Read the dataset, decode every image and create the network.
+
+    Raises:
+        DatasetError: a split is empty or has one class only, or an image cannot be read.
+        ArtifactError: the weights to start from cannot be loaded.
+        InputError: `--weights` is wrong.
+    """
+    training, validation = (_read_split(options, name, processes.is_main) for name in ("train", "valid"))
     annotations = read_annotations(options.data)
-    if processes.leads:
-        say_unused(annotations, "train", training)
+    if processes.is_main:
+        warn_unused(annotations, "train", training)
     if options.window or options.box_loss:
         _require_boxes(training, annotations)
-    views = Views(canvases_for(options, processes, [*training, *validation]), annotations)
-    model = initial_model(options, processes.leads).to(processes.device).to(memory_format=torch.channels_last)
+    views = Views(decode_canvases(options, processes, [*training, *validation]), annotations)
+    model = create_model(options, processes.is_main).to(processes.device).to(memory_format=torch.channels_last)
     optimizer = OPTIMIZERS[options.optimizer](
         model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
-    average = averaged(model, options.ema) if options.ema else None
-    feeds = _training_feed(training, views, options), _validation_feed(validation, views, options)
-    return Run(options, processes, training, validation, *feeds, views, model, optimizer, average)
+    ema = create_ema(model, options.ema) if options.ema else None
+    loaders = _training_loader(training, views, options), _validation_loader(validation, views, options)
+    return Run(options, processes, training, validation, *loaders, views, model, optimizer, ema)
 
 
-def _training_feed(studies: Sequence[Study], views: Views, options: TrainOptions) -> Feed:
-    return Feed(StudyBags(studies, loss_weights(studies, options), views, options, training=True), options)
+def _training_loader(studies: Sequence[Study], views: Views, options: TrainOptions) -> BatchLoader:
+    return BatchLoader(StudyBags(studies, loss_weights(studies, options), views, options, training=True), options)
 
 
-def _validation_feed(studies: Sequence[Study], views: Views, options: TrainOptions) -> Feed:
-    """Each study once, weighted as training draws it, so that both losses mean the same."""
-    chances = drawing_chances(studies, options) * len(studies)
-    weights = [float(c * w) for c, w in zip(chances, loss_weights(studies, options), strict=True)]
-    return Feed(StudyBags(studies, weights, views, options, training=False), options)
+def _validation_loader(studies: Sequence[Study], views: Views, options: TrainOptions) -> BatchLoader:
+    """Each study once, weighted as often as training samples it, so that the two losses can be compared."""
+    counts = sampling_probabilities(studies, options) * len(studies)
+    weights = [float(c * w) for c, w in zip(counts, loss_weights(studies, options), strict=True)]
+    return BatchLoader(StudyBags(studies, weights, views, options, training=False), options)
 
 
-def canvases_for(options: TrainOptions, processes: Processes, studies: Sequence[Study]) -> Canvases:
-    """Every radiograph, decoded by the leading process while the others wait."""
+def decode_canvases(options: TrainOptions, processes: Processes, studies: Sequence[Study]) -> Canvases:
+    """The canvas of every radiograph; rank 0 decodes while the others wait."""
     folder = options.out / "canvases"
-    if processes.leads:
+    if processes.is_main:
         decode_once(records_of(studies), options.preprocess, folder)
-    processes.share([0.0])
+    processes.broadcast([0.0])  # a barrier
     return Canvases(folder)
 
 
-def averaged(model: XrayNetwork, decay: float) -> AveragedModel:
+def create_ema(model: XrayNetwork, decay: float) -> AveragedModel:
     """The exponential moving average of a network's weights and statistics (Polyak and Juditsky 1992)."""
-    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+    update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 
 
-def initial_model(options: TrainOptions, leads: bool = True) -> XrayNetwork:
-    """A network as `--weights` asks for it; the process that leads tells where they were taught with another map."""
+def create_model(options: TrainOptions, is_main: bool = True) -> XrayNetwork:
+    """Create the network with the weights that `--weights` names; rank 0 warns if they were trained with another map.
+
+    Raises:
+        InputError: `--weights` is neither a word that we know nor a folder.
+        ArtifactError: the checkpoint is damaged or of another architecture.
+    """
     torch.manual_seed(options.seed)
     model = XrayNetwork(options.architecture, options.preprocess, options.map_spec, options.study_pooling)
     if options.weights == "imagenet":
@@ -122,12 +138,13 @@ def initial_model(options: TrainOptions, leads: bool = True) -> XrayNetwork:
         given = load_checkpoint(Path(options.weights))
         if given.manifest.architecture != options.architecture:
             raise ArtifactError(f"{options.weights} is a {given.manifest.architecture}, not a {options.architecture}.")
-        if leads and (taught := given.manifest.map_spec) != (here := options.map_spec):
+        before, now = given.manifest.map_spec, options.map_spec
+        if is_main and before != now:
             print(
-                f"{options.weights} was trained with --map-stride {taught.stride} --map-pooling {taught.pooling}; "
-                f"this run has {here.stride} and {here.pooling}, which its weights have to be taught anew."
+                f"{options.weights} was trained with --map-stride {before.stride} --map-pooling {before.pooling}; "
+                f"this run has {now.stride} and {now.pooling}, which its weights have to learn first."
             )
-        # What weighs the views may be new, or no longer wanted; all else is the same network.
+        # Only the attention over views may be missing in one of the two; everything else is the same network.
         weights = {name: tensor for name, tensor in given.model.state_dict().items() if _is_kept(name, model)}
         model.load_state_dict(model.state_dict() | weights)
     return model
@@ -137,13 +154,13 @@ def _is_kept(name: str, model: XrayNetwork) -> bool:
     return model.attention is not None or not name.startswith("attention.")
 
 
-def parallel(run: Run) -> nn.Module:
-    """The model itself, or its data-parallel wrapper under `torchrun`."""
+def wrap_parallel(run: Run) -> nn.Module:
+    """The model, in a DistributedDataParallel wrapper if there are several processes."""
     return run.model if run.processes.count == 1 else DistributedDataParallel(run.model)
 
 
 def _require_boxes(studies: Sequence[Study], annotations: Mapping[str, Annotation]) -> None:
-    """Raises: DatasetError: an abnormal study has no box, so that nothing says where its finding lies."""
+    """Raises: DatasetError: an abnormal study has no box, so that the place of its finding is unknown."""
     boxed = {path for path, annotation in annotations.items() if annotation.boxes}
     without = [
         study.key for study in studies if study.target and not any(record.path in boxed for record in study.records)
@@ -155,12 +172,12 @@ def _require_boxes(studies: Sequence[Study], annotations: Mapping[str, Annotatio
         )
 
 
-def _split(options: TrainOptions, name: str, leads: bool) -> list[Study]:
-    """The studies of a split; the process that leads says what is left out of them and what other splits share."""
+def _read_split(options: TrainOptions, name: str, is_main: bool) -> list[Study]:
+    """The studies of a split; rank 0 logs what was skipped and checks for patients that are in two splits."""
     split = read_split(options.data, name)
     if len({study.target for study in split.studies}) < 2:
         raise DatasetError(f"{options.data / name} holds studies of one class only; both are needed.")
-    if leads:
+    if is_main:
         if split.remark:
             log.warning(split.remark)
         require_disjoint(options.data, name, split.studies, options.allow_overlap)

@@ -1,4 +1,4 @@
-"""Trains on studies and writes the best and the last checkpoint; `train` is the table of contents."""
+"""Trains a network and writes the best and the last checkpoint; `train` is the table of contents."""
 
 import math
 import time
@@ -10,17 +10,16 @@ from torch import nn
 from tqdm import tqdm
 
 from training.dataset.loader import Bags
-from training.dataset.sampling import Draw, plan_epoch
+from training.dataset.sampling import SampledStudy, plan_epoch
 from training.evaluate.metrics import auroc
-from training.export.calibrate import CalibrateOptions, calibrated
+from training.export.calibrate import CalibrateOptions, fit_manifest, youden_threshold
 from training.export.check_engine import check_export
-from training.export.thresholds import youden_threshold
-from training.fit.distributed import joined
-from training.fit.history import draw_history
+from training.fit.distributed import init_distributed
+from training.fit.history import EpochResult, Progress, draw_history
 from training.fit.loss import study_logits, total_loss
-from training.fit.resume import EpochResult, Progress, load_state, save_state
+from training.fit.resume import load_state, save_state
 from training.fit.schedule import learning_rate
-from training.fit.setup import Run, parallel, start
+from training.fit.setup import Run, set_up, wrap_parallel
 from training.options import TrainOptions
 from xray.artifact import replaced_at_once, write_manifest
 from xray.errors import InputError
@@ -29,77 +28,81 @@ from xray.network.checkpoint import Checkpoint, CheckpointManifest, TrainingData
 
 
 def train(options: TrainOptions) -> None:
-    """Train, or go on with a run that was killed; write OUT/best, OUT/last, OUT/history.json and its picture.
+    """Train, or continue a run that was killed; write OUT/best, OUT/last, OUT/history.json and its picture.
 
     Raises:
         DatasetError: a split is empty, has one class only, or an image cannot be read.
-        InputError: OUT holds another run, or the loss is no longer a number.
-        ArtifactError: the weights to start from cannot be had, or the CPU's engine is not fit to serve OUT/best, which
-            is kept.
+        InputError: OUT has another run, or the loss is no longer finite.
+        ArtifactError: the weights to start from cannot be loaded, or the CPU's engine is not fit to serve OUT/best,
+            which is kept.
     """
-    with joined(options.device) as processes:
-        run = start(options, processes)
+    with init_distributed(options.device) as processes:
+        run = set_up(options, processes)
         progress = load_state(run)
-        network = parallel(run)
-        if processes.leads and (progress.epoch or progress.step):
-            print(f"going on after epoch {progress.epoch} and {progress.step} steps")
+        network = wrap_parallel(run)
+        if processes.is_main and (progress.epoch or progress.step):
+            print(f"continuing after epoch {progress.epoch} and {progress.step} steps")
         while progress.epoch < options.epochs:
             progress = train_one_epoch(run, network, progress)
-            progress = progress.after_epoch(summarise(run, progress))
-            if processes.leads:
-                write(run, progress)
-    if processes.leads:
+            progress = progress.after_epoch(validate_epoch(run, progress))
+            if processes.is_main:
+                write_epoch(run, progress)
+    if processes.is_main:
         print(f"best of {options.epochs} epochs: validation AUROC {progress.best.validation_auroc:.3f}")
         print(f"checkpoint: {options.out / 'best'}")
-        finish(run)
+        finish_run(run)
 
 
-def finish(run: Run) -> None:
-    """Give the best checkpoint its decisions, and see whether the CPU's engine can serve it."""
+def finish_run(run: Run) -> None:
+    """Calibrate the best checkpoint, and check that the CPU's engine can serve it.
+
+    Raises:
+        ArtifactError: the engine differs from the network by more than it may.
+    """
     best = run.options.out / "best"
     if load_checkpoint(best).manifest.uncertainty is None:
-        write_manifest(best, calibrated(CalibrateOptions(best, run.options.data), run.validation))
+        write_manifest(best, fit_manifest(CalibrateOptions(best, run.options.data), run.validation))
     check_export(best, run.validation)
 
 
 def train_one_epoch(run: Run, network: nn.Module, progress: Progress) -> Progress:
-    """The steps of the epoch that are still to do; saves the run's state every few minutes."""
+    """Do the remaining steps of the epoch, and save the run's state every few minutes."""
     options, processes = run.options, run.processes
     plan = plan_epoch(run.training, options, progress.epoch, processes.count)
     own = [batch[processes.rank :: processes.count] for batch in plan[progress.step :]]
     network.train()
     saved = time.monotonic()
-    with tqdm(total=len(plan), initial=progress.step, disable=not processes.leads, unit="step") as bar:
+    with tqdm(total=len(plan), initial=progress.step, disable=not processes.is_main, unit="step") as bar:
         bar.set_description(f"epoch {progress.epoch + 1}/{options.epochs}")
-        for batch in run.training_feed.batches(own):
+        for batch in run.training_loader.batches(own):
             rate = _set_rate(run, progress, len(plan))
             progress = progress.after_step(train_one_step(run, network, batch, progress))
             bar.update()
             bar.set_postfix(loss=f"{progress.loss_sum / progress.step:.4f}", rate=f"{rate:.1e}")
-            if processes.leads and time.monotonic() - saved > 60 * options.save_minutes:
+            if processes.is_main and time.monotonic() - saved > 60 * options.save_minutes:
                 save_state(run, progress)
                 saved = time.monotonic()
     return progress
 
 
 def train_one_step(run: Run, network: nn.Module, bags: Bags, progress: Progress) -> float:
-    """Forward, backward, update; the loss of the batch, which is the mean over all processes.
+    """Do the forward pass, the backward pass and the update; return the loss of the batch, the mean over all processes.
 
     Raises:
-        InputError: the loss or the gradient is no number. All processes raise it, and the weights are as they were.
+        InputError: the loss or the gradient is not finite. All processes raise it, and the weights do not change.
     """
     bags = bags.to(run.processes.device)
     with _autocast(run):
         output = network(bags.pixels_N1SS)
     loss = total_loss(output, bags, run.options)
-    mean_loss = _finite(run.processes.mean(float(loss.detach())), "loss", progress)
+    mean_loss = _require_finite(run.processes.mean(float(loss.detach())), "loss", progress)
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    # The gradient is the mean over all processes, so that all of them find the same.
-    _finite(float(gradient_norm(run.model)), "gradient", progress)
+    # The gradient is the mean over all processes, so that all of them see the same value.
+    _require_finite(float(gradient_norm(run.model)), "gradient", progress)
     run.optimizer.step()
-    if run.average:
-        run.average.update_parameters(run.model)
+    if run.ema:
+        run.ema.update_parameters(run.model)
     return mean_loss
 
 
@@ -108,32 +111,33 @@ def gradient_norm(model: nn.Module) -> torch.Tensor:
     return torch.nn.utils.get_total_norm([each.grad for each in model.parameters() if each.grad is not None])
 
 
-def summarise(run: Run, progress: Progress) -> EpochResult:
-    """Validate on rank 0, and tell every rank.
+def validate_epoch(run: Run, progress: Progress) -> EpochResult:
+    """Validate on rank 0, and broadcast the result to every rank.
 
     Raises:
-        InputError: the validation loss is no number; all processes raise it.
+        InputError: the validation loss is not finite; all processes raise it.
     """
-    values = validate(run) if run.processes.leads else [0.0, 0.0, 0.0]
-    loss, area, threshold = run.processes.share(values)
-    _finite(loss, "validation loss", progress)
+    values = validate(run) if run.processes.is_main else [0.0, 0.0, 0.0]
+    loss, area, threshold = run.processes.broadcast(values)
+    _require_finite(loss, "validation loss", progress)
     rate = float(run.optimizer.param_groups[0]["lr"])
     return EpochResult(progress.epoch, rate, progress.loss_sum / progress.step, loss, area, threshold)
 
 
 @torch.inference_mode()
 def validate(run: Run) -> list[float]:
-    """Loss, AUROC and Youden's threshold over the validation studies; not numbers where the network gives none."""
+    """Loss, AUROC and Youden's threshold over the validation studies; NaN if a probability is not finite."""
     size = run.options.batch_studies
-    draws = [Draw(0, place, place) for place in range(len(run.validation))]
-    batches = [draws[start : start + size] for start in range(0, len(draws), size)]
-    run.kept.eval()
-    total, probabilities = 0.0, []
-    fed = run.validation_feed.batches(batches)
-    for batch in tqdm(fed, total=len(batches), desc="validation", unit="batch", leave=False):
+    samples = [SampledStudy(0, place, place) for place in range(len(run.validation))]
+    batches = [samples[start : start + size] for start in range(0, len(samples), size)]
+    run.eval_model.eval()
+    total = 0.0
+    probabilities: list[float] = []
+    loaded = run.validation_loader.batches(batches)
+    for batch in tqdm(loaded, total=len(batches), desc="validation", unit="batch", leave=False):
         batch = batch.to(run.processes.device)
         with _autocast(run):
-            output = run.kept(batch.pixels_N1SS)
+            output = run.eval_model(batch.pixels_N1SS)
         total += float(total_loss(output, batch, run.options)) * len(batch.views)
         probabilities += study_logits(output, batch.views, run.options.study_pooling).sigmoid().tolist()
     if not np.isfinite(probabilities).all():
@@ -143,10 +147,11 @@ def validate(run: Run) -> list[float]:
     return [total / len(targets), auroc(targets, probabilities), threshold]
 
 
-def write(run: Run, progress: Progress) -> None:
-    """The checkpoints, the history and its picture, then the state: a kill in between repeats this epoch's end."""
+def write_epoch(run: Run, progress: Progress) -> None:
+    """Write the checkpoints, the history and its picture, then the state: after a kill in between, this is repeated."""
     options = run.options
-    result, records = progress.history[-1], records_of(run.training)
+    result = progress.history[-1]
+    records = records_of(run.training)
     manifest = CheckpointManifest(
         architecture=options.architecture,
         preprocess=options.preprocess,
@@ -160,7 +165,7 @@ def write(run: Run, progress: Progress) -> None:
     )
     names = ["last", "best"] if progress.best == result else ["last"]
     for name in names:
-        save_checkpoint(options.out / name, Checkpoint(run.kept, manifest), options.storage)
+        save_checkpoint(options.out / name, Checkpoint(run.eval_model, manifest), options.storage)
     with replaced_at_once(options.out / "history.json") as partial:
         partial.write_bytes(msgspec.json.format(msgspec.json.encode(progress.history)))
     with replaced_at_once(options.out / "history.png") as partial:
@@ -180,12 +185,12 @@ def _autocast(run: Run) -> torch.autocast:
 
 
 def multiplies_in_bfloat16(device: str) -> bool:
-    """Whether a device of that type has the arithmetic in hardware."""
+    """Whether a device of that type (`cuda` or `cpu`) multiplies in bfloat16 in hardware."""
     capabilities = torch.cpu.get_capabilities()
     return device == "cuda" or any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
 
 
-def _finite(value: float, name: str, progress: Progress) -> float:
+def _require_finite(value: float, name: str, progress: Progress) -> float:
     if math.isfinite(value):
         return value
     raise InputError(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.phantoms import write_dataset
-from training.dataset.annotations import Annotation, Box, read_annotations, say_unused
+from training.dataset.annotations import Annotation, Box, read_annotations, warn_unused
 from xray.errors import DatasetError
 from xray.mura.studies import read_mura
 
@@ -34,8 +34,8 @@ def test_annotations_of_any_program_are_read(tmp_path: Path, text: str, encoding
     ("text", "fault"),
     [
         (f"path,hardware\n{IMAGE},1\n", "one of them `image`"),
-        (f"image,hardware\n{IMAGE},yes\n", "hardware 'yes' is neither 0 nor 1"),
-        (f'image,boxes\n{IMAGE},"[[120, 40, 60, 80]]"\n', "a box leaves the image; its numbers are shares"),
+        (f"image,hardware\n{IMAGE},yes\n", "hardware is 'yes'; write 0 or 1"),
+        (f'image,boxes\n{IMAGE},"[[120, 40, 60, 80]]"\n', "a box extends beyond the image; write shares"),
         (f'image,boxes\n{IMAGE},"[[0.1, 0.2]]"\n', "the boxes cannot be read"),
         (f"image,hardware\n{IMAGE},1\n{IMAGE},0\n", "contradict each other"),
     ],
@@ -48,7 +48,7 @@ def test_annotation_that_cannot_be_meant_is_named(tmp_path: Path, text: str, fau
 def test_annotations_of_images_that_are_not_there_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = write_dataset(tmp_path / "Renamed", studies=4)
     annotations = annotated(root, f"image,hardware\n{IMAGE},1\nRenamed/valid/XR_LEG/p/s/image1.png,1\n")
-    say_unused(annotations, "train", read_mura(root, "train"))
+    warn_unused(annotations, "train", read_mura(root, "train"))
     (line,) = caplog.messages
     assert line.startswith("1 images of annotations.csv are not in train")
     assert IMAGE in line

@@ -14,8 +14,8 @@ import torch
 from tests.phantoms import draw_phantom
 from training.dataset.annotations import Annotation, Box
 from training.dataset.image_cache import Canvases, decode_once
-from training.dataset.loader import Bag, Feed, StudyBags, Views, collate
-from training.dataset.sampling import Draw, drawing_chances, loss_weights, plan_epoch
+from training.dataset.loader import Bag, BatchLoader, StudyBags, Views, collate
+from training.dataset.sampling import SampledStudy, loss_weights, plan_epoch, sampling_probabilities
 from training.options import TrainOptions
 from xray.images.preprocess import PreprocessSpec
 from xray.mura.studies import MuraRecord, Study, records_of
@@ -53,7 +53,7 @@ FINDING = {"image3.png": Annotation(hardware=None, boxes=(Box(0.4, 0.4, 0.1, 0.1
 """In one of the six views of the abnormal study."""
 
 
-def bag(drawn: list[Study], draw: Draw, training: bool = True, options: TrainOptions = OPTIONS) -> Bag:
+def bag(drawn: list[Study], draw: SampledStudy, training: bool = True, options: TrainOptions = OPTIONS) -> Bag:
     views = Views(canvases_of(tuple(drawn), options.preprocess), FINDING)
     return StudyBags(drawn, [1.0, 2.0], views, options, training)[draw]
 
@@ -65,7 +65,7 @@ def canvases_of(studies: tuple[Study, ...], spec: PreprocessSpec) -> Canvases:
         return decode_once(records_of(studies), spec, Path(folder) / "canvases")
 
 
-def shown(drawn: list[Study], draw: Draw, options: TrainOptions = OPTIONS) -> bytes:
+def shown(drawn: list[Study], draw: SampledStudy, options: TrainOptions = OPTIONS) -> bytes:
     """The canvases of a training bag."""
     return bag(drawn, draw, options=options).pixels_n1SS.numpy().tobytes()
 
@@ -87,7 +87,7 @@ def test_balanced_sampling_draws_normal_and_abnormal_equally_often(lopsided: lis
 def test_chances_of_all_studies_add_up_to_one_and_are_equal_within_a_class(
     sampling: str, lopsided: list[Study]
 ) -> None:
-    chances = drawing_chances(lopsided, replace(OPTIONS, sampling=sampling))
+    chances = sampling_probabilities(lopsided, replace(OPTIONS, sampling=sampling))
     assert chances.sum() == pytest.approx(1)
     for target in (0, 1):
         assert len({chance for each, chance in zip(lopsided, chances, strict=True) if each.target == target}) == 1
@@ -130,7 +130,7 @@ def test_training_takes_at_most_max_views_of_a_study_and_none_twice(drawn: list[
     plain = replace(OPTIONS, augment=False, max_views=4)
     taken = set()
     for place in range(20):
-        canvases = bag(drawn, Draw(0, place, study=1), options=plain).pixels_n1SS
+        canvases = bag(drawn, SampledStudy(0, place, study=1), options=plain).pixels_n1SS
         different = {canvas.numpy().tobytes() for canvas in canvases}
         assert len(canvases) == len(different) == 4
         taken |= different
@@ -138,16 +138,16 @@ def test_training_takes_at_most_max_views_of_a_study_and_none_twice(drawn: list[
 
 
 def test_validation_takes_all_views_in_their_order_and_changes_none(drawn: list[Study]) -> None:
-    whole = bag(drawn, Draw(0, 0, study=1), training=False)
+    whole = bag(drawn, SampledStudy(0, 0, study=1), training=False)
     plain = replace(OPTIONS, augment=False, max_views=1)
     single = [study("XR_HAND", 1, 1, (each.file,)) for each in drawn[1].records]
-    alone = [bag([each], Draw(0, 0, 0), options=plain).pixels_n1SS for each in single]
+    alone = [bag([each], SampledStudy(0, 0, 0), options=plain).pixels_n1SS for each in single]
     assert (whole.target, whole.weight) == (1.0, 2.0)
     torch.testing.assert_close(whole.pixels_n1SS, torch.cat(alone))
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_place(drawn: list[Study]) -> None:
-    draw = Draw(epoch=2, place=5, study=0)
+    draw = SampledStudy(epoch=2, place=5, study=0)
     first = shown(drawn, draw)
     others = [
         shown(drawn, replace(draw, epoch=3)),
@@ -160,7 +160,7 @@ def test_augmentation_is_a_function_of_seed_epoch_and_place(drawn: list[Study]) 
 
 def test_a_box_marks_the_cells_of_its_view_and_of_no_other(drawn: list[Study]) -> None:
     fine = replace(OPTIONS, size=64, map_stride=16)
-    inside = bag(drawn, Draw(0, 0, study=1), training=False, options=fine).inside_nhw
+    inside = bag(drawn, SampledStudy(0, 0, study=1), training=False, options=fine).inside_nhw
     assert inside.shape == (VIEWS, 4, 4)
     marked = [record.path in FINDING for record in drawn[1].records]
     assert inside.flatten(1).any(1).tolist() == marked
@@ -169,16 +169,16 @@ def test_a_box_marks_the_cells_of_its_view_and_of_no_other(drawn: list[Study]) -
 
 def test_a_window_of_an_abnormal_study_is_abnormal_where_it_shows_the_finding(drawn: list[Study]) -> None:
     windows = replace(OPTIONS, size=128, window=32, map_stride=16)
-    bags = [bag(drawn, Draw(0, place, study=1), options=windows) for place in range(20)]
+    bags = [bag(drawn, SampledStudy(0, place, study=1), options=windows) for place in range(20)]
     for each in bags:
         assert each.pixels_n1SS.shape == (1, 1, 32, 32)
         assert each.target == float(each.inside_nhw.any())
     assert {each.target for each in bags} == {0.0, 1.0}
-    assert all(bag(drawn, Draw(0, place, study=0), options=windows).target == 0 for place in range(5))
+    assert all(bag(drawn, SampledStudy(0, place, study=0), options=windows).target == 0 for place in range(5))
 
 
 def test_a_batch_keeps_studies_apart(drawn: list[Study]) -> None:
-    one, six = (bag(drawn, Draw(0, 0, number), training=False) for number in (0, 1))
+    one, six = (bag(drawn, SampledStudy(0, 0, number), training=False) for number in (0, 1))
     batch = collate([six, one])
     assert batch.views == (VIEWS, 1)
     assert batch.pixels_N1SS.dtype == torch.uint8
@@ -190,7 +190,7 @@ def test_a_batch_keeps_studies_apart(drawn: list[Study]) -> None:
 @pytest.mark.parametrize("weighting", ["body-part", "none"])
 def test_a_drawn_study_weighs_one_on_average(sampling: str, weighting: str, lopsided: list[Study]) -> None:
     options = replace(OPTIONS, sampling=sampling, loss_weights=weighting)
-    assert drawing_chances(lopsided, options) @ loss_weights(lopsided, options) == pytest.approx(1)
+    assert sampling_probabilities(lopsided, options) @ loss_weights(lopsided, options) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("sampling", ["balanced", "natural"])
@@ -198,7 +198,7 @@ def test_weighted_draws_of_a_body_part_are_half_normal_half_abnormal(sampling: s
     options = replace(OPTIONS, sampling=sampling)
     counted: Counter[tuple[str, int]] = Counter()
     for each, chance, weight in zip(
-        lopsided, drawing_chances(lopsided, options), loss_weights(lopsided, options), strict=True
+        lopsided, sampling_probabilities(lopsided, options), loss_weights(lopsided, options), strict=True
     ):
         counted[each.body_part, each.target] += chance * weight
     for part in ("XR_HAND", "XR_LEG"):
@@ -210,7 +210,7 @@ def test_weighted_draws_of_a_body_part_are_half_normal_half_abnormal(sampling: s
 def test_feed_follows_each_plan_in_turn(drawn: list[Study], workers: int) -> None:
     options = replace(OPTIONS, workers=workers)
     bags = StudyBags(drawn, [1.0, 2.0], Views(canvases_of(tuple(drawn), options.preprocess), FINDING), options, True)
-    feed = Feed(bags, options)
+    feed = BatchLoader(bags, options)
     for epoch, order in enumerate(([0, 1, 1], [1, 0])):
-        plan = [[Draw(epoch, place, study)] for place, study in enumerate(order)]
+        plan = [[SampledStudy(epoch, place, study)] for place, study in enumerate(order)]
         assert [float(batch.weights_B[0]) for batch in feed.batches(plan)] == [1.0 + study for study in order]

@@ -78,7 +78,7 @@ def test_every_group_is_counted(evaluation: Evaluation) -> None:
     assert counts == {"all": (12, 6), "hardware-free": (11, 6), "XR_HAND": (6, 3), "XR_LEG": (6, 3)}
 
 
-def test_the_floor_is_what_the_body_part_alone_gives(tiny_checkpoint: Path, dataset: Path, tmp_path: Path) -> None:
+def test_the_baseline_is_what_the_body_part_alone_gives(tiny_checkpoint: Path, dataset: Path, tmp_path: Path) -> None:
     root = tmp_path / "Lopsided"
     taken = {"XR_HAND": (2, 1), "XR_LEG": (1, 3)}
     for part, wanted in taken.items():
@@ -90,7 +90,7 @@ def test_the_floor_is_what_the_body_part_alone_gives(tiny_checkpoint: Path, data
                 shutil.copytree(source, copy)
     evaluation = evaluate(EvaluateOptions(tiny_checkpoint, root, out=tmp_path / "out", device="cpu", resamples=10))
     # Hands say 1/3, legs 3/4. Of the 4 x 3 pairs, legs+ beat hands- in 6, share a body part in 2 + 3, lose in 1.
-    assert evaluation.rows[0].floor == pytest.approx((6 + 5 / 2) / 12)
+    assert evaluation.rows[0].baseline_auroc == pytest.approx((6 + 5 / 2) / 12)
 
 
 def test_a_group_of_one_class_is_reported_without_an_auroc(
@@ -174,15 +174,17 @@ def test_patients_who_are_in_the_gallery_are_refused(tiny_checkpoint: Path, data
         evaluate(EvaluateOptions(tiny_checkpoint, root, gallery=gallery, out=tmp_path / "out", device="cpu"))
 
 
-def test_strangers_without_a_gallery_are_refused(tiny_checkpoint: Path, dataset: Path, tmp_path: Path) -> None:
+def test_ood_images_without_a_gallery_are_refused(tiny_checkpoint: Path, dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="give --gallery too"):
-        EvaluateOptions(tiny_checkpoint, dataset, strangers=tmp_path)
+        EvaluateOptions(tiny_checkpoint, dataset, ood=tmp_path)
 
 
 def test_an_ensemble_of_one_network_twice_is_that_network(
     evaluation: Evaluation, tiny_checkpoint: Path, dataset: Path, tmp_path: Path
 ) -> None:
-    twice = EvaluateOptions(tiny_checkpoint, dataset, also=(tiny_checkpoint,), out=tmp_path, device="cpu", resamples=50)
+    twice = EvaluateOptions(
+        tiny_checkpoint, dataset, ensemble_with=(tiny_checkpoint,), out=tmp_path, device="cpu", resamples=50
+    )
     assert evaluate(twice).rows == evaluation.rows
 
 
@@ -201,21 +203,21 @@ def test_page_shows_the_worst_mistakes_and_metrics_hold_what_was_measured(
     gallery = tmp_path / "gallery"
     build(BuildOptions(tiny_checkpoint, root, gallery, device="cpu"))
     out = tmp_path / "out"
-    strangers = tmp_path / "strangers"
-    strangers.mkdir()
-    cv2.imwrite(str(strangers / "colours.png"), np.random.default_rng(0).integers(0, 256, (64, 64, 3)))
-    (strangers / "broken.png").write_bytes(b"nothing")
-    options = EvaluateOptions(
-        tiny_checkpoint, root, gallery=gallery, strangers=strangers, out=out, device="cpu", resamples=50
-    )
+    other = tmp_path / "other"
+    other.mkdir()
+    cv2.imwrite(str(other / "colours.png"), np.random.default_rng(0).integers(0, 256, (64, 64, 3)))
+    (other / "broken.png").write_bytes(b"nothing")
+    options = EvaluateOptions(tiny_checkpoint, root, gallery=gallery, ood=other, out=out, device="cpu", resamples=50)
     measured = evaluate(options)
     assert measured.pointing is not None
     assert measured.pointing.radiographs == len(lines)
     assert measured.scoping is not None
-    assert (measured.scoping.strangers, measured.scoping.strangers_refused) == (1, 1.0)
+    assert (measured.scoping.ood_images, measured.scoping.ood_refused) == (1, 1.0)
     assert measured.retrieval is not None
     assert measured.retrieval.groups["all"].queries == len(records)
     stored = json.loads((out / "metrics.json").read_bytes())
+    assert (stored["scoping"]["strangers"], stored["scoping"]["strangers_refused"]) == (1, 1.0)
+    assert stored["rows"][0]["floor"] == measured.rows[0].baseline_auroc
     assert stored["calibration"]["brier"] == pytest.approx(measured.calibration.brier)
     page = (out / "index.html").read_text()
     assert page.count('class="card"><figcaption>normal, called') + page.count("<figcaption>abnormal, called") == 8

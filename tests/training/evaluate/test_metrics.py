@@ -7,7 +7,7 @@ from training.evaluate.metrics import (
     FIGURES,
     Interval,
     Sample,
-    auroc_gain,
+    auroc_difference,
     brier_score,
     calibration_error,
     error_of_true_probabilities,
@@ -102,12 +102,12 @@ def reader(seed: int, strength: float) -> Sample:
 
 def test_paired_gain_is_surer_than_two_intervals_apart() -> None:
     weak, strong = reader(0, 1.0), reader(1, 1.3)
-    gain = auroc_gain(weak, strong, resamples=500)
+    gain = auroc_difference(weak, strong, resamples=500)
     areas = [figures_with_intervals(sample, 0.5, 500)["auroc"] for sample in (weak, strong)]
     assert gain.value == pytest.approx(areas[1].value - areas[0].value)
     assert gain.low > 0
     assert areas[1].low < areas[0].high
-    assert auroc_gain(weak, weak, resamples=50) == Interval(0.0, 0.0, 0.0)
+    assert auroc_difference(weak, weak, resamples=50) == Interval(0.0, 0.0, 0.0)
 
 
 def test_probabilities_equal_to_the_frequencies_have_no_calibration_error() -> None:

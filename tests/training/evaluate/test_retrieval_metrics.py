@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.evaluate.retrieval_metrics import retrieval
+from training.evaluate.retrieval_metrics import measure_retrieval
 from xray.errors import InputError
 from xray.gallery.entries import GalleryEntry
 from xray.gallery.faiss_index import FaissIndex
@@ -52,7 +52,7 @@ def query(number: int, part: str, target: int, axis: int) -> tuple[Study, StudyP
 def test_neighbors_of_their_own_kind_make_a_precision_of_one() -> None:
     gallery = gallery_of(KINDS * 10, [0, 1, 2] * 10)
     studies, predictions = zip(*(query(n, *KINDS[n % 3], axis=n % 3) for n in range(9)), strict=True)
-    found = retrieval(studies, predictions, gallery, resamples=20)
+    found = measure_retrieval(studies, predictions, gallery, resamples=20)
     assert found.groups["all"].at[10]["both"].value == 1
     assert found.groups["abnormal"].queries == 3
     assert (found.second_opinion, found.agreement) == (1.0, 1.0)
@@ -62,7 +62,7 @@ def test_each_kind_of_likeness_and_its_chance_are_counted() -> None:
     # Around the query's axis lie six of the other label and four of the other part.
     gallery = gallery_of([("XR_HAND", 1)] * 6 + [("XR_LEG", 0)] * 4 + [("XR_HAND", 0)] * 30, [0] * 10 + [1] * 30)
     study, prediction = query(0, "XR_HAND", 0, axis=0)
-    precision = retrieval([study], [prediction], gallery, resamples=20).groups["all"]
+    precision = measure_retrieval([study], [prediction], gallery, resamples=20).groups["all"]
     values = {what: interval.value for what, interval in precision.at[10].items()}
     assert values == pytest.approx({"body part": 0.6, "label": 0.4, "both": 0.0})
     assert precision.chance == pytest.approx({"body part": 36 / 40, "label": 34 / 40, "both": 30 / 40})
@@ -72,7 +72,7 @@ def test_a_querys_own_study_does_not_count() -> None:
     gallery = gallery_of(KINDS * 10, [0, 1, 2] * 10)
     study, prediction = query(0, "XR_HAND", 0, axis=0)
     own = Study((replace(study.records[0], patient="patient0"),))
-    with_own, without = (retrieval([each], [prediction], gallery, 20).groups["all"] for each in (study, own))
+    with_own, without = (measure_retrieval([each], [prediction], gallery, 20).groups["all"] for each in (study, own))
     assert with_own.at[10]["both"].value == 1
     assert without.at[10]["both"].value == pytest.approx(0.9)
 
@@ -80,4 +80,4 @@ def test_a_querys_own_study_does_not_count() -> None:
 def test_gallery_too_small_to_measure_is_refused() -> None:
     study, prediction = query(0, "XR_HAND", 0, axis=0)
     with pytest.raises(InputError, match="The gallery has 3 entries beside"):
-        retrieval([study], [prediction], gallery_of(KINDS, [0, 1, 2]), resamples=20)
+        measure_retrieval([study], [prediction], gallery_of(KINDS, [0, 1, 2]), resamples=20)

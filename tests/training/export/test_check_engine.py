@@ -4,7 +4,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,13 +13,14 @@ from training.export import check_engine as check_engine_module
 from training.export.check_engine import (
     CheckOptions,
     Reference,
+    balanced_sample,
     check_engine,
     check_export,
-    compare,
-    reference_for,
-    sample,
+    compare_engine,
+    run_reference,
 )
 from xray.engines.base import Engine, Precision
+from xray.engines.batch_inference import BATCH_SIZE, select_rows
 from xray.engines.parity import LIMITS, difference
 from xray.engines.torch_engine import TorchEngine
 from xray.errors import ArtifactError, DatasetError
@@ -46,7 +46,7 @@ def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def reference(checkpoint: Checkpoint, dataset: Path) -> Reference:
-    return reference_for(checkpoint, records_of(read_mura(dataset, "valid")))
+    return run_reference(checkpoint, records_of(read_mura(dataset, "valid")))
 
 
 class OffByOneRadiograph:
@@ -68,9 +68,9 @@ class OffByOneRadiograph:
 
 
 def test_worst_and_mean_are_those_of_all_batches(checkpoint: Checkpoint, reference: Reference) -> None:
-    assert len(reference.outputs) > 1
-    found = compare(reference, OffByOneRadiograph(checkpoint, 0.5))
-    assert found.images == len(reference.targets) == sum(map(len, reference.pixels_B1SS))
+    assert len(reference.pixels_N1SS) > BATCH_SIZE
+    found = compare_engine(reference, OffByOneRadiograph(checkpoint, 0.5))
+    assert found.images == len(reference.targets) == len(reference.pixels_N1SS)
     assert found.abnormal == reference.targets.sum()
     assert found.worst.logit == pytest.approx(0.5, abs=1e-5)
     assert found.mean.logit == pytest.approx(0.5 / found.images, abs=1e-5)
@@ -79,8 +79,8 @@ def test_worst_and_mean_are_those_of_all_batches(checkpoint: Checkpoint, referen
 
 
 def test_one_logit_that_changes_the_order_changes_the_area(checkpoint: Checkpoint, reference: Reference) -> None:
-    found = compare(reference, OffByOneRadiograph(checkpoint, 100.0))
-    logits = np.array([logit for output in reference.outputs for logit in output.logits_B.tolist()])
+    found = compare_engine(reference, OffByOneRadiograph(checkpoint, 100.0))
+    logits = reference.output.logits_B.numpy()
     others = logits[(reference.targets != reference.targets[0])]
     pairs_lost = (others > logits[0]).sum() / (found.abnormal * (found.images - found.abnormal))
     sign = 1 if reference.targets[0] else -1
@@ -134,22 +134,23 @@ def test_command_ends_with_the_limits_and_no_traceback(
 
 
 def test_reference_is_the_float32_network(checkpoint: Checkpoint, reference: Reference) -> None:
-    again = TorchEngine(checkpoint, CPU).forward(reference.pixels_B1SS[0])
-    assert difference(again, reference.outputs[0]).logit == 0
+    first = slice(BATCH_SIZE)
+    again = TorchEngine(checkpoint, CPU).forward(reference.pixels_N1SS[first])
+    assert difference(again, select_rows(reference.output, first)).logit == 0
 
 
 def test_radiographs_of_one_class_say_nothing_about_their_order(checkpoint: Checkpoint, dataset: Path) -> None:
     normal = [record for record in records_of(read_mura(dataset, "valid")) if record.target == 0]
     with pytest.raises(DatasetError, match="one class"):
-        reference_for(checkpoint, normal)
+        run_reference(checkpoint, normal)
 
 
 def test_sample_holds_both_classes_and_reaches_from_the_first_study_to_the_last(dataset: Path) -> None:
     records = records_of(read_mura(dataset, "valid"))
-    chosen = sample(records, 6)
+    chosen = balanced_sample(records, 6)
     for target in (0, 1):
         own = [record for record in records if record.target == target]
         drawn = [record for record in chosen if record.target == target]
         assert len(drawn) == len(set(drawn)) == 3
         assert (drawn[0], drawn[-1]) == (own[0], own[-1])
-    assert len(sample(records, 10_000)) == len(records)
+    assert len(balanced_sample(records, 10_000)) == len(records)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.phantoms import write_dataset
 from training.export.check_engine import CheckOptions, check_engine
-from training.export.quantize import ROOM, QuantizeOptions, quantize, used
+from training.export.quantize import MARGIN, QuantizeOptions, limit_usage, quantize
 from xray.engines.int8_graph import GRAPH, QUANTIZED, WEIGHTS, QuantizedManifest, require_processor
 from xray.engines.parity import LIMITS, Comparison, Difference
 from xray.engines.registry import load_engine
@@ -60,7 +60,7 @@ def manifest(able: None, any_order: None, folder: Path, dataset: Path) -> Quanti
 def test_service_gets_what_was_measured(manifest: QuantizedManifest, folder: Path, dataset: Path) -> None:
     again = check_engine(CheckOptions(folder, dataset, device="cpu", precision="int8"))
     assert again == manifest.comparison
-    assert 0 < used(again) <= ROOM
+    assert 0 < limit_usage(again) <= MARGIN
 
 
 def test_convolutions_are_stored_in_a_byte_a_weight(manifest: QuantizedManifest, folder: Path) -> None:
@@ -87,7 +87,7 @@ def test_nothing_is_written_when_no_graph_passes(
     before = sorted(path.name for path in folder.iterdir())
     monkeypatch.setitem(LIMITS, QUANTIZED, Difference(1e-9, 0.99, 0.99))
     monkeypatch.setattr("training.export.int8.parts_of", lambda checkpoint: ["conv0", "denseblock1"])
-    with pytest.raises(ArtifactError, match=r"No quantised graph passes.*conv0 in floating point.*logit within"):
+    with pytest.raises(ArtifactError, match=r"No quantized graph passes.*conv0 in floating point.*logit within"):
         quantize(QuantizeOptions(folder, dataset, images=4))
     assert sorted(path.name for path in folder.iterdir()) == before
 
@@ -96,7 +96,7 @@ def test_missing_nncf_is_one_line(tiny_checkpoint: Path, dataset: Path, monkeypa
     monkeypatch.setattr("training.export.quantize.require_processor", lambda: None)
     monkeypatch.setitem(sys.modules, "nncf", None)
     monkeypatch.delitem(sys.modules, "training.export.int8", raising=False)
-    with pytest.raises(InputError, match="Quantising needs NNCF, which is not installed; install the extra"):
+    with pytest.raises(InputError, match="Quantizing needs NNCF, which is not installed; install the extra"):
         quantize(QuantizeOptions(tiny_checkpoint, dataset))
 
 
@@ -118,14 +118,14 @@ def test_gate_is_passed_on_other_radiographs_than_the_ranges_are_taken_from(tmp_
         QuantizeOptions(tmp_path, tmp_path, images=1)
 
 
-def test_used_is_the_share_of_the_limit_that_is_nearest() -> None:
+def test_limit_usage_is_the_share_of_the_limit_that_is_nearest() -> None:
     limit, same = LIMITS[QUANTIZED], Difference(0.0, 1.0, 1.0)
     equal = Comparison("openvino-int8-cpu", 400, 200, same, same, 0.8, 0.8)
-    assert used(equal) == 0
-    assert used(replace(equal, worst=limit)) == pytest.approx(1)
-    assert used(replace(equal, worst=replace(same, cam=(1 + limit.cam) / 2))) == pytest.approx(0.5)
-    assert used(replace(equal, auroc=0.81)) == pytest.approx(0.01 / equal.auroc_limit)
-    assert not used(replace(equal, worst=replace(same, logit=float("nan")))) <= 1
+    assert limit_usage(equal) == 0
+    assert limit_usage(replace(equal, worst=limit)) == pytest.approx(1)
+    assert limit_usage(replace(equal, worst=replace(same, cam=(1 + limit.cam) / 2))) == pytest.approx(0.5)
+    assert limit_usage(replace(equal, auroc=0.81)) == pytest.approx(0.01 / equal.auroc_limit)
+    assert not limit_usage(replace(equal, worst=replace(same, logit=float("nan")))) <= 1
 
 
 def test_checkpoint_without_a_graph_still_serves(tiny_checkpoint: Path) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.export.thresholds import (
+from training.export.calibrate import (
     fit_calibration,
     fit_uncertainty,
     sensitive_threshold,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.fit.schedule import PATIENCE, learning_rate
+from training.fit.schedule import PLATEAU_PATIENCE, learning_rate
 from training.options import TrainOptions
 
 PEAK = 1e-3
@@ -30,13 +30,13 @@ def test_one_cycle_starts_at_a_twentyfifth_and_ends_near_zero() -> None:
 
 
 def test_plateau_waits_for_its_patience_and_divides_by_ten_one_epoch_later() -> None:
-    flat = [0.7] + [0.7] * (PATIENCE + 1)
+    flat = [0.7] + [0.7] * (PLATEAU_PATIENCE + 1)
     assert learning_rate(PLATEAU, 0.5, flat[:-1]) == PEAK
     assert learning_rate(PLATEAU, 0.5, flat) == pytest.approx(PEAK / 10)
 
 
 def test_plateau_waits_anew_after_an_improvement() -> None:
-    losses = [0.7] + [0.8] * PATIENCE + [0.6] + [0.6] * PATIENCE
+    losses = [0.7] + [0.8] * PLATEAU_PATIENCE + [0.6] + [0.6] * PLATEAU_PATIENCE
     assert learning_rate(PLATEAU, 0.5, losses) == PEAK
     assert learning_rate(PLATEAU, 0.5, [*losses, 0.6]) == pytest.approx(PEAK / 10)
 
@@ -45,7 +45,7 @@ def test_plateau_waits_anew_after_an_improvement() -> None:
 def test_plateau_is_that_of_torch(seed: int) -> None:
     losses = 0.7 * np.exp(np.random.default_rng(seed).normal(-0.01, 0.2, 40).cumsum() / 3)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=PEAK)
-    of_torch = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=PATIENCE, eps=0)
+    of_torch = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=PLATEAU_PATIENCE, eps=0)
     for epoch in range(len(losses)):
         of_torch.step(losses[epoch])
         assert learning_rate(PLATEAU, 0, losses[: epoch + 1]) == pytest.approx(of_torch.get_last_lr()[0])

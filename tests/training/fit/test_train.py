@@ -24,7 +24,7 @@ from training.dataset.sampling import loss_weights, plan_epoch
 from training.export.check_engine import check_export
 from training.fit.loss import total_loss
 from training.fit.resume import STATE
-from training.fit.setup import initial_model
+from training.fit.setup import create_model
 from training.fit.train import train
 from training.options import TrainOptions
 from xray.artifact import MANIFEST
@@ -142,7 +142,7 @@ def test_two_processes_step_with_the_mean_of_their_gradients(options: TrainOptio
     views = Views(Canvases(one_step.out / "canvases"), {})
     bags = StudyBags(studies, loss_weights(studies, one_step), views, one_step, training=True)
     (batch,) = plan_epoch(studies, one_step, epoch=0, processes=2)
-    model = initial_model(one_step).train()
+    model = create_model(one_step).train()
     losses = []
     for rank in range(2):
         # Batch norms see the half of their own process, as under torchrun.
@@ -253,16 +253,16 @@ def test_other_annotations_do_not_continue_a_run(options: TrainOptions, tmp_path
 def test_given_weights_are_where_a_run_starts(
     options: TrainOptions, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    started = initial_model(replace(options, weights=str(tiny_checkpoint))).state_dict()
+    started = create_model(replace(options, weights=str(tiny_checkpoint))).state_dict()
     given = load_checkpoint(tiny_checkpoint).model.state_dict()
     assert all(torch.equal(started[name], tensor) for name, tensor in given.items())
     assert capsys.readouterr().out == ""
     weighing = replace(options, weights=str(tiny_checkpoint), study_pooling="attention", map_stride=16)
-    extended = initial_model(weighing).state_dict()
+    extended = create_model(weighing).state_dict()
     assert "was trained with --map-stride 32 --map-pooling mean; this run has 16 and mean" in capsys.readouterr().out
     assert all(torch.equal(extended[name], tensor) for name, tensor in given.items())
     with pytest.raises(ArtifactError, match="is a densenet121, not a densenet169"):
-        initial_model(replace(options, weights=str(tiny_checkpoint), architecture="densenet169"))
+        create_model(replace(options, weights=str(tiny_checkpoint), architecture="densenet169"))
 
 
 def test_manifest_tells_what_the_network_was_trained_on_and_how_good_it_was(options: TrainOptions) -> None:

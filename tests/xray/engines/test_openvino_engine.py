@@ -11,7 +11,7 @@ import torch
 
 from tests.conftest import ROOT, STARTER
 from tests.phantoms import draw_phantom
-from training.export.check_engine import Reference, compare, reference_for
+from training.export.check_engine import Reference, compare_engine, run_reference
 from xray.engines.int8_graph import GRAPH, WEIGHTS
 from xray.engines.openvino_engine import CpuPrecision, OpenVinoEngine, best_precision
 from xray.engines.parity import difference, require_equal, require_fit
@@ -55,14 +55,14 @@ def test_engine_says_of_phantoms_what_the_reference_says(
 
 @pytest.fixture(scope="module")
 def on_real_radiographs(starter: Checkpoint, fracatlas: Path) -> Reference:
-    return reference_for(starter, records_of(read_mura(fracatlas, "valid"))[::6])
+    return run_reference(starter, records_of(read_mura(fracatlas, "valid"))[::6])
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_engine_passes_the_equality_gate_on_real_radiographs(
     starter: Checkpoint, kept: Path, on_real_radiographs: Reference, precision: CpuPrecision
 ) -> None:
-    require_fit(compare(on_real_radiographs, OpenVinoEngine(starter, precision, kept)), precision)
+    require_fit(compare_engine(on_real_radiographs, OpenVinoEngine(starter, precision, kept)), precision)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -50,15 +50,15 @@ def test_within_a_class_the_more_similar_one_is_nearer() -> None:
     assert (np.argmax(projection.project(disturbed) @ vectors.T, axis=1) == np.arange(COUNT)).mean() > 0.9
 
 
-def test_few_further_radiographs_and_most_strangers_lie_beyond_the_limit() -> None:
+def test_few_further_radiographs_and_most_images_out_of_scope_are_beyond_the_limit() -> None:
     embeddings, entries = drawn(0)
     further, _ = drawn(1)
     limit = scope_limit(embeddings, entries, K)
     projection = fit_projection(embeddings, entries, K)
     assert (projection.residuals(further) > limit).mean() < 0.02
-    strangers = np.random.default_rng(3).normal(size=(100, D))
-    strangers = (strangers / np.linalg.norm(strangers, axis=1, keepdims=True)).astype(np.float32)
-    assert (projection.residuals(strangers) > limit).mean() > 0.95
+    out_of_scope = np.random.default_rng(3).normal(size=(100, D))
+    out_of_scope = (out_of_scope / np.linalg.norm(out_of_scope, axis=1, keepdims=True)).astype(np.float32)
+    assert (projection.residuals(out_of_scope) > limit).mean() > 0.95
 
 
 @pytest.mark.parametrize("count", [1, 2, 9])

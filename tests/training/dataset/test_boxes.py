@@ -3,16 +3,15 @@
 import numpy as np
 import pytest
 
-from training.dataset.annotations import Box
+from training.dataset.annotations import INSIDE_BOX, Box, covered_cells, draw_boxes
 from training.dataset.augment import augment, cut_window
-from training.dataset.box_masks import INSIDE, cells_inside, draw_boxes
 from xray.images.preprocess import PreprocessSpec, preprocess
 from xray.images.radiograph import PixelArray, Radiograph
 
 SPEC = PreprocessSpec(size=128)
 HEIGHT, WIDTH = 300, 200
 FINDING = Box(left=0.25, top=0.6, width=0.1, height=0.05)
-DRAWS = range(30)
+SEEDS = range(30)
 
 
 @pytest.fixture(scope="module")
@@ -26,31 +25,31 @@ def marked() -> tuple[PixelArray, PixelArray]:
     return canvas, draw_boxes([FINDING], placement)
 
 
-def centre_of(mask: np.ndarray) -> np.ndarray:
+def center_of(mask: np.ndarray) -> np.ndarray:
     return np.argwhere(mask).mean(0)
 
 
 def test_a_box_lies_on_the_canvas_where_its_anatomy_lies(marked: tuple[PixelArray, PixelArray]) -> None:
     canvas, region = marked
     assert region.shape == canvas.shape
-    assert set(np.unique(region)) == {0, INSIDE}
-    assert np.abs(centre_of(region[0] > 0) - centre_of(canvas[0] > 150)).max() < 1
+    assert set(np.unique(region)) == {0, INSIDE_BOX}
+    assert np.abs(center_of(region[0] > 0) - center_of(canvas[0] > 150)).max() < 1
 
 
 def test_a_region_moves_with_its_canvas(marked: tuple[PixelArray, PixelArray]) -> None:
-    for seed in DRAWS:
+    for seed in SEEDS:
         canvas, region = augment(*marked, np.random.default_rng(seed))
-        assert np.abs(centre_of(region[0] > INSIDE / 2) - centre_of(canvas[0] > 160)).max() < 1.5
+        assert np.abs(center_of(region[0] > INSIDE_BOX / 2) - center_of(canvas[0] > 160)).max() < 1.5
 
 
 def test_most_windows_show_the_finding_and_all_show_anatomy(marked: tuple[PixelArray, PixelArray]) -> None:
     shown = 0
-    for seed in DRAWS:
+    for seed in SEEDS:
         canvas, region = cut_window(*marked, 32, np.random.default_rng(seed))
         assert canvas.shape == region.shape == (1, 32, 32)
         assert canvas.any()
         shown += bool(region.any())
-    assert shown >= len(DRAWS) / 2
+    assert shown >= len(SEEDS) / 2
 
 
 def test_a_window_of_a_blank_canvas_is_cut_anywhere() -> None:
@@ -61,18 +60,18 @@ def test_a_window_of_a_blank_canvas_is_cut_anywhere() -> None:
 
 def test_the_cell_that_holds_most_of_a_small_box_is_inside() -> None:
     region = np.zeros((1, 128, 128), np.uint8)
-    region[0, 33:36, 70:73] = INSIDE
-    assert np.argwhere(cells_inside(region, 8)).tolist() == [[2, 4]]
+    region[0, 33:36, 70:73] = INSIDE_BOX
+    assert np.argwhere(covered_cells(region, 8)).tolist() == [[2, 4]]
 
 
 def test_no_cell_is_inside_without_a_box() -> None:
-    assert not cells_inside(np.zeros((1, 128, 128), np.uint8), 8).any()
+    assert not covered_cells(np.zeros((1, 128, 128), np.uint8), 8).any()
     assert not draw_boxes([], preprocess(Radiograph(np.full((9, 9), 60, np.uint8)), SPEC)[1]).any()
 
 
 def test_the_cells_of_a_large_box_are_inside() -> None:
     region = np.zeros((1, 128, 128), np.uint8)
-    region[0, 32:80, 0:48] = INSIDE
+    region[0, 32:80, 0:48] = INSIDE_BOX
     expected = np.zeros((8, 8), bool)
     expected[2:5, 0:3] = True
-    np.testing.assert_array_equal(cells_inside(region, 8), expected)
+    np.testing.assert_array_equal(covered_cells(region, 8), expected)

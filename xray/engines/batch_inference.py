@@ -1,0 +1,101 @@
+"""Runs an engine over many radiographs: threads decode the next ones while the network works on a batch.
+
+Every command that sends a dataset through the network uses this loop.
+
+Legend: B batch, N inputs, S canvas side.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from xray.engines.base import Engine
+from xray.images.radiograph import PixelArray
+from xray.network.model import ModelOutput
+
+BATCH_SIZE = 16
+"""Radiographs per pass: enough to fill a GPU at 320 px, and few enough for the memory of a small CPU host."""
+MAX_AHEAD = 2 * BATCH_SIZE
+"""Items that are prepared before they are needed: the next batch, and as many again so that no thread waits. Each may
+hold a radiograph in full size."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class NetworkInput(Protocol):
+    """An object that carries the network's input for one radiograph."""
+
+    @property
+    def pixels_1SS(self) -> PixelArray:
+        """uint8 (1, S, S), from `preprocess`."""
+
+
+Input = TypeVar("Input", bound=NetworkInput)
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The network's input for one radiograph, and nothing else.
+
+    Attributes:
+        pixels_1SS: uint8.
+    """
+
+    pixels_1SS: PixelArray
+
+
+def prepare_ahead(prepare: Callable[[Item], Result], items: Iterable[Item], ahead: int = MAX_AHEAD) -> Iterator[Result]:
+    """Apply a function to each item in threads, and yield the results in the order of the items.
+
+    At most `ahead` results wait to be used, so that a dataset of any size fits into memory. An exception of `prepare`
+    is raised in place of its result.
+    """
+    remaining = iter(items)
+    pool = ThreadPoolExecutor()
+    try:
+        pending = deque(pool.submit(prepare, item) for item in islice(remaining, ahead))
+        while pending:
+            result = pending.popleft().result()
+            pending.extend(pool.submit(prepare, item) for item in islice(remaining, 1))
+            yield result
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def infer_in_batches(
+    engine: Engine, inputs: Iterable[Input], batch_size: int = BATCH_SIZE
+) -> Iterator[tuple[Input, ModelOutput]]:
+    """Run the engine on batches of the inputs; yield each input with its own output, as a batch of one, in order.
+
+    The engine runs in the calling thread. An output differs from that of a pass of one by rounding only. It is a view
+    of its batch: copy what is to be kept for long.
+    """
+    remaining = iter(inputs)
+    while batch := list(islice(remaining, batch_size)):
+        output = engine.forward(np.stack([each.pixels_1SS for each in batch]))
+        for row, each in enumerate(batch):
+            yield each, select_rows(output, slice(row, row + 1))
+
+
+def select_rows(output: ModelOutput, rows: slice) -> ModelOutput:
+    """The output of some radiographs of a batch, as views."""
+    return ModelOutput(
+        output.logits_B[rows], output.embeddings_BD[rows], output.cams_Bhw[rows], output.attentions_B[rows]
+    )
+
+
+def concatenate(outputs: Sequence[ModelOutput]) -> ModelOutput:
+    """Several outputs as one, in order."""
+    return ModelOutput(
+        torch.cat([each.logits_B for each in outputs]),
+        torch.cat([each.embeddings_BD for each in outputs]),
+        torch.cat([each.cams_Bhw for each in outputs]),
+        torch.cat([each.attentions_B for each in outputs]),
+    )
