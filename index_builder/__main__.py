@@ -6,12 +6,12 @@ import tyro
 
 from index_builder.build import BuildOptions, build
 from index_builder.crawl import CrawlOptions, crawl
-from xray.command_line import ending_in_one_line
+from xray.command_line import exit_with_message
 from xray.gallery.files import GalleryManifest
 
 
 def main() -> None:
-    with ending_in_one_line():
+    with exit_with_message():
         out, manifest = indexed()
         print(f"{manifest.count} entries, checkpoint {manifest.checkpoint}: {out}")
 

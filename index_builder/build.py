@@ -16,7 +16,7 @@ from index_builder.embedder import Embedder
 from index_builder.fit_projection import fit_projection, largest_dimension, scope_limit
 from index_builder.shards import Plan, Shard, Workplace
 from index_builder.verify import check_gallery, sampled_rows
-from xray.artifact import put_in_place, require_replaceable
+from xray.artifact import replace_folder, require_replaceable
 from xray.engines.engine import DeviceChoice, PrecisionChoice, load_engine
 from xray.errors import DatasetError, InputError
 from xray.gallery.files import GalleryEntry, GalleryManifest, StorageChoice
@@ -120,7 +120,7 @@ def build(options: BuildOptions) -> GalleryManifest:
     shards = embed_missing(workplace, embedder, records)
     manifest = assemble(workplace.gallery, plan, records, shards, options)
     check_assembled(workplace.gallery, embedder, records)
-    put_in_place(workplace.gallery, options.out)
+    replace_folder(workplace.gallery, options.out)
     workplace.clear()
     if split.remark:
         print(split.remark)

@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from xray.artifact import replaced_at_once
+from xray.artifact import atomic_file
 from xray.errors import ArtifactError, InputError
 from xray.gallery.scan import EmbeddingArray
 from xray.images.preprocess import PREPROCESS_VERSION
@@ -78,7 +78,7 @@ class Workplace:
                 "version of this program; finish that one first, or remove the folder."
             )
         place.folder.mkdir(parents=True, exist_ok=True)
-        with replaced_at_once(stored) as partial:
+        with atomic_file(stored) as partial:
             partial.write_bytes(msgspec.json.encode(plan))
         return place
 
@@ -109,7 +109,7 @@ class Workplace:
             "preprocess_version": PREPROCESS_VERSION,
         }
         written = {name: msgspec.json.encode(fact).decode() for name, fact in facts.items()}
-        with replaced_at_once(self._file(number)) as partial:
+        with atomic_file(self._file(number)) as partial:
             save_file({"embeddings": shard.embeddings_nD}, partial, written)
 
     def get(self, number: int) -> Shard:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from xray.artifact import read_manifest, reserve, write_manifest, written_whole
+from xray.artifact import allocate_file, atomic_folder, read_manifest, write_manifest
 from xray.errors import ArtifactError, DatasetError, InputError
 from xray.images.decoding.decode import decode_radiograph
 from xray.images.preprocess import PREPROCESS_VERSION, Placement, PreprocessSpec, preprocess
@@ -91,8 +91,8 @@ def decode_once(records: Sequence[MuraRecord], spec: PreprocessSpec, folder: Pat
     kept = _kept(folder)
     if kept and kept.are_of(records, spec):
         return kept
-    with written_whole(folder) as partial:
-        reserve(partial / PIXELS, len(records) * spec.size**2)
+    with atomic_folder(folder) as partial:
+        allocate_file(partial / PIXELS, len(records) * spec.size**2)
         outcomes = _all_decoded(records, spec, partial / PIXELS)
         faults = [outcome for outcome in outcomes if isinstance(outcome, str)]
         if faults:

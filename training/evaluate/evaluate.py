@@ -21,7 +21,7 @@ from training.evaluate.predictions import ensembled, predict_all, sample_of
 from training.evaluate.report import write_page
 from training.evaluate.retrieval_metrics import retrieval
 from training.evaluate.worst_cases import Mistake, worst_mistakes
-from xray.artifact import replaced_together
+from xray.artifact import staged_files
 from xray.engines.engine import DeviceChoice, PrecisionChoice, load_engine
 from xray.errors import DatasetError, InputError
 from xray.gallery.gallery import Gallery
@@ -115,7 +115,7 @@ def write_report(
     mistakes: Sequence[Mistake],
 ) -> None:
     """Write the page, the figures and the tables, all of them or none."""
-    with replaced_together(folder) as partial:
+    with staged_files(folder) as partial:
         write_tables(partial, studies, predictions)
         (partial / "metrics.json").write_bytes(msgspec.json.format(msgspec.json.encode(evaluation)))
         write_page(partial / "index.html", page_of(evaluation, sample_of(studies, predictions), mistakes))

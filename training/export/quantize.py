@@ -7,7 +7,7 @@ import numpy as np
 
 from training.dataset.loader import require_readable
 from training.export.check_engine import Reference, canvases, compare, print_comparison, reference_for, sample
-from xray.artifact import require_replaceable, sha256, write_manifest, written_whole
+from xray.artifact import atomic_folder, require_replaceable, sha256, write_manifest
 from xray.engines.int8_graph import GRAPH, QUANTIZED, WEIGHTS, QuantizedManifest, require_processor
 from xray.engines.parity import LIMITS, Comparison
 from xray.errors import ArtifactError, InputError
@@ -74,7 +74,7 @@ def quantize(options: QuantizeOptions) -> QuantizedManifest:
     gate = records_of(studies)
     require_readable([*calibration, *gate])
     trial = Trial(checkpoint, calibration, reference_for(checkpoint, gate))
-    with written_whole(target) as partial:
+    with atomic_folder(target) as partial:
         kept, comparison = _first_with_room(trial, parts_of(checkpoint), partial)
         checksums = {name: sha256(partial / name) for name in (GRAPH, WEIGHTS)}
         manifest = QuantizedManifest(

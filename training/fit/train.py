@@ -22,7 +22,7 @@ from training.fit.resume import EpochResult, Progress, load_state, save_state
 from training.fit.schedule import learning_rate
 from training.fit.setup import Run, parallel, start
 from training.options import TrainOptions
-from xray.artifact import replaced_at_once, write_manifest
+from xray.artifact import atomic_file, write_manifest
 from xray.errors import InputError
 from xray.mura.studies import dataset_name, records_of
 from xray.network.checkpoint import Checkpoint, CheckpointManifest, TrainingData, load_checkpoint, save_checkpoint
@@ -161,9 +161,9 @@ def write(run: Run, progress: Progress) -> None:
     names = ["last", "best"] if progress.best == result else ["last"]
     for name in names:
         save_checkpoint(options.out / name, Checkpoint(run.kept, manifest), options.storage)
-    with replaced_at_once(options.out / "history.json") as partial:
+    with atomic_file(options.out / "history.json") as partial:
         partial.write_bytes(msgspec.json.format(msgspec.json.encode(progress.history)))
-    with replaced_at_once(options.out / "history.png") as partial:
+    with atomic_file(options.out / "history.png") as partial:
         draw_history(progress.history, partial)
     save_state(run, progress)
     print(
