@@ -36,7 +36,7 @@ from pydicom.uid import (
 from tests.waiting import HUNG_SECONDS
 from xray.images.dicom.codecs import decode_frame
 from xray.images.dicom.file import read_file
-from xray.images.dicom.tags import bits_of, shape_of
+from xray.images.dicom.tags import read_shape, read_stored_bits
 from xray.images.radiograph import MAX_PIXELS
 
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
@@ -61,7 +61,7 @@ CANARY = "Canary^Bird"
 """The patient's name in every file, to be found nowhere else."""
 
 
-def header_of(pixels: np.ndarray, bits: int = 8, syntax: UID = ExplicitVRLittleEndian, **tags: object) -> FileDataset:
+def make_header(pixels: np.ndarray, bits: int = 8, syntax: UID = ExplicitVRLittleEndian, **tags: object) -> FileDataset:
     """A DX of one hand, its pixels not in it yet; `tags` are set beside or instead of the usual ones."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = syntax
@@ -100,7 +100,7 @@ def dicom(
     pixels: np.ndarray, bits: int = 8, syntax: UID = ExplicitVRLittleEndian, *, tail: bytes = b"", **tags: object
 ) -> bytes:
     """A file's bytes. `pixels` are the stored values as words, (H, W) of 8 or 16 bits; `tail` follows native ones."""
-    header = header_of(pixels, bits, syntax, **tags)
+    header = make_header(pixels, bits, syntax, **tags)
     word = np.dtype(np.uint8 if bits <= 8 else np.uint16)
     words = pixels.astype(word) if pixels.dtype.kind == "u" else pixels.astype(f"i{word.itemsize}").view(word)
     if syntax in NATIVE:
@@ -156,9 +156,9 @@ def stored_values(data: bytes) -> np.ndarray:
     """(H, W) stored values of an encapsulated file, as our decoder gives them."""
     header, pixels = read_file(data, MAX_PIXELS)
     assert pixels is not None
-    bits, shape = bits_of(header), shape_of(header, MAX_PIXELS)
+    bits, shape = read_stored_bits(header), read_shape(header, MAX_PIXELS)
     words = decode_frame(pixels.pieces, header.file_meta.TransferSyntaxUID, shape, header.BitsAllocated, bits)
-    return bits.values_V[bits.places(words)].astype(int)
+    return bits.values_V[bits.indices(words)].astype(int)
 
 
 def saved(header: Dataset) -> bytes:

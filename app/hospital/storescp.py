@@ -76,8 +76,8 @@ class Node:
     async def _take(self, data: bytes, sop_class_uid: str) -> int:
         try:
             identity = await self._apart.identify(data)
-            if identity.left_alone is not None:
-                await self._hospital.leave_alone({identity.left_alone: 1})
+            if identity.skip_reason is not None:
+                await self._hospital.leave_alone({identity.skip_reason: 1})
             else:
                 await self._hospital.receive(self._checkpoint, identity, data, "store", self._apart.decode)
         except InputError as error:

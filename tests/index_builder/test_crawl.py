@@ -40,7 +40,7 @@ from xray.errors import DatasetError, InputError
 from xray.gallery.files import ENTRIES, INDEX
 from xray.gallery.gallery import Gallery, Wanted
 from xray.gallery.storage import load_gallery
-from xray.images.radiograph import radiograph_of
+from xray.images.radiograph import Radiograph
 from xray.network.checkpoint import load_checkpoint
 from xray.predictor import Predictor
 
@@ -128,7 +128,7 @@ def test_radiographs_are_found_by_their_own_pixels_under_their_references(
     assert paths(options) == references(options)
     gallery = loaded(options)
     predictor = Predictor(load_checkpoint(options.checkpoint).manifest, engine)
-    asked = predictor.predict([radiograph_of(pixels(VIEWS * 3 + 1))]).embedding_D
+    asked = predictor.predict([Radiograph.from_pixels(pixels(VIEWS * 3 + 1))]).embedding_D
     nearest = gallery.search(asked, Wanted(k=1))[0]
     assert (nearest.entry.path, nearest.entry.body_part) == (reference(options, 3, 1), "XR_HAND")
     assert nearest.similarity == pytest.approx(1, abs=1e-4)

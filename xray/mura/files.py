@@ -11,7 +11,7 @@ from pathlib import Path
 
 from xray.errors import DatasetError
 from xray.images.dicom.file import is_dicom
-from xray.images.raster.decode import format_of
+from xray.images.raster.decode import detect_format
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".dcm", ".dicom", ".dic", ".ima"})
 HEADER_BYTES = 132
@@ -101,7 +101,7 @@ def is_image(file: Path) -> bool:
         return False
     with _readable(file), file.open("rb") as stream:
         head = stream.read(HEADER_BYTES)
-    return is_dicom(head) or format_of(head) is not None
+    return is_dicom(head) or detect_format(head) is not None
 
 
 def kind_of(file: Path) -> str:

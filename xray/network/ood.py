@@ -61,7 +61,7 @@ def appearance(radiograph: Radiograph) -> Scope:
     counts = np.bincount(pixels_hw[::step, ::step].ravel(), minlength=256)
     shares = counts[counts > 0] / counts.sum()
     entropy = float(-(shares * np.log2(shares)).sum())
-    coloured = Scope(radiograph.coloured / MAX_COLOURED, "in colour")
+    coloured = Scope(radiograph.color_share / MAX_COLOURED, "in colour")
     return farther(coloured, Scope(MIN_ENTROPY / max(entropy, np.finfo(float).tiny), "few gray levels"))
 
 

@@ -17,7 +17,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEG2000Lossless, R
 
 from app.replica import Replica, assemble
 from tests.app.conftest import png, serving
-from tests.dicom_files import ENCODERS, NATIVE, dicom, encapsulated, header_of, inflating
+from tests.dicom_files import ENCODERS, NATIVE, dicom, encapsulated, inflating, make_header
 from tests.phantoms import draw_phantom
 from tests.waiting import wait_until
 from xray.sandbox import pool as process_pool
@@ -103,9 +103,9 @@ def bombs() -> dict[str, bytes]:
     large = {"Rows": 30000, "Columns": 30000}
     return {
         "deflated": inflating(dicom(PHANTOM, 8, DeflatedExplicitVRLittleEndian), 400 << 20),
-        "run-length": encapsulated(header_of(PHANTOM, syntax=RLELossless, **large), bytes(4000)),
+        "run-length": encapsulated(make_header(PHANTOM, syntax=RLELossless, **large), bytes(4000)),
         "jpeg 2000": encapsulated(
-            header_of(PHANTOM, syntax=JPEG2000Lossless, Rows=160, Columns=128), bytes(range(200)) * 20
+            make_header(PHANTOM, syntax=JPEG2000Lossless, Rows=160, Columns=128), bytes(range(200)) * 20
         ),
         "jpeg 2000 of other size": dicom(np.tile(PHANTOM, (30, 30)), 8, JPEG2000Lossless).replace(
             (30 * 160).to_bytes(2, "little"), (160).to_bytes(2, "little"), 1

@@ -33,7 +33,7 @@ class DecoderPool:
         return Radiograph(
             np.frombuffer(pixels, np.uint8).reshape(header["shape"]),
             facts["inverted"],
-            facts["coloured"],
+            facts["color_share"],
             msgspec.convert(facts["dicom"], DicomFacts | None),
             msgspec.convert(facts["content"], Box | None),
             facts["pixel_aspect"],

@@ -203,7 +203,7 @@ OPAQUE = np.full_like(TWELVE_BITS, 0xFFFF)
 def test_deep_png_keeps_eight_bits_of_what_it_uses(samples: np.ndarray, colour_type: int) -> None:
     radiograph = decode_radiograph(deep_png(samples, colour_type))
     assert (radiograph.pixels == PHANTOM).all()
-    assert radiograph.coloured == 0
+    assert radiograph.color_share == 0
 
 
 def test_deep_transparent_pixels_are_air() -> None:
@@ -225,7 +225,7 @@ def test_level_that_a_deep_gray_png_calls_transparent_is_air() -> None:
 
 def test_deep_colour_is_told_from_gray() -> None:
     vivid = np.dstack([TWELVE_BITS, 4095 - TWELVE_BITS, TWELVE_BITS])
-    assert decode_radiograph(deep_png(vivid, 2)).coloured > 0.5
+    assert decode_radiograph(deep_png(vivid, 2)).color_share > 0.5
 
 
 @pytest.mark.parametrize("hot", [0x3FFF, 0xFFFF])
@@ -344,7 +344,7 @@ ODD_JPEGS = {
 def test_rare_kind_of_jpeg_is_decoded_and_counts_as_costly(data: bytes) -> None:
     radiograph = decode_radiograph(data)
     assert np.abs(radiograph.pixels.astype(int) - PHANTOM).max() <= 2
-    assert radiograph.coloured == 0
+    assert radiograph.color_share == 0
     assert decoding_effort(data) == UNKNOWN_EFFORT
 
 

@@ -6,7 +6,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 
 from tests.dicom_files import CANARY, dicom
 from xray.images.dicom.decode import identify
-from xray.images.patient import Patient
+from xray.images.patient_identity import Patient
 
 PIXELS = np.zeros((16, 16), np.uint8)
 NAME = "Müller^Jörg"
