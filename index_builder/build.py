@@ -25,7 +25,7 @@ from xray.gallery.storage import load_gallery, save_gallery
 from xray.images.decoding.decode import decode_radiograph
 from xray.mura.fingerprint import UNREADABLE, read_content
 from xray.mura.overlap import require_disjoint
-from xray.mura.studies import MuraRecord, Split, names_fingerprint, read_split, records_of
+from xray.mura.studies import MuraRecord, Split, compute_names_fingerprint, read_split, records_of
 from xray.network.checkpoint import load_checkpoint
 from xray.predictor import Predictor, Prepared
 
@@ -160,7 +160,7 @@ def records_to_index(options: BuildOptions, split: Split) -> list[MuraRecord]:
 def plan_of(options: BuildOptions, checkpoint_id: str, records: Sequence[MuraRecord]) -> Plan:
     """What decides the content of the gallery."""
     dataset = records[0].path.split("/", 1)[0]
-    return Plan(checkpoint_id, dataset, options.split, options.only, names_fingerprint(records), SHARD_SIZE)
+    return Plan(checkpoint_id, dataset, options.split, options.only, compute_names_fingerprint(records), SHARD_SIZE)
 
 
 def assemble(

@@ -20,7 +20,7 @@ from xray.artifact import atomic_file
 from xray.errors import ArtifactError, InputError
 from xray.gallery.scan import EmbeddingArray
 from xray.images.preprocess import PREPROCESS_VERSION
-from xray.mura.fingerprint import digests
+from xray.mura.fingerprint import compute_digests
 
 PLAN = "plan.json"
 
@@ -92,7 +92,7 @@ class Workplace:
         if not self._file(number).exists():
             return False
         try:
-            return self.get(number).digests == digests(files)
+            return self.get(number).digests == compute_digests(files)
         except ArtifactError:
             return False
 

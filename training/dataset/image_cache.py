@@ -20,8 +20,8 @@ from xray.errors import ArtifactError, DatasetError, InputError
 from xray.images.decoding.decode import decode_radiograph
 from xray.images.preprocess import PREPROCESS_VERSION, Placement, PreprocessSpec, preprocess
 from xray.images.radiograph import PixelArray
-from xray.mura.files import SHOWN
-from xray.mura.fingerprint import Content, is_unchanged, read_content
+from xray.mura.files import MAX_LISTED_PATHS
+from xray.mura.fingerprint import FileContent, is_unchanged, read_content
 from xray.mura.studies import MuraRecord
 
 PIXELS = "pixels.u8"
@@ -32,7 +32,7 @@ SCHEMA_VERSION = 2
 class Source:
     """A radiograph's file as it was decoded, and where the radiograph lies on its canvas."""
 
-    content: Content
+    content: FileContent
     placement: Placement
 
 
@@ -116,7 +116,7 @@ def _kept(folder: Path) -> Canvases | None:
 
 def unreadable(faults: Sequence[str], count: int) -> str:
     """How many images cannot be read, and what is wrong with the first few."""
-    return f"{len(faults)} of {count} images cannot be read:\n  " + "\n  ".join(faults[:SHOWN])
+    return f"{len(faults)} of {count} images cannot be read:\n  " + "\n  ".join(faults[:MAX_LISTED_PATHS])
 
 
 def _all_decoded(records: Sequence[MuraRecord], spec: PreprocessSpec, pixels: Path) -> list[Source | str]:

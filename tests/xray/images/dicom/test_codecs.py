@@ -20,7 +20,6 @@ from pydicom.uid import (
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
-    JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
@@ -28,7 +27,18 @@ from pydicom.uid import (
 )
 
 from tests.conftest import ROOT
-from tests.dicom_files import dicom, encapsulated, fragments, make_header, recoded, rle, stored_values
+from tests.dicom_files import (
+    ENCODERS,
+    LOSSY,
+    dicom,
+    encapsulated,
+    encode_j2k,
+    encode_rle,
+    fragments,
+    make_header,
+    recoded,
+    stored_values,
+)
 from tests.tools import needs
 from xray.errors import UnreadableImageError
 from xray.images.dicom.decode import decode_dicom
@@ -49,12 +59,12 @@ def drawn(bits: int, seed: int = 0) -> np.ndarray:
     return image.astype(np.uint8 if bits <= 8 else np.uint16)
 
 
-def j2k(pixels: np.ndarray, **options: object) -> bytes:
-    return imagecodecs.jpeg2k_encode(pixels, codecformat="j2k", reversible=True, level=0, **options)
-
-
 LOSSLESS: dict[str, tuple[UID, int, Callable[[np.ndarray], bytes]]] = {
-    **{f"JPEG lossless of {bits} bits": (JPEGLossless, bits, imagecodecs.ljpeg_encode) for bits in (8, 12, 16)},
+    **{
+        f"{syntax.name}, {bits} bits": (syntax, bits, encode)
+        for syntax, encode in ENCODERS.items()
+        for bits in (8, 10, 12, 16)
+    },
     **{
         f"JPEG lossless of exactly {bits} bits": (
             JPEGLosslessSV1,
@@ -63,13 +73,11 @@ LOSSLESS: dict[str, tuple[UID, int, Callable[[np.ndarray], bytes]]] = {
         )
         for bits in (9, 10, 13, 14, 15)
     },
-    **{f"JPEG-LS of {bits} bits": (JPEGLSLossless, bits, imagecodecs.jpegls_encode) for bits in (8, 10, 16)},
-    **{f"JPEG 2000 of {bits} bits": (JPEG2000Lossless, bits, j2k) for bits in (8, 10, 16)},
     **{
         f"JPEG 2000 of exactly {bits} bits": (
             JPEG2000Lossless,
             bits,
-            lambda pixels, bits=bits: j2k(pixels, bitspersample=bits),
+            lambda pixels, bits=bits: encode_j2k(pixels, bitspersample=bits),
         )
         for bits in (10, 12, 15)
     },
@@ -78,10 +86,8 @@ LOSSLESS: dict[str, tuple[UID, int, Callable[[np.ndarray], bytes]]] = {
         12,
         lambda pixels: imagecodecs.jpeg2k_encode(pixels, reversible=True, level=0),
     ),
-    **{f"HTJ2K of {bits} bits": (HTJ2KLossless, bits, imagecodecs.htj2k_encode) for bits in (8, 12, 16)},
     "HTJ2K by resolution": (HTJ2KLosslessRPCL, 12, imagecodecs.htj2k_encode),
     "HTJ2K, without loss": (HTJ2K, 12, imagecodecs.htj2k_encode),
-    **{f"RLE of {bits} bits": (RLELossless, bits, rle) for bits in (8, 12, 16)},
 }
 
 
@@ -101,13 +107,13 @@ SIGNED_STREAMS: dict[str, tuple[UID, bytes]] = {
     "JPEG lossless": (JPEGLosslessSV1, imagecodecs.ljpeg_encode(NARROW, bitspersample=12)),
     "JPEG lossless of 16 bits": (JPEGLosslessSV1, imagecodecs.ljpeg_encode(WIDE.view(np.uint16))),
     "JPEG-LS of 16 bits": (JPEGLSLossless, imagecodecs.jpegls_encode(WIDE.view(np.uint16))),
-    "JPEG 2000, signed": (JPEG2000Lossless, j2k(WIDE, bitspersample=12)),
-    "JPEG 2000, signed, of 16 bits": (JPEG2000Lossless, j2k(WIDE)),
-    "JPEG 2000, unsigned": (JPEG2000Lossless, j2k(NARROW, bitspersample=12)),
-    "JPEG 2000, unsigned, of 16 bits": (JPEG2000Lossless, j2k(WIDE.view(np.uint16))),
+    "JPEG 2000, signed": (JPEG2000Lossless, encode_j2k(WIDE, bitspersample=12)),
+    "JPEG 2000, signed, of 16 bits": (JPEG2000Lossless, encode_j2k(WIDE)),
+    "JPEG 2000, unsigned": (JPEG2000Lossless, encode_j2k(NARROW, bitspersample=12)),
+    "JPEG 2000, unsigned, of 16 bits": (JPEG2000Lossless, encode_j2k(WIDE.view(np.uint16))),
     "HTJ2K, signed": (HTJ2KLossless, imagecodecs.htj2k_encode(WIDE)),
-    "RLE": (RLELossless, rle(WIDE.view(np.uint16))),
-    "RLE, zeros above": (RLELossless, rle(NARROW)),
+    "RLE": (RLELossless, encode_rle(WIDE.view(np.uint16))),
+    "RLE, zeros above": (RLELossless, encode_rle(NARROW)),
 }
 
 
@@ -124,12 +130,12 @@ def test_signed_pixels_come_out_bit_by_bit(case: str, stored: int) -> None:
 def test_signed_codestream_of_unsigned_pixels_is_read_as_the_tags_say() -> None:
     pixels = drawn(16)
     header = make_header(pixels, 16, JPEG2000Lossless)
-    assert (stored_values(encapsulated(header, j2k(pixels.view(np.int16)))) == pixels).all()
+    assert (stored_values(encapsulated(header, encode_j2k(pixels.view(np.int16)))) == pixels).all()
 
 
 def test_codestream_of_fewer_bits_than_are_stored_keeps_its_values() -> None:
     pixels = drawn(8)
-    for syntax, stream in ((JPEG2000Lossless, j2k(pixels)), (JPEGLSLossless, imagecodecs.jpegls_encode(pixels))):
+    for syntax, stream in ((JPEG2000Lossless, encode_j2k(pixels)), (JPEGLSLossless, imagecodecs.jpegls_encode(pixels))):
         assert (stored_values(encapsulated(make_header(pixels, 12, syntax), stream)) == pixels).all()
 
 
@@ -175,12 +181,15 @@ def test_every_predictor_of_lossless_jpeg_is_decoded(predictor: int, bits: int, 
 
 
 STREAMS: dict[str, tuple[UID, bytes]] = {
-    "JPEG": (JPEGBaseline8Bit, imagecodecs.jpeg8_encode(drawn(8), level=99)),
-    "lossless JPEG": (JPEGLosslessSV1, imagecodecs.ljpeg_encode(drawn(8))),
-    "JPEG-LS": (JPEGLSLossless, imagecodecs.jpegls_encode(drawn(8))),
-    "JPEG 2000": (JPEG2000Lossless, j2k(drawn(8))),
-    "HTJ2K": (HTJ2KLossless, imagecodecs.htj2k_encode(drawn(8))),
-    "RLE": (RLELossless, rle(drawn(8))),
+    name: (syntax, {**ENCODERS, **LOSSY}[syntax](drawn(8)))
+    for name, syntax in {
+        "JPEG": JPEGBaseline8Bit,
+        "lossless JPEG": JPEGLosslessSV1,
+        "JPEG-LS": JPEGLSLossless,
+        "JPEG 2000": JPEG2000Lossless,
+        "HTJ2K": HTJ2KLossless,
+        "RLE": RLELossless,
+    }.items()
 }
 
 
@@ -248,7 +257,7 @@ def test_codestream_of_more_bits_or_components_than_the_tags_allow_is_refused() 
     with pytest.raises(UnreadableImageError, match=r"3 components where \(0028,0002\) Samples per Pixel is 1"):
         decode_dicom(encapsulated(make_header(drawn(8), 8, JPEGBaseline8Bit), colored))
     with pytest.raises(UnreadableImageError, match=r"2 segments where \(0028,0100\) Bits Allocated is 8"):
-        decode_dicom(encapsulated(make_header(drawn(8), 8, RLELossless), rle(drawn(12))))
+        decode_dicom(encapsulated(make_header(drawn(8), 8, RLELossless), encode_rle(drawn(12))))
 
 
 @pytest.mark.parametrize("case", STREAMS)
