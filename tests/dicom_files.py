@@ -96,13 +96,19 @@ def make_header(pixels: np.ndarray, bits: int = 8, syntax: UID = ExplicitVRLittl
     )
     header.SOPClassUID, header.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     header.StudyInstanceUID, header.SeriesInstanceUID = "1.2.826.0.1.3680043.10.1338.1", "1.2.826.0.1.3680043.10.1338.2"
-    header.PatientName, header.PatientID, header.PatientBirthDate = CANARY, "CANARY-4711", "19010203"
+    header.PatientName = CANARY
+    header.PatientID = "CANARY-4711"
+    header.PatientBirthDate = "19010203"
     header.AccessionNumber = "CANARY-0815"
-    header.Modality, header.BodyPartExamined, header.ImageLaterality = "DX", "HAND", "L"
-    header.ViewPosition, header.ImagerPixelSpacing = "PA", [0.15, 0.15]
+    header.Modality = "DX"
+    header.BodyPartExamined = "HAND"
+    header.ImageLaterality = "L"
+    header.ViewPosition = "PA"
+    header.ImagerPixelSpacing = [0.15, 0.15]
     header.PresentationIntentType = "FOR PRESENTATION"
     header.Rows, header.Columns = pixels.shape
-    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
+    header.SamplesPerPixel = 1
+    header.PhotometricInterpretation = "MONOCHROME2"
     header.BitsAllocated, header.BitsStored, header.HighBit = 8 if bits <= 8 else 16, bits, bits - 1
     header.PixelRepresentation = 0
     for name, value in tags.items():
@@ -163,7 +169,8 @@ def stored_values(data: bytes) -> np.ndarray:
     """(H, W) stored values of an encapsulated file, as the service decodes them."""
     header, pixels = read_file(data, MAX_PIXELS)
     assert pixels is not None
-    bits, shape = read_stored_bits(header), read_shape(header, MAX_PIXELS)
+    bits = read_stored_bits(header)
+    shape = read_shape(header, MAX_PIXELS)
     words = decode_frame(pixels.pieces, header.file_meta.TransferSyntaxUID, shape, header.BitsAllocated, bits)
     return bits.values_V[bits.indices(words)].astype(int)
 

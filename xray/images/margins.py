@@ -67,7 +67,8 @@ def inside_margins(pixels_HW: Pixels) -> tuple[slice, slice]:
 def _remove_margin(pixels_HW: Pixels, edges: list[int], side: int) -> bool:
     """Move the edge of a side inwards past its outermost margin; False if it has none."""
     top, bottom, left, right = edges
-    lines, length = pixels_HW[top:bottom, left:right], pixels_HW.shape[side // 2]
+    lines = pixels_HW[top:bottom, left:right]
+    length = pixels_HW.shape[side // 2]
     lines = lines if side < 2 else lines.T
     is_far = side % 2 == 1
     spent = length - edges[side] if is_far else edges[side]

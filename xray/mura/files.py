@@ -69,8 +69,10 @@ def find_images(folder: Path) -> FoundImages:
     """
     if not folder.is_dir():
         raise DatasetError(f"{to_printable(str(folder))} is not a folder.")
-    found, seen = FoundImages(), {_identity(parent.stat()) for parent in folder.resolve().parents}
-    waiting, links = deque([_Entry(folder, "")]), deque[_Entry]()
+    found = FoundImages()
+    seen = {_identity(parent.stat()) for parent in folder.resolve().parents}
+    waiting = deque([_Entry(folder, "")])
+    links = deque[_Entry]()
     while waiting or links:
         entry = waiting.popleft() if waiting else links.popleft()
         status = _stat(entry)

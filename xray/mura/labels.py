@@ -65,7 +65,8 @@ def read_labels(root: Path, split: str, found: Mapping[str, Path]) -> Labels | N
     Raises:
         DatasetError: an image has no row, a row has no image, or rows contradict each other.
     """
-    rows, left_out = _Rows(root, split), Counter[str]()
+    rows = _Rows(root, split)
+    left_out = Counter[str]()
     targets = _read_image_targets(rows, left_out)
     if targets is None:
         return None
@@ -104,7 +105,8 @@ def _read_image_targets(rows: _Rows, left_out: Counter[str]) -> dict[str, int] |
     image_labels = root / f"{split}.csv"
     if image_labels.is_file():
         return _read_targets(image_labels, rows, left_out)
-    study_labels, image_paths = root / f"{split}_labeled_studies.csv", root / f"{split}_image_paths.csv"
+    study_labels = root / f"{split}_labeled_studies.csv"
+    image_paths = root / f"{split}_image_paths.csv"
     exists = [file.is_file() for file in (study_labels, image_paths)]
     if not any(exists):
         return None
@@ -124,7 +126,8 @@ def _read_targets(file: Path, rows: _Rows, left_out: Counter[str]) -> dict[str, 
     """Read the target of each path. Raises DatasetError if a path has both targets."""
     targets: dict[str, int] = {}
     for path, value in read_paths(file, 2):
-        subpath, target = rows.to_subpath(path), _parse_target(value, file)
+        subpath = rows.to_subpath(path)
+        target = _parse_target(value, file)
         left_out[LISTED_TWICE] += subpath in targets
         if targets.setdefault(subpath, target) != target:
             raise DatasetError(f"{file.name} lists {path} with both labels.")

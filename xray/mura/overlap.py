@@ -58,7 +58,8 @@ def require_disjoint(root: Path, split: str, studies: Sequence[Study], allow: bo
 
 def find_overlaps(root: Path, split: str, studies: Sequence[Study]) -> list[Overlap]:
     """What a split shares with each other split of the dataset, which are its other folders that hold `XR_*`."""
-    patients, records = {study.patient for study in studies}, records_of(studies)
+    patients = {study.patient for study in studies}
+    records = records_of(studies)
     found = []
     for other in _other_splits(root, split):
         images = {f"{other}/{subpath}": file for subpath, file in find_images(root / other).images.items()}

@@ -108,7 +108,8 @@ def decode_frame(
 
 def _to_words(samples_HW: npt.NDArray[np.int32], codestream: CodestreamHeader, bits: StoredBits, lossy: bool) -> Words:
     """Convert samples to the signedness of the tags, with the precision of the codestream."""
-    stored, signed = bits.high_bit + 1, bits.lowest < 0
+    stored = bits.high_bit + 1
+    signed = bits.lowest < 0
     if codestream.signed and not signed:
         samples_HW &= (1 << codestream.bits) - 1
     if signed and not codestream.signed and codestream.bits < stored:
@@ -149,7 +150,8 @@ def _read_jpeg(stream: bytes) -> tuple[bytes, CodestreamHeader]:
         raise UnreadableImageError(
             "(7FE0,0010) Pixel Data holds no JPEG image, or only its beginning; export it again."
         )
-    name, shape = JPEG_LS if header.process == JPEG_LS else "JPEG", (header.height, header.width)
+    name = JPEG_LS if header.process == JPEG_LS else "JPEG"
+    shape = (header.height, header.width)
     return stream, CodestreamHeader(name, shape, header.components, header.precision, False, header.is_complete)
 
 
@@ -183,7 +185,8 @@ def _has_all_tile_parts(stream: bytes) -> bool:
     while len(stream) >= position + 4:
         if stream[position : position + 2] == EOC:
             return True
-        marker, length = stream[position + 1], int.from_bytes(stream[position + 2 : position + 4])
+        marker = stream[position + 1]
+        length = int.from_bytes(stream[position + 2 : position + 4])
         if stream[position] != 0xFF or (marker == SOT and len(stream) < position + 2 + TILE_PART.size):
             return False
         if marker == SOT:

@@ -107,11 +107,14 @@ class _Walker:
 
     def __init__(self, data: bytes, little: bool) -> None:
         order = "<" if little else ">"
-        self._data, self._elements = data, 0
+        self._data = data
+        self._elements = 0
         self._short, self._long, self._tag = (struct.Struct(order + form) for form in ("HH2sH", "L", "HH"))
 
     def read_top_level(self, implicit: bool, last_tag: int | None) -> DataSetLayout:
-        position, tags, previous = 0, list[int](), -1
+        position = 0
+        tags = list[int]()
+        previous = -1
         implicit = self._is_implicit(position, implicit, nested=False)
         while position < len(self._data):
             head = self._read_head(position, implicit)
@@ -170,7 +173,8 @@ class _Walker:
         """The position after the data set of an item."""
         end = end_of_parent if item.length == UNDEFINED_LENGTH else self._end_of_value(item, end_of_parent)
         self._elements += 1
-        position, seen = item.value_start, set[int]()
+        position = item.value_start
+        seen = set[int]()
         implicit = self._is_implicit(position, implicit, nested=True)
         while position < end:
             head = self._read_head(position, implicit)

@@ -107,7 +107,9 @@ def _contain_pydicom() -> Iterator[None]:
 
 def _decode_pixels(header: Dataset, pixels: EncodedPixels | None, max_pixels: int) -> Radiograph:
     require_radiograph(header)
-    shape, bits, pixel_aspect = read_shape(header, max_pixels), read_stored_bits(header), read_pixel_aspect(header)
+    shape = read_shape(header, max_pixels)
+    bits = read_stored_bits(header)
+    pixel_aspect = read_pixel_aspect(header)
     words_HW = _decode_words(header, _require_pixels(pixels), shape, bits)
     shutter = read_shutter(header, shape, pixel_aspect)
     gray_HW = to_gray(words_HW, bits, header, None if shutter is None else shutter.open_HW)
@@ -136,7 +138,8 @@ def _decode_words(header: Dataset, pixels: EncodedPixels, shape: tuple[int, int]
         UnreadableImageError: the pixels are not what the tags announce.
         NoContentError: the compressed bytes are too few to show anything.
     """
-    syntax, allocated = header.file_meta.TransferSyntaxUID, int(header.BitsAllocated)
+    syntax = header.file_meta.TransferSyntaxUID
+    allocated = int(header.BitsAllocated)
     expected = shape[0] * shape[1] * allocated // 8
     if syntax not in NATIVE_SYNTAXES and syntax not in codecs.SYNTAXES:
         raise UnsupportedFormatError(unsupported_syntax_message(syntax))
@@ -157,7 +160,8 @@ def _decode_words(header: Dataset, pixels: EncodedPixels, shape: tuple[int, int]
 
 
 def _read_native(pixels: EncodedPixels, shape: tuple[int, int], allocated: int, little: bool) -> Words:
-    value, expected = pixels.pieces[0], shape[0] * shape[1] * allocated // 8
+    value = pixels.pieces[0]
+    expected = shape[0] * shape[1] * allocated // 8
     excess = value[expected:]
     # Some writers pad the pixels. Excess that could be further rows or columns is not padding.
     is_padding = len(excess) < min(shape) * allocated // 8 or excess == excess[:1] * len(excess)

@@ -65,18 +65,23 @@ class JpegHeader:
 def read_header(data: bytes) -> JpegHeader | None:
     """Read the header of a JPEG image; None if there is no frame, or there are more than `MAX_SEGMENTS` segments."""
     frame: tuple[int, bytes] | None = None
-    exif, scans, position, is_complete = None, 0, 2, False
+    exif = None
+    scans = 0
+    position = 2
+    is_complete = False
     for _ in range(MAX_SEGMENTS):
         if (found := MARKER.search(data, position)) is None:
             break
-        marker, position = data[found.end() - 1], found.end()
+        marker = data[found.end() - 1]
+        position = found.end()
         if marker == END_OF_IMAGE:
             is_complete = True
             break
         if marker in MARKERS_WITHOUT_LENGTH:
             continue
         length = int.from_bytes(data[position : position + 2])
-        segment, position = data[position + 2 : position + length], position + max(2, length)
+        segment = data[position + 2 : position + length]
+        position = position + max(2, length)
         if marker in PROCESSES and frame is None:
             frame = marker, segment
         elif marker == APP1 and exif is None and segment.startswith(EXIF):

@@ -69,7 +69,8 @@ def strip_chunks(data: bytes) -> StrippedPng:
         ValueError: a chunk that the image needs is truncated or has a wrong checksum, or there are more than
             `MAX_CHUNKS` chunks.
     """
-    kept, orientation = [SIGNATURE], None
+    kept = [SIGNATURE]
+    orientation = None
     for kind, chunk in _iterate_chunks(data):
         if not kind[0] & ANCILLARY_BIT or kind in KEPT_CHUNKS:
             if not _is_intact(chunk):
