@@ -78,7 +78,7 @@ def test_artifact_of_a_writer_killed_between_its_renames_comes_back(tmp_path: Pa
 
 
 def write_too_much(file: Path) -> None:
-    """More than the disk holds."""
+    """Write more than the disk can hold."""
     with file.open("wb") as stream:
         for _ in range(40):
             stream.write(bytes(100_000))
@@ -167,7 +167,7 @@ def test_replacement_is_flushed_to_its_folder_so_that_it_survives_a_power_cut(
 
 
 def test_only_a_full_disk_is_called_one(tmp_path: Path) -> None:
-    """The name of a file may say anything."""
+    """The name of a file may contain the same text."""
     missing = tmp_path / os.strerror(errno.ENOSPC)
     with pytest.raises(FileNotFoundError), detect_full_disk(tmp_path):
         missing.read_text()

@@ -1,4 +1,4 @@
-"""What surrounds a radiograph is cut off, and nothing of the radiograph is."""
+"""Margins around a radiograph are cut off, and no part of the radiograph is."""
 
 import io
 from pathlib import Path
@@ -22,7 +22,7 @@ Edges = tuple[int, int, int, int]
 
 
 def framed(pixels: PixelArray, sides: str, share: float, level: int) -> tuple[PixelArray, Edges]:
-    """Margins around an image, and where the image begins and ends in it: top, bottom, left, right."""
+    """An image with margins, and the edges of the original in it: top, bottom, left, right."""
     down, across = round(share * pixels.shape[0]), round(share * pixels.shape[1])
     widths = [(width if side in sides else 0) for side, width in zip("tblr", (down, down, across, across), strict=True)]
     image = np.pad(pixels, (widths[:2], widths[2:]), constant_values=level)

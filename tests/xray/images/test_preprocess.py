@@ -1,4 +1,4 @@
-"""A point of the radiograph is found again where it was."""
+"""A point of the radiograph is mapped to the canvas and back to the same place."""
 
 import cv2
 import numpy as np
@@ -41,16 +41,16 @@ def test_spot_on_the_canvas_is_restored_to_its_place_on_the_radiograph(
     pixels = draw_phantom(seed=2, height=shape[0], width=shape[1])
     placement = compute_placement(Radiograph(pixels), PreprocessSpec(size=128, framing=framing))
     spot = dark(*shape)
-    # The centre of what the canvas shows is seen under either framing.
-    centre = restore(np.ones((1, 1), np.float32), placement)
-    row, column = (round(float(np.mean(axis))) for axis in np.nonzero(centre))
+    # The center of what the canvas shows is seen under either framing.
+    center = restore(np.ones((1, 1), np.float32), placement)
+    row, column = (round(float(np.mean(axis))) for axis in np.nonzero(center))
     cv2.circle(spot, (column, row), max(2, min(shape) // 12), 255, -1)
     restored = restore(place(spot, placement).astype(np.float32), placement)
     found = [float(np.average(axis, weights=restored)) for axis in np.indices(shape)]
     assert found == pytest.approx([row, column], abs=max(2, max(shape) / 128))
 
 
-def test_coarse_map_peaks_at_the_centre_of_its_cell() -> None:
+def test_coarse_map_peaks_at_the_center_of_its_cell() -> None:
     placement = compute_placement(Radiograph(dark(300, 200)), PreprocessSpec(size=192))
     cells = np.zeros((6, 6), np.float32)
     cells[1, 3] = 1

@@ -1,4 +1,4 @@
-"""A file that holds something else is noticed, whatever was done to its times."""
+"""A changed file is detected even if its times were restored."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=["settled", "changed a moment ago"])
 def content(request: pytest.FixtureRequest, file: Path, monkeypatch: pytest.MonkeyPatch) -> FileContent:
-    """With and without a stamp."""
+    """The content of a file, with and without a stamp."""
     monkeypatch.setattr(fingerprint_module, "MIN_AGE_NS", -1 if request.param == "settled" else 10**18)
     content = read_content(file)[1]
     assert (content.stamp is not None) == (request.param == "settled")

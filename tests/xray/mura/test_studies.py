@@ -1,4 +1,4 @@
-"""A MURA folder is read as its authors wrote it, and whatever contradicts itself is named."""
+"""A MURA folder is read as its authors published it, and contradictions are named."""
 
 import csv
 import os

@@ -8,13 +8,20 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
-from pydicom.datadict import dictionary_description, dictionary_has_tag, dictionary_VR
-from pydicom.tag import Tag
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from xray.errors import UnreadableImageError
+from xray.images.dicom.layout_errors import (
+    SEND_WHOLE,
+    TruncatedError,
+    describe_tag,
+    refuse_corrupt,
+    refuse_order,
+    refuse_truncated,
+)
 
 PIXEL_DATA = 0x7FE00010
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -26,13 +33,11 @@ MAX_ELEMENTS = 20_000
 MAX_DEPTH = 16
 """Limit on the nesting of sequences; a radiograph has three levels."""
 MAX_HEADER_BYTES = 16 << 20
-"""Limit on the bytes before the pixels, 16 MiB; a radiograph has a few thousand."""
+"""Limit on the bytes of the tags before the pixels, 16 MiB."""
 FIRST_GROUP = 0x0008
 """The lowest group of the standard tags in a data set."""
 LONG_VRS = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)
 """The VRs whose length takes 4 bytes instead of 2."""
-SEND_WHOLE = "export it again and check that the whole file is sent"
-"""The advice in the error messages for a damaged file."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,6 @@ class DataSetLayout:
     pixels: EncodedPixels | None
 
 
-class _TruncatedError(UnreadableImageError):
-    """The data end too early."""
-
-
 class _Head(NamedTuple):
     tag: int
     vr: bytes | None
@@ -87,19 +88,14 @@ def read_layout(data: bytes, *, implicit: bool, little: bool, last_tag: int | No
     """
     try:
         return _Walker(data, little).read_top_level(implicit, last_tag)
-    except _TruncatedError as error:
+    except TruncatedError as error:
         raise UnreadableImageError(str(error)) from None
 
 
 def require_tag_order(data: bytes, *, implicit: bool, little: bool) -> None:
     """Refuse what `read_layout` refuses, except truncated data."""
-    with suppress(_TruncatedError):
+    with suppress(TruncatedError):
         _Walker(data, little).read_top_level(implicit, None)
-
-
-def describe_tag(tag: int) -> str:
-    """The number and name of a tag, `(0008,0060) Modality`, or the number alone if DICOM does not define the tag."""
-    return f"{Tag(tag)} {dictionary_description(tag)}" if dictionary_has_tag(tag) else str(Tag(tag))
 
 
 class _Walker:
@@ -112,6 +108,7 @@ class _Walker:
         self._short, self._long, self._tag = (struct.Struct(order + form) for form in ("HH2sH", "L", "HH"))
 
     def read_top_level(self, implicit: bool, last_tag: int | None) -> DataSetLayout:
+        """Read the elements that are not nested, and check those that are."""
         position = 0
         tags = list[int]()
         previous = -1
@@ -119,7 +116,7 @@ class _Walker:
         while position < len(self._data):
             head = self._read_head(position, implicit)
             if head.tag <= previous:
-                _refuse_order(head.tag, twice=head.tag in tags)
+                refuse_order(head.tag, twice=head.tag in tags)
             if last_tag is not None and head.tag > last_tag:
                 break
             if position > MAX_HEADER_BYTES:
@@ -141,7 +138,7 @@ class _Walker:
         if self._elements > MAX_ELEMENTS:
             raise UnreadableImageError(f"The file holds more than {MAX_ELEMENTS:,} tags; export the radiograph alone.")
         if head.tag >> 16 == DELIMITERS_GROUP:
-            _refuse_corrupt(head.tag)
+            refuse_corrupt(head.tag)
         if _is_sequence(head):
             return self._skip_sequence(head, implicit, depth)
         if head.length == UNDEFINED_LENGTH:
@@ -161,12 +158,12 @@ class _Walker:
             if item.tag == SEQUENCE_END and head.length == UNDEFINED_LENGTH:
                 return item.value_start
             if item.tag != ITEM:
-                _refuse_corrupt(head.tag)
+                refuse_corrupt(head.tag)
             position = self._skip_item(item, end, implicit, depth)
         if head.length == UNDEFINED_LENGTH:
-            _refuse_truncated(head.tag)
+            refuse_truncated(head.tag)
         if position != end:
-            _refuse_corrupt(head.tag)
+            refuse_corrupt(head.tag)
         return end
 
     def _skip_item(self, item: _Head, end_of_parent: int, implicit: bool, depth: int) -> int:
@@ -181,11 +178,11 @@ class _Walker:
             if head.tag == ITEM_END and item.length == UNDEFINED_LENGTH:
                 return head.value_start
             if head.tag in seen:
-                _refuse_order(head.tag, twice=True)
+                refuse_order(head.tag, twice=True)
             seen.add(head.tag)
             position = self._skip_element(head, implicit, depth + 1)
         if item.length == UNDEFINED_LENGTH or position != end:
-            _refuse_corrupt(item.tag)
+            refuse_corrupt(item.tag)
         return end
 
     def _read_pixels(self, head: _Head) -> tuple[EncodedPixels, int]:
@@ -215,9 +212,9 @@ class _Walker:
                 yield item
                 return
             if item.tag != ITEM or item.length == UNDEFINED_LENGTH:
-                _refuse_corrupt(head.tag)
+                refuse_corrupt(head.tag)
             if item.value_start + item.length > end:
-                _refuse_truncated(head.tag)
+                refuse_truncated(head.tag)
             yield item
             position = item.value_start + item.length
 
@@ -230,7 +227,7 @@ class _Walker:
                 return
             if head.tag <= tags[-1]:
                 if head.tag >> 16 >= FIRST_GROUP and dictionary_has_tag(head.tag) and self._fits(head):
-                    _refuse_order(head.tag, twice=head.tag in tags)
+                    refuse_order(head.tag, twice=head.tag in tags)
                 return
             if head.length == UNDEFINED_LENGTH or not self._fits(head):
                 return
@@ -244,14 +241,14 @@ class _Walker:
         """The position at which a value ends."""
         end = head.value_start + head.length
         if end > len(self._data):
-            _refuse_truncated(head.tag)
+            refuse_truncated(head.tag)
         if end > end_of_parent:
-            _refuse_corrupt(head.tag)
+            refuse_corrupt(head.tag)
         return end
 
     def _read_head(self, position: int, implicit: bool) -> _Head:
         if len(self._data) < position + 8:
-            raise _TruncatedError(f"The DICOM file is truncated: it ends within a tag; {SEND_WHOLE}.")
+            raise TruncatedError(f"The DICOM file is truncated: it ends within a tag; {SEND_WHOLE}.")
         group, element, vr, length = self._short.unpack_from(self._data, position)
         tag = group << 16 | element
         if implicit or not b"AA" <= vr <= b"ZZ":  # some writers switch to implicit VR in the middle of a file
@@ -259,13 +256,13 @@ class _Walker:
         if vr not in LONG_VRS:
             return _Head(tag, vr, length, position + 8)
         if len(self._data) < position + 12:
-            _refuse_truncated(tag)
+            refuse_truncated(tag)
         return _Head(tag, vr, self._long.unpack_from(self._data, position + 8)[0], position + 12)
 
     def _read_item_head(self, position: int, owner: int) -> _Head:
         """The head of an item or a delimiter, which have no VR."""
         if len(self._data) < position + 8:
-            _refuse_truncated(owner)
+            refuse_truncated(owner)
         group, element = self._tag.unpack_from(self._data, position)
         return _Head(group << 16 | element, None, self._long.unpack_from(self._data, position + 4)[0], position + 8)
 
@@ -284,17 +281,3 @@ def _is_sequence(head: _Head) -> bool:
         known = dictionary_VR(head.tag) if dictionary_has_tag(head.tag) else None
         return known == "SQ" or (known is None and head.length == UNDEFINED_LENGTH)
     return False
-
-
-def _refuse_truncated(tag: int) -> NoReturn:
-    raise _TruncatedError(f"The DICOM file is truncated: it ends within {describe_tag(tag)}; {SEND_WHOLE}.")
-
-
-def _refuse_corrupt(tag: int) -> NoReturn:
-    raise UnreadableImageError(f"The DICOM file is corrupt: {describe_tag(tag)} cannot be read; {SEND_WHOLE}.")
-
-
-def _refuse_order(tag: int, twice: bool) -> NoReturn:
-    raise UnreadableImageError(
-        f"{describe_tag(tag)} stands {'twice in the file' if twice else 'after a later tag'}; export the file again."
-    )

@@ -17,12 +17,12 @@ from pydicom.uid import (
 from xray.errors import TooManyPixelsError, UnreadableImageError, UnsupportedFormatError
 from xray.images.dicom.data_set_layout import (
     MAX_HEADER_BYTES,
-    SEND_WHOLE,
     DataSetLayout,
     EncodedPixels,
     read_layout,
     require_tag_order,
 )
+from xray.images.dicom.layout_errors import SEND_WHOLE
 from xray.images.dicom.tags import read_uid, tag_name
 from xray.images.radiograph import too_many_pixels_message
 

@@ -1,4 +1,4 @@
-"""Compressed DICOM pixels come out as they went in, decoded by imagecodecs alone, or are refused with the reason."""
+"""Compressed DICOM pixels are decoded exactly, by imagecodecs alone, or refused with the reason."""
 
 import struct
 import subprocess
@@ -47,11 +47,11 @@ OTHER_DECODERS = ("gdcm", "_gdcm", "pylibjpeg", "openjpeg", "libjpeg", "rle", "j
 """Modules of python-gdcm, pylibjpeg and its plugins, and pyjpegls."""
 dcmtk = needs("dcmcjpeg")
 SHAPE = (61, 47)
-"""Odd, so that rows and segments end within a word."""
+"""Odd numbers, so that rows and segments end in the middle of a word."""
 
 
 def drawn(bits: int, seed: int = 0) -> np.ndarray:
-    """A bright bar and noise over the whole range of so many bits."""
+    """A bright bar and noise over the whole range of `bits`."""
     random, (height, width) = np.random.default_rng(seed), SHAPE
     across = np.abs(np.arange(width) - width / 2) / width
     image = (0.9 - across[None] + random.normal(0, 0.05, (height, width))).clip(0, 1) * ((1 << bits) - 1)
@@ -100,9 +100,9 @@ def test_lossless_pixels_come_out_bit_by_bit(case: str) -> None:
 
 SIGNED = drawn(12).astype(np.int32) - 2048
 NARROW = (SIGNED & 0xFFF).astype(np.uint16)
-"""Two's complement of 12 bits, zeros above."""
+"""Two's complement in 12 bits; the higher bits are 0."""
 WIDE = SIGNED.astype(np.int16)
-"""Of 16 bits."""
+"""Two's complement in 16 bits."""
 SIGNED_STREAMS: dict[str, tuple[UID, bytes]] = {
     "JPEG lossless": (JPEGLosslessSV1, imagecodecs.ljpeg_encode(NARROW, bitspersample=12)),
     "JPEG lossless of 16 bits": (JPEGLosslessSV1, imagecodecs.ljpeg_encode(WIDE.view(np.uint16))),
@@ -215,7 +215,7 @@ def test_frame_is_found_however_it_is_wrapped(case: str, wrapped: Callable[[byte
 @pytest.mark.parametrize("case", STREAMS)
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.98])
 def test_codestream_without_its_end_is_called_truncated(case: str, share: float) -> None:
-    """A decoder may well fill the rest with gray and say nothing."""
+    """Decoders silently fill the rest with gray."""
     syntax, stream = STREAMS[case]
     data = encapsulated(make_header(drawn(8), 8, syntax), stream[: int(len(stream) * share)])
     with pytest.raises(UnreadableImageError, match="corrupt" if case == "RLE" else "truncated"):

@@ -1,4 +1,4 @@
-"""A DICOM file whose tags two readers would read differently, or that never end, is refused with the reason."""
+"""A DICOM file that two parsers would read differently, or whose tags have no limit, is refused with the reason."""
 
 import struct
 import time
@@ -38,7 +38,7 @@ def element(tag: int, vr: str, value: bytes, syntax: UID = ExplicitVRLittleEndia
 
 
 def beside(data: bytes, added: bytes, tag: int, syntax: UID = ExplicitVRLittleEndian) -> bytes:
-    """The file with bytes before the first tag of its data set that is beyond `tag`."""
+    """A file with bytes inserted before the first tag of its data set that is above `tag`."""
     body = data_set(data)
     order = ">" if syntax == ExplicitVRBigEndian else "<"
     place = body.index(struct.pack(f"{order}HH", *divmod(tag, 1 << 16)))

@@ -1,4 +1,4 @@
-"""A DICOM file shows what a viewer shows of it, or is refused with the tag that is wrong."""
+"""A DICOM file decodes to what a viewer shows, or is refused with the name of the wrong tag."""
 
 import contextlib
 import io
@@ -290,7 +290,7 @@ def test_truncated_file_is_an_input_error(syntax: UID, share: float) -> None:
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian])
 def test_damaged_bytes_are_an_input_error_and_nothing_else(syntax: UID) -> None:
-    """In this process, so only where no foreign decoder runs: a decoder may end its process."""
+    """Runs in this process, so without native decoders, because a decoder may crash its process."""
     random, sound = np.random.default_rng(1), dicom(PHANTOM, 8, syntax)
     for _ in range(150):
         damaged = bytearray(sound)

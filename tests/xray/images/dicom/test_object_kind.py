@@ -1,4 +1,4 @@
-"""A radiograph is known by its SOP class where its modality does not say plainly that it is something else."""
+"""A radiograph is recognized by its SOP class, unless its modality says that it is something else."""
 
 import pytest
 
