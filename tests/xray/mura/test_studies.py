@@ -277,7 +277,7 @@ def label_one_image_twice(root: Path) -> str:
 def write_bytes_that_are_no_text(root: Path) -> str:
     as_v1_0(root)
     (root / "valid.csv").write_bytes(b"\xff\xfe\x00\xd8\x01")
-    return "valid.csv is no UTF-16 text"
+    return "valid.csv is not UTF-16 text"
 
 
 def label_one_study_twice(root: Path) -> str:
