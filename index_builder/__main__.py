@@ -8,7 +8,7 @@ import tyro
 
 from index_builder.build import BuildOptions, build
 from index_builder.crawl import CrawlOptions, crawl
-from xray.command_line import ending_in_one_line
+from xray.command_line import exit_with_message
 
 FOLDER = "folder"
 """Subcommand that indexes a dataset."""
@@ -20,7 +20,7 @@ Command = Annotated[BuildOptions, tyro.conf.subcommand(FOLDER)] | Annotated[Craw
 
 def main() -> None:
     """Build the gallery that the command line asks for, and print how many entries it has."""
-    with ending_in_one_line():
+    with exit_with_message():
         arguments = with_subcommand(sys.argv[1:])
         options: Options = tyro.cli(Command, prog="python -m index_builder", args=arguments)
         manifest = build(options) if isinstance(options, BuildOptions) else crawl(options)

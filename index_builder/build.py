@@ -16,7 +16,7 @@ from index_builder.embedder import Embedder
 from index_builder.fit_projection import fit_projection, largest_dimension, scope_limit
 from index_builder.shards import Plan, Shard, ShardStore
 from index_builder.verify import check_gallery, sample_rows
-from xray.artifact import put_in_place, require_replaceable
+from xray.artifact import replace_folder, require_replaceable
 from xray.engines.base import DeviceChoice, PrecisionChoice
 from xray.engines.batch_inference import prepare_ahead
 from xray.engines.registry import load_engine
@@ -28,7 +28,7 @@ from xray.gallery.vector_index import EmbeddingArray, StorageChoice
 from xray.images.decoding.decode import decode_radiograph
 from xray.mura.fingerprint import UNREADABLE, read_content
 from xray.mura.overlap import require_disjoint
-from xray.mura.studies import MuraRecord, Split, names_fingerprint, read_split, records_of
+from xray.mura.studies import MuraRecord, Split, compute_names_fingerprint, read_split, records_of
 from xray.network.checkpoint import load_checkpoint
 from xray.predictor import Predictor, Prepared
 
@@ -138,7 +138,7 @@ def build(options: BuildOptions) -> GalleryManifest:
     shards = embed_all(store, embedder, records)
     manifest = assemble(store.gallery, plan, records, shards, options)
     check_assembled(store.gallery, embedder, records)
-    put_in_place(store.gallery, options.out)
+    replace_folder(store.gallery, options.out)
     store.delete()
     if split.remark:
         print(split.remark)
@@ -179,7 +179,7 @@ def select_records(options: BuildOptions, split: Split) -> list[MuraRecord]:
 def make_plan(options: BuildOptions, checkpoint_id: str, records: Sequence[MuraRecord]) -> Plan:
     """What decides the content of the gallery's shards."""
     dataset = records[0].path.split("/", 1)[0]
-    return Plan(checkpoint_id, dataset, options.split, options.only, names_fingerprint(records), SHARD_SIZE)
+    return Plan(checkpoint_id, dataset, options.split, options.only, compute_names_fingerprint(records), SHARD_SIZE)
 
 
 def assemble(

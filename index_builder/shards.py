@@ -16,11 +16,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from xray.artifact import replaced_at_once
+from xray.artifact import atomic_file
 from xray.errors import ArtifactError, InputError
 from xray.gallery.vector_index import EmbeddingArray
 from xray.images.preprocess import PREPROCESS_VERSION
-from xray.mura.fingerprint import digests
+from xray.mura.fingerprint import compute_digests
 
 PLAN = "plan.json"
 """Name of the plan's file."""
@@ -87,7 +87,7 @@ class ShardStore:
                 "version of this program; finish that one first, or remove the folder."
             )
         store.folder.mkdir(parents=True, exist_ok=True)
-        with replaced_at_once(plan_file) as partial:
+        with atomic_file(plan_file) as partial:
             partial.write_bytes(msgspec.json.encode(plan))
         return store
 
@@ -101,7 +101,7 @@ class ShardStore:
         if not self._file(number).exists():
             return False
         try:
-            return self.get(number).digests == digests(files)
+            return self.get(number).digests == compute_digests(files)
         except ArtifactError:
             return False
 
@@ -118,7 +118,7 @@ class ShardStore:
             "preprocess_version": PREPROCESS_VERSION,
         }
         written = {name: msgspec.json.encode(fact).decode() for name, fact in facts.items()}
-        with replaced_at_once(self._file(number)) as partial:
+        with atomic_file(self._file(number)) as partial:
             save_file({"embeddings": shard.embeddings_nD}, partial, written)
 
     def get(self, number: int) -> Shard:

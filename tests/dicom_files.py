@@ -1,4 +1,4 @@
-"""DX files of drawn or real radiographs, in every transfer syntax, and what dcmtk shows of them."""
+"""Writes DX files in every transfer syntax, and decodes them with dcmtk for comparison."""
 
 import io
 import struct
@@ -25,7 +25,6 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
-    JPEGExtended12Bit,
     JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
@@ -36,18 +35,38 @@ from pydicom.uid import (
 from tests.waiting import HUNG_SECONDS
 from xray.images.dicom.codecs import decode_frame
 from xray.images.dicom.file import read_file
-from xray.images.dicom.tags import bits_of, shape_of
+from xray.images.dicom.tags import read_shape, read_stored_bits
 from xray.images.radiograph import MAX_PIXELS
 
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
+
+
+def encode_j2k(pixels: np.ndarray, **options: object) -> bytes:
+    """A JPEG 2000 codestream without loss."""
+    return imagecodecs.jpeg2k_encode(pixels, codecformat="j2k", reversible=True, level=0, **options)
+
+
+def encode_rle(pixels: np.ndarray) -> bytes:
+    """A frame in RLE (PS3.5, annex G): one segment for each byte of a word, the highest byte first."""
+    planes = pixels.astype(pixels.dtype.newbyteorder(">")).view(np.uint8).reshape(*pixels.shape, -1)
+    segments = [
+        b"".join(imagecodecs.packbits_encode(row.tobytes()) for row in planes[..., plane])
+        for plane in range(planes.shape[-1])
+    ]
+    padded = [segment + bytes(len(segment) % 2) for segment in segments]
+    starts = [64 + sum(map(len, padded[:number])) for number in range(len(padded))]
+    return struct.pack("<16L", len(padded), *starts, *[0] * (15 - len(padded))) + b"".join(padded)
+
+
 ENCODERS: dict[UID, Callable[[np.ndarray], bytes]] = {
-    JPEGLossless: lambda pixels: imagecodecs.ljpeg_encode(pixels),
-    JPEGLosslessSV1: lambda pixels: imagecodecs.ljpeg_encode(pixels),
-    JPEGLSLossless: lambda pixels: imagecodecs.jpegls_encode(pixels),
-    JPEG2000Lossless: lambda pixels: imagecodecs.jpeg2k_encode(pixels, codecformat="j2k", reversible=True, level=0),
-    HTJ2KLossless: lambda pixels: imagecodecs.htj2k_encode(pixels),
-    RLELossless: lambda pixels: rle(pixels),
+    JPEGLossless: imagecodecs.ljpeg_encode,
+    JPEGLosslessSV1: imagecodecs.ljpeg_encode,
+    JPEGLSLossless: imagecodecs.jpegls_encode,
+    JPEG2000Lossless: encode_j2k,
+    HTJ2KLossless: imagecodecs.htj2k_encode,
+    RLELossless: encode_rle,
 }
+"""The encoder of each compressed transfer syntax without loss."""
 LOSSY: dict[UID, Callable[[np.ndarray], bytes]] = {
     JPEGBaseline8Bit: lambda pixels: imagecodecs.jpeg8_encode(pixels, level=95),
     JPEGLSNearLossless: lambda pixels: imagecodecs.jpegls_encode(pixels, level=2),
@@ -56,13 +75,13 @@ LOSSY: dict[UID, Callable[[np.ndarray], bytes]] = {
 UNDEFINED_PIXELS = struct.pack("<HH2s2xL", 0x7FE0, 0x0010, b"OB", 0xFFFFFFFF)
 SEQUENCE_END = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
 META_LENGTH = 140
-"""Where a file says how long its meta header is behind that."""
+"""Position of the length of the meta information that follows it."""
 CANARY = "Canary^Bird"
-"""The patient's name in every file, to be found nowhere else."""
+"""The patient's name in every file, which must not appear in logs or responses."""
 
 
-def header_of(pixels: np.ndarray, bits: int = 8, syntax: UID = ExplicitVRLittleEndian, **tags: object) -> FileDataset:
-    """A DX of one hand, its pixels not in it yet; `tags` are set beside or instead of the usual ones."""
+def make_header(pixels: np.ndarray, bits: int = 8, syntax: UID = ExplicitVRLittleEndian, **tags: object) -> FileDataset:
+    """The header of a DX file of a hand, without pixels; `tags` are added to the default ones or replace them."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = syntax
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
@@ -77,19 +96,25 @@ def header_of(pixels: np.ndarray, bits: int = 8, syntax: UID = ExplicitVRLittleE
     )
     header.SOPClassUID, header.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     header.StudyInstanceUID, header.SeriesInstanceUID = "1.2.826.0.1.3680043.10.1338.1", "1.2.826.0.1.3680043.10.1338.2"
-    header.PatientName, header.PatientID, header.PatientBirthDate = CANARY, "CANARY-4711", "19010203"
+    header.PatientName = CANARY
+    header.PatientID = "CANARY-4711"
+    header.PatientBirthDate = "19010203"
     header.AccessionNumber = "CANARY-0815"
-    header.Modality, header.BodyPartExamined, header.ImageLaterality = "DX", "HAND", "L"
-    header.ViewPosition, header.ImagerPixelSpacing = "PA", [0.15, 0.15]
+    header.Modality = "DX"
+    header.BodyPartExamined = "HAND"
+    header.ImageLaterality = "L"
+    header.ViewPosition = "PA"
+    header.ImagerPixelSpacing = [0.15, 0.15]
     header.PresentationIntentType = "FOR PRESENTATION"
     header.Rows, header.Columns = pixels.shape
-    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
+    header.SamplesPerPixel = 1
+    header.PhotometricInterpretation = "MONOCHROME2"
     header.BitsAllocated, header.BitsStored, header.HighBit = 8 if bits <= 8 else 16, bits, bits - 1
     header.PixelRepresentation = 0
     for name, value in tags.items():
         if value is None:
             delattr(header, name)
-        elif isinstance(value, DataElement):  # as it is written in some files, whatever the standard says
+        elif isinstance(value, DataElement):  # as some files have it, against the standard
             header.add(value)
         else:
             setattr(header, name, value)
@@ -99,8 +124,8 @@ def header_of(pixels: np.ndarray, bits: int = 8, syntax: UID = ExplicitVRLittleE
 def dicom(
     pixels: np.ndarray, bits: int = 8, syntax: UID = ExplicitVRLittleEndian, *, tail: bytes = b"", **tags: object
 ) -> bytes:
-    """A file's bytes. `pixels` are the stored values as words, (H, W) of 8 or 16 bits; `tail` follows native ones."""
-    header = header_of(pixels, bits, syntax, **tags)
+    """The bytes of a DX file. `pixels` are stored values (H, W) of 8 or 16 bits; `tail` follows native pixels."""
+    header = make_header(pixels, bits, syntax, **tags)
     word = np.dtype(np.uint8 if bits <= 8 else np.uint16)
     words = pixels.astype(word) if pixels.dtype.kind == "u" else pixels.astype(f"i{word.itemsize}").view(word)
     if syntax in NATIVE:
@@ -112,7 +137,7 @@ def dicom(
 
 
 def lookup(first: int, bits: int, entries: np.ndarray, word: str = "<u2") -> list[Dataset]:
-    """A sequence with one look-up table, its descriptor unsigned unless the first value is negative."""
+    """A sequence with one look-up table, whose descriptor is signed if the first value is negative."""
     item = Dataset()
     item.LUTDescriptor = [len(entries) & 0xFFFF, first, bits]
     item["LUTDescriptor"].VR = "SS" if first < 0 else "US"
@@ -122,7 +147,7 @@ def lookup(first: int, bits: int, entries: np.ndarray, word: str = "<u2") -> lis
 
 
 def encapsulated(header: Dataset, stream: bytes = b"", raw: bytes | None = None) -> bytes:
-    """The file with one frame of a codestream, or with `raw` as all that stands behind the head of Pixel Data."""
+    """A file with one codestream, or with `raw` as everything that follows the head of Pixel Data."""
     header.PixelData = encapsulate([stream or b"\0\0"])
     header["PixelData"].VR = "OB"
     header["PixelData"].is_undefined_length = True
@@ -133,42 +158,32 @@ def encapsulated(header: Dataset, stream: bytes = b"", raw: bytes | None = None)
 
 
 def fragments(stream: bytes, pieces: int = 1, offsets: bytes = b"", end: bytes = SEQUENCE_END) -> bytes:
-    """The codestream in so many fragments behind an offset table."""
+    """A codestream in `pieces` fragments after an offset table."""
     size = (len(stream) // pieces + 2) // 2 * 2
     items = [offsets, *(stream[start : start + size] for start in range(0, len(stream), size))]
     padded = (item + bytes(len(item) % 2) for item in items)
     return b"".join(struct.pack("<HHL", 0xFFFE, 0xE000, len(item)) + item for item in padded) + end
 
 
-def rle(pixels: np.ndarray) -> bytes:
-    """A frame as PS3.5 annex G wants it: a segment for each byte of a word, the highest first."""
-    planes = pixels.astype(pixels.dtype.newbyteorder(">")).view(np.uint8).reshape(*pixels.shape, -1)
-    segments = [
-        b"".join(imagecodecs.packbits_encode(row.tobytes()) for row in planes[..., plane])
-        for plane in range(planes.shape[-1])
-    ]
-    padded = [segment + bytes(len(segment) % 2) for segment in segments]
-    starts = [64 + sum(map(len, padded[:number])) for number in range(len(padded))]
-    return struct.pack("<16L", len(padded), *starts, *[0] * (15 - len(padded))) + b"".join(padded)
-
-
 def stored_values(data: bytes) -> np.ndarray:
-    """(H, W) stored values of an encapsulated file, as our decoder gives them."""
+    """(H, W) stored values of an encapsulated file, as the service decodes them."""
     header, pixels = read_file(data, MAX_PIXELS)
     assert pixels is not None
-    bits, shape = bits_of(header), shape_of(header, MAX_PIXELS)
+    bits = read_stored_bits(header)
+    shape = read_shape(header, MAX_PIXELS)
     words = decode_frame(pixels.pieces, header.file_meta.TransferSyntaxUID, shape, header.BitsAllocated, bits)
-    return bits.values_V[bits.places(words)].astype(int)
+    return bits.values_V[bits.indices(words)].astype(int)
 
 
 def saved(header: Dataset) -> bytes:
+    """The bytes of a file."""
     buffer = io.BytesIO()
     header.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
 
 
 def data_set(data: bytes) -> bytes:
-    """What stands behind the meta header, inflated."""
+    """The data set of a file, which follows the meta information, inflated."""
     body = data[_start(data) :]
     if _is_deflated(data):
         return zlib.decompress(body, -zlib.MAX_WBITS)
@@ -176,7 +191,7 @@ def data_set(data: bytes) -> bytes:
 
 
 def with_data_set(data: bytes, body: bytes) -> bytes:
-    """The file with another data set behind its meta header."""
+    """A file with another data set."""
     if _is_deflated(data):
         deflater = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
         body = deflater.compress(body) + deflater.flush()
@@ -192,7 +207,7 @@ def _is_deflated(data: bytes) -> bool:
 
 
 def inflating(data: bytes, size: int) -> bytes:
-    """The meta header of a deflated file, and behind it what inflates to `size` zeros."""
+    """The meta information of a deflated file, followed by data that inflate to `size` zeros."""
     deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     zeros = bytes(1 << 20)
     body = b"".join(deflater.compress(zeros) for _ in range(size >> 20)) + deflater.flush()
@@ -200,7 +215,7 @@ def inflating(data: bytes, size: int) -> bytes:
 
 
 def shown_by_dcmtk(data: bytes, folder: Path, *options: str) -> np.ndarray:
-    """(H, W) uint8 of `dcmj2pnm` with the file's first window or look-up table."""
+    """(H, W) uint8: what `dcmj2pnm` shows with the file's first window or look-up table."""
     source, target = folder / "shown.dcm", folder / "shown.png"
     source.write_bytes(data)
     run("dcmj2pnm", "+on", *(options or ("+Wi", "1")), source, target)
@@ -208,7 +223,7 @@ def shown_by_dcmtk(data: bytes, folder: Path, *options: str) -> np.ndarray:
 
 
 def recoded(tool: str, data: bytes, folder: Path, *options: str) -> bytes:
-    """The file as one of dcmtk's encoders writes it."""
+    """A file after one of dcmtk's encoders."""
     source, target = folder / "plain.dcm", folder / "coded.dcm"
     source.write_bytes(data)
     run(tool, *options, source, target)
@@ -216,15 +231,12 @@ def recoded(tool: str, data: bytes, folder: Path, *options: str) -> bytes:
 
 
 def run(*command: Any) -> str:
+    """Run a program that must succeed, and return its output."""
     done = subprocess.run(
         [str(each) for each in command], capture_output=True, text=True, timeout=HUNG_SECONDS, check=False
     )
     assert done.returncode == 0, f"{command[0]}: {done.stderr}"
     return done.stdout + done.stderr
-
-
-EXTENDED = JPEGExtended12Bit
-LOSSLESS = (*NATIVE, *ENCODERS)
 
 
 def dataset_of(data: bytes) -> Dataset:

@@ -1,4 +1,4 @@
-"""Programs of other projects that some tests hold ours against."""
+"""Skips tests that need programs of other projects."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ import pytest
 
 
 def needs(*programs: str) -> pytest.MarkDecorator:
-    """Skip where one is not installed, but not where `OSTEON_TEST_ALL` says that nothing may be skipped."""
+    """Skip a test if a program is not installed, unless `OSTEON_TEST_ALL` is set."""
     missing = [program for program in programs if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None]
     wanted = bool(os.environ.get("OSTEON_TEST_ALL"))
     return pytest.mark.skipif(bool(missing) and not wanted, reason=f"not installed: {', '.join(missing)}")

@@ -1,15 +1,15 @@
-"""How tests wait: for an event, however slow the machine is."""
+"""Waits for an event in tests, on a machine of any speed."""
 
 import time
 from collections.abc import Callable
 
 HUNG_SECONDS = 300
-"""Only ends a test that hangs; whatever a healthy program does takes a fraction of it, on a busy machine too."""
+"""Timeout for a test that hangs. A healthy program needs a fraction of it, even on a busy machine."""
 POLL_SECONDS = 0.05
 
 
 def wait_until(happened: Callable[[], object], what: str = "it") -> None:
-    """Return once `happened()` is true; fail, naming `what`, after `HUNG_SECONDS`."""
+    """Return as soon as `happened()` is true; fail, naming `what`, after `HUNG_SECONDS`."""
     deadline = time.monotonic() + HUNG_SECONDS
     while not happened():
         assert time.monotonic() < deadline, f"{what} did not happen within {HUNG_SECONDS} s"

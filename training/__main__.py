@@ -13,7 +13,7 @@ from training.export.model_soup import AverageOptions, average
 from training.export.quantize import QuantizeOptions, quantize
 from training.fit.train import train
 from training.options import TrainOptions
-from xray.command_line import ending_in_one_line
+from xray.command_line import exit_with_message
 from xray.engines.int8_graph import QUANTIZED
 
 Options = (
@@ -40,7 +40,7 @@ Command = (
 
 def main() -> None:
     """Run the subcommand of the command line."""
-    with ending_in_one_line():
+    with exit_with_message():
         options: Options = tyro.cli(Command, prog="python -m training")
         match options:
             case TrainOptions():

@@ -1,4 +1,8 @@
-"""Folders that are either whole or not there: written aside, manifest last, then renamed; checked when read."""
+"""Writes folders and files atomically, and checks an artifact against its manifest when it is read.
+
+An artifact is a folder with a `manifest.json`: a checkpoint, a gallery, a compiled network or a cache. It is written
+beside its final place, manifest last, and then renamed, so that readers find a complete folder or none.
+"""
 
 import dataclasses
 import errno
@@ -15,135 +19,135 @@ import msgspec
 from xray.errors import ArtifactError, InputError, NoSpaceError
 
 MANIFEST = "manifest.json"
-READABLE_BY_ALL = 0o644
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The file that makes a folder an artifact."""
+FILE_MODE = 0o644
+"""Permissions of an artifact's files: safetensors lets only the owner read, but the service runs as another user."""
+NO_SPACE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """A full disk, a quota, and a limit on the size of a file."""
 ManifestT = TypeVar("ManifestT")
 
 
 def require_replaceable(target: Path) -> None:
-    """Make sure that writing `target` destroys nothing but an artifact; call it before hours are spent.
+    """Make sure that writing `target` replaces nothing but an artifact; call it before hours of work.
 
     Raises:
-        InputError: there is something else, which is not ours to remove, or the name is no UTF-8, which libraries want.
+        InputError: something else is there, or the name is not UTF-8, which some libraries require.
     """
     try:
         str(target).encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{str(target)!a} is no UTF-8; choose another folder.") from error
-    previous = _previous(target)
-    if previous.exists() and not target.exists():
-        previous.rename(target)  # a writer was killed between its two renames
+        raise InputError(f"The name {str(target)!a} is not UTF-8; choose another folder.") from error
+    backup = _backup_of(target)
+    if backup.exists() and not target.exists():
+        backup.rename(target)  # a writer was killed between its two renames
     if target.exists() and not (target / MANIFEST).is_file() and (target.is_file() or any(target.iterdir())):
-        raise InputError(f"{target} is there and holds no {MANIFEST}; it would be replaced. Choose another folder.")
+        raise InputError(f"{target} exists and holds no {MANIFEST}, so it is not replaced; choose another folder.")
 
 
 @contextmanager
-def written_whole(target: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `target` that becomes `target` if the block succeeds, and vanishes if not.
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target` that replaces `target` if the block succeeds, and is removed if not.
 
-    A killed process leaves at most a `.NAME.partial` folder, which no reader looks at and the next writer clears.
+    A killed process leaves at most a `.NAME.partial` folder, which readers ignore and the next writer removes.
 
     Raises:
-        InputError: `target` is there and is no artifact.
-        NoSpaceError: the disk is full; `target` is as it was.
+        InputError: `target` exists and is not an artifact.
+        NoSpaceError: the disk is full; `target` is unchanged.
     """
     require_replaceable(target)
-    partial = target.with_name(f".{target.name}.partial")
+    partial = _partial_of(target)
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        with naming_a_full_disk(target):
+        with detect_full_disk(target):
             partial.mkdir(parents=True)
             yield partial
-            put_in_place(partial, target)
+            replace_folder(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
-def naming_a_full_disk(target: Path) -> Iterator[None]:
-    """Raise NoSpaceError for whatever the block raises when the disk of `target` is full.
-
-    Libraries have errors of their own for it, and all of them quote the operating system.
-    """
+def detect_full_disk(target: Path) -> Iterator[None]:
+    """Raise NoSpaceError for any error of the block that means that the disk of `target` is full."""
     try:
         yield
     except NoSpaceError:
         raise
     except Exception as error:
-        if reason := _no_space(error):
+        if reason := _no_space_reason(error):
             raise NoSpaceError(
-                f"{reason}: {target} cannot be written. Free space on its disk, or write to another one; what "
-                "was there before is kept."
+                f"{reason}: {target} cannot be written. Free space on its disk or choose another disk; the previous "
+                "content is kept."
             ) from error
         raise
 
 
-def reserve(file: Path, size: int) -> None:
-    """Create a file of `size` bytes, all of which the disk has set aside.
+def allocate_file(file: Path, size: int) -> None:
+    """Create a file of `size` bytes whose disk space is reserved.
 
     Raises:
-        NoSpaceError: the disk has not that much left; the message says how much is needed.
+        NoSpaceError: the disk has less space left; the message says how much is needed.
     """
     with file.open("wb") as stream:
         try:
             os.posix_fallocate(stream.fileno(), 0, size)
         except OSError as error:
-            if error.errno not in NO_SPACE:
+            if error.errno not in NO_SPACE_ERRNOS:
                 raise
             raise NoSpaceError(
-                f"{error.strerror}: {file.parent.parent} needs {size / 2**20:.1f} MiB for {file.name}. Free as much "
-                "on its disk, or write to another one; what was there before is kept."
+                f"{error.strerror}: {file.parent.parent} needs {size / 2**20:.1f} MiB for {file.name}. Free as much on "
+                "its disk or choose another disk; the previous content is kept."
             ) from error
 
 
-def put_in_place(finished: Path, target: Path) -> None:
-    """Rename a finished folder to `target`, whose former content is removed, once all of it is on the disk."""
+def replace_folder(finished: Path, target: Path) -> None:
+    """Flush a finished folder to the disk and rename it to `target`, whose previous content is removed."""
     for file in finished.iterdir():
-        file.chmod(READABLE_BY_ALL)  # safetensors writes for its owner alone; the service runs as another user
+        file.chmod(FILE_MODE)
         flush_to_disk(file)
-    previous = _previous(target)
-    shutil.rmtree(previous, ignore_errors=True)
+    backup = _backup_of(target)
+    shutil.rmtree(backup, ignore_errors=True)
     if target.exists():
-        target.rename(previous)
+        target.rename(backup)
     try:
         finished.rename(target)
     except OSError:
-        if previous.exists():
-            previous.rename(target)
+        if backup.exists():
+            backup.rename(target)
         raise
     flush_to_disk(target.parent)
-    shutil.rmtree(previous, ignore_errors=True)
+    shutil.rmtree(backup, ignore_errors=True)
 
 
 @contextmanager
-def replaced_at_once(file: Path) -> Iterator[Path]:
-    """Yield a path beside `file`; what the block writes there becomes `file` in one step, and survives a power cut.
+def atomic_file(file: Path) -> Iterator[Path]:
+    """Yield a path beside `file`; what the block writes there replaces `file` atomically and survives a power cut.
 
     Raises:
-        NoSpaceError: the disk is full; `file` is as it was.
+        NoSpaceError: the disk is full; `file` is unchanged.
     """
-    partial = file.with_name(f".{file.name}.partial")
+    partial = _partial_of(file)
     try:
-        with naming_a_full_disk(file):
+        with detect_full_disk(file):
             yield partial
             flush_to_disk(partial)
             os.replace(partial, file)
+            flush_to_disk(file.parent)
     finally:
         partial.unlink(missing_ok=True)
 
 
 @contextmanager
-def replaced_together(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder; its files take the place of those of `folder` when the block succeeds.
+def staged_files(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder whose files replace those of `folder` if the block succeeds; other files are kept.
 
     Raises:
-        NoSpaceError: the disk is full; the files of `folder` are as they were.
+        NoSpaceError: the disk is full; the files of `folder` are unchanged.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial = _partial_of(folder)
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        with naming_a_full_disk(folder):
+        with detect_full_disk(folder):
             partial.mkdir(parents=True)
             yield partial
             folder.mkdir(exist_ok=True)
@@ -151,30 +155,31 @@ def replaced_together(folder: Path) -> Iterator[Path]:
                 flush_to_disk(file)
             for file in sorted(partial.iterdir()):
                 os.replace(file, folder / file.name)
+            flush_to_disk(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def sha256(file: Path) -> str:
-    """Hex digest of a file's bytes."""
+    """SHA-256 of a file in hexadecimal digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_manifest(folder: Path, manifest: Any) -> None:
-    """Write a manifest dataclass as readable JSON, in one step; call it last."""
-    with replaced_at_once(folder / MANIFEST) as partial:
-        partial.write_bytes(msgspec.json.format(_json(manifest), indent=2) + b"\n")
+    """Write a manifest, a dataclass, as indented JSON; call it after all other files are written."""
+    with atomic_file(folder / MANIFEST) as partial:
+        partial.write_bytes(msgspec.json.format(_to_json(manifest), indent=2) + b"\n")
 
 
 def read_manifest(folder: Path, manifest_type: type[ManifestT]) -> ManifestT:
-    """Read and check a folder's manifest: every field must be there, none is filled in.
+    """Read and check a folder's manifest; every field must be present, defaults do not count.
 
     Args:
         manifest_type: a dataclass whose `schema_version` has this code's version as its default.
 
     Raises:
-        ArtifactError: there is none, it is of another schema or not of this type.
+        ArtifactError: the manifest is missing, has another schema version, or is not of this type.
     """
     file = folder / MANIFEST
     try:
@@ -187,27 +192,16 @@ def read_manifest(folder: Path, manifest_type: type[ManifestT]) -> ManifestT:
         ) from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{file} is damaged or of another version: {error}") from error
-    if msgspec.json.decode(_json(manifest)) != stored:
+    if msgspec.json.decode(_to_json(manifest)) != stored:
         raise ArtifactError(f"{file} lacks fields or holds unknown ones; make the artifact again with this version.")
     return manifest
 
 
-def _json(manifest: Any) -> bytes:
-    # By way of a dictionary, because msgspec leaves out the fields of a dataclass that it filled in with defaults.
-    return msgspec.json.encode(dataclasses.asdict(manifest))
-
-
-def _require_schema(file: Path, stored: dict[str, Any], manifest_type: Any) -> None:
-    found, known = stored.get("schema_version"), manifest_type.schema_version
-    if found != known:
-        raise ArtifactError(f"{file} has schema {found}; this version reads {known}: make the artifact again with it.")
-
-
-def verify(folder: Path, checksums: Mapping[str, str]) -> None:
-    """Compare the files of a folder with the SHA-256 digests of its manifest.
+def verify_checksums(folder: Path, checksums: Mapping[str, str]) -> None:
+    """Compare the files of a folder with the SHA-256 digests of its manifest, which are keyed by file name.
 
     Raises:
-        ArtifactError: names the first file that is missing or differs.
+        ArtifactError: a file is missing or differs; the message names the first.
     """
     for name, expected in checksums.items():
         file = folder / name
@@ -217,13 +211,8 @@ def verify(folder: Path, checksums: Mapping[str, str]) -> None:
             raise ArtifactError(f"{file} is damaged: its SHA-256 differs from the manifest; copy the folder again.")
 
 
-def _previous(target: Path) -> Path:
-    whole = target.resolve()  # so that "." has a name too
-    return whole.with_name(f".{whole.name}.previous")
-
-
 def flush_to_disk(path: Path) -> None:
-    """A file, or a folder's list of names: what was written there outlives a power cut."""
+    """Flush the content of a file, or the names in a folder, so that it survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -231,8 +220,31 @@ def flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def _no_space(error: Exception) -> str:
-    """What the operating system says of a full disk, if that is what an error is about."""
-    if isinstance(error, OSError) and error.errno in NO_SPACE:
-        return os.strerror(error.errno)
-    return next((text for text in map(os.strerror, NO_SPACE) if text in str(error)), "")
+def _to_json(manifest: Any) -> bytes:
+    # As a dictionary, because msgspec omits the fields of a dataclass that `msgspec.convert` filled with defaults.
+    return msgspec.json.encode(dataclasses.asdict(manifest))
+
+
+def _require_schema(file: Path, stored: dict[str, Any], manifest_type: Any) -> None:
+    found, known = stored.get("schema_version"), manifest_type.schema_version
+    if found != known:
+        raise ArtifactError(
+            f"{file} has schema {found} and this version reads {known}; make the artifact again with this version."
+        )
+
+
+def _partial_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.partial")
+
+
+def _backup_of(target: Path) -> Path:
+    resolved = target.resolve()  # so that "." has a name too
+    return resolved.with_name(f".{resolved.name}.previous")
+
+
+def _no_space_reason(error: Exception) -> str:
+    """The operating system's text for a full disk if that is the cause of an error, else an empty string."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno) if error.errno in NO_SPACE_ERRNOS else ""
+    # The errors of native libraries, such as safetensors and FAISS, have no errno; they quote the operating system.
+    return next((text for text in map(os.strerror, NO_SPACE_ERRNOS) if text in str(error)), "")

@@ -1,4 +1,4 @@
-"""How the commands of the programs end when something is wrong with what they were given."""
+"""Ends a command-line program with one line on stderr if the user can correct what went wrong."""
 
 import io
 import sys
@@ -9,11 +9,11 @@ from xray.errors import XrayError
 
 
 @contextmanager
-def ending_in_one_line() -> Iterator[None]:
-    """Leave the process with status 1 and one line on stderr for an error that the user can mend."""
+def exit_with_message() -> Iterator[None]:
+    """Exit with status 1 and a one-line message on stderr if the block raises an XrayError or OSError."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file's name may be nothing that the terminal can show
+            stream.reconfigure(errors="backslashreplace")  # a terminal may be unable to show the name of a file
     try:
         yield
     except (XrayError, OSError) as error:

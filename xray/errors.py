@@ -1,31 +1,31 @@
-"""Everything that can go wrong with what we are given, as one tree.
+"""The errors that `xray` raises on purpose.
 
 XrayError
-├── InputError                   the caller's radiograph or option; the caller can mend it
-│   ├── UnsupportedFormatError   not an image format that we read
-│   ├── TooManyPixelsError       larger than we are willing to decode
-│   ├── UnreadableImageError     the right format, but truncated or corrupt
+├── InputError                   a radiograph or an option; the caller can correct it
+│   ├── UnsupportedFormatError   not an image format that is read
+│   ├── TooManyPixelsError       more pixels than the limit
+│   ├── UnreadableImageError     a known format, but truncated or corrupt
 │   ├── NoContentError           decodes, but shows nothing: constant or tiny
-│   ├── MixedStudyError          the files name different studies or patients
+│   ├── MixedStudyError          the files belong to different studies or patients
 │   └── OutOfScopeError          decodes, but is not what the network was trained on
-├── DatasetError                 a folder in MURA layout; the researcher can mend it
+├── DatasetError                 a folder in MURA layout; the researcher can correct it
 ├── ArtifactError                a checkpoint or gallery on disk is missing, damaged or of another kind
 └── NoSpaceError                 a disk is full
 
-Every message says what to change. Messages of `InputError` reach remote callers, so they never hold a path.
+Every message says what to change. Messages of `InputError` reach remote callers, so they never contain a path.
 """
 
 
 class XrayError(Exception):
-    """Base of all errors raised on purpose by `xray`."""
+    """Base class of all errors that `xray` raises on purpose."""
 
 
 class InputError(XrayError):
-    """What the caller sent cannot be used as it is."""
+    """The caller's input cannot be used as it is."""
 
 
 class UnsupportedFormatError(InputError):
-    """The bytes are not an image format that we read."""
+    """The bytes are not in an image format that is read."""
 
 
 class TooManyPixelsError(InputError):
@@ -37,11 +37,11 @@ class UnreadableImageError(InputError):
 
 
 class NoContentError(InputError):
-    """The image decodes but shows nothing: constant, or only a few pixels."""
+    """The image decodes but shows nothing: it is constant or has only a few pixels."""
 
 
 class MixedStudyError(InputError):
-    """Radiographs that were sent as one study name different studies or patients."""
+    """Radiographs that were sent as one study belong to different studies or patients."""
 
 
 class OutOfScopeError(InputError):

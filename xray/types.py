@@ -1,7 +1,7 @@
-"""Types that several parts of `xray` share."""
+"""Types that several packages share."""
 
 from typing import Literal
 
 Label = Literal["normal", "abnormal"]
 LABELS: tuple[Label, Label] = ("normal", "abnormal")
-"""Names of the training targets 0 and 1."""
+"""The names of the training targets 0 and 1."""

@@ -1,4 +1,4 @@
-"""The folders that an operating system gives to a user's programs."""
+"""Finds the folders in which the operating system lets a user's programs keep files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,26 +7,31 @@ from platformdirs import user_cache_path, user_data_path
 
 from xray.errors import InputError
 
-NAME = "osteon"
+APPLICATION = "osteon"
+"""The name of the folders."""
 
 
 def cache_folder() -> Path:
-    """For what can be made again. Raises InputError as `data_folder` does."""
+    """The folder for files that can be made again.
+
+    Raises:
+        InputError: the user has no home folder.
+    """
     return _folder(user_cache_path)
 
 
 def data_folder() -> Path:
-    """For what has to be kept.
+    """The folder for files that have to be kept.
 
     Raises:
-        InputError: the user has no home, as in a container that runs under a number of its own.
+        InputError: the user has no home folder, as in a container that runs under a numeric user ID.
     """
     return _folder(user_data_path)
 
 
 def _folder(path_of: Callable[[str], Path]) -> Path:
     try:
-        return path_of(NAME)
+        return path_of(APPLICATION)
     except RuntimeError as error:
         raise InputError(
             "This user has no home folder; set HOME, or XDG_DATA_HOME and XDG_CACHE_HOME, to a folder to write to."

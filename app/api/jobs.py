@@ -15,7 +15,7 @@ from app.errors import ConflictError, OutOfRangeError, UnknownPathError
 from app.hospital.gateway import Hospital
 from pacs.client.qido_json import UID as VALID_UID
 from pacs.queue.job import Job, JobState
-from xray.images.dicom.tags import UID
+from xray.images.dicom.tags import UID_PATTERN
 
 FHIR_JSON = "application/fhir+json"
 MAX_JOBS = 100
@@ -65,7 +65,7 @@ async def jobs(
     study: Annotated[str | None, Query(description="Only those of this Study Instance UID.")] = None,
 ) -> list[JobReply]:
     """The latest jobs; `X-Left-Alone` counts the instances that none was made for, as `/jobs/left-alone` does."""
-    if study is not None and not UID.fullmatch(study):
+    if study is not None and not UID_PATTERN.fullmatch(study):
         raise OutOfRangeError("study has to be a Study Instance UID.")
     found = await asyncio.to_thread(hospital.jobs.repository.latest, MAX_JOBS, state, study)
     counts = await asyncio.to_thread(hospital.jobs.repository.left_alone)

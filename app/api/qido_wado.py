@@ -25,7 +25,7 @@ from pacs.instance import Instance
 from pacs.multipart import encode_files
 from pacs.results.dicom_json import DicomJson, dataset_to_json
 from pacs.results.rendering.worker_pool import ResultPool
-from xray.images.dicom.tags import UID
+from xray.images.dicom.tags import UID_PATTERN
 
 router = APIRouter(prefix="/dicom-web", responses=REFUSALS)
 
@@ -61,7 +61,7 @@ class KeptResults:
         Raises:
             OutOfRangeError: the UID is invalid.
         """
-        if not UID.fullmatch(study_uid):
+        if not UID_PATTERN.fullmatch(study_uid):
             raise OutOfRangeError("The path names no Study Instance UID.")
         return await asyncio.to_thread(self.hospital.jobs.repository.kept_results, study_uid, earlier=earlier)
 

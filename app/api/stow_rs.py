@@ -23,7 +23,7 @@ from pacs.multipart import DICOM
 from pacs.queue.errors import OtherContentError, OtherPatientError, SpoolFullError
 from pacs.queue.job import Job
 from xray.errors import InputError
-from xray.images.dicom.tags import UID, Identity
+from xray.images.dicom.tags import UID_PATTERN, Identity
 
 DICOM_JSON = "application/dicom+json"
 MAX_INSTANCES = 1000
@@ -88,7 +88,7 @@ async def store_in_study(
     study_uid: str, request: Request, predictor: PredictorDep, hospital: HospitalDep, caller: CallerDep
 ) -> Response:
     """Store instances of one study; instances of other studies fail."""
-    if not UID.fullmatch(study_uid):
+    if not UID_PATTERN.fullmatch(study_uid):
         raise OutOfRangeError("The path names no Study Instance UID.")
     return await _store(request, predictor, hospital, study_uid)
 
@@ -122,8 +122,8 @@ async def _store_instance(
     if study_uid not in (None, identity.study_uid):
         receipt.fail(OTHER_STUDY, identity)
         return
-    if identity.left_alone is not None:
-        receipt.left_alone[identity.left_alone] += 1
+    if identity.skip_reason is not None:
+        receipt.left_alone[identity.skip_reason] += 1
     else:
         try:
             checkpoint = predictor.bundle.predictor.manifest.id

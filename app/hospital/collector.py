@@ -18,7 +18,7 @@ from pacs.queue.file_store import ExaminedInstance, StoredInstance
 from pacs.queue.jobs import Job
 from pacs.queue.patient_digests import PatientDigests
 from xray.errors import InputError
-from xray.images.patient import Patient
+from xray.images.patient_identity import Patient
 
 GONE = "It came earlier and its file is no longer kept; send it again."
 OTHER_PATIENT = "It belongs to another patient than the study."

@@ -12,7 +12,7 @@ from pacs.instance import Instance
 from pacs.queue.errors import OtherPatientError
 from pacs.queue.job import Job
 from pacs.results.rendering.worker_pool import ResultPool
-from xray.images.patient import Patient, comparable
+from xray.images.patient_identity import Patient, normalize_text
 
 SPARE_BYTES = 64 << 10
 """Allowance for what an archive adds to a result that it stores, in bytes."""
@@ -31,7 +31,7 @@ async def require_same_patient(hospital: Hospital, open_archive: OpenArchive, jo
     patient_ids = await open_archive.run(archive.patient_ids, job.study_uid)
     for patient_id in patient_ids:
         with suppress(OtherPatientError):
-            await asyncio.to_thread(hospital.jobs.intake.assign_patient, job, Patient(comparable(patient_id)))
+            await asyncio.to_thread(hospital.jobs.intake.assign_patient, job, Patient(normalize_text(patient_id)))
             return
     if patient_ids:
         raise ArchiveRefusedError(

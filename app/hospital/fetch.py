@@ -12,7 +12,7 @@ from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, PacsError,
 from pacs.instance import Instance
 from pacs.queue.job import Job
 from xray.errors import InputError
-from xray.images.patient import Patient
+from xray.images.patient_identity import Patient
 
 logger = logging.getLogger(__name__)
 

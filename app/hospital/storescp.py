@@ -80,8 +80,8 @@ class Node:
     async def _store(self, data: bytes, sop_class_uid: str) -> int:
         try:
             identity = await self._decoders.identify(data)
-            if identity.left_alone is not None:
-                await self._hospital.leave_alone({identity.left_alone: 1})
+            if identity.skip_reason is not None:
+                await self._hospital.leave_alone({identity.skip_reason: 1})
             else:
                 await self._hospital.receive(self._checkpoint, identity, data, "store", self._decoders.decode)
         except InputError as error:

@@ -19,7 +19,7 @@ from app.inference.prediction_cache import DecodedUpload, PredictionCache, Sourc
 from app.inference.timing import Stages
 from app.settings import Settings
 from xray.errors import InputError, MixedStudyError, OutOfScopeError, TooManyPixelsError, XrayError
-from xray.images.patient import is_same_patient
+from xray.images.patient_identity import is_same_patient
 from xray.network.ood import Scope
 from xray.predictor import Prediction
 

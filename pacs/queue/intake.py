@@ -29,7 +29,7 @@ from pacs.queue.rows import (
     select_versions,
     update_job,
 )
-from xray.images.patient import Patient
+from xray.images.patient_identity import Patient
 
 
 class Intake:

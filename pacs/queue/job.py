@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal, Self
 
-from xray.images.patient import Patient
+from xray.images.patient_identity import Patient
 
 Source = Literal["stow", "store", "pull"]
 """How a study arrives: by STOW-RS, by C-STORE, or fetched from an archive on request."""

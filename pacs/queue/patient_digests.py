@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Self
 
 from pacs.queue.encryption import Cipher
-from xray.images.patient import Patient, is_same_patient
+from xray.images.patient_identity import Patient, is_same_patient
 
 DIGEST_DIGITS = 32
 """Hexadecimal digits of a digest: 128 bits, so that two values never collide by chance."""
@@ -47,7 +47,7 @@ class PatientDigests:
         return SEPARATOR.join(getattr(self, each.name) for each in fields(self))
 
     def is_same_patient(self, other: Self) -> bool:
-        """See `xray.images.patient.is_same_patient`."""
+        """See `xray.images.patient_identity.is_same_patient`."""
         return is_same_patient(self, other)
 
     def merged_with(self, other: Self) -> Self:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pacs.instance import Instance
 from pacs.results.picture import Picture
-from xray.images.patient import Patient
+from xray.images.patient_identity import Patient
 from xray.network.cam import Region
 from xray.network.decision import Decision
 from xray.types import Label

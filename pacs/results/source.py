@@ -11,8 +11,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pacs.results.patient_attributes import CHARACTER_SET, PATIENT_AND_STUDY, copy_elements
 from pacs.results.result import Source
-from xray.images.dicom.decode import header_of
-from xray.images.dicom.tags import facts_of, identity_of, text
+from xray.images.dicom.decode import read_header
+from xray.images.dicom.tags import read_code, read_facts, read_identity
 
 LOSSY = "01"
 """Value of Lossy Image Compression for an image that was ever compressed with loss (PS3.3 C.7.6.1.1.5)."""
@@ -27,7 +27,7 @@ def read_source(data: bytes, max_pixels: int) -> Source:
     """Read the attributes of a radiograph that was decoded before.
 
     Raises:
-        InputError: as `header_of`, or if an attribute that identifies the patient cannot be copied.
+        InputError: as `read_header`, or if an attribute that identifies the patient cannot be copied.
     """
     with warnings.catch_warnings(), config.disable_value_validation():
         warnings.simplefilter("ignore")  # pydicom's warnings repeat the patient's values
@@ -35,12 +35,12 @@ def read_source(data: bytes, max_pixels: int) -> Source:
 
 
 def _source(data: bytes, max_pixels: int) -> Source:
-    header = header_of(data, max_pixels)
+    header = read_header(data, max_pixels)
     _undecode_character_set(header, data)
     patient_and_study, left_out = copy_elements(header, PATIENT_AND_STUDY)  # before any value is accessed
     compression, not_copied = copy_elements(header, COMPRESSION_KEYWORDS)
-    identity, facts = identity_of(header), facts_of(header)
-    lossy = text(header, "LossyImageCompression") == LOSSY
+    identity, facts = read_identity(header), read_facts(header)
+    lossy = read_code(header, "LossyImageCompression") == LOSSY
     return Source(
         identity.study_uid,
         identity.series_uid,
@@ -48,7 +48,7 @@ def _source(data: bytes, max_pixels: int) -> Source:
         identity.sop_class_uid,
         facts.laterality,
         facts.view,
-        text(header, "BodyPartExamined"),
+        read_code(header, "BodyPartExamined"),
         lossy,
         identity.patient,
         patient_and_study,

@@ -14,7 +14,7 @@ from pydicom.filewriter import write_data_element, write_file_meta_info
 from pydicom.tag import Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
-from tests.dicom_files import header_of
+from tests.dicom_files import make_header
 from tests.phantoms import draw_phantom
 
 Raw = tuple[str, bytes]
@@ -24,7 +24,7 @@ Raw = tuple[str, bytes]
 def raw_file(raw: Mapping[str, Raw], syntax: UID = ExplicitVRLittleEndian, **tags: object) -> bytes:
     """Return a synthetic radiograph with exactly these attributes, by keyword."""
     pixels = draw_phantom(seed=1, height=64, width=64)
-    header = header_of(pixels, 8, syntax, **tags)
+    header = make_header(pixels, 8, syntax, **tags)
     header.PixelData = pixels.astype(np.uint8).tobytes()
     header["PixelData"].VR = "OB"
     elements = {int(tag): _encoded(header[tag], syntax) for tag in sorted(header.keys())}

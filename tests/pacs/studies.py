@@ -11,7 +11,7 @@ from pacs.instance import Instance
 from pacs.queue.file_store import ExaminedInstance
 from pacs.queue.jobs import Arrival, Job, Jobs, Outcome, Settling
 from tests.dicom_files import CANARY, dicom
-from xray.images.patient import Patient
+from xray.images.patient_identity import Patient
 
 STUDY, CHECKPOINT, ARCHIVE = "1.2.3", "bab1e6de5b03", "ward"
 CLASS = "1.2.840.10008.5.1.4.1.1.1.1.1"

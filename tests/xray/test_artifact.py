@@ -1,9 +1,11 @@
-"""A folder on disk is whole or not there, and a damaged one is never used."""
+"""A folder on disk is complete or absent, and a damaged one is never used."""
 
+import errno
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from shutil import copytree, rmtree
 
@@ -14,7 +16,16 @@ import torch
 from safetensors.numpy import save_file
 
 from tests.conftest import ROOT
-from xray.artifact import MANIFEST, replaced_at_once, replaced_together, require_replaceable, reserve, written_whole
+from xray import artifact
+from xray.artifact import (
+    MANIFEST,
+    allocate_file,
+    atomic_file,
+    atomic_folder,
+    detect_full_disk,
+    require_replaceable,
+    staged_files,
+)
 from xray.engines.registry import load_engine
 from xray.errors import ArtifactError, InputError, NoSpaceError
 from xray.network.checkpoint import WEIGHTS, load_checkpoint, save_checkpoint
@@ -24,7 +35,7 @@ pytestmark = pytest.mark.slow
 
 def test_block_that_fails_leaves_the_former_folder_untouched(tmp_path: Path) -> None:
     def write(first: str, second: str | None) -> None:
-        with written_whole(tmp_path / "artifact") as partial:
+        with atomic_folder(tmp_path / "artifact") as partial:
             (partial / MANIFEST).write_text("{}")
             (partial / "content").write_text(first)
             (partial / "more").write_text(second)  # type: ignore[arg-type]
@@ -40,7 +51,7 @@ def test_leftover_of_a_killed_writer_does_not_reach_the_next_folder(tmp_path: Pa
     leftover = tmp_path / ".artifact.partial"
     leftover.mkdir()
     (leftover / "half").write_text("half")
-    with written_whole(tmp_path / "artifact") as partial:
+    with atomic_folder(tmp_path / "artifact") as partial:
         (partial / "content").write_text("whole")
     assert [path.name for path in (tmp_path / "artifact").iterdir()] == ["content"]
 
@@ -48,18 +59,18 @@ def test_leftover_of_a_killed_writer_does_not_reach_the_next_folder(tmp_path: Pa
 def test_folder_that_is_no_artifact_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.txt").write_text("years of work")
-    with pytest.raises(InputError, match="thesis is there"), written_whole(tmp_path / "thesis") as partial:
+    with pytest.raises(InputError, match="thesis exists and holds no"), atomic_folder(tmp_path / "thesis") as partial:
         (partial / MANIFEST).write_text("{}")
     assert (tmp_path / "thesis" / "chapter1.txt").read_text() == "years of work"
 
 
 def test_folder_whose_name_is_no_utf8_is_refused_before_anything_is_done(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no UTF-8; choose another folder"):
+    with pytest.raises(InputError, match="is not UTF-8; choose another folder"):
         require_replaceable(tmp_path / os.fsdecode(b"gal\xe9rie"))
 
 
 def test_artifact_of_a_writer_killed_between_its_renames_comes_back(tmp_path: Path) -> None:
-    with written_whole(tmp_path / "artifact") as partial:
+    with atomic_folder(tmp_path / "artifact") as partial:
         (partial / MANIFEST).write_text("{}")
     (tmp_path / "artifact").rename(tmp_path / ".artifact.previous")
     require_replaceable(tmp_path / "artifact")
@@ -67,25 +78,25 @@ def test_artifact_of_a_writer_killed_between_its_renames_comes_back(tmp_path: Pa
 
 
 def write_too_much(file: Path) -> None:
-    """More than the disk holds."""
+    """Write more than the disk can hold."""
     with file.open("wb") as stream:
         for _ in range(40):
             stream.write(bytes(100_000))
 
 
 def replace_report(folder: Path) -> None:
-    with replaced_together(folder) as partial:
+    with staged_files(folder) as partial:
         (partial / "table").write_text("new")
         write_too_much(partial / "page")
 
 
 def test_folder_that_does_not_fit_on_the_disk_is_named_and_the_former_one_kept(small_disk: Path) -> None:
     target = small_disk / "artifact"
-    with written_whole(target) as partial:
+    with atomic_folder(target) as partial:
         (partial / MANIFEST).write_text("{}")
     with (
         pytest.raises(NoSpaceError, match=r"^No space left on device: .*artifact cannot be written\. Free space"),
-        written_whole(target) as partial,
+        atomic_folder(target) as partial,
     ):
         write_too_much(partial / "content")
     assert [path.name for path in small_disk.iterdir()] == ["artifact"]
@@ -95,7 +106,7 @@ def test_folder_that_does_not_fit_on_the_disk_is_named_and_the_former_one_kept(s
 def test_file_that_does_not_fit_on_the_disk_is_named_and_the_former_one_kept(small_disk: Path) -> None:
     file = small_disk / "state"
     file.write_text("former")
-    with pytest.raises(NoSpaceError, match="state cannot be written"), replaced_at_once(file) as partial:
+    with pytest.raises(NoSpaceError, match="state cannot be written"), atomic_file(file) as partial:
         save_file({"weights": np.zeros(4_000_000, np.uint8)}, partial)
     assert file.read_text() == "former"
     assert [path.name for path in small_disk.iterdir()] == ["state"]
@@ -103,7 +114,7 @@ def test_file_that_does_not_fit_on_the_disk_is_named_and_the_former_one_kept(sma
 
 def test_files_that_do_not_fit_together_leave_all_former_ones(small_disk: Path) -> None:
     folder = small_disk / "report"
-    with replaced_together(folder) as partial:
+    with staged_files(folder) as partial:
         (partial / "table").write_text("former")
         (partial / "page").write_text("former")
     with pytest.raises(NoSpaceError, match="report cannot be written"):
@@ -116,34 +127,57 @@ def test_files_replaced_together_leave_others_alone(tmp_path: Path) -> None:
     folder = tmp_path / "report"
     folder.mkdir()
     (folder / "notes").write_text("mine")
-    with replaced_together(folder) as partial:
+    with staged_files(folder) as partial:
         (partial / "table").write_text("new")
     assert {path.name: path.read_text() for path in folder.iterdir()} == {"notes": "mine", "table": "new"}
 
 
 def test_room_is_set_aside_before_anything_is_written(small_disk: Path) -> None:
-    reserve(small_disk / "pixels", 100_000)
+    allocate_file(small_disk / "pixels", 100_000)
     assert (small_disk / "pixels").stat().st_size == 100_000
     assert (small_disk / "pixels").stat().st_blocks * 512 >= 100_000
     with pytest.raises(NoSpaceError, match=r"needs 9\.5 MiB for more\. Free as much"):
-        reserve(small_disk / "more", 10_000_000)
+        allocate_file(small_disk / "more", 10_000_000)
 
 
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from xray.artifact import replaced_at_once, reserve
-from xray.command_line import ending_in_one_line
+from xray.artifact import atomic_file, allocate_file
+from xray.command_line import exit_with_message
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-with ending_in_one_line():
-    if sys.argv[1] == "reserve":
-        reserve(Path(sys.argv[2]), 2000)
-    with replaced_at_once(Path(sys.argv[2])) as partial:
+with exit_with_message():
+    if sys.argv[1] == "allocate":
+        allocate_file(Path(sys.argv[2]), 2000)
+    with atomic_file(Path(sys.argv[2])) as partial:
         partial.write_bytes(bytes(2000))
 """
 
 
-@pytest.mark.parametrize("way", ["reserve", "write"])
+@pytest.mark.parametrize("written", [atomic_file, staged_files])
+def test_replacement_is_flushed_to_its_folder_so_that_it_survives_a_power_cut(
+    written: Callable[[Path], AbstractContextManager[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, flushed = tmp_path / "report", list[tuple[Path, bool]]()
+    monkeypatch.setattr(artifact, "flush_to_disk", lambda path: flushed.append((path, target.exists())))
+    with written(target) as partial:
+        (partial / "table" if partial.is_dir() else partial).write_text("new")
+    folder = target if target.is_dir() else tmp_path
+    assert flushed[-1] == (folder, True)
+
+
+def test_only_a_full_disk_is_called_one(tmp_path: Path) -> None:
+    """The name of a file may contain the same text."""
+    missing = tmp_path / os.strerror(errno.ENOSPC)
+    with pytest.raises(FileNotFoundError), detect_full_disk(tmp_path):
+        missing.read_text()
+    with pytest.raises(NoSpaceError, match=r"^Disk quota exceeded: "), detect_full_disk(tmp_path):
+        raise OSError(errno.EDQUOT, "over quota")
+    with pytest.raises(NoSpaceError, match=r"^No space left on device: "), detect_full_disk(tmp_path):
+        raise RuntimeError("write failed: No space left on device (os error 28)")
+
+
+@pytest.mark.parametrize("way", ["allocate", "write"])
 def test_limit_on_the_size_of_files_ends_a_command_in_one_line(way: str, tmp_path: Path) -> None:
     program = [sys.executable, "-c", LIMITED, way, str(tmp_path / "state")]
     done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""A user without a home is told what to set."""
+"""A user without a home folder is told what to set."""
 
 import pwd
 import subprocess

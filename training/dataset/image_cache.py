@@ -16,12 +16,12 @@ import numpy as np
 from tqdm import tqdm
 
 from training.dataset.radiographs import describe_unreadable
-from xray.artifact import read_manifest, reserve, write_manifest, written_whole
+from xray.artifact import allocate_file, atomic_folder, read_manifest, write_manifest
 from xray.errors import ArtifactError, DatasetError, InputError
 from xray.images.decoding.decode import decode_radiograph
 from xray.images.preprocess import PREPROCESS_VERSION, Placement, PreprocessSpec, preprocess
 from xray.images.radiograph import PixelArray
-from xray.mura.fingerprint import Content, is_unchanged, read_content
+from xray.mura.fingerprint import FileContent, is_unchanged, read_content
 from xray.mura.studies import MuraRecord
 
 PIXELS = "pixels.u8"
@@ -39,7 +39,7 @@ class Source:
         placement: where the radiograph is on its canvas.
     """
 
-    content: Content
+    content: FileContent
     placement: Placement
 
 
@@ -98,8 +98,8 @@ def decode_once(records: Sequence[MuraRecord], spec: PreprocessSpec, folder: Pat
     cached = _load_cached(folder)
     if cached and cached.are_of(records, spec):
         return cached
-    with written_whole(folder) as partial:
-        reserve(partial / PIXELS, len(records) * spec.size**2)
+    with atomic_folder(folder) as partial:
+        allocate_file(partial / PIXELS, len(records) * spec.size**2)
         outcomes = _decode_all(records, spec, partial / PIXELS)
         faults = [outcome for outcome in outcomes if isinstance(outcome, str)]
         if faults:

@@ -14,7 +14,7 @@ from xray.errors import DatasetError, InputError
 from xray.images.decoding.decode import read_radiograph
 from xray.images.preprocess import PreprocessSpec, preprocess
 from xray.images.radiograph import PixelArray, Radiograph
-from xray.mura.files import SHOWN
+from xray.mura.files import MAX_LISTED_PATHS
 from xray.mura.studies import MuraRecord
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ def read_canvases(records: Sequence[MuraRecord], spec: PreprocessSpec) -> PixelA
 
 def describe_unreadable(faults: Sequence[str], count: int) -> str:
     """How many of `count` images cannot be read, and what is wrong with the first few."""
-    return f"{len(faults)} of {count} images cannot be read:\n  " + "\n  ".join(faults[:SHOWN])
+    return f"{len(faults)} of {count} images cannot be read:\n  " + "\n  ".join(faults[:MAX_LISTED_PATHS])
 
 
 def _read(records: Sequence[MuraRecord], convert: Callable[[Radiograph], T]) -> list[T]:

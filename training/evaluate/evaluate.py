@@ -23,7 +23,7 @@ from training.evaluate.predictions import average_ensemble, predict_all, sample_
 from training.evaluate.report import write_page
 from training.evaluate.retrieval_metrics import measure_retrieval
 from training.evaluate.worst_cases import Mistake, worst_mistakes
-from xray.artifact import replaced_together
+from xray.artifact import staged_files
 from xray.engines.base import DeviceChoice, PrecisionChoice
 from xray.engines.registry import load_engine
 from xray.errors import DatasetError, InputError
@@ -121,7 +121,7 @@ def write_report(
     mistakes: Sequence[Mistake],
 ) -> None:
     """Write the page, the metrics and the tables; all of them are replaced, or none."""
-    with replaced_together(folder) as partial:
+    with staged_files(folder) as partial:
         write_tables(partial, studies, predictions)
         (partial / "metrics.json").write_bytes(msgspec.json.format(msgspec.json.encode(evaluation)))
         write_page(partial / "index.html", page_of(evaluation, sample_of(studies, predictions), mistakes))

@@ -13,7 +13,7 @@ from training.evaluate.pointing_game import NEAR, Pointing
 from training.evaluate.report import Page
 from training.evaluate.retrieval_metrics import ALIKE, Retrieval
 from training.evaluate.worst_cases import Mistake
-from xray.mura.studies import Study, counted
+from xray.mura.studies import Study, describe_counts
 from xray.network.checkpoint import CheckpointManifest
 from xray.predictor import StudyPrediction
 
@@ -111,7 +111,7 @@ def remarks(evaluation: Evaluation) -> list[str]:
             f"{ood.ood_images} images out of scope; AUROC of the distance {ood.auroc:.3f}"
         )
     if evaluation.left_out:
-        lines.append(f"left out of {evaluation.split}: {counted(evaluation.left_out)}")
+        lines.append(f"left out of {evaluation.split}: {describe_counts(evaluation.left_out)}")
     lines += [f"{count} patients are in {other} too" for other, count in evaluation.overlap.items()]
     return lines
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from training.dataset.radiographs import read_canvases
 from training.export.check_engine import Reference, balanced_sample, compare_engine, print_comparison, run_reference
-from xray.artifact import require_replaceable, sha256, write_manifest, written_whole
+from xray.artifact import atomic_folder, require_replaceable, sha256, write_manifest
 from xray.engines.int8_graph import GRAPH, QUANTIZED, WEIGHTS, QuantizedManifest, require_processor
 from xray.engines.parity import LIMITS, Comparison
 from xray.errors import ArtifactError, InputError
@@ -80,7 +80,7 @@ def quantize(options: QuantizeOptions) -> QuantizedManifest:
     require_disjoint(options.data, options.gate, studies, options.allow_overlap)
     pixels_N1SS = read_canvases(calibration, checkpoint.manifest.preprocess)
     inputs = QuantizationInputs(checkpoint, pixels_N1SS, run_reference(checkpoint, records_of(studies)))
-    with written_whole(target) as partial:
+    with atomic_folder(target) as partial:
         kept, comparison = _quantize_with_margin(inputs, parts_of(checkpoint), partial)
         checksums = {name: sha256(partial / name) for name in (GRAPH, WEIGHTS)}
         manifest = QuantizedManifest(

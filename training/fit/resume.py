@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from training.fit.history import Progress
 from training.fit.setup import Run
-from xray.artifact import replaced_at_once
+from xray.artifact import atomic_file
 from xray.errors import ArtifactError, InputError
 
 STATE = "state.safetensors"
@@ -25,7 +25,7 @@ def save_state(run: Run, progress: Progress) -> None:
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
     metadata = {"progress": _json(progress), "recipe": _json(run.recipe)}
-    with replaced_at_once(run.options.out / STATE) as partial:
+    with atomic_file(run.options.out / STATE) as partial:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
 
 

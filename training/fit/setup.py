@@ -19,7 +19,7 @@ from training.options import TrainOptions
 from xray.errors import ArtifactError, DatasetError, InputError
 from xray.images.preprocess import PREPROCESS_VERSION
 from xray.mura.overlap import require_disjoint
-from xray.mura.studies import Study, fingerprint, read_split, records_of
+from xray.mura.studies import Study, compute_fingerprint, read_split, records_of
 from xray.network.checkpoint import load_checkpoint
 from xray.network.model import XrayNetwork, load_imagenet_weights
 
@@ -68,7 +68,7 @@ class Run:
 
     def fingerprint_of(self, studies: Sequence[Study]) -> str:
         """Of the studies as they were decoded."""
-        return fingerprint(records_of(studies), self.views.canvases.digests)
+        return compute_fingerprint(records_of(studies), self.views.canvases.digests)
 
 
 def set_up(options: TrainOptions, processes: Processes) -> Run:

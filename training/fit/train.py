@@ -21,7 +21,7 @@ from training.fit.resume import load_state, save_state
 from training.fit.schedule import learning_rate
 from training.fit.setup import Run, set_up, wrap_parallel
 from training.options import TrainOptions
-from xray.artifact import replaced_at_once, write_manifest
+from xray.artifact import atomic_file, write_manifest
 from xray.errors import InputError
 from xray.mura.studies import dataset_name, records_of
 from xray.network.checkpoint import Checkpoint, CheckpointManifest, TrainingData, load_checkpoint, save_checkpoint
@@ -166,9 +166,9 @@ def write_epoch(run: Run, progress: Progress) -> None:
     names = ["last", "best"] if progress.best == result else ["last"]
     for name in names:
         save_checkpoint(options.out / name, Checkpoint(run.eval_model, manifest), options.storage)
-    with replaced_at_once(options.out / "history.json") as partial:
+    with atomic_file(options.out / "history.json") as partial:
         partial.write_bytes(msgspec.json.format(msgspec.json.encode(progress.history)))
-    with replaced_at_once(options.out / "history.png") as partial:
+    with atomic_file(options.out / "history.png") as partial:
         draw_history(progress.history, partial)
     save_state(run, progress)
     print(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from xray.artifact import read_manifest, verify
+from xray.artifact import read_manifest, verify_checksums
 from xray.engines.parity import Comparison, require_fit
 from xray.errors import ArtifactError, InputError
 
@@ -62,7 +62,7 @@ def verified_graph(folder: Path | None, checkpoint: str) -> Path:
             f"{folder or QUANTIZED} is missing; make it with `python -m training quantize`, or take another precision."
         )
     manifest = read_manifest(folder, QuantizedManifest)
-    verify(folder, {GRAPH: "", WEIGHTS: "", **manifest.checksums})
+    verify_checksums(folder, {GRAPH: "", WEIGHTS: "", **manifest.checksums})
     if manifest.checkpoint != checkpoint:
         raise ArtifactError(f"{folder} was made for checkpoint {manifest.checkpoint}, not {checkpoint}; quantize anew.")
     require_fit(manifest.comparison, "int8")

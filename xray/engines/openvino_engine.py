@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from xray.artifact import read_manifest, sha256, verify, write_manifest, written_whole
+from xray.artifact import atomic_folder, read_manifest, sha256, verify_checksums, write_manifest
 from xray.engines.base import EngineRequest, Precision
 from xray.engines.int8_graph import GRAPH, WEIGHTS, verified_graph
 from xray.errors import ArtifactError
@@ -179,10 +179,10 @@ def _cached_graph(checkpoint: Checkpoint, place: Path) -> Any:
     """The graph from the folder `place`, where it is first converted and stored if it is missing or damaged."""
     try:
         manifest = read_manifest(place, GraphManifest)
-        verify(place, {GRAPH: "", WEIGHTS: "", **manifest.checksums})
+        verify_checksums(place, {GRAPH: "", WEIGHTS: "", **manifest.checksums})
     except ArtifactError:
         graph = to_graph(checkpoint)
-        with written_whole(place) as partial:
+        with atomic_folder(place) as partial:
             openvino.save_model(graph, partial / GRAPH, compress_to_fp16=False)
             checksums = {name: sha256(partial / name) for name in (GRAPH, WEIGHTS)}
             write_manifest(partial, GraphManifest(checkpoint.manifest.id, VERSION, checksums))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from xray.artifact import read_manifest, sha256, verify, write_manifest, written_whole
+from xray.artifact import atomic_folder, read_manifest, sha256, verify_checksums, write_manifest
 from xray.errors import ArtifactError
 from xray.gallery.entries import GalleryEntry, read_entries, write_entries
 from xray.gallery.faiss_index import FaissIndex, read_vectors, write_vectors
@@ -46,7 +46,7 @@ def save_gallery(
             than 1e-4, which reorders near ties, and the lengths are restored when the gallery is read.
         projection: what made the vectors of the embeddings, if they are not the embeddings themselves.
     """
-    with written_whole(folder) as partial:
+    with atomic_folder(folder) as partial:
         write_entries(partial / ENTRIES, entries)
         write_vectors(partial / INDEX, vectors_NK, storage)
         if projection is not None:
@@ -69,7 +69,7 @@ def load_gallery(folder: Path, checkpoint_id: str, on_gpu: bool = False, index: 
             of other canvases.
     """
     manifest = read_manifest(folder, GalleryManifest)
-    verify(folder, {INDEX: "", ENTRIES: "", **manifest.checksums})
+    verify_checksums(folder, {INDEX: "", ENTRIES: "", **manifest.checksums})
     if manifest.checkpoint != checkpoint_id:
         raise ArtifactError(
             f"{folder} was built with checkpoint {manifest.checkpoint}, not {checkpoint_id}; build it again."

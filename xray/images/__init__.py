@@ -1,1 +1,1 @@
-"""What a radiograph is, and the transforms between its pixels and the network's input."""
+"""Decodes radiographs, and transforms them to the network's input and back."""

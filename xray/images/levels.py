@@ -1,4 +1,4 @@
-"""Reduce gray of more than 8 bits to 8 by the levels that an image uses, and not by those of a few stray pixels."""
+"""Reduces gray of more than 8 bits to 8 bits by the levels that an image uses, ignoring a few stray pixels."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,72 +9,77 @@ import numpy.typing as npt
 from xray.images.margins import inside_margins
 
 BITS = 8
-STRAY_SHARE = 0.0005
-"""Of the pixels: so few, however bright, do not decide which bits are significant."""
-LABEL_SHARE, LABEL_LEVELS = 0.05, 16
-"""Share of the pixels, and the number of levels they take, up to which they are burnt-in letters and frames."""
-UNUSED_BITS = 2
-"""Bits that must be unused before they are dropped: one alone costs little, and the image stays as it was exported."""
+"""Bits of the result."""
+MAX_STRAY_SHARE = 0.0005
+"""Up to this share of the pixels is ignored, however bright, when the significant bits are counted."""
+MAX_LABEL_SHARE, MAX_LABEL_LEVELS = 0.05, 16
+"""Bright pixels are burned-in letters and frames, and ignored, up to this share of the pixels and number of levels."""
+MIN_UNUSED_BITS = 2
+"""Fewer unused bits are kept: a single bit costs little, and the image stays as it was exported."""
 DARKEST_PERCENTILE = 0.5
+"""Percentile of the pixels that is taken for the darkest level, to ignore stray pixels."""
 
-Deep = npt.NDArray[Any]
+DeepArray = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Levels:
-    """The gray levels that become 0 to 255.
+    """A mapping of gray levels to 0 to 255.
 
     Attributes:
-        lowest: becomes 0, as do those below.
-        dropped_bits: lowest bits that are left out above it; what is beyond 255 then becomes 255.
+        lowest: the level that becomes 0, like all levels below it.
+        dropped_bits: number of low bits that are dropped from the difference to `lowest`; the result is at most 255.
     """
 
     lowest: int
     dropped_bits: int
 
-    def __call__(self, deep: Deep) -> npt.NDArray[np.uint8]:
+    def __call__(self, deep: DeepArray) -> npt.NDArray[np.uint8]:
+        """Map gray levels of any shape."""
         above = np.maximum(deep, self.lowest) - self.lowest if self.lowest else deep
         return np.asarray(np.minimum(above >> self.dropped_bits, 255), np.uint8)
 
 
-def significant_levels(deep_HW: Deep, shown_HW: npt.NDArray[np.bool_] | None = None) -> Levels:
-    """Those of an image of unsigned integers, inside its margins.
+def significant_levels(deep_HW: DeepArray, shown_HW: npt.NDArray[np.bool_] | None = None) -> Levels:
+    """Choose the levels for an image (H, W) of unsigned integers by the pixels inside its margins.
 
-    What `shown_HW` leaves out, padding for one, has no part in it.
+    The highest bit that more than stray pixels use is the first of the eight bits that are kept: 12 bits stored in 16
+    lose 4. For an image that uses a narrow range far above 0, such as signed values with an offset, the darkest level
+    becomes 0.
 
-    The highest bit that more than stray pixels use is the first of the eight that are kept: 12 bits stored in 16 lose
-    4. An image that uses a narrow band far above 0, as signed values with an offset do, starts with its darkest level.
+    Args:
+        shown_HW: whether a pixel counts; False for padding.
     """
-    inside_n = _inside(deep_HW, shown_HW)
+    inside_n = _content_pixels(deep_HW, shown_HW)
     lowest = int(np.percentile(inside_n, DARKEST_PERCENTILE, method="lower"))
-    bits, bits_of_band = _used_bits(inside_n), _used_bits(np.maximum(inside_n, lowest) - lowest)
-    if bits_of_band <= bits - UNUSED_BITS:
+    bits, bits_of_band = _count_used_bits(inside_n), _count_used_bits(np.maximum(inside_n, lowest) - lowest)
+    if bits_of_band <= bits - MIN_UNUSED_BITS:
         return Levels(lowest, bits_of_band - BITS)
     return Levels(0, bits - BITS)
 
 
-def _inside(deep_HW: Deep, shown_HW: npt.NDArray[np.bool_] | None) -> Deep:
-    """The pixels (n,) inside the margins that are shown, or all that are, or a black one if none is."""
+def _content_pixels(deep_HW: DeepArray, shown_HW: npt.NDArray[np.bool_] | None) -> DeepArray:
+    """The shown pixels (n,) inside the margins; all shown pixels if there are none; a black one if none is shown."""
     if shown_HW is None or shown_HW.all():
-        return np.asarray(deep_HW[inside_margins(_coarse(deep_HW))].ravel())
-    place = inside_margins(_coarse(np.where(shown_HW, deep_HW, 0)))
-    inside_n = deep_HW[place][shown_HW[place]]
+        return np.asarray(deep_HW[inside_margins(_to_8_bits(deep_HW))].ravel())
+    box = inside_margins(_to_8_bits(np.where(shown_HW, deep_HW, 0)))
+    inside_n = deep_HW[box][shown_HW[box]]
     if not len(inside_n):
         inside_n = deep_HW[shown_HW]
     return inside_n if len(inside_n) else np.zeros(1, deep_HW.dtype)
 
 
-def _coarse(deep_HW: Deep) -> npt.NDArray[np.uint8]:
-    """By the highest 8 bits of its brightest pixel."""
+def _to_8_bits(deep_HW: DeepArray) -> npt.NDArray[np.uint8]:
+    """The highest 8 bits that the brightest pixel uses."""
     return np.asarray(deep_HW >> max(0, int(deep_HW.max()).bit_length() - BITS), np.uint8)
 
 
-def _used_bits(deep_n: Deep) -> int:
-    """Bits of the brightest pixel, or fewer where only stray pixels and letters use the highest ones."""
+def _count_used_bits(deep_n: DeepArray) -> int:
+    """The bits that the brightest pixel uses, without high bits that only stray pixels and letters use."""
     highest = max(BITS, int(deep_n.max()).bit_length())
-    for bits in range(BITS, highest - UNUSED_BITS + 1):
+    for bits in range(BITS, highest - MIN_UNUSED_BITS + 1):
         above = deep_n[deep_n >= 1 << bits]
         share = above.size / deep_n.size
-        if share <= STRAY_SHARE or (share <= LABEL_SHARE and len(np.unique(above)) <= LABEL_LEVELS):
+        if share <= MAX_STRAY_SHARE or (share <= MAX_LABEL_SHARE and len(np.unique(above)) <= MAX_LABEL_LEVELS):
             return bits
     return highest

@@ -1,8 +1,8 @@
-"""Find what of an image lies inside uniform margins and collimation borders.
+"""Finds the part of an image inside uniform margins and collimation borders.
 
-A margin is a strip along one side that has one brightness, whichever, and ends at a straight edge that is parallel to
-the side. Air beside a limb has no such edge and stays. Letters may stand in a margin, and margins may lie inside each
-other; they are peeled off from outside. An image and its negative have the same margins.
+A margin is a strip along one side with one brightness, of any level, that ends at a straight edge parallel to the side.
+Air beside a limb has no such edge and is kept. A margin may contain letters. Margins may be nested, so they are removed
+from the outside to the inside. An image and its negative have the same margins.
 
 Legend: n lines parallel to a side, from that side inwards; m pixels of a line.
 """
@@ -10,117 +10,135 @@ Legend: n lines parallel to a side, from that side inwards; m pixels of a line.
 import numpy as np
 import numpy.typing as npt
 
-MAX_SHARE = 0.45
-"""Of the image's height or width, for the margins of one side together."""
-MIN_INSIDE = 16
-"""Lines that must be left."""
-LINE_PIXELS = 256
-"""About so many pixels of a line are looked at."""
-ALIKE_ALL = 0.9
-"""Share of a margin's pixels that must have its brightness; letters may take up the others."""
+MAX_MARGIN_SHARE = 0.45
+"""Limit on the margins of one side together, as a share of the image's height or width."""
+MIN_LINES_INSIDE = 16
+"""Minimum number of lines between the margins."""
+PIXELS_PER_LINE = 256
+"""Approximate number of pixels of a line that are examined."""
+MIN_ALIKE_SHARE = 0.9
+"""Minimum share of a margin's pixels that have its brightness; letters may cover the others."""
 
-DRAWN_TOLERANCE, DRAWN_ALIKE_LAST = 12, 0.98
-"""Of a margin that a program has drawn. Gray levels from its own that noise and JPEG add, and the share of such pixels
-in its last line, which nothing may cross."""
-DRAWN_SOFT_LINES = 3
-"""Lines within which its edge is complete; scaling and JPEG soften it."""
+DRAWN_TOLERANCE = 12
+"""Gray levels by which noise and JPEG change the pixels of a margin that a program has drawn."""
+DRAWN_LAST_LINE_SHARE = 0.98
+"""Minimum share of the last line of a drawn margin that is within the tolerance; nothing may cross this line."""
+DRAWN_EDGE_LINES = 3
+"""Maximum width of the edge of a drawn margin in lines; scaling and JPEG blur it."""
 DRAWN_EDGES = ((6, 0.9), (16, 0.7), (30, 0.15))
-"""One of these shares of the pixels behind its edge differs from the margin by more gray levels than this: nearly all
-by little, where air lies there, or some by much, where a limb is cut off and the air is like the margin."""
+"""At the edge of a drawn margin, at least one of these shares of the pixels differs by more than this many gray levels:
+almost all by a little, where there is air, or some by much, where a limb is cut off and the air is like the margin."""
 
-SHADOW_TOLERANCE, SHADOW_ALIKE_LAST = 24, 0.95
-"""Of a collimator's shadow. Gray levels from the median of its line, for it fades slowly from line to line and towards
-the corners, and the share of such pixels in its last line."""
-SHADOW_SOFT_SHARE = 0.03
-"""Of the height or width, within which its edge is complete: it has a penumbra and may not be quite straight."""
-SHADOW_DETAIL, SHADOW_DETAIL_SHARE, DETAIL_REACH = 8, 0.12, 0.1
-"""Gray levels by which a pixel may differ from the mean of two others of its line, the share of pixels that may differ
-by more, and how far away the others are, as a share of the line. Where more differ, anatomy shows through the shadow,
-and it is not cut off."""
+SHADOW_TOLERANCE = 24
+"""Gray levels by which a pixel in a collimator's shadow may differ from the median of its line. The median is not that
+of the whole margin, because the shadow fades from line to line and towards the corners."""
+SHADOW_LAST_LINE_SHARE = 0.95
+"""Minimum share of the last line of a shadow that is within the tolerance."""
+SHADOW_EDGE_SHARE = 0.03
+"""Maximum width of the edge of a shadow, as a share of the height or width: it has a penumbra and may be oblique."""
+SHADOW_DETAIL = 8
+"""A pixel that differs by more gray levels from the mean of two others of its line shows detail."""
+SHADOW_DETAIL_SHARE = 0.12
+"""If a larger share of the pixels shows detail, anatomy is visible through the shadow, and it is kept."""
+DETAIL_REACH = 0.1
+"""Distance of these two pixels, as a share of the line."""
 SHADOW_STEP, SHADOW_STEP_SHARE = 60, 0.95
-"""Gray levels by which so large a share of the pixels changes across its edge, all in the same direction."""
+"""Minimum change in gray levels across the edge of a shadow, all in one direction, and the share of the pixels that
+changes so much."""
 
-COMPLETE = 0.9
-"""Share of its final difference at which an edge is over."""
+COMPLETE_SHARE = 0.9
+"""An edge ends where it has reached this share of its final difference."""
 
 Pixels = npt.NDArray[np.uint8]
-Levels = npt.NDArray[np.int16]
+Lines = npt.NDArray[np.int16]
 
 
 def inside_margins(pixels_HW: Pixels) -> tuple[slice, slice]:
-    """The rows and columns of an image (H, W) that lie inside all margins."""
+    """Find the rows and columns of an image (H, W) that lie inside all margins."""
     edges = [0, pixels_HW.shape[0], 0, pixels_HW.shape[1]]  # top, bottom, left, right
-    found = True
-    while found:
-        found = False
+    has_changed = True
+    while has_changed:
+        has_changed = False
         for side in range(4):
-            found |= _peel(pixels_HW, edges, side)
+            has_changed |= _remove_margin(pixels_HW, edges, side)
     return slice(edges[0], edges[1]), slice(edges[2], edges[3])
 
 
-def _peel(pixels_HW: Pixels, edges: list[int], side: int) -> bool:
-    """Move the edge of a side behind its outermost margin, if it has one."""
+def _remove_margin(pixels_HW: Pixels, edges: list[int], side: int) -> bool:
+    """Move the edge of a side inwards past its outermost margin; False if it has none."""
     top, bottom, left, right = edges
-    lines, length = pixels_HW[top:bottom, left:right], pixels_HW.shape[side // 2]
+    lines = pixels_HW[top:bottom, left:right]
+    length = pixels_HW.shape[side // 2]
     lines = lines if side < 2 else lines.T
     is_far = side % 2 == 1
     spent = length - edges[side] if is_far else edges[side]
-    most = min(int(MAX_SHARE * length) - spent, len(lines) - MIN_INSIDE)
-    width = _margin(lines[::-1] if is_far else lines, most, length) if most > 0 else 0
+    max_width = min(int(MAX_MARGIN_SHARE * length) - spent, len(lines) - MIN_LINES_INSIDE)
+    width = _margin_width(lines[::-1] if is_far else lines, max_width, length) if max_width > 0 else 0
     edges[side] += -width if is_far else width
     return width > 0
 
 
-def _margin(lines: Pixels, most: int, length: int) -> int:
-    """How many of the outermost lines are a margin, `most` at most; 0 if there is none."""
-    shadow_soft = max(1, round(SHADOW_SOFT_SHARE * length))
-    drawn_soft = min(DRAWN_SOFT_LINES, max(1, length // 100))
-    lines_nm = lines[: most + max(shadow_soft, drawn_soft), :: max(1, lines.shape[1] // LINE_PIXELS)].astype(np.int16)
-    if (np.abs(lines_nm[0] - np.median(lines_nm[0])) <= SHADOW_TOLERANCE).mean() < ALIKE_ALL:
+def _margin_width(lines: Pixels, max_width: int, length: int) -> int:
+    """The width of the outermost margin, at most `max_width`; 0 if there is none.
+
+    Args:
+        lines: the image, with the side in question first.
+        length: height or width of the whole image, to which shares refer.
+    """
+    shadow_edge_lines = max(1, round(SHADOW_EDGE_SHARE * length))
+    drawn_edge_lines = min(DRAWN_EDGE_LINES, max(1, length // 100))
+    step = max(1, lines.shape[1] // PIXELS_PER_LINE)
+    lines_nm = lines[: max_width + max(shadow_edge_lines, drawn_edge_lines), ::step].astype(np.int16)
+    if (np.abs(lines_nm[0] - np.median(lines_nm[0])) <= SHADOW_TOLERANCE).mean() < MIN_ALIKE_SHARE:
         return 0
-    return max(_drawn_margin(lines_nm, most, drawn_soft), _shadow(lines_nm, most, shadow_soft))
+    return max(
+        _drawn_margin_width(lines_nm, max_width, drawn_edge_lines),
+        _shadow_width(lines_nm, max_width, shadow_edge_lines),
+    )
 
 
-def _drawn_margin(lines_nm: Levels, most: int, soft: int) -> int:
+def _drawn_margin_width(lines_nm: Lines, max_width: int, edge_lines: int) -> int:
     differences_nm = np.abs(lines_nm - np.median(lines_nm[0]))
-    may_end_n = _alike_so_far(differences_nm <= DRAWN_TOLERANCE, DRAWN_ALIKE_LAST)
-    ends_n = np.zeros(len(lines_nm) - soft, bool)
+    may_end_n = _alike_so_far(differences_nm <= DRAWN_TOLERANCE, DRAWN_LAST_LINE_SHARE)
+    ends_n = np.zeros(len(lines_nm) - edge_lines, bool)
     for step, share in DRAWN_EDGES:
         above_n = (differences_nm > step).mean(1)
-        ends_n |= (above_n[:-soft] <= 1 - DRAWN_ALIKE_LAST) & (above_n[soft:] >= share)
-    return _width(differences_nm, np.flatnonzero((may_end_n[:-soft] & ends_n)[:most]), soft)
+        ends_n |= (above_n[:-edge_lines] <= 1 - DRAWN_LAST_LINE_SHARE) & (above_n[edge_lines:] >= share)
+    return _full_width(differences_nm, np.flatnonzero((may_end_n[:-edge_lines] & ends_n)[:max_width]), edge_lines)
 
 
-def _shadow(lines_nm: Levels, most: int, soft: int) -> int:
-    changes_nm = lines_nm[soft:] - lines_nm[:-soft]
+def _shadow_width(lines_nm: Lines, max_width: int, edge_lines: int) -> int:
+    changes_nm = lines_nm[edge_lines:] - lines_nm[:-edge_lines]
     steps_n = np.maximum((changes_nm > SHADOW_STEP).mean(1), (changes_nm < -SHADOW_STEP).mean(1))
-    has_step_n = (steps_n >= SHADOW_STEP_SHARE)[:most]
+    has_step_n = (steps_n >= SHADOW_STEP_SHARE)[:max_width]
     if not has_step_n.any():
         return 0
-    lines_nm = lines_nm[: np.flatnonzero(has_step_n)[-1] + 1 + soft]
+    lines_nm = lines_nm[: np.flatnonzero(has_step_n)[-1] + 1 + edge_lines]
     alike_nm = np.abs(lines_nm - np.median(lines_nm, axis=1, keepdims=True)) <= SHADOW_TOLERANCE
     alike_nm &= _is_plain(lines_nm)[:, np.newaxis]
-    ends = np.flatnonzero(_alike_so_far(alike_nm, SHADOW_ALIKE_LAST)[:-soft] & has_step_n[: len(lines_nm) - soft])
-    return _width(np.abs(lines_nm - lines_nm[ends[-1]]), ends, soft) if len(ends) else 0
+    may_end_n = _alike_so_far(alike_nm, SHADOW_LAST_LINE_SHARE)
+    ends = np.flatnonzero(may_end_n[:-edge_lines] & has_step_n[: len(lines_nm) - edge_lines])
+    return _full_width(np.abs(lines_nm - lines_nm[ends[-1]]), ends, edge_lines) if len(ends) else 0
 
 
-def _is_plain(lines_nm: Levels) -> npt.NDArray[np.bool_]:
-    """Whether lines show nothing but a slow change of brightness."""
+def _is_plain(lines_nm: Lines) -> npt.NDArray[np.bool_]:
+    """(n,): whether a line shows only a slow change of brightness."""
     reach = max(1, round(DETAIL_REACH * lines_nm.shape[1]))
     details_nm = np.abs(lines_nm[:, reach:-reach] - (lines_nm[:, 2 * reach :] + lines_nm[:, : -2 * reach]) / 2)
     return np.asarray((details_nm > SHADOW_DETAIL).mean(1) <= SHADOW_DETAIL_SHARE)
 
 
-def _alike_so_far(alike_nm: npt.NDArray[np.bool_], alike_last: float) -> npt.NDArray[np.bool_]:
-    """Whether a margin may reach up to each line, by what its pixels are."""
+def _alike_so_far(alike_nm: npt.NDArray[np.bool_], last_line_share: float) -> npt.NDArray[np.bool_]:
+    """(n,): whether a margin may end at a line, given which pixels (n, m) have its brightness."""
     alike_n = alike_nm.mean(1)
-    return np.asarray(alike_n >= alike_last) & (np.cumsum(alike_n) >= ALIKE_ALL * np.arange(1, len(alike_n) + 1))
+    are_alike_n = np.cumsum(alike_n) >= MIN_ALIKE_SHARE * np.arange(1, len(alike_n) + 1)
+    return np.asarray(alike_n >= last_line_share) & are_alike_n
 
 
-def _width(differences_nm: Levels, ends: npt.NDArray[np.intp], soft: int) -> int:
-    """Lines up to the last of the possible ends, and those in which its edge is not yet complete."""
+def _full_width(differences_nm: Lines, ends: npt.NDArray[np.intp], edge_lines: int) -> int:
+    """The width up to the last possible end, plus the lines in which its edge is not complete; 0 if there is no end."""
     if not len(ends):
         return 0
-    behind = int(ends[-1]) + 1
-    beyond_n = differences_nm[behind : behind + soft].mean(1)
-    return behind + int(np.argmax(beyond_n >= COMPLETE * beyond_n[-1]))
+    width = int(ends[-1]) + 1
+    beyond_n = differences_nm[width : width + edge_lines].mean(1)
+    return width + int(np.argmax(beyond_n >= COMPLETE_SHARE * beyond_n[-1]))

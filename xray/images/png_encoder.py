@@ -1,7 +1,7 @@
-"""Pixels in, PNG bytes out, in a tenth of the time that a general encoder takes.
+"""Encodes pixels as PNG in a tenth of the time of a general encoder.
 
-One filter for all rows and ISA-L's vectorised DEFLATE at its fastest useful level; overlays come out no larger than
-from a general encoder in its fast setting. PNG is specified in ISO/IEC 15948:2004 (W3C, second edition).
+All rows use one filter, and ISA-L's vectorized DEFLATE compresses them at a fast level. Overlays are no larger than
+those of a general encoder in its fast setting. PNG is specified in ISO/IEC 15948:2004 (W3C, second edition).
 """
 
 import struct
@@ -14,26 +14,32 @@ from xray.images.radiograph import PixelArray
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 BIT_DEPTH = 8
 GRAY, RGB = 0, 2
-"""Colour types."""
+"""Color types of the standard."""
 DEFLATE, ADAPTIVE_FILTERS, NOT_INTERLACED = 0, 0, 0
-UP = 2
-"""Each byte minus the one above it: anatomy and heat change less from row to row than a byte can tell."""
-LEVEL = 1
-"""Of ISA-L's four."""
+"""Compression, filter and interlace method of the standard."""
+UP_FILTER = 2
+"""Filter type: each byte minus the byte above it, which is small because anatomy and heatmaps change little by row."""
+COMPRESSION_LEVEL = 1
+"""The second fastest of ISA-L's four levels, 0 to 3."""
 
 
 def encode_png(pixels: PixelArray) -> bytes:
-    """(H, W) gray or (H, W, 3) RGB uint8 as PNG bytes."""
+    """Encode (H, W) gray or (H, W, 3) RGB uint8 as PNG."""
     height, width = pixels.shape[:2]
     rows = pixels.reshape(height, -1)
     filtered = np.empty((height, 1 + rows.shape[1]), np.uint8)
-    filtered[:, 0] = UP
+    filtered[:, 0] = UP_FILTER
     filtered[0, 1:] = rows[0]
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
-    colour_type = GRAY if pixels.ndim == 2 else RGB
-    header = struct.pack(">IIBBBBB", width, height, BIT_DEPTH, colour_type, DEFLATE, ADAPTIVE_FILTERS, NOT_INTERLACED)
+    color_type = GRAY if pixels.ndim == 2 else RGB
+    header = struct.pack(">IIBBBBB", width, height, BIT_DEPTH, color_type, DEFLATE, ADAPTIVE_FILTERS, NOT_INTERLACED)
     return b"".join(
-        (SIGNATURE, _chunk(b"IHDR", header), _chunk(b"IDAT", isal_zlib.compress(filtered, LEVEL)), _chunk(b"IEND", b""))
+        (
+            SIGNATURE,
+            _chunk(b"IHDR", header),
+            _chunk(b"IDAT", isal_zlib.compress(filtered, COMPRESSION_LEVEL)),
+            _chunk(b"IEND", b""),
+        )
     )
 
 

@@ -1,8 +1,8 @@
-"""Gray pixels in, whether they are a negative out: bone dark in bright air instead of bone bright in dark air.
+"""Decides whether an image is a negative: bone dark in bright air instead of bone bright in dark air.
 
-Mean brightness alone tells it where air surrounds a limb, and fails on crops that bone and soft tissue fill. So we look
-at the brighter one of the image and its negative, and ask whether its brightness is air. The answer for an image is by
-construction the opposite of the answer for its negative.
+Mean brightness alone is enough if air surrounds a limb, but not if bone and soft tissue fill the image. So the brighter
+of the image and its negative is taken, and the question is whether its bright part is air. By construction, the result
+for an image is the opposite of the result for its negative.
 """
 
 import numpy as np
@@ -11,32 +11,34 @@ import numpy.typing as npt
 from xray.images.resample import resample
 
 WHITE = 255
-THUMBNAIL = 64
-"""Side in pixels of the square on which polarity is judged; the aspect ratio does not matter to it."""
-SIDE = 2
-"""Thumbnail columns at the left and at the right, where air is if it is anywhere."""
+"""The brightest gray level."""
+THUMBNAIL_SIDE = 64
+"""Side in pixels of the square thumbnail that is examined; the aspect ratio does not matter."""
+BORDER_COLUMNS = 2
+"""Columns of the thumbnail at the left and at the right, where air is if there is any."""
 RANGE_PERCENTILES = (5, 95)
-"""Gray levels taken for black and white, so that collimator edges and burnt-in letters do not count."""
-NEARLY_WHITE = 0.9
-"""Share of that range above which a pixel counts as bright."""
+"""Percentiles that are taken for black and white, so that collimator edges and burned-in letters do not count."""
+BRIGHT_ABOVE = 0.9
+"""A pixel above this share of the range from black to white is bright."""
 BRIGHT_WEIGHT, AIR_ABOVE = 0.6, 0.06
-"""Chosen on the radiographs of FracAtlas (limbs in air) and of KneeOA (crops without air): 5 of 3,277 and 114 of 6,604
-are called negatives, and most of those 114 are."""
+"""Weight of the share of bright pixels, and the sum above which they are air. Both were chosen on FracAtlas (limbs in
+air) and KneeOA (images without air): 5 of 3,277 and 114 of 6,604 radiographs are called negatives, and most of these
+114 are negatives."""
 
 
 def is_negative(pixels_HW: npt.NDArray[np.uint8]) -> bool:
     """Whether bone is dark in (H, W) gray pixels of an X-ray."""
-    # In floating point, for rounding to whole levels would treat an image and its negative differently.
-    thumbnail = resample(pixels_HW, (THUMBNAIL, THUMBNAIL)).astype(np.float64) / WHITE
+    # Floating point, because rounding to whole levels would treat an image and its negative differently.
+    thumbnail = resample(pixels_HW, (THUMBNAIL_SIDE, THUMBNAIL_SIDE)).astype(np.float64) / WHITE
     is_brighter = float(thumbnail.mean()) > 0.5
     return _brightness_is_air(thumbnail if is_brighter else 1 - thumbnail) == is_brighter
 
 
 def _brightness_is_air(thumbnail: npt.NDArray[np.float64]) -> bool:
-    """Air lies at the sides and is one flat brightness; bone lies in the middle and is many."""
-    quarter = THUMBNAIL // 4
-    centre = thumbnail[quarter:-quarter, quarter:-quarter].mean()
-    brighter_side = max(thumbnail[:, :SIDE].mean(), thumbnail[:, -SIDE:].mean())
+    """Whether bright pixels are air, which is at the sides and uniform; bone is in the middle and varies."""
+    quarter = THUMBNAIL_SIDE // 4
+    center = thumbnail[quarter:-quarter, quarter:-quarter].mean()
+    brighter_side = max(thumbnail[:, :BORDER_COLUMNS].mean(), thumbnail[:, -BORDER_COLUMNS:].mean())
     black, white = np.percentile(thumbnail, RANGE_PERCENTILES)
-    bright_share = (thumbnail > black + NEARLY_WHITE * (white - black)).mean()
-    return bool(brighter_side - centre + BRIGHT_WEIGHT * bright_share > AIR_ABOVE)
+    bright_share = (thumbnail > black + BRIGHT_ABOVE * (white - black)).mean()
+    return bool(brighter_side - center + BRIGHT_WEIGHT * bright_share > AIR_ABOVE)

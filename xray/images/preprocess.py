@@ -1,8 +1,8 @@
-"""A radiograph in, the network's square input out, and the way back for maps.
+"""Transforms a radiograph to the network's square input, and maps from there back to the radiograph.
 
-Two frames: the *radiograph's* (H, W) pixel grid and the network's square *canvas* of S x S pixels. The canvas shows the
-radiograph's content, without margins, in square pixels. A `Placement` says where the scaled content lies on the canvas,
-`place` goes one way and `restore` comes back.
+There are two frames: the (H, W) pixel grid of the *radiograph*, and the network's square *canvas* of S x S pixels. The
+canvas shows the content of the radiograph, without margins, in square pixels. A `Placement` says where the scaled
+content lies on the canvas; `place` maps to the canvas, and `restore` maps back.
 
 Legend: H, W radiograph; S canvas; h, w feature map.
 """
@@ -13,21 +13,21 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from xray.images.edge_crop import canny
+from xray.images.canny import canny
 from xray.images.radiograph import Box, PixelArray, Radiograph
 from xray.images.resample import resample
 
 IMAGENET_MEAN = 0.449
 IMAGENET_STD = 0.226
-"""Means over ImageNet's three channels, in units of the full gray range: a radiograph has but one channel."""
+"""Mean and standard deviation of ImageNet, averaged over its three channels, as a share of the full gray range."""
 MIN_SIZE, MAX_SIZE = 32, 2048
-"""Canvas sides in pixels: from one cell of the last feature map to more than a whole joint needs."""
+"""Limits on the canvas side in pixels: from one cell of the last feature map to more than a whole joint needs."""
 CANNY_LOW, CANNY_HIGH = 50, 150
-"""Gray levels per pixel: the gradient thresholds of the edge detector behind `densest-edge`."""
+"""Gradient thresholds of the edge detector for `densest-edge`, in gray levels as OpenCV counts them."""
 
 PREPROCESS_VERSION = 2
-"""Which canvas the same file gives; raise it with every change from bytes to canvas. 2 cuts margins off, makes pixels
-square, and keeps the levels of deep images. A gallery made in another version has to be built again."""
+"""Version of the transform from file to canvas; increase it with every change, and rebuild galleries. Version 2 cuts
+off margins, makes pixels square, and keeps the gray levels of images with more than 8 bits."""
 
 MapArray = npt.NDArray[np.float32]
 Framing = Literal["letterbox", "densest-edge"]
@@ -35,13 +35,13 @@ Framing = Literal["letterbox", "densest-edge"]
 
 @dataclass(frozen=True)
 class PreprocessSpec:
-    """How a radiograph becomes the network's input; it travels in the checkpoint's manifest.
+    """How a radiograph becomes the network's input; the manifest of a checkpoint contains it.
 
     Attributes:
         size: S, the canvas side in pixels.
-        framing: `letterbox` shows the whole radiograph with dark bars; `densest-edge` fills the canvas with the
-            window that holds the most Canny edges. Both keep the aspect ratio.
-        mean, std: gray levels as a share of the full range, subtracted and divided inside the network.
+        framing: `letterbox` shows the whole content with dark bars; `densest-edge` fills the canvas with the window
+            that contains the most Canny edges. Both keep the aspect ratio.
+        mean, std: the normalization inside the network, as shares of the full gray range.
     """
 
     size: int = 320
@@ -56,13 +56,13 @@ class PreprocessSpec:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the scaled radiograph lies on the canvas.
+    """Where the scaled content of a radiograph lies on the canvas.
 
     Attributes:
         source: (H, W) of the radiograph.
-        content: the part of it that is scaled.
+        content: the part of the radiograph that is scaled.
         scaled: (height, width) of the content after scaling, in canvas pixels.
-        top, left: canvas position of its first pixel; negative where the canvas shows only a window of it.
+        top, left: canvas position of its first pixel; negative if the canvas shows only a window of it.
         size: S.
     """
 
@@ -75,16 +75,19 @@ class Placement:
 
 
 def preprocess(radiograph: Radiograph, spec: PreprocessSpec) -> tuple[PixelArray, Placement]:
-    """The network's input (1, S, S) uint8, and the way back. Training, indexing and serving all come through here."""
-    placement = locate(radiograph, spec)
+    """Compute the network's input (1, S, S) uint8, and the placement for `restore`.
+
+    Training, indexing and serving all use this function.
+    """
+    placement = compute_placement(radiograph, spec)
     return place(radiograph.pixels, placement)[np.newaxis], placement
 
 
-def locate(radiograph: Radiograph, spec: PreprocessSpec) -> Placement:
-    """Decide where the radiograph's content goes on the canvas, and in which size."""
+def compute_placement(radiograph: Radiograph, spec: PreprocessSpec) -> Placement:
+    """Compute where the content of a radiograph lies on the canvas, and its size there."""
     source = radiograph.height, radiograph.width
     content = radiograph.content or Box(0, 0, *source)
-    shape = content.height * radiograph.pixel_aspect, float(content.width)  # in units of a pixel's width
+    shape = content.height * radiograph.pixel_aspect, float(content.width)  # in pixel widths
     if spec.framing == "letterbox":
         scaled = _scale_to(shape, spec.size / max(shape))
         top, left = ((spec.size - side) // 2 for side in scaled)
@@ -95,7 +98,7 @@ def locate(radiograph: Radiograph, spec: PreprocessSpec) -> Placement:
 
 
 def place(pixels_HW: PixelArray, placement: Placement) -> PixelArray:
-    """Radiograph frame to canvas: (H, W) uint8 to (S, S) uint8; what the content does not cover is air."""
+    """Map from the radiograph to the canvas: (H, W) uint8 to (S, S) uint8; the rest of the canvas is black."""
     canvas_SS = np.zeros((placement.size, placement.size), np.uint8)
     rows, scaled_rows = _overlap(placement.top, placement.scaled[0], placement.size)
     columns, scaled_columns = _overlap(placement.left, placement.scaled[1], placement.size)
@@ -105,9 +108,9 @@ def place(pixels_HW: PixelArray, placement: Placement) -> PixelArray:
 
 
 def restore(map_hw: MapArray, placement: Placement) -> MapArray:
-    """Canvas to radiograph frame: a map (h, w) float32 laid over the whole canvas to (H, W) float32.
+    """Map from the canvas to the radiograph: (h, w) float32, which covers the canvas, to (H, W) float32.
 
-    Bilinear between the centres of the map's cells; 0 where the canvas did not show the radiograph.
+    Values are interpolated bilinearly between the centers of cells; 0 where the canvas does not show the radiograph.
     """
     content, size = placement.content, placement.size
     rows_Hh = _sampling_matrix(content.height, placement.scaled[0], placement.top, size, map_hw.shape[0])
@@ -123,29 +126,29 @@ def _scale_to(shape: tuple[float, float], factor: float) -> tuple[int, int]:
 
 
 def _resize(pixels_HW: PixelArray, scaled: tuple[int, int]) -> PixelArray:
-    """Area averaging when shrinking, so that hairline fractures fade rather than alias; bilinear when growing."""
+    """Scale by area averaging, so that hairline fractures fade instead of aliasing, or enlarge bilinearly."""
     return np.asarray(np.rint(resample(pixels_HW, scaled)), np.uint8)
 
 
 def _densest_window(scaled_pixels: PixelArray, size: int) -> tuple[int, int]:
-    """Top and left of the size x size window with the most edges; the most central of equals."""
+    """Top and left of the size x size window with the most edges; the most central one if several are equal."""
     edges = canny(scaled_pixels, CANNY_LOW, CANNY_HIGH)
     counts = np.pad(edges.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     in_window = counts[size:, size:] - counts[:-size, size:] - counts[size:, :-size] + counts[:-size, :-size]
     tops, lefts = np.nonzero(in_window == in_window.max())
-    off_centre = np.abs(tops - in_window.shape[0] // 2) + np.abs(lefts - in_window.shape[1] // 2)
-    best = int(off_centre.argmin())
+    off_center = np.abs(tops - in_window.shape[0] // 2) + np.abs(lefts - in_window.shape[1] // 2)
+    best = int(off_center.argmin())
     return int(tops[best]), int(lefts[best])
 
 
 def _overlap(offset: int, length: int, size: int) -> tuple[slice, slice]:
-    """Slices of the canvas axis and of the scaled axis where both exist."""
+    """The slices of the canvas axis and of the scaled axis in which they overlap."""
     start, stop = max(0, offset), min(size, offset + length)
     return slice(start, stop), slice(start - offset, stop - offset)
 
 
 def _sampling_matrix(length: int, scaled: int, offset: int, size: int, cells: int) -> MapArray:
-    """One axis of `restore`: (length, cells) weights that read each source pixel from the map's cells."""
+    """Weights (length, cells) of the cells of a map for each pixel of the content, for one axis of `restore`."""
     on_canvas = (np.arange(length) + 0.5) * scaled / length + offset
     at_cell = np.clip(on_canvas * cells / size - 0.5, 0, cells - 1)
     weights = np.maximum(0, 1 - np.abs(at_cell[:, np.newaxis] - np.arange(cells)))

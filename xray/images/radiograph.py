@@ -1,43 +1,45 @@
-"""What a radiograph is, whichever file it came in, and what no file may ask of us.
+"""Defines a radiograph, whatever file it came from, and the limits that every image has to keep.
 
 Shapes: H, W are the height and width that a viewer shows.
 """
 
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from xray.errors import NoContentError
 from xray.images.margins import inside_margins
-from xray.images.patient import Patient
+from xray.images.patient_identity import Patient
 from xray.images.polarity import is_negative
 
 MAX_PIXELS = 64_000_000
 """Default limit on width x height; the largest flat-panel detectors have 20 million pixels."""
 MAX_ASPECT = 32
-"""Longer side over shorter; beyond it nothing is a radiograph, and a square window of it would need a huge canvas."""
+"""Limit on the longer side over the shorter. No radiograph is longer, and a square window of it would need a huge
+canvas."""
 MIN_SIDE = 16
-"""Pixels; anything smaller cannot show a bone."""
+"""Minimum height and width in pixels; a smaller image cannot show a bone."""
 MIN_CONTRAST = 8
-"""Gray levels between the darkest and the brightest pixel, below which there is nothing to read."""
+"""Minimum number of gray levels between the darkest and the brightest pixel; with fewer, nothing can be seen."""
 
 PixelArray = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class DicomFacts:
-    """What a DICOM file says about its radiograph.
+    """What the tags of a DICOM file say about its radiograph.
 
     Attributes:
-        study_uid, series_uid, instance_uid: None where a tag is missing or no UID.
-        body_part: as in MURA, `XR_*`; None where the tags name none that we know.
-        laterality: `L`, `R`, `B` (both) or `U` (unpaired); None where the tags say nothing.
+        study_uid, series_uid, instance_uid: None if a tag is missing or is not a UID.
+        body_part: as in MURA, `XR_*`; None if the tags name no known limb.
+        laterality: `L`, `R`, `B` (both) or `U` (unpaired); None if the tags do not say.
         view: `AP`, `LL` and so on, as tagged.
-        spacing: millimetres between rows and between columns, at the detector where nothing else is given.
+        spacing: millimeters between rows and between columns; at the detector if the file has no calibrated spacing.
         burned_in: whether the tags say that the pixels name the patient (Burned In Annotation is YES).
-        patient: to tell whether two files belong together. Never repeat it. It does not count in comparisons of facts,
-            for a corrected name makes no other image.
+        patient: tells whether two files belong together. Never log or return it. Comparisons of facts ignore it,
+            because a corrected name does not make another image.
     """
 
     study_uid: str | None
@@ -53,7 +55,7 @@ class DicomFacts:
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle in pixels of the radiograph; its origin is the upper left corner."""
+    """A rectangle in pixels of the radiograph; the origin is the upper left corner."""
 
     top: int
     left: int
@@ -62,10 +64,12 @@ class Box:
 
     @property
     def rows(self) -> slice:
+        """The rows of the box in an array (H, W)."""
         return slice(self.top, self.top + self.height)
 
     @property
     def columns(self) -> slice:
+        """The columns of the box in an array (H, W)."""
         return slice(self.left, self.left + self.width)
 
 
@@ -75,19 +79,49 @@ class Radiograph:
 
     Attributes:
         pixels: (H, W) uint8, 0 = air, 255 = densest bone.
-        inverted: whether the file showed bone dark and was inverted.
-        coloured: share of the file's pixels that are plainly no gray.
-        dicom: None unless it came in a DICOM file.
-        content: the part inside margins, collimation and shutter, which the network sees; None means all of it.
-        pixel_aspect: height of a pixel over its width, in millimetres; 1 for square pixels.
+        inverted: whether bone was dark in the file, so that the pixels were inverted.
+        color_share: share of the file's pixels that are clearly colored.
+        dicom: None unless the file is DICOM.
+        content: the part inside margins, collimation and shutter, which is what the network sees; None means all of it.
+        pixel_aspect: physical height of a pixel over its width; 1 for square pixels.
     """
 
     pixels: PixelArray
     inverted: bool = False
-    coloured: float = 0.0
+    color_share: float = 0.0
     dicom: DicomFacts | None = None
     content: Box | None = None
     pixel_aspect: float = 1.0
+
+    @classmethod
+    def from_pixels(
+        cls,
+        pixels_HW: PixelArray,
+        color_share: float = 0.0,
+        dicom: DicomFacts | None = None,
+        *,
+        bone_is_dark: bool | None = None,
+        shutter: Box | None = None,
+        pixel_aspect: float = 1.0,
+    ) -> Self:
+        """Check the pixels that a viewer shows, find the content inside their margins, and invert them if bone is dark.
+
+        Args:
+            bone_is_dark: what the file says; None decides it by the pixels inside the margins.
+            shutter: what the file's display shutter leaves visible, if it has one; margins are searched inside it.
+
+        Raises:
+            NoContentError: the content is constant, has a side below `MIN_SIDE` pixels, or is more than `MAX_ASPECT`
+                times longer than wide.
+        """
+        _require_size(pixels_HW.shape[0], pixels_HW.shape[1], pixel_aspect)
+        content = _find_content(pixels_HW, shutter)
+        shown_hw = pixels_HW if content is None else pixels_HW[content.rows, content.columns]
+        _require_size(shown_hw.shape[0], shown_hw.shape[1], pixel_aspect)
+        if int(shown_hw.max()) - int(shown_hw.min()) < MIN_CONTRAST:
+            raise NoContentError("The image is constant; send a radiograph that shows anatomy.")
+        inverted = is_negative(shown_hw) if bone_is_dark is None else bone_is_dark
+        return cls(255 - pixels_HW if inverted else pixels_HW, inverted, color_share, dicom, content, pixel_aspect)
 
     @property
     def content_pixels(self) -> PixelArray:
@@ -96,47 +130,25 @@ class Radiograph:
 
     @property
     def height(self) -> int:
+        """H."""
         return int(self.pixels.shape[0])
 
     @property
     def width(self) -> int:
+        """W."""
         return int(self.pixels.shape[1])
 
 
-def radiograph_of(
-    pixels_HW: PixelArray,
-    coloured: float = 0.0,
-    dicom: DicomFacts | None = None,
-    *,
-    negative: bool | None = None,
-    content: Box | None = None,
-    pixel_aspect: float = 1.0,
-) -> Radiograph:
-    """Check what a viewer shows, look behind its margins, and invert it if bone is dark there.
+def too_many_pixels_message(size: str, max_pixels: int) -> str:
+    """The message of a `TooManyPixelsError` for an image of some size, such as "9000x9000 pixels"."""
+    return f"The image is {size}; scale it down to at most {max_pixels:,} pixels."
 
-    Args:
-        negative: whether bone is dark, where the file says so; None judges it by the pixels inside the margins.
-        content: what lies inside the file's display shutter, if it has one; margins are cut off inside it.
+
+def _find_content(pixels_HW: PixelArray, shutter: Box | None) -> Box | None:
+    """The part of the image, or of what its shutter shows, inside the margins; None if that is the whole image.
 
     Raises:
-        NoContentError: what is inside is constant, has a side below `MIN_SIDE` pixels, or is longer than `MAX_ASPECT`
-            times its width.
-    """
-    _require_size(pixels_HW.shape[0], pixels_HW.shape[1], pixel_aspect)
-    content = _inside(pixels_HW, content)
-    shown_hw = pixels_HW if content is None else pixels_HW[content.rows, content.columns]
-    _require_size(shown_hw.shape[0], shown_hw.shape[1], pixel_aspect)
-    if int(shown_hw.max()) - int(shown_hw.min()) < MIN_CONTRAST:
-        raise NoContentError("The image is constant; send a radiograph that shows anatomy.")
-    inverted = is_negative(shown_hw) if negative is None else negative
-    return Radiograph(255 - pixels_HW if inverted else pixels_HW, inverted, coloured, dicom, content, pixel_aspect)
-
-
-def _inside(pixels_HW: PixelArray, shutter: Box | None) -> Box | None:
-    """What is left of the image, or of what its shutter shows, without margins; None if that is all of the image.
-
-    Raises:
-        NoContentError: the shutter shows nothing of the image.
+        NoContentError: the shutter shows almost nothing of the image.
     """
     top, left = (shutter.top, shutter.left) if shutter else (0, 0)
     shown_hw = pixels_HW[shutter.rows, shutter.columns] if shutter else pixels_HW
@@ -152,8 +164,3 @@ def _require_size(height: int, width: int, pixel_aspect: float) -> None:
         raise NoContentError(f"The image is {width}x{height} pixels; each side must have at least {MIN_SIDE}.")
     if not 1 / MAX_ASPECT <= height * pixel_aspect / width <= MAX_ASPECT:
         raise NoContentError(f"The image is more than {MAX_ASPECT} times longer than wide; send a radiograph.")
-
-
-def too_many(size: str, max_pixels: int) -> str:
-    """The sentence of a `TooManyPixelsError`."""
-    return f"The image is {size}; scale it down to at most {max_pixels:,} pixels."

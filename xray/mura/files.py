@@ -1,4 +1,4 @@
-"""Finds the images below a folder of a dataset, and counts what it leaves out."""
+"""Finds the images of a dataset in a folder tree, and counts the entries that are left out."""
 
 import os
 import re
@@ -11,35 +11,36 @@ from pathlib import Path
 
 from xray.errors import DatasetError
 from xray.images.dicom.file import is_dicom
-from xray.images.raster.decode import format_of
+from xray.images.raster.decode import detect_format
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".dcm", ".dicom", ".dic", ".ima"})
 HEADER_BYTES = 132
-"""A DICOM file says what it is in bytes 128 to 131; PNG and JPEG say it earlier."""
-SHOWN = 5
-"""How many offending paths an error message names."""
+"""How much of a file is read to detect its format: DICOM has its signature in bytes 128 to 131."""
+MAX_LISTED_PATHS = 5
+"""Maximum number of paths that a message names."""
 
 SYSTEM_FOLDERS = frozenset({"__macosx", "lost+found", "system volume information"})
 SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "dicomdir"})
-"""In lower case; a DICOMDIR is DICOM, but a table of contents."""
+"""In lower case. A DICOMDIR is a DICOM file, but a table of contents."""
 HIDDEN = "hidden or system files and folders"
 OTHER_NAME = "links to what is read under another name"
 NOT_REGULAR = "entries that are neither file nor folder"
 NO_SUFFIX = "files without suffix"
+"""Reasons for which entries are left out."""
 
 FileIdentity = tuple[int, int]
-"""Device and inode."""
+"""Device number and inode number."""
 
 
 @dataclass
 class FoundImages:
-    """What lies below a folder.
+    """The images of a folder tree.
 
     Attributes:
-        images: path below the folder, with `/`, to the file; image2 comes before image10.
-        folders: path of every folder that was entered.
-        left_out: how many entries were left out, by suffix or reason.
-        linked: how many further hard links to an image already counted are among `images`.
+        images: the file for each path below the folder, with `/`; image2 comes before image10.
+        folders: the path below the folder of each folder that was searched.
+        left_out: number of entries that were left out, by suffix or reason.
+        linked: number of entries of `images` that are further hard links to another one.
     """
 
     images: dict[str, Path] = field(default_factory=dict)
@@ -50,73 +51,75 @@ class FoundImages:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A file or folder; `inner` is its printable path below the folder that is searched."""
+    """A file or folder; `subpath` is its printable path below the searched folder."""
 
     path: Path
-    inner: str
+    subpath: str
 
 
 def find_images(folder: Path) -> FoundImages:
-    """Search a folder and all below it, following links.
+    """Search a folder and all folders below it, following symbolic links.
 
-    What was reached without a link keeps its name; a link to it counts as left out, so that a loop ends and nothing
-    counts twice. Two hard links are two images: the file system calls neither of them a copy.
+    An entry that is reached without a link keeps its name, and a link to it is left out. So loops end, and nothing
+    counts twice. Two hard links are two images, because neither of them is the original.
 
     Raises:
-        DatasetError: there is no such folder, one cannot be read, a link without an image's suffix leads nowhere, or
-            two names are the same once they are made printable.
+        DatasetError: the folder does not exist, a folder or file cannot be read, a link is broken and has no image
+            suffix, or two names are equal once they are printable.
     """
     if not folder.is_dir():
-        raise DatasetError(f"{printable(str(folder))} is not a folder.")
-    found, seen = FoundImages(), {_identity(parent.stat()) for parent in folder.resolve().parents}
-    waiting, links = deque([_Entry(folder, "")]), deque[_Entry]()
+        raise DatasetError(f"{to_printable(str(folder))} is not a folder.")
+    found = FoundImages()
+    seen = {_identity(parent.stat()) for parent in folder.resolve().parents}
+    waiting = deque([_Entry(folder, "")])
+    links = deque[_Entry]()
     while waiting or links:
         entry = waiting.popleft() if waiting else links.popleft()
-        status = _status(entry)
+        status = _stat(entry)
         if status is None:
             _add_image(found, entry)
         elif stat.S_ISDIR(status.st_mode):
-            if _is_new(status, seen, found):
-                _enter(entry, waiting, links, found)
+            if _is_first_visit(status, seen, found):
+                _queue_entries(entry, waiting, links, found)
         elif not stat.S_ISREG(status.st_mode):
             found.left_out[NOT_REGULAR] += 1
         elif not is_image(entry.path):
-            found.left_out[kind_of(entry.path)] += 1
+            found.left_out[file_kind(entry.path)] += 1
         elif status.st_nlink > 1 and not entry.path.is_symlink():
             found.linked += _identity(status) in seen
             seen.add(_identity(status))
             _add_image(found, entry)
-        elif _is_new(status, seen, found):
+        elif _is_first_visit(status, seen, found):
             _add_image(found, entry)
-    found.images = dict(sorted(found.images.items(), key=lambda item: natural_order(item[0])))
+    found.images = dict(sorted(found.images.items(), key=lambda item: natural_sort_key(item[0])))
     return found
 
 
 def is_image(file: Path) -> bool:
-    """Whether a file is read: by its suffix, or by its first bytes where it has none, as DICOM files often do."""
+    """Whether a file is an image, by its suffix or, if it has none (like many DICOM files), by its first bytes."""
     suffix = file.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return True
-    if suffix and not suffix[1:].isdigit():  # a name that is a UID ends in a number
+    if suffix and not suffix[1:].isdigit():  # the name may be a UID, which ends in a number
         return False
     with _readable(file), file.open("rb") as stream:
         head = stream.read(HEADER_BYTES)
-    return is_dicom(head) or format_of(head) is not None
+    return is_dicom(head) or detect_format(head) is not None
 
 
-def kind_of(file: Path) -> str:
-    """The word under which a file that is not read is counted."""
-    suffix = printable(file.suffix.lower())
+def file_kind(file: Path) -> str:
+    """The reason for which a file that is not an image is left out, such as `.tif files`."""
+    suffix = to_printable(file.suffix.lower())
     return f"{suffix} files" if suffix else NO_SUFFIX
 
 
-def is_passed_over(name: str) -> bool:
-    """Whether an entry belongs to the file system or to a program, such as `.DS_Store`, `._image1.png` or `@eaDir`."""
+def is_system_name(name: str) -> bool:
+    """Whether a name is hidden or belongs to the system, such as `.DS_Store`, `._image1.png` or `@eaDir`."""
     return name.startswith((".", "@", "#", "$")) or name.lower() in SYSTEM_FOLDERS | SYSTEM_FILES
 
 
-def printable(name: str) -> str:
-    """A file's name as text; bytes that are no UTF-8 are read as Latin-1."""
+def to_printable(name: str) -> str:
+    """Convert the name of a file to text that can be printed: a name that is not UTF-8 is read as Latin-1."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -124,51 +127,51 @@ def printable(name: str) -> str:
     return name
 
 
-def natural_order(path: str) -> list[tuple[int, str]]:
-    """Sort key that puts image2 before image10."""
+def natural_sort_key(path: str) -> list[tuple[int, str]]:
+    """A sort key that puts image2 before image10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path)]
 
 
 def listing(paths: list[str], what: str) -> str:
-    """The sentence that counts paths and names the first few."""
-    shown = ", ".join(paths[:SHOWN]) + (", …" if len(paths) > SHOWN else "")
+    """A sentence that counts paths and names the first few: `7 <what>: a, b, c, d, e, …`."""
+    shown = ", ".join(paths[:MAX_LISTED_PATHS]) + (", …" if len(paths) > MAX_LISTED_PATHS else "")
     return f"{len(paths)} {what}: {shown}"
 
 
-def _enter(folder: _Entry, waiting: deque[_Entry], links: deque[_Entry], found: FoundImages) -> None:
-    """Queue what the folder holds, links behind everything that is reached without one."""
-    if folder.inner:
-        found.folders.append(folder.inner)
-    for name, is_link in _content(folder.path):
-        if is_passed_over(name):
+def _queue_entries(folder: _Entry, waiting: deque[_Entry], links: deque[_Entry], found: FoundImages) -> None:
+    """Queue the entries of a folder; links are queued separately, so that they are followed last."""
+    if folder.subpath:
+        found.folders.append(folder.subpath)
+    for name, is_link in _list_entries(folder.path):
+        if is_system_name(name):
             found.left_out[HIDDEN] += 1
             continue
-        inner = f"{folder.inner}/{printable(name)}".lstrip("/")
-        (links if is_link else waiting).append(_Entry(folder.path / name, inner))
+        subpath = f"{folder.subpath}/{to_printable(name)}".lstrip("/")
+        (links if is_link else waiting).append(_Entry(folder.path / name, subpath))
 
 
-def _content(folder: Path) -> Iterator[tuple[str, bool]]:
-    """Name of each entry of a folder, sorted, and whether it is a link."""
+def _list_entries(folder: Path) -> Iterator[tuple[str, bool]]:
+    """The name of each entry of a folder, sorted, and whether it is a symbolic link."""
     with _readable(folder), os.scandir(folder) as entries:
         found = sorted((entry.name, entry.is_symlink()) for entry in entries)
     return iter(found)
 
 
-def _status(entry: _Entry) -> os.stat_result | None:
-    """What a path leads to; None for an image's name that leads nowhere, which whoever reads it reports by name."""
+def _stat(entry: _Entry) -> os.stat_result | None:
+    """The status of an entry; None for a broken link with an image suffix, which is reported when the image is read."""
     try:
         return entry.path.stat()
     except OSError as error:
         if entry.path.suffix.lower() in IMAGE_SUFFIXES:
             return None
         raise DatasetError(
-            f"{printable(str(entry.path))} is a link that leads nowhere ({error.strerror}); mount what it points "
+            f"{to_printable(str(entry.path))} is a link that leads nowhere ({error.strerror}); mount what it points "
             "to, or remove it."
         ) from error
 
 
-def _is_new(status: os.stat_result, seen: set[FileIdentity], found: FoundImages) -> bool:
-    """Whether a file or folder is reached for the first time; counts it if not."""
+def _is_first_visit(status: os.stat_result, seen: set[FileIdentity], found: FoundImages) -> bool:
+    """Whether a file or folder is reached for the first time; count it as left out if not."""
     if _identity(status) in seen:
         found.left_out[OTHER_NAME] += 1
         return False
@@ -177,9 +180,11 @@ def _is_new(status: os.stat_result, seen: set[FileIdentity], found: FoundImages)
 
 
 def _add_image(found: FoundImages, entry: _Entry) -> None:
-    if entry.inner in found.images:
-        raise DatasetError(f"{entry.inner} is the name of two files once bytes that are no UTF-8 are read as Latin-1.")
-    found.images[entry.inner] = entry.path
+    if entry.subpath in found.images:
+        raise DatasetError(
+            f"{entry.subpath} is the name of two files once names that are not UTF-8 are read as Latin-1; rename one."
+        )
+    found.images[entry.subpath] = entry.path
 
 
 def _identity(status: os.stat_result) -> FileIdentity:
@@ -188,8 +193,8 @@ def _identity(status: os.stat_result) -> FileIdentity:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Raises: DatasetError: the block may not read the path."""
+    """Raise DatasetError if the block cannot read the path."""
     try:
         yield
     except OSError as error:
-        raise DatasetError(f"{printable(str(path))} cannot be read ({error.strerror}).") from error
+        raise DatasetError(f"{to_printable(str(path))} cannot be read ({error.strerror}).") from error

@@ -1,4 +1,4 @@
-"""Tells whether a file still holds what was read from it."""
+"""Detects whether a file has changed since it was read."""
 
 import hashlib
 import os
@@ -10,16 +10,16 @@ from pathlib import Path
 
 from xray.artifact import sha256
 
-SETTLED_NS = 2_000_000_000
-"""Nanoseconds that a file's last change must lie behind its reading: clocks of file systems tick coarsely, and a
-second change within the tick would not show."""
+MIN_AGE_NS = 2_000_000_000
+"""Minimum time in nanoseconds between the last change of a file and its reading for the stamp to be trusted: file
+systems have coarse clocks, and a second change within a tick would not change the stamp."""
 UNREADABLE = ""
-"""In place of the digest of a file that cannot be read."""
+"""The digest of a file that cannot be read."""
 
 
 @dataclass(frozen=True)
-class Stamp:
-    """What the file system says of a file; a program can set the time of modification, but not that of a change."""
+class FileStamp:
+    """What the file system says about a file. Programs can set the time of modification, but not that of the change."""
 
     size: int
     modified_ns: int
@@ -28,20 +28,20 @@ class Stamp:
 
 
 @dataclass(frozen=True)
-class Content:
-    """What was read of a file.
+class FileContent:
+    """The identity of a file's content.
 
     Attributes:
-        digest: SHA-256 in hex.
-        stamp: of the file when it was read; None where it had been changed a moment ago.
+        digest: SHA-256 in hexadecimal digits.
+        stamp: of the file when it was read; None if it had changed less than `MIN_AGE_NS` before.
     """
 
     digest: str
-    stamp: Stamp | None
+    stamp: FileStamp | None
 
 
-def read_content(file: Path) -> tuple[bytes, Content]:
-    """The bytes of a file and their identity.
+def read_content(file: Path) -> tuple[bytes, FileContent]:
+    """Read a file, and return its bytes and their identity.
 
     Raises:
         OSError: the file cannot be read.
@@ -49,20 +49,20 @@ def read_content(file: Path) -> tuple[bytes, Content]:
     with file.open("rb") as stream:
         stamp = _stamp(os.fstat(stream.fileno()))
         data = stream.read()
-    settled = time.time_ns() - stamp.changed_ns > SETTLED_NS
-    return data, Content(hashlib.sha256(data).hexdigest(), stamp if settled else None)
+    is_settled = time.time_ns() - stamp.changed_ns > MIN_AGE_NS
+    return data, FileContent(hashlib.sha256(data).hexdigest(), stamp if is_settled else None)
 
 
-def is_unchanged(file: Path, content: Content) -> bool:
-    """Whether a file holds what was read. The file is read again only where the file system cannot tell."""
+def is_unchanged(file: Path, content: FileContent) -> bool:
+    """Whether a file still has the content that was read. It is read again only if its stamp has changed."""
     try:
         return _stamp(file.stat()) == content.stamp or sha256(file) == content.digest
     except OSError:
         return False
 
 
-def digests(files: Iterable[Path]) -> list[str]:
-    """SHA-256 of each file; `UNREADABLE` for one that cannot be read."""
+def compute_digests(files: Iterable[Path]) -> list[str]:
+    """Compute the SHA-256 of each file; `UNREADABLE` for a file that cannot be read."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(_digest, files))
 
@@ -74,5 +74,5 @@ def _digest(file: Path) -> str:
         return UNREADABLE
 
 
-def _stamp(status: os.stat_result) -> Stamp:
-    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+def _stamp(status: os.stat_result) -> FileStamp:
+    return FileStamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)

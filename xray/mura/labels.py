@@ -1,4 +1,4 @@
-"""Reads the labels of a split from its CSV files and holds them against the files on disk."""
+"""Reads the labels of a split from its CSV files, and checks them against the images on disk."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -6,22 +6,23 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from xray.errors import DatasetError
-from xray.mura.files import HIDDEN, is_image, kind_of, listing, natural_order, printable
-from xray.mura.tables import is_hidden, read_paths, without_prefix
+from xray.mura.files import HIDDEN, file_kind, is_image, listing, natural_sort_key, to_printable
+from xray.mura.tables import has_system_name, read_paths, split_prefix
 
 WITHOUT_IMAGE = "studies of the CSV without an image"
 LISTED_TWICE = "repeated rows of the CSV"
+"""Reasons for which rows are left out."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What the CSV files of a split say.
+    """The labels in the CSV files of a split.
 
     Attributes:
-        dataset: the dataset's name, as the rows write it.
-        targets: 0 or 1 by path below the dataset's folder.
-        files: where each of these lies on this machine.
-        left_out: how many rows were left out, by reason.
+        dataset: the dataset's name in the rows.
+        targets: 0 or 1 for each path below the dataset's folder.
+        files: the file on this machine for each of these paths.
+        left_out: number of rows that were left out, by reason.
     """
 
     dataset: str
@@ -32,106 +33,112 @@ class Labels:
 
 @dataclass
 class _Rows:
-    """Rows by their path below the dataset's folder; all have one dataset's name."""
+    """Converts the paths in rows to paths below the dataset's folder; all rows must name one dataset."""
 
     root: Path
     split: str
     dataset: str | None = None
     written: dict[str, str] = field(default_factory=dict)
 
-    def inner(self, path: str) -> str:
-        """The path below the dataset's folder. Raises DatasetError if the path is not of this dataset and split."""
-        prefix, inner = without_prefix(path, self.split)
-        name = (inner and prefix.rpartition("/")[2]) or printable(self.root.resolve().name)
-        if self.dataset is None and inner:
+    def to_subpath(self, path: str) -> str:
+        """Return the path below the dataset's folder.
+
+        Raises:
+            DatasetError: the path is not in this dataset and split.
+        """
+        prefix, subpath = split_prefix(path, self.split)
+        name = (subpath and prefix.rpartition("/")[2]) or to_printable(self.root.resolve().name)
+        if self.dataset is None and subpath:
             self.dataset = name
-        if not inner or name != self.dataset:
+        if not subpath or name != self.dataset:
             wanted = f"{self.dataset or name}/{self.split}/XR_…"
             raise DatasetError(f"{path} is listed in the {self.split} CSV but does not lie in {wanted}.")
-        return inner
+        return subpath
 
 
 def read_labels(root: Path, split: str, found: Mapping[str, Path]) -> Labels | None:
-    """The labels of a split; None when the dataset has no CSV for it.
+    """Read the labels of a split; None if the dataset has no CSV for it.
 
     Args:
-        found: the images on disk by path below `root`. A listed path that is another name of one of them, by way of a
-            link, is taken too.
+        found: the images on disk by path below `root`. A row may also name one of them by another path with a link.
 
     Raises:
-        DatasetError: an image without a row, a row without its image, or rows that contradict each other.
+        DatasetError: an image has no row, a row has no image, or rows contradict each other.
     """
-    rows, left_out = _Rows(root, split), Counter[str]()
-    targets = _targets(rows, left_out)
+    rows = _Rows(root, split)
+    left_out = Counter[str]()
+    targets = _read_image_targets(rows, left_out)
     if targets is None:
         return None
-    hidden = [inner for inner in targets if is_hidden(inner)]
+    hidden = [subpath for subpath in targets if has_system_name(subpath)]
     left_out[HIDDEN] += len(hidden)
-    targets = {inner: target for inner, target in targets.items() if inner not in set(hidden)}
-    name = rows.dataset or printable(root.resolve().name)
+    targets = {subpath: target for subpath, target in targets.items() if subpath not in set(hidden)}
+    name = rows.dataset or to_printable(root.resolve().name)
     if without_row := sorted(found.keys() - targets.keys()):
-        raise DatasetError(listing([f"{name}/{inner}" for inner in without_row], f"have no row in the {split} CSV"))
-    files = {inner: found[inner] for inner in found}
-    for inner in sorted(targets.keys() - found.keys(), key=natural_order):
-        if (root / inner).is_file() and is_image(root / inner):
-            files[inner] = root / inner
+        raise DatasetError(listing([f"{name}/{subpath}" for subpath in without_row], f"have no row in the {split} CSV"))
+    files = {subpath: found[subpath] for subpath in found}
+    for subpath in sorted(targets.keys() - found.keys(), key=natural_sort_key):
+        if (root / subpath).is_file() and is_image(root / subpath):
+            files[subpath] = root / subpath
     _require_all(root, name, split, targets.keys() - files.keys())
     return Labels(name, targets, files, +left_out)
 
 
 def _require_all(root: Path, name: str, split: str, missing: Iterable[str]) -> None:
-    """Raises: DatasetError: rows have no image, or one of a kind that is not read."""
-    absent = sorted(inner for inner in missing if not (root / inner).is_file())
+    """Raise DatasetError if rows have no image on disk, or a file of another kind."""
+    absent = sorted(subpath for subpath in missing if not (root / subpath).is_file())
     if absent:
         raise DatasetError(
-            listing([f"{name}/{inner}" for inner in absent], f"are listed in the {split} CSV but are not on disk")
+            listing([f"{name}/{subpath}" for subpath in absent], f"are listed in the {split} CSV but are not on disk")
         )
     if unread := sorted(missing):
-        kinds = ", ".join(sorted({kind_of(root / inner) for inner in unread}))
+        kinds = ", ".join(sorted({file_kind(root / subpath) for subpath in unread}))
         raise DatasetError(
-            listing([f"{name}/{inner}" for inner in unread], f"are listed in the {split} CSV but are {kinds}")
+            listing([f"{name}/{subpath}" for subpath in unread], f"are listed in the {split} CSV but are {kinds}")
             + "; only PNG, JPEG and DICOM are read."
         )
 
 
-def _targets(rows: _Rows, left_out: Counter[str]) -> dict[str, int] | None:
-    """Target of each listed image, by its path below the dataset's folder."""
+def _read_image_targets(rows: _Rows, left_out: Counter[str]) -> dict[str, int] | None:
+    """The target of each listed image, by path below the dataset's folder; None if there are no CSV files."""
     root, split = rows.root, rows.split
     image_labels = root / f"{split}.csv"
     if image_labels.is_file():
-        return _labelled(image_labels, rows, left_out)
-    study_labels, image_paths = root / f"{split}_labeled_studies.csv", root / f"{split}_image_paths.csv"
-    there = [file.is_file() for file in (study_labels, image_paths)]
-    if not any(there):
+        return _read_targets(image_labels, rows, left_out)
+    study_labels = root / f"{split}_labeled_studies.csv"
+    image_paths = root / f"{split}_image_paths.csv"
+    exists = [file.is_file() for file in (study_labels, image_paths)]
+    if not any(exists):
         return None
-    if not all(there):
-        raise DatasetError(f"{root} has one of {study_labels.name} and {image_paths.name} but not the other.")
-    by_study = _labelled(study_labels, rows, left_out)
-    images = [(path, rows.inner(path)) for (path,) in read_paths(image_paths, 1)]
-    without_study = [path for path, inner in images if _folder(inner) not in by_study]
+    if not all(exists):
+        raise DatasetError(f"{root} has only one of {study_labels.name} and {image_paths.name}; add the other.")
+    by_study = _read_targets(study_labels, rows, left_out)
+    images = [(path, rows.to_subpath(path)) for (path,) in read_paths(image_paths, 1)]
+    without_study = [path for path, subpath in images if _folder(subpath) not in by_study]
     if without_study:
         raise DatasetError(listing(without_study, f"of {image_paths.name} have no row in {study_labels.name}"))
-    left_out[LISTED_TWICE] += len(images) - len({inner for _, inner in images})
-    left_out[WITHOUT_IMAGE] += len(by_study.keys() - {_folder(inner) for _, inner in images})
-    return {inner: by_study[_folder(inner)] for _, inner in images}
+    left_out[LISTED_TWICE] += len(images) - len({subpath for _, subpath in images})
+    left_out[WITHOUT_IMAGE] += len(by_study.keys() - {_folder(subpath) for _, subpath in images})
+    return {subpath: by_study[_folder(subpath)] for _, subpath in images}
 
 
-def _labelled(file: Path, rows: _Rows, left_out: Counter[str]) -> dict[str, int]:
-    """Target of each row's path. Raises DatasetError if a path has two."""
+def _read_targets(file: Path, rows: _Rows, left_out: Counter[str]) -> dict[str, int]:
+    """Read the target of each path. Raises DatasetError if a path has both targets."""
     targets: dict[str, int] = {}
     for path, value in read_paths(file, 2):
-        inner, target = rows.inner(path), _target(value, file)
-        left_out[LISTED_TWICE] += inner in targets
-        if targets.setdefault(inner, target) != target:
+        subpath = rows.to_subpath(path)
+        target = _parse_target(value, file)
+        left_out[LISTED_TWICE] += subpath in targets
+        if targets.setdefault(subpath, target) != target:
             raise DatasetError(f"{file.name} lists {path} with both labels.")
     return targets
 
 
-def _folder(inner: str) -> str:
-    return PurePosixPath(inner).parent.as_posix()
+def _folder(subpath: str) -> str:
+    return PurePosixPath(subpath).parent.as_posix()
 
 
-def _target(value: str, file: Path) -> int:
+def _parse_target(value: str, file: Path) -> int:
     try:
         target = float(value)
     except ValueError:

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from xray.artifact import MANIFEST, read_manifest, sha256, verify, write_manifest, written_whole
+from xray.artifact import MANIFEST, atomic_folder, read_manifest, sha256, verify_checksums, write_manifest
 from xray.errors import ArtifactError
 from xray.images.preprocess import PreprocessSpec
 from xray.network.backbone import BACKBONES
@@ -98,7 +98,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, storage: StorageType =
         name: (tensor.to(matrix_type) if tensor.ndim > 1 else tensor).detach().cpu().contiguous()
         for name, tensor in checkpoint.model.state_dict().items()
     }
-    with written_whole(folder) as partial:
+    with atomic_folder(folder) as partial:
         save_file(tensors, partial / WEIGHTS)
         digest = sha256(partial / WEIGHTS)
         manifest = dataclasses.replace(checkpoint.manifest, id=digest[:ID_LENGTH], checksums={WEIGHTS: digest})
@@ -118,7 +118,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             f"{folder / MANIFEST} names the architecture {manifest.architecture!r}, which this version does not know; "
             f"use a checkpoint of {', '.join(BACKBONES)}."
         )
-    verify(folder, {WEIGHTS: "", **manifest.checksums})
+    verify_checksums(folder, {WEIGHTS: "", **manifest.checksums})
     if manifest.id != manifest.checksums[WEIGHTS][:ID_LENGTH]:
         raise ArtifactError(f"{folder}: the id in the manifest is not that of {WEIGHTS}.")
     model = XrayNetwork(manifest.architecture, manifest.preprocess, manifest.map_spec, manifest.study_pooling)

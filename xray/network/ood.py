@@ -66,7 +66,7 @@ def appearance(radiograph: Radiograph) -> Scope:
     counts = np.bincount(pixels_hw[::step, ::step].ravel(), minlength=256)
     shares = counts[counts > 0] / counts.sum()
     entropy = float(-(shares * np.log2(shares)).sum())
-    color = Scope(radiograph.coloured / MAX_COLORED, "in colour")
+    color = Scope(radiograph.color_share / MAX_COLORED, "in colour")
     return farther(color, Scope(MIN_ENTROPY / max(entropy, np.finfo(float).tiny), "few gray levels"))
 
 

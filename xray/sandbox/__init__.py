@@ -1,1 +1,1 @@
-"""Child processes in which untrusted files are read with bounded memory and time."""
+"""Child processes that read untrusted files with limited memory and CPU time."""

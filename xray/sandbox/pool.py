@@ -1,7 +1,7 @@
-"""Child processes that read untrusted files, so that a hostile file can harm nothing but its own process.
+"""A pool of child processes that read untrusted files, so that a hostile file can harm only its own process.
 
-A process stays warm for the next file, because its imports cost more than most files. It is replaced after
-`FILES_A_PROCESS` files, and after any trouble.
+An idle process is kept for the next request, because its imports take longer than most files. It is replaced after
+`MAX_REQUESTS_PER_PROCESS` requests and after any failure.
 """
 
 import asyncio
@@ -16,166 +16,204 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xray import errors
-from xray.errors import InputError
+from xray.errors import (
+    InputError,
+    MixedStudyError,
+    NoContentError,
+    OutOfScopeError,
+    TooManyPixelsError,
+    UnreadableImageError,
+    UnsupportedFormatError,
+)
 from xray.sandbox.worker import LENGTH_BYTES, READY
 
 T = TypeVar("T")
-ROOT = Path(__file__).resolve().parents[2]
-ONE_THREAD = ("env", "OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1")
-"""Each thread of a pool that decoding never uses would take address space from the image."""
-PIPE_BYTES = 1 << 20
-"""That are read of a process' answer before it has to wait."""
-START_SECONDS = 60.0
-"""For a process to begin: a second, unless the machine has much else to do."""
-STARVED_FACTOR = 10
-"""Times the seconds of a file that may pass on the clock, where a process gets too little of the processors."""
-TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
-FILES_A_PROCESS = 50
-"""What a decoder leaks goes with its process."""
+REPOSITORY_ROOT = Path(__file__).resolve().parents[2]
+COMMAND_PREFIX = ("env", "OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1")
+"""Decoding needs no threads, and each thread of an idle pool would take address space from the image."""
+PIPE_BUFFER_BYTES = 1 << 20
+"""How much of a reply is buffered before the process has to wait."""
+START_TIMEOUT_SECONDS = 60.0
+"""Timeout for a process to become ready. It takes a second, or much longer on a busy machine."""
+MAX_WALL_TIME_FACTOR = 10
+"""The wall time of a request may be this many times its CPU time limit, for a process that gets too little CPU."""
+CLOCK_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+MAX_REQUESTS_PER_PROCESS = 50
+"""After so many requests a process is replaced, which frees the memory that decoders leak."""
+INPUT_ERRORS = {
+    error.__name__: error
+    for error in (
+        InputError,
+        UnsupportedFormatError,
+        TooManyPixelsError,
+        UnreadableImageError,
+        NoContentError,
+        MixedStudyError,
+        OutOfScopeError,
+    )
+}
+"""The errors that a process may report, by the name that stands in its reply."""
 
 
 @dataclass
 class _Worker:
-    """A process and the files that it has answered."""
+    """A process and the number of requests that it has handled."""
 
     process: Process
-    files: int = 0
+    requests: int = 0
 
 
 class ProcessEndedError(Exception):
-    """A process ended, or said what is no answer, before it had answered."""
+    """A process ended, or sent something that is no reply, before it had replied."""
 
 
 class ProcessNotStartedError(ProcessEndedError):
-    """No process could be started, so the data is not to blame."""
+    """No process could be started, so the data is not the cause."""
+
+
+class UnknownReplyError(Exception):
+    """A process reported an error that the pool does not know: a defect of the program, not of the data."""
 
 
 class ProcessPool:
-    """Up to `at_once` processes that run a module which calls `xray.sandbox.worker.serve`.
+    """Up to `size` processes that run a module which calls `xray.sandbox.worker.serve`.
 
     Use it on the event loop only.
     """
 
-    def __init__(self, module: str, arguments: Sequence[str], at_once: int) -> None:
+    def __init__(self, module: str, arguments: Sequence[str], size: int) -> None:
         self._command = ["-m", module, *arguments]
-        self._turns = asyncio.Semaphore(at_once)
+        self._permits = asyncio.Semaphore(size)
         self._idle: list[_Worker] = []
 
-    async def answer(self, question: bytes, data: bytes, seconds: float) -> tuple[dict[str, Any], bytes]:
-        """What a process says about the data: a header, and the bytes behind it.
+    async def request(self, kind: bytes, data: bytes, cpu_limit_seconds: float) -> tuple[dict[str, Any], bytes]:
+        """Send a request to a process and return the header and the data of its reply.
 
         Args:
-            seconds: of processor time that it may take. A process that is paused or starved is waited for, up to
-                `STARVED_FACTOR` times as long.
+            kind: one byte.
+            cpu_limit_seconds: CPU time that the process may use. A process that is paused or gets too little CPU may
+                take up to `MAX_WALL_TIME_FACTOR` times as long.
 
         Raises:
-            InputError: what the process has to object to the data.
-            TimeoutError: it took too long.
-            ProcessNotStartedError: there is no process to ask.
-            ProcessEndedError: the data brought the process down.
+            InputError: as the process reports it.
+            TimeoutError: the request took too long.
+            ProcessNotStartedError: no process can be started.
+            ProcessEndedError: the data crashed the process.
+            UnknownReplyError: the process reported an error that is not in `INPUT_ERRORS`.
         """
         try:
-            async with self._turns, self._process() as process:
-                header, rest = await _within(seconds, process, _asked(process, question, data))
+            async with self._permits, self._borrow_process() as process:
+                header, rest = await _limit_time(cpu_limit_seconds, process, _exchange(process, kind, data))
         except (TimeoutError, ProcessEndedError):
             raise
         except (OSError, asyncio.IncompleteReadError, RuntimeError, ValueError) as error:
-            # RuntimeError is uvloop's, where the process has ended before it was given the data.
-            raise ProcessEndedError("The process ended before it answered.") from error
+            # uvloop raises RuntimeError if the process has ended before it is given the data.
+            raise ProcessEndedError("The process ended before it had replied.") from error
         if "error" in header:
-            kind: type[InputError] = getattr(errors, header["error"])
-            raise kind(header["detail"])
+            raise _reported_error(header)
         return header, rest
 
     async def close(self) -> None:
-        """Let the idle processes go; they end with their input."""
+        """Close the input of the idle processes and wait for them to end."""
         for worker in self._idle:
             _close_input(worker.process)
         await asyncio.gather(*(worker.process.wait() for worker in self._idle))
         self._idle.clear()
 
     @contextlib.asynccontextmanager
-    async def _process(self) -> AsyncIterator[Process]:
-        """An idle process or a new one, which is kept only if the block succeeds: else it may still be at its file."""
-        worker = await self._ready()
+    async def _borrow_process(self) -> AsyncIterator[Process]:
+        """Yield an idle or a new process. It is kept only if the block succeeds, else it may still be at work."""
+        worker = await self._ready_worker()
         try:
             yield worker.process
-        except BaseException:  # a caller that hung up, too
+        except BaseException:  # including the cancellation when a caller hangs up
             if worker.process.returncode is None:
                 worker.process.kill()
             raise
-        worker.files += 1
-        if worker.files < FILES_A_PROCESS:
+        worker.requests += 1
+        if worker.requests < MAX_REQUESTS_PER_PROCESS:
             self._idle.append(worker)
         else:
             _close_input(worker.process)
 
-    async def _ready(self) -> _Worker:
-        """An idle process that did not end after its last file, or a new one that has begun."""
+    async def _ready_worker(self) -> _Worker:
+        """An idle process that did not end after its last request, or a new one that is ready."""
         while self._idle:
-            if await _says_ready(worker := self._idle.pop()):
+            if await _is_ready(worker := self._idle.pop()):
                 return worker
         try:
-            if await _says_ready(worker := _Worker(await self._start())):
+            if await _is_ready(worker := _Worker(await self._start_process())):
                 return worker
         except (OSError, ValueError) as error:
             raise ProcessNotStartedError("The process cannot be started, or takes too long to begin.") from error
         raise ProcessNotStartedError("The process ended before it was ready.")
 
-    async def _start(self) -> Process:
-        command = [*ONE_THREAD, sys.executable, *self._command]
-        return await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=PIPE, stdout=PIPE, limit=PIPE_BYTES)
+    async def _start_process(self) -> Process:
+        command = [*COMMAND_PREFIX, sys.executable, *self._command]
+        return await asyncio.create_subprocess_exec(
+            *command, cwd=REPOSITORY_ROOT, stdin=PIPE, stdout=PIPE, limit=PIPE_BUFFER_BYTES
+        )
 
 
-async def _within(seconds: float, process: Process, answer: Coroutine[Any, Any, T]) -> T:
-    """The answer of a process that has used no more than that of the processors.
+async def _limit_time(cpu_limit_seconds: float, process: Process, reply: Coroutine[Any, Any, T]) -> T:
+    """Await the reply of a process.
 
     Raises:
-        TimeoutError: it has used more, or waited for them for too long.
+        TimeoutError: the process used more CPU time, or more than `MAX_WALL_TIME_FACTOR` times as much wall time.
     """
-    begun, used = time.monotonic(), processor_seconds(process.pid)
-    task = asyncio.ensure_future(answer)
+    started = time.monotonic()
+    cpu_at_start = cpu_seconds(process.pid)
+    task = asyncio.ensure_future(reply)
     try:
-        left = seconds
+        left = cpu_limit_seconds
         while not (await asyncio.wait({task}, timeout=left))[0]:
-            passed = time.monotonic() - begun
-            left = seconds - (passed if used is None else (processor_seconds(process.pid) or 0.0) - used)
-            if left <= 0 or passed > STARVED_FACTOR * seconds:
+            elapsed = time.monotonic() - started
+            used = elapsed if cpu_at_start is None else (cpu_seconds(process.pid) or 0.0) - cpu_at_start
+            left = cpu_limit_seconds - used
+            if left <= 0 or elapsed > MAX_WALL_TIME_FACTOR * cpu_limit_seconds:
                 raise TimeoutError
         return task.result()
     finally:
         task.cancel()
 
 
-def processor_seconds(pid: int) -> float | None:
-    """What a process has used of the processors, as Linux counts it; None where it does not."""
+def cpu_seconds(pid: int) -> float | None:
+    """CPU time that a process has used, as Linux counts it; None where /proc does not say."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    user, system = 11, 12  # of proc(5), counted from behind the name
-    return (int(fields[user]) + int(fields[system])) / TICKS_A_SECOND
+    user, system = 11, 12  # positions in proc_pid_stat(5), counted after the name of the program
+    return (int(fields[user]) + int(fields[system])) / CLOCK_TICKS_PER_SECOND
 
 
-async def _says_ready(worker: _Worker) -> bool:
+async def _is_ready(worker: _Worker) -> bool:
+    """Wait until the process says that it is ready; False if it ended instead."""
     assert worker.process.stdout is not None, "it is a pipe"
     try:
-        async with asyncio.timeout(START_SECONDS):
+        async with asyncio.timeout(START_TIMEOUT_SECONDS):
             return await worker.process.stdout.readline() == READY
-    except BaseException:  # a caller that hung up, too
+    except BaseException:  # including the cancellation when a caller hangs up
         if worker.process.returncode is None:
             worker.process.kill()
         raise
 
 
-async def _asked(process: Process, question: bytes, data: bytes) -> tuple[dict[str, Any], bytes]:
+async def _exchange(process: Process, kind: bytes, data: bytes) -> tuple[dict[str, Any], bytes]:
+    """Send a request and read the reply."""
     assert process.stdin is not None
     assert process.stdout is not None, "both are pipes"
-    process.stdin.write(question + len(data).to_bytes(LENGTH_BYTES) + data)
+    process.stdin.write(kind + len(data).to_bytes(LENGTH_BYTES) + data)
     await process.stdin.drain()
     header = json.loads(await process.stdout.readline())
     return header, await process.stdout.readexactly(header["bytes"])
+
+
+def _reported_error(header: dict[str, Any]) -> Exception:
+    error_type = INPUT_ERRORS.get(header["error"])
+    if error_type is None:
+        return UnknownReplyError("The process reported an error of unknown type; add the type to INPUT_ERRORS.")
+    return error_type(header["detail"])
 
 
 def _close_input(process: Process) -> None:

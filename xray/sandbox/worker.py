@@ -1,8 +1,12 @@
-"""The loop of a process that reads what strangers send, so that a file can harm nothing but this process.
+"""The request loop of a child process that reads untrusted files, so that a hostile file can harm only this process.
 
-Its memory is limited, it says nothing, and the process that started it may end it at any time. An empty line on stdout
-says that it is ready. A request is one byte that names the question, the length of its data in 8 bytes, and the data;
-an answer is a line of JSON whose `bytes` says how many bytes follow it. The process ends with its input.
+The process limits its own memory, prints nothing, and may be killed at any time. The protocol on stdin and stdout:
+
+1. The process sends an empty line when it is ready.
+2. The parent sends one byte for the kind of the request, the length of its data in 8 bytes (big-endian), and the data.
+3. The process replies with one line of JSON, whose `bytes` says how many bytes of data follow it.
+
+This repeats until stdin ends.
 """
 
 import json
@@ -15,49 +19,51 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NICENESS = 10
-"""Below the engine, which callers with ordinary images wait for."""
+"""Lower priority than the process of the engine, which serves the callers who send ordinary images."""
 LENGTH_BYTES = 8
+"""Size of the length that precedes the data of a request."""
 READY = b"\n"
+"""The line that says that the process is ready for a request."""
 
 
 @dataclass(frozen=True)
 class MemoryLimits:
-    """Bytes.
+    """The memory limits of a process, in bytes.
 
     Attributes:
-        address_space: no allocation goes beyond it.
-        resident: if more is in use after a request, the process ends and gives its memory back.
+        address_space: allocations beyond it fail.
+        resident: if more memory is in use after a request, the process ends, which frees it.
     """
 
     address_space: int
     resident: int
 
 
-def serve(load: Callable[[], None], answer: Callable[[bytes, bytes], None], limits: MemoryLimits) -> None:
-    """Answer requests until the input ends or too much memory stays in use.
+def serve(load: Callable[[], None], handle: Callable[[bytes, bytes], None], limits: MemoryLimits) -> None:
+    """Handle requests until stdin ends or too much memory stays in use.
 
     Args:
-        load: imports what answering needs, below the memory limit and before any request's time counts.
-        answer: takes a question and its data, and calls `write` once.
+        load: imports what `handle` needs, within the memory limit and before the time of the first request counts.
+        handle: takes the kind and the data of a request, and calls `send_reply` once.
     """
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_AS, (limits.address_space, limits.address_space))
-    logging.disable()  # what a library says about a file may repeat a patient's name
+    logging.disable()  # a library's log line about a file may repeat a patient's name
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # and so may what it prints
     load()
-    while _is_ready(limits) and (question := sys.stdin.buffer.read(1)):
+    while _announce_ready(limits) and (kind := sys.stdin.buffer.read(1)):
         length = int.from_bytes(sys.stdin.buffer.read(LENGTH_BYTES))
-        answer(question, sys.stdin.buffer.read(length))
+        handle(kind, sys.stdin.buffer.read(length))
 
 
-def write(header: Mapping[str, object], data: bytes = b"") -> None:
-    """Send an answer."""
+def send_reply(header: Mapping[str, object], data: bytes = b"") -> None:
+    """Send the reply to a request: a header that JSON can hold, and data."""
     sys.stdout.buffer.write(json.dumps({**header, "bytes": len(data)}).encode() + b"\n" + data)
     sys.stdout.buffer.flush()
 
 
-def _is_ready(limits: MemoryLimits) -> bool:
-    """Say so, unless the last request left too much in memory."""
+def _announce_ready(limits: MemoryLimits) -> bool:
+    """Send `READY` and return True, unless the last request left too much memory in use."""
     resident_pages = int(Path("/proc/self/statm").read_bytes().split()[1])
     if resident_pages * resource.getpagesize() > limits.resident:
         return False

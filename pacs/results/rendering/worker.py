@@ -6,7 +6,7 @@ It speaks the protocol of `xray.sandbox.worker`; replies are msgpack of the type
 import json
 import sys
 
-from xray.sandbox.worker import MemoryLimits, serve, write
+from xray.sandbox.worker import MemoryLimits, send_reply, serve
 
 BASE_BYTES = 2 << 30
 """Address space of Python and its libraries, the largest capture while it is drawn, and a file."""
@@ -51,9 +51,9 @@ def _answer(question: bytes, data: bytes, max_pixels: int) -> None:
         else:
             answer = json.dumps(result_to_json(data)).encode()
     except InputError as error:
-        write({"error": type(error).__name__, "detail": str(error)})
+        send_reply({"error": type(error).__name__, "detail": str(error)})
     else:
-        write({}, answer)
+        send_reply({}, answer)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ class ResultPool:
             ResultsError: the process cannot be started.
         """
         try:
-            _, answer = await self._processes.answer(READ_SOURCE, data, self._seconds)
+            _, answer = await self._processes.request(READ_SOURCE, data, self._seconds)
         except TimeoutError as error:
             raise UnreadableImageError(
                 f"Reading the header takes more than {self._seconds:g} s; export the file with fewer attributes."
@@ -48,7 +48,7 @@ class ResultPool:
     async def render(self, finding: StudyFinding) -> Results:
         """Render the results of a study. Raises ResultsError if they cannot be rendered."""
         try:
-            _, answer = await self._processes.answer(
+            _, answer = await self._processes.request(
                 RENDER_RESULTS, msgspec.msgpack.encode(finding), RENDER_TIMEOUT_SECONDS
             )
         except TimeoutError as error:
@@ -60,7 +60,7 @@ class ResultPool:
     async def to_json(self, result: bytes) -> DicomJson:
         """Convert a result's DICOM file to DICOM JSON. Raises ResultsError if it cannot be read."""
         try:
-            _, answer = await self._processes.answer(TO_JSON, result, self._seconds)
+            _, answer = await self._processes.request(TO_JSON, result, self._seconds)
         except TimeoutError as error:
             raise ResultsError(f"Reading a result took more than {self._seconds:g} s.") from error
         except ProcessEndedError as error:
@@ -74,7 +74,7 @@ class ResultPool:
             ResultsError: the process cannot be started.
         """
         try:
-            _, answer = await self._processes.answer(FINGERPRINT, file, self._seconds)
+            _, answer = await self._processes.request(FINGERPRINT, file, self._seconds)
         except ProcessNotStartedError as error:
             raise ResultsError("The process that reads results cannot be started.") from error
         except (TimeoutError, ProcessEndedError):

@@ -55,7 +55,7 @@ def answered(service: Replica, folder: Path, study: HeldStudy, **changed: object
 
 ODD_ONES: dict[str, tuple[bytes | Reply, str]] = {
     "damaged": (hand(2)[:600], "is truncated"),
-    "no DICOM": (b"hello", "no DICOM file"),
+    "no DICOM": (b"hello", "not a DICOM file"),
     "another media type": ((200, {"Content-Type": "text/html"}, b"<html>"), "another media type"),
     "too large": (hand(2) + bytes(2 << 20), "has more than 1048576 bytes"),
     "gone": ((404, {}, b""), f"Archive main has no instance {ODD}."),

@@ -93,7 +93,7 @@ def test_radiograph_that_brings_its_reader_down_is_refused_and_the_next_study_is
 ) -> None:
     with serving(assemble(service.settings, service.predictor.bundle, hospital_at(tmp_path, settle=0))) as client:
         with monkeypatch.context() as patch:
-            patch.setattr(process_pool, "ONE_THREAD", DYING_RESULT_PROCESS)
+            patch.setattr(process_pool, "COMMAND_PREFIX", DYING_RESULT_PROCESS)
             job = stow(client, related(hand(1, study="1.2.3"))).headers["x-jobs"]
             done = finished(client, job)
         assert done["state"] == "refused"
@@ -107,7 +107,7 @@ def test_header_that_takes_too_long_is_refused_with_that_reason(
 ) -> None:
     fast = assemble(service.settings, service.predictor.bundle, hospital_at(tmp_path, settle=0))
     fast.results._seconds = 0.2
-    monkeypatch.setattr(process_pool, "ONE_THREAD", SLEEPING_RESULT_PROCESS)
+    monkeypatch.setattr(process_pool, "COMMAND_PREFIX", SLEEPING_RESULT_PROCESS)
     with serving(fast) as client:
         done = finished(client, stow(client, related(hand(1))).headers["x-jobs"])
         assert (done["state"], str(done["reason"])[:42]) == ("refused", "Reading the header takes more than 0.2 s; ")
@@ -118,7 +118,7 @@ def test_study_waits_while_no_process_can_be_started(
 ) -> None:
     """It is not the study's fault, so the study is not refused."""
     with serving(assemble(service.settings, service.predictor.bundle, hospital_at(tmp_path, settle=0))) as client:
-        monkeypatch.setattr(process_pool, "ONE_THREAD", NO_RESULT_PROCESS)
+        monkeypatch.setattr(process_pool, "COMMAND_PREFIX", NO_RESULT_PROCESS)
         job = stow(client, related(hand(1))).headers["x-jobs"]
         while (told := client.get(f"/jobs/{job}").json())["reason"] is None:
             client.get("/health/live")

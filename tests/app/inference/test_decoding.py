@@ -87,7 +87,7 @@ def test_jpeg_of_a_process_that_is_not_read_gets_a_415_that_names_it(client: htt
 def test_file_that_takes_too_long_is_refused_and_meanwhile_others_are_answered(
     service: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process_pool, "ONE_THREAD", ("sh", "-c", "echo; while :; do :; done"))
+    monkeypatch.setattr(process_pool, "COMMAND_PREFIX", ("sh", "-c", "echo; while :; do :; done"))
     settings = service.settings.model_copy(update={"decode_seconds": 1.0, "decode_threads": 1})
     with serving(assemble(settings, service.predictor.bundle)) as client:
         replies: list[httpx.Response] = []
@@ -111,7 +111,7 @@ def test_image_that_brings_its_decoder_down_is_told_of_and_the_next_is_fine(
     body = png(large(4000, 3500))
     with serving(assemble(service.settings, service.predictor.bundle)) as client:
         with monkeypatch.context() as patch:
-            patch.setattr(process_pool, "ONE_THREAD", ("sh", "-c", "echo; head -c 1 >/dev/null"))
+            patch.setattr(process_pool, "COMMAND_PREFIX", ("sh", "-c", "echo; head -c 1 >/dev/null"))
             reply = client.post("/classify", files={"file": body}, timeout=HUNG_SECONDS)
         assert reply.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
         assert reply.json()["type"].endswith("UnreadableImageError")
@@ -148,7 +148,7 @@ def test_image_is_not_blamed_for_a_decoder_that_cannot_start(
     body = png(large(4000, 3500))
     with serving(assemble(service.settings, service.predictor.bundle)) as client:
         with monkeypatch.context() as patch:
-            patch.setattr(process_pool, "ONE_THREAD", command)
+            patch.setattr(process_pool, "COMMAND_PREFIX", command)
             reply = client.post("/classify", files={"file": body}, timeout=HUNG_SECONDS)
         assert reply.status_code == HTTPStatus.SERVICE_UNAVAILABLE
         assert int(reply.headers["retry-after"]) > 0
@@ -166,7 +166,7 @@ def test_image_is_told_of_where_its_decoder_ends_before_it_reads_it(
         await asyncio.sleep(0.1)
         return process
 
-    monkeypatch.setattr(process_pool, "ONE_THREAD", ("sh", "-c", "echo"))
+    monkeypatch.setattr(process_pool, "COMMAND_PREFIX", ("sh", "-c", "echo"))
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start_and_see_it_end)
     with serving(assemble(service.settings, service.predictor.bundle)) as client:
         reply = client.post("/classify", files={"file": png(large(4000, 3500))}, timeout=HUNG_SECONDS)

@@ -17,7 +17,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEG2000Lossless, R
 
 from app.replica import Replica, assemble
 from tests.app.conftest import png, serving
-from tests.dicom_files import ENCODERS, NATIVE, dicom, encapsulated, header_of, inflating
+from tests.dicom_files import ENCODERS, NATIVE, dicom, encapsulated, inflating, make_header
 from tests.phantoms import draw_phantom
 from tests.waiting import wait_until
 from xray.sandbox import pool as process_pool
@@ -103,9 +103,9 @@ def bombs() -> dict[str, bytes]:
     large = {"Rows": 30000, "Columns": 30000}
     return {
         "deflated": inflating(dicom(PHANTOM, 8, DeflatedExplicitVRLittleEndian), 400 << 20),
-        "run-length": encapsulated(header_of(PHANTOM, syntax=RLELossless, **large), bytes(4000)),
+        "run-length": encapsulated(make_header(PHANTOM, syntax=RLELossless, **large), bytes(4000)),
         "jpeg 2000": encapsulated(
-            header_of(PHANTOM, syntax=JPEG2000Lossless, Rows=160, Columns=128), bytes(range(200)) * 20
+            make_header(PHANTOM, syntax=JPEG2000Lossless, Rows=160, Columns=128), bytes(range(200)) * 20
         ),
         "jpeg 2000 of other size": dicom(np.tile(PHANTOM, (30, 30)), 8, JPEG2000Lossless).replace(
             (30 * 160).to_bytes(2, "little"), (160).to_bytes(2, "little"), 1
@@ -162,7 +162,7 @@ def test_process_is_kept_for_the_next_file_and_given_up_after_some(
         return started[-1]
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", counted)
-    monkeypatch.setattr(process_pool, "FILES_A_PROCESS", 3)
+    monkeypatch.setattr(process_pool, "MAX_REQUESTS_PER_PROCESS", 3)
     with serving(assemble(service.settings, service.predictor.bundle)) as client:
         for number in range(4):
             assert posted(client, dicom(draw_phantom(seed=number))).status_code == HTTPStatus.OK
@@ -173,11 +173,11 @@ def test_process_is_kept_for_the_next_file_and_given_up_after_some(
 SWELLS_AT_ONCE = """exec "$0" -c '
 import sys
 from xray.images.decoding import decoder_worker
-answer, kept = decoder_worker._answer, []
+answer, kept = decoder_worker.handle_request, []
 def answer_and_swell(*file):
     answer(*file)
-    kept.append(b"x" * decoder_worker.SWOLLEN_BYTES)
-decoder_worker._answer = answer_and_swell
+    kept.append(b"x" * decoder_worker.MAX_RESIDENT_BYTES)
+decoder_worker.handle_request = answer_and_swell
 decoder_worker.main()
 ' "$3" """
 """A process that is found to hold too much after its first file."""
@@ -186,7 +186,7 @@ decoder_worker.main()
 def test_process_that_a_file_made_swell_ends_and_another_takes_its_place(
     service: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process_pool, "ONE_THREAD", ("sh", "-c", SWELLS_AT_ONCE))
+    monkeypatch.setattr(process_pool, "COMMAND_PREFIX", ("sh", "-c", SWELLS_AT_ONCE))
     with serving(assemble(service.settings, service.predictor.bundle)) as client:
         before = len(children())
         for number in range(3):

@@ -21,7 +21,7 @@ from tests.app.conftest import metric, png, serving
 from tests.app.runtime.test_shutdown import free_port, process
 from tests.phantoms import draw_phantom
 from tests.waiting import HUNG_SECONDS, wait_until
-from xray.artifact import put_in_place
+from xray.artifact import replace_folder
 from xray.network.checkpoint import Checkpoint, CheckpointManifest, TrainingData, load_checkpoint, save_checkpoint
 from xray.network.model import XrayNetwork
 
@@ -48,7 +48,7 @@ def install(pair: Path, place: Path) -> None:
     """Put a pair where a service looks for it, as a deployment would."""
     for name in ("checkpoint", "gallery"):
         copytree(pair / name, place / f"{name}.new")
-        put_in_place(place / f"{name}.new", place / name)
+        replace_folder(place / f"{name}.new", place / name)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pacs.queue.errors import LeaseLostError, OtherPatientError
 from pacs.queue.jobs import Job, Jobs, JobState, RetryPolicy
 from tests.pacs.conftest import Place
 from tests.pacs.studies import ARCHIVE, CHECKPOINT, LEASE, PATIENT, STRANGER, STUDY, Clock, file, keep, lease_due, send
-from xray.images.patient import Patient
+from xray.images.patient_identity import Patient
 
 NOBODY = Patient()
 MOMENTS = ("waiting", "running", "kept", "delivered", "refused", "dead")

@@ -10,7 +10,7 @@ import openvino
 import pytest
 import torch
 
-from xray.artifact import MANIFEST, read_manifest, sha256, write_manifest, written_whole
+from xray.artifact import MANIFEST, atomic_folder, read_manifest, sha256, write_manifest
 from xray.engines.int8_graph import GRAPH, INSTRUCTIONS, QUANTIZED, WEIGHTS, QuantizedManifest
 from xray.engines.openvino_engine import VERSION, to_graph
 from xray.engines.parity import Comparison, Difference
@@ -28,7 +28,7 @@ def made(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A checkpoint with an `int8` folder, whose graph is in float32: reading it does not depend on its arithmetic."""
     folder = copytree(tiny_checkpoint, tmp_path_factory.mktemp("quantized") / "checkpoint")
     checkpoint = load_checkpoint(folder)
-    with written_whole(folder / QUANTIZED) as partial:
+    with atomic_folder(folder / QUANTIZED) as partial:
         openvino.save_model(to_graph(checkpoint), partial / GRAPH, compress_to_fp16=False)
         checksums = {name: sha256(partial / name) for name in (GRAPH, WEIGHTS)}
         write_manifest(partial, QuantizedManifest(checkpoint.manifest.id, VERSION, "none", 2, (), FIT, checksums))

@@ -1,4 +1,4 @@
-"""What surrounds a radiograph is cut off, and nothing of the radiograph is."""
+"""Margins around a radiograph are cut off, and no part of the radiograph is."""
 
 import io
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.phantoms import draw_phantom
 from xray.images.decoding.decode import decode_radiograph
 from xray.images.margins import inside_margins
 from xray.images.preprocess import PreprocessSpec, place, preprocess
-from xray.images.radiograph import Box, PixelArray, Radiograph, radiograph_of
+from xray.images.radiograph import Box, PixelArray, Radiograph
 from xray.network.cam import cam_on_radiograph
 
 HEIGHT, WIDTH = 320, 256
@@ -22,7 +22,7 @@ Edges = tuple[int, int, int, int]
 
 
 def framed(pixels: PixelArray, sides: str, share: float, level: int) -> tuple[PixelArray, Edges]:
-    """Margins around an image, and where the image begins and ends in it: top, bottom, left, right."""
+    """An image with margins, and the edges of the original in it: top, bottom, left, right."""
     down, across = round(share * pixels.shape[0]), round(share * pixels.shape[1])
     widths = [(width if side in sides else 0) for side, width in zip("tblr", (down, down, across, across), strict=True)]
     image = np.pad(pixels, (widths[:2], widths[2:]), constant_values=level)
@@ -162,13 +162,15 @@ def test_radiograph_in_a_margin_keeps_its_polarity_and_so_does_its_negative(
 def test_canvas_of_a_radiograph_in_a_margin_is_that_of_the_radiograph_alone() -> None:
     spec = PreprocessSpec(size=160)
     image, _ = framed(PHANTOM, "lr", 0.1, 255)
-    alone, framed_canvas = (preprocess(radiograph_of(pixels), spec)[0].astype(int) for pixels in (PHANTOM, image))
+    alone, framed_canvas = (
+        preprocess(Radiograph.from_pixels(pixels), spec)[0].astype(int) for pixels in (PHANTOM, image)
+    )
     assert np.abs(alone - framed_canvas).mean() < 1.5
 
 
 def test_map_lies_on_the_uploads_own_grid_and_is_empty_in_the_margin() -> None:
     image, (top, _, left, _) = framed(PHANTOM, "lt", 0.2, 255)
-    radiograph = radiograph_of(image)
+    radiograph = Radiograph.from_pixels(image)
     _, placement = preprocess(radiograph, PreprocessSpec(size=160))
     row, column = top + 200, left + 100
     spot = np.zeros_like(image)
@@ -184,20 +186,20 @@ def test_margins_are_cut_off_inside_a_display_shutter() -> None:
     image, inside = framed(PHANTOM, "lr", 0.1, 255)
     image, outside = framed(image, "tb", 0.1, 77)
     shutter = Box(outside[0], 0, outside[1] - outside[0], image.shape[1])
-    radiograph = radiograph_of(image, negative=False, content=shutter)
+    radiograph = Radiograph.from_pixels(image, bone_is_dark=False, shutter=shutter)
     assert radiograph.content == Box(outside[0], inside[2], HEIGHT, WIDTH)
     assert not radiograph.inverted
 
 
 def test_radiograph_without_margins_is_content_as_a_whole() -> None:
-    radiograph = radiograph_of(PHANTOM)
+    radiograph = Radiograph.from_pixels(PHANTOM)
     assert radiograph.content is None
     assert radiograph.content_pixels is radiograph.pixels
 
 
 def test_files_own_word_on_polarity_is_not_overruled() -> None:
-    assert not radiograph_of(255 - PHANTOM, negative=False).inverted
-    assert radiograph_of(PHANTOM, negative=True).inverted
+    assert not Radiograph.from_pixels(255 - PHANTOM, bone_is_dark=False).inverted
+    assert Radiograph.from_pixels(PHANTOM, bone_is_dark=True).inverted
 
 
 @pytest.mark.parametrize(("height", "aspect"), [(100, 2.0), (200, 0.5), (155, 1 / 1.55)])

@@ -1,4 +1,4 @@
-"""What is encoded is what every reader decodes."""
+"""Other programs decode an encoded PNG to the same pixels."""
 
 import io
 

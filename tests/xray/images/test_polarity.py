@@ -1,4 +1,4 @@
-"""An image and its negative are never taken for the same, and real radiographs are taken for what they are."""
+"""Exactly one of an image and its negative is called a negative, and for real radiographs it is the right one."""
 
 from pathlib import Path
 

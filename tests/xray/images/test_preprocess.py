@@ -1,12 +1,12 @@
-"""A point of the radiograph is found again where it was."""
+"""A point of the radiograph is mapped to the canvas and back to the same place."""
 
 import cv2
 import numpy as np
 import pytest
 
 from tests.phantoms import draw_phantom
-from xray.images.edge_crop import canny
-from xray.images.preprocess import Framing, PreprocessSpec, locate, place, preprocess, restore
+from xray.images.canny import canny
+from xray.images.preprocess import Framing, PreprocessSpec, compute_placement, place, preprocess, restore
 from xray.images.radiograph import Radiograph
 from xray.images.resample import resample
 
@@ -39,19 +39,19 @@ def test_spot_on_the_canvas_is_restored_to_its_place_on_the_radiograph(
     shape: tuple[int, int], framing: Framing
 ) -> None:
     pixels = draw_phantom(seed=2, height=shape[0], width=shape[1])
-    placement = locate(Radiograph(pixels), PreprocessSpec(size=128, framing=framing))
+    placement = compute_placement(Radiograph(pixels), PreprocessSpec(size=128, framing=framing))
     spot = dark(*shape)
-    # The centre of what the canvas shows is seen under either framing.
-    centre = restore(np.ones((1, 1), np.float32), placement)
-    row, column = (round(float(np.mean(axis))) for axis in np.nonzero(centre))
+    # The center of what the canvas shows is seen under either framing.
+    center = restore(np.ones((1, 1), np.float32), placement)
+    row, column = (round(float(np.mean(axis))) for axis in np.nonzero(center))
     cv2.circle(spot, (column, row), max(2, min(shape) // 12), 255, -1)
     restored = restore(place(spot, placement).astype(np.float32), placement)
     found = [float(np.average(axis, weights=restored)) for axis in np.indices(shape)]
     assert found == pytest.approx([row, column], abs=max(2, max(shape) / 128))
 
 
-def test_coarse_map_peaks_at_the_centre_of_its_cell() -> None:
-    placement = locate(Radiograph(dark(300, 200)), PreprocessSpec(size=192))
+def test_coarse_map_peaks_at_the_center_of_its_cell() -> None:
+    placement = compute_placement(Radiograph(dark(300, 200)), PreprocessSpec(size=192))
     cells = np.zeros((6, 6), np.float32)
     cells[1, 3] = 1
     row, column = np.unravel_index(restore(cells, placement).argmax(), (300, 200))
@@ -69,7 +69,7 @@ def test_densest_edge_window_shows_the_busiest_place() -> None:
 def test_what_the_window_leaves_out_is_restored_as_nothing() -> None:
     pixels = dark(300, 100)
     pixels[220:260:4, 20:80] = 255
-    placement = locate(Radiograph(pixels), PreprocessSpec(size=100, framing="densest-edge"))
+    placement = compute_placement(Radiograph(pixels), PreprocessSpec(size=100, framing="densest-edge"))
     restored = restore(np.ones((3, 3), np.float32), placement)
     assert restored[:150].max() == 0
     assert restored[220:257].min() == 1

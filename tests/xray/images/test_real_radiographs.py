@@ -1,6 +1,6 @@
 """Real computed radiographs: a lower leg and a chest, with dark bone in the file, white borders and 10 and 15 bits.
 
-They come from pydicom's own test data, and nobody has to download them.
+They come from pydicom's test data, so no download is needed.
 """
 
 import io
@@ -18,7 +18,7 @@ from xray.errors import OutOfScopeError
 from xray.images.dicom.decode import decode_dicom
 
 SYNTAXES = ("UNCR", "UNCI", "J2KR", "J2KI")
-"""Of each image: reversibly and irreversibly compressed once, then plain or still in JPEG 2000."""
+"""Each image is stored plainly (UNC) or as JPEG 2000 (J2K), after compression with loss (I) or without (R)."""
 TIBIA = np.s_[900:1100, 760:860]
 AIR = np.s_[900:1100, 505:535]
 
@@ -44,7 +44,7 @@ def test_every_syntax_of_an_image_decodes_to_the_same_picture() -> None:
 
 @needs("dcmcjpeg")
 def test_jpeg_extended_of_the_leg_keeps_white_what_is_white(tmp_path: Path) -> None:
-    """Its white border of 1023 comes out of the codec as 1024 and more."""
+    """The codec turns its white border of 1023 into 1024 and more."""
     coded = recoded("dcmcjpeg", real("RG3_UNCR"), tmp_path, "+ee")
     assert dcmread(io.BytesIO(coded)).file_meta.TransferSyntaxUID == JPEGExtended12Bit
     plain, lossy = (decode_dicom(each).pixels.astype(int) for each in (real("RG3_UNCR"), coded))

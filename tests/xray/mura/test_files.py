@@ -1,4 +1,4 @@
-"""A search finds every image that a folder holds, once, and counts all that it leaves out."""
+"""A search finds every image in a folder once, and counts the entries that it leaves out."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from xray.mura.files import HIDDEN, NO_SUFFIX, NOT_REGULAR, OTHER_NAME, find_ima
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """`a/image1.png` and `b/image1.png`, which nobody decodes."""
+    """A folder with `a/image1.png` and `b/image1.png`, which are not decoded."""
     for name in "ab":
         write(tmp_path / "split" / name / "image1.png")
     return tmp_path / "split"

@@ -1,4 +1,4 @@
-"""Patients who are in two splits are counted before anything is measured of them."""
+"""Patients that are in two splits are counted before any metric is computed on them."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from xray.mura.studies import read_mura
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Studies 0 and 1 are of hands, 2 and 3 of legs."""
+    """A dataset whose studies 0 and 1 are of hands, 2 and 3 of legs."""
     root = write_dataset(tmp_path / "MURA-v1.1", studies=4)
     for file in root.glob("*.csv"):
         file.unlink()

@@ -1,4 +1,4 @@
-"""A MURA folder is read as its authors wrote it, and whatever contradicts itself is named."""
+"""A MURA folder is read as its authors published it, and contradictions are named."""
 
 import csv
 import os
@@ -9,10 +9,11 @@ import pytest
 
 from tests.dicom_files import dicom
 from tests.phantoms import draw_phantom, write_dataset
+from xray.artifact import sha256
 from xray.errors import DatasetError
 from xray.images.decoding.decode import read_radiograph
 from xray.mura.files import HIDDEN
-from xray.mura.studies import Study, fingerprint, read_mura, read_split, records_of
+from xray.mura.studies import Study, compute_fingerprint, read_mura, read_split, records_of
 
 
 @pytest.fixture
@@ -158,15 +159,26 @@ def test_dicom_files_are_read_as_radiographs(root: Path) -> None:
 
 
 def test_fingerprint_changes_with_the_content_and_not_with_the_place(root: Path, tmp_path: Path) -> None:
-    before = fingerprint(records_of(read_mura(root, "valid")))
+    before = compute_fingerprint(records_of(read_mura(root, "valid")))
     copy = shutil.copytree(root, tmp_path / "elsewhere" / "MURA-v1.1")
-    assert fingerprint(records_of(read_mura(copy, "valid"))) == before
+    assert compute_fingerprint(records_of(read_mura(copy, "valid"))) == before
     file = records_of(read_mura(root, "valid"))[0].file
     status, data = file.stat(), bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert fingerprint(records_of(read_mura(root, "valid"))) != before
+    assert compute_fingerprint(records_of(read_mura(root, "valid"))) != before
+
+
+def test_fingerprint_uses_known_digests_and_reads_no_file(root: Path) -> None:
+    records = records_of(read_mura(root, "valid"))
+    digests = {record.path: sha256(record.file) for record in records}
+    before = compute_fingerprint(records)
+    for record in records:
+        record.file.unlink()
+    assert compute_fingerprint(records, digests) == before
+    with pytest.raises(KeyError):
+        compute_fingerprint(records, {})
 
 
 def test_any_body_part_is_read(root: Path) -> None:
@@ -189,9 +201,9 @@ def drop_image_row(root: Path) -> str:
 
 
 def drop_image(root: Path) -> str:
-    inner = read_rows(root / "valid_image_paths.csv")[0][0].split("/", 1)[1]
-    (root / inner).unlink()
-    return inner
+    subpath = read_rows(root / "valid_image_paths.csv")[0][0].split("/", 1)[1]
+    (root / subpath).unlink()
+    return subpath
 
 
 def contradict_label(root: Path) -> str:
@@ -265,7 +277,7 @@ def label_one_image_twice(root: Path) -> str:
 def write_bytes_that_are_no_text(root: Path) -> str:
     as_v1_0(root)
     (root / "valid.csv").write_bytes(b"\xff\xfe\x00\xd8\x01")
-    return "valid.csv is no UTF-16 text"
+    return "valid.csv is not UTF-16 text"
 
 
 def label_one_study_twice(root: Path) -> str:

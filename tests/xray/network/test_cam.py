@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from tests.phantoms import draw_phantom
-from xray.images.preprocess import PreprocessSpec, locate
+from xray.images.preprocess import PreprocessSpec, compute_placement
 from xray.images.radiograph import Radiograph
 from xray.network.cam import HOTTEST_JET, Cam, cam_on_radiograph, find_regions, render
 
 RADIOGRAPH = Radiograph(draw_phantom(seed=4, height=256, width=205))
-PLACEMENT = locate(RADIOGRAPH, PreprocessSpec(size=192))
+PLACEMENT = compute_placement(RADIOGRAPH, PreprocessSpec(size=192))
 
 
 def planted(row: int, column: int) -> np.ndarray:

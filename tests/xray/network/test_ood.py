@@ -35,8 +35,8 @@ def test_gray_in_three_channels_a_tint_and_a_coloured_mark_are_no_colour() -> No
     tinted[..., 2] = np.minimum(255, tinted[..., 2].astype(int) + 25)
     marked[:20, :60] = (255, 0, 0)
     for pixels in (gray_as_colour(0), tinted):
-        assert decode_radiograph(png(pixels)).coloured == 0
-    assert 0 < decode_radiograph(png(marked)).coloured < 0.1
+        assert decode_radiograph(png(pixels)).color_share == 0
+    assert 0 < decode_radiograph(png(marked)).color_share < 0.1
 
 
 def test_a_drawing_of_two_grays_is_out_of_scope() -> None:

@@ -1,1 +1,1 @@
-"""Decodes any supported file into a `Radiograph`, in this process or in a child process."""
+"""Decodes any supported file to a `Radiograph`, in this process or in a child process."""

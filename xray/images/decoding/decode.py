@@ -1,4 +1,4 @@
-"""Bytes of any file that we read in, one `Radiograph` out."""
+"""Decodes a PNG, JPEG or DICOM file to a `Radiograph`."""
 
 from pathlib import Path
 
@@ -6,27 +6,31 @@ from xray.errors import UnsupportedFormatError
 from xray.images.dicom.decode import decode_dicom
 from xray.images.dicom.file import is_dicom
 from xray.images.radiograph import MAX_PIXELS, Radiograph
-from xray.images.raster.decode import UNKNOWN_EFFORT, decode_image, format_of, image_effort
+from xray.images.raster.decode import UNKNOWN_EFFORT, decode_raster, detect_format, raster_effort
 
 
 def read_radiograph(path: Path, max_pixels: int = MAX_PIXELS) -> Radiograph:
-    """Decode a file; see `decode_radiograph`. OSError passes through when the file cannot be opened."""
+    """Decode a file.
+
+    Raises:
+        OSError: the file cannot be read.
+        InputError: as `decode_radiograph`.
+    """
     return decode_radiograph(path.read_bytes(), max_pixels)
 
 
 def decode_radiograph(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
-    """Decode a PNG, JPEG or DICOM file; see `decode_image` and `decode_dicom`.
+    """Decode the bytes of a PNG, JPEG or DICOM file; see `decode_raster` and `decode_dicom`.
 
     Raises:
-        UnsupportedFormatError: it is none of these, DICOM in a transfer syntax that is not read, or JPEG of such a
-            process.
+        UnsupportedFormatError: another format, or a DICOM transfer syntax or JPEG process that is not supported.
         TooManyPixelsError: the header announces more than `max_pixels`; nothing was decoded.
-        UnreadableImageError: truncated or corrupt.
-        NoContentError: constant, tiny, or a ribbon.
-        OutOfScopeError: the tags of a DICOM file name no single radiograph of a limb.
+        UnreadableImageError: the file is truncated or corrupt.
+        NoContentError: the image is constant, tiny, or far longer than wide.
+        OutOfScopeError: the tags of a DICOM file do not describe one radiograph of a limb.
     """
-    if (format_name := format_of(data)) is not None:
-        return decode_image(data, format_name, max_pixels)
+    if (format_name := detect_format(data)) is not None:
+        return decode_raster(data, format_name, max_pixels)
     if is_dicom(data):
         return decode_dicom(data, max_pixels)
     raise UnsupportedFormatError(
@@ -35,11 +39,11 @@ def decode_radiograph(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
 
 
 def decoding_effort(data: bytes) -> int:
-    """Pixels that decoding has to go over, in all scans of a progressive JPEG; 0 where the header tells of none.
+    """The pixels that a decoder processes, counted once for each scan of a progressive JPEG; 0 if there is no header.
 
-    Only headers are read, so that a caller can put away what would take long. A DICOM file's header alone may inflate
-    to anything, and the rarer kinds of PNG and JPEG have little-used decoders: their effort counts as boundless.
+    Only headers are read, so that a caller can decide where to decode. The effort is `UNKNOWN_EFFORT` for DICOM, whose
+    header may inflate to any size, and for rare kinds of PNG and JPEG, whose decoders are less tested.
     """
-    if (format_name := format_of(data)) is not None:
-        return image_effort(data, format_name)
+    if (format_name := detect_format(data)) is not None:
+        return raster_effort(data, format_name)
     return UNKNOWN_EFFORT if is_dicom(data) else 0

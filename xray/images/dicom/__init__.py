@@ -1,1 +1,1 @@
-"""Decodes DICOM files and reads their headers."""
+"""Decodes DICOM files and reads their tags."""

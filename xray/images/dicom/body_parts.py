@@ -1,11 +1,11 @@
-"""What DICOM calls a body part in, what MURA would call it out.
+"""Translates DICOM's terms for body parts to the names of MURA.
 
-The terms are those of Body Part Examined, PS3.16 Annex L, with the spellings that modalities are seen to write.
+The terms are those of Body Part Examined (DICOM PS3.16, Annex L), with spellings that occur in files.
 """
 
 import re
 
-LIMBS = {
+LIMB_TERMS = {
     "XR_SHOULDER": ("SHOULDER", "CLAVICLE", "SCAPULA", "ACJOINT", "ACROMIOCLAVICULARJOINT", "GLENOHUMERALJOINT"),
     "XR_HUMERUS": ("HUMERUS", "ARM", "UPPERARM"),
     "XR_ELBOW": ("ELBOW", "ELBOWJOINT", "OLECRANON"),
@@ -19,6 +19,7 @@ LIMBS = {
     "XR_ANKLE": ("ANKLE", "ANKLEJOINT"),
     "XR_FOOT": ("FOOT", "TOE", "CALCANEUS", "HEEL", "FOREFOOT", "METATARSUS"),
 }
+"""The terms of each body part. MURA has those of the arm; the others are named alike."""
 HEAD = (
     "HEAD",
     "HEADNECK",
@@ -36,24 +37,25 @@ HEAD = (
 SPINE = ("CERVICALSPINE", "COCCYX", "CSPINE", "LSPINE", "LSSPINE", "LUMBARSPINE", "SACRUM", "SPINE", "SSPINE")
 UPPER_SPINE = ("CTSPINE", "THORACICSPINE", "THORACOLUMBARSPINE", "TLSPINE", "TSPINE")
 TRUNK = ("ABDOMEN", "BREAST", "CHEST", "CHESTABDOMEN", "HEART", "LUNG", "RIB", "STERNUM", "THORAX", "WHOLEBODY")
-ELSEWHERE = frozenset((*HEAD, *SPINE, *UPPER_SPINE, *TRUNK))
-"""Terms of parts that are no limb."""
-TERMS = {term: body_part for body_part, terms in LIMBS.items() for term in terms}
-SEPARATORS = re.compile(r"[^A-Z]")
+OTHER_TERMS = frozenset((*HEAD, *SPINE, *UPPER_SPINE, *TRUNK))
+"""Terms for body parts that are not limbs."""
+BODY_PARTS = {term: body_part for body_part, terms in LIMB_TERMS.items() for term in terms}
+"""The body part of each term."""
+NOT_A_LETTER = re.compile(r"[^A-Z]")
 SIDES = re.compile(r"^(LEFT|RIGHT|BILATERAL)|(LEFT|RIGHT)$")
 
 
-def body_part_of(term: str) -> str | None:
-    """`XR_*`; None where the term is none that we know."""
-    return TERMS.get(_plain(term))
+def to_mura_body_part(term: str) -> str | None:
+    """The body part `XR_*` that a term names; None if the term is unknown."""
+    return BODY_PARTS.get(_normalize(term))
 
 
-def is_elsewhere(term: str) -> bool:
-    """Whether the term names a part that is certainly no limb."""
-    return _plain(term) in ELSEWHERE
+def is_other_body_part(term: str) -> bool:
+    """Whether a term names a body part that is not a limb."""
+    return _normalize(term) in OTHER_TERMS
 
 
-def _plain(term: str) -> str:
-    """Capital letters only, one and no side: `Left Hands` becomes HAND."""
-    letters = SIDES.sub("", SEPARATORS.sub("", term.upper()))
-    return letters if letters in TERMS or letters in ELSEWHERE else letters.removesuffix("S")
+def _normalize(term: str) -> str:
+    """Keep the capital letters of a term, without its side and plural: `Left Hands` becomes HAND."""
+    letters = SIDES.sub("", NOT_A_LETTER.sub("", term.upper()))
+    return letters if letters in BODY_PARTS or letters in OTHER_TERMS else letters.removesuffix("S")

@@ -1,7 +1,7 @@
-"""Decodes the compressed pixels of a DICOM file, all by imagecodecs: JPEG, JPEG-LS, JPEG 2000, HTJ2K and RLE.
+"""Decodes the compressed pixels of a DICOM file with imagecodecs: JPEG, JPEG-LS, JPEG 2000, HTJ2K and RLE.
 
-pydicom's decoders are not used: which of them runs depends on what else is installed. The decoder is chosen by what the
-codestream is, and its header is read first, because a decoder makes room for whatever that announces.
+pydicom's decoders are not used, because which of them runs depends on what else is installed. The codestream decides
+which decoder is used. Its header is checked first, because a decoder allocates whatever size the header announces.
 """
 
 import struct
@@ -34,34 +34,39 @@ from xray.images.raster.jpeg_segments import JPEG_LS
 
 JPEG_SYNTAXES = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless)
 JPEG_2000_SYNTAXES = (JPEG2000Lossless, JPEG2000, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K)
-LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K)
+LOSSY_SYNTAXES = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K)
 SYNTAXES = (*JPEG_SYNTAXES, *JPEG_2000_SYNTAXES, RLELossless)
 
-SOI, EOI = b"\xff\xd8", b"\xff\xd9"
-"""Start of a JPEG or JPEG-LS image, and end of a JPEG 2000 codestream, in whose data it does not occur."""
+SOI = b"\xff\xd8"
+"""Marker at the start of a JPEG or JPEG-LS image."""
+EOC = b"\xff\xd9"
+"""Marker at the end of a JPEG 2000 codestream; it does not occur in the data."""
 SOC_SIZ = b"\xff\x4f\xff\x51"
-"""Start of a JPEG 2000 codestream, and of its size (ISO/IEC 15444-1, A.4.1 and A.5.1)."""
+"""Markers at the start of a JPEG 2000 codestream and of its size (ISO/IEC 15444-1, A.4.1 and A.5.1)."""
 SIZ = struct.Struct(">4x4I16xHB")
-"""Behind it: length and capabilities; width and height of the grid, left and top on it; components, their bits."""
+"""What follows `SOC_SIZ`: width and height of the grid, left and top edge of the image, number of components, bits."""
 SOT = 0x90
+"""Second byte of the marker of a tile-part (ISO/IEC 15444-1, A.4.2)."""
 TILE_PART = struct.Struct(">4xI")
-"""Behind its marker: length of the segment and number of the tile; length of the tile-part, from the marker."""
+"""What follows the marker of a tile-part: the length of the tile-part, counted from the marker."""
 JP2 = b"\x00\x00\x00\x0cjP  "
-"""A codestream in a file of its own, which DICOM does not allow and some writers send."""
+"""Start of a JP2 file around a codestream, which DICOM does not allow but some writers send."""
 RLE_HEADER = struct.Struct("<16L")
-"""Number of segments, and where they begin (PS3.5, annex G)."""
+"""Number of segments and their positions (PS3.5, annex G)."""
 
 Words = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Announced:
-    """What a codestream says of itself.
+class CodestreamHeader:
+    """What a codestream says about its image.
 
     Attributes:
-        bits: of a sample.
-        signed: only JPEG 2000 can be.
-        whole: whether the end of the image is there.
+        name: of the codec, for error messages.
+        shape: (H, W).
+        bits: bits per sample.
+        signed: whether samples are signed, which only JPEG 2000 allows.
+        is_complete: whether the end of the image is there.
     """
 
     name: str
@@ -69,88 +74,90 @@ class Announced:
     components: int
     bits: int
     signed: bool
-    whole: bool
+    is_complete: bool
 
 
 def decode_frame(
-    pieces: tuple[bytes, ...], syntax: UID, shape: tuple[int, int], allocated: int, bits: StoredBits
+    fragments: tuple[bytes, ...], syntax: UID, shape: tuple[int, int], allocated: int, bits: StoredBits
 ) -> Words:
-    """The words of one gray frame of `shape`, (H, W), as a native file of so many allocated bits would hold them.
+    """Decode one grayscale frame of `shape` (H, W) to words as a native file with `allocated` bits would hold them.
 
-    A lossy codec may overshoot the largest stored value; such samples are clipped to it. Bits above the stored ones
-    of a lossless codec stay for `StoredBits` to leave away. Damage in the middle of JPEG data may pass: libjpeg only
-    warns of it, and imagecodecs does not hand its warnings on.
+    A lossy codec may overshoot the largest stored value; such samples are clipped to it. Bits above the stored bits
+    of a lossless codec are kept; `StoredBits` removes them. Damage in the middle of JPEG data may go unnoticed, because
+    libjpeg only warns about it and imagecodecs does not pass the warning on.
 
     Raises:
-        UnreadableImageError: cut short, damaged, or not what the tags announce.
+        UnreadableImageError: the image is truncated, damaged, or not what the tags announce.
     """
-    stream = b"".join(pieces)
+    stream = b"".join(fragments)
     if syntax == RLELossless:
         return _decode_rle(stream, shape, allocated)
-    stream, announced = _jpeg_2000(stream) if syntax in JPEG_2000_SYNTAXES else _jpeg(stream)
-    _require_announced(announced, shape, allocated)
+    stream, codestream = _read_jpeg_2000(stream) if syntax in JPEG_2000_SYNTAXES else _read_jpeg(stream)
+    _require_match(codestream, shape, allocated)
     decode = {"JPEG": imagecodecs.jpeg8_decode, JPEG_LS: imagecodecs.jpegls_decode}
     try:
-        samples = decode.get(announced.name, imagecodecs.jpeg2k_decode)(stream)
+        samples = decode.get(codestream.name, imagecodecs.jpeg2k_decode)(stream)
     except MemoryError:
         raise
-    except Exception as error:  # each codec has an error of its own
-        raise UnreadableImageError(f"The {announced.name} image within is corrupt; export the file again.") from error
+    except Exception as error:  # each codec raises its own type
+        raise UnreadableImageError(f"The {codestream.name} image within is corrupt; export the file again.") from error
     if samples.shape != shape:
-        raise UnreadableImageError(f"The {announced.name} image within is not of one gray frame; export it again.")
-    return _as_words(samples.astype(np.int32), announced, bits, lossy=syntax in LOSSY)
+        raise UnreadableImageError(f"The {codestream.name} image within is not of one gray frame; export it again.")
+    return _to_words(samples.astype(np.int32), codestream, bits, lossy=syntax in LOSSY_SYNTAXES)
 
 
-def _as_words(samples_HW: npt.NDArray[np.int32], announced: Announced, bits: StoredBits, lossy: bool) -> Words:
-    """Samples as the tags want them: the sign is the tags', and of the precision that the codestream has."""
-    stored, signed = bits.high_bit + 1, bits.lowest < 0
-    if announced.signed and not signed:
-        samples_HW &= (1 << announced.bits) - 1
-    if signed and not announced.signed and announced.bits < stored:
-        sign = 1 << (announced.bits - 1)
+def _to_words(samples_HW: npt.NDArray[np.int32], codestream: CodestreamHeader, bits: StoredBits, lossy: bool) -> Words:
+    """Convert samples to the signedness of the tags, with the precision of the codestream."""
+    stored = bits.high_bit + 1
+    signed = bits.lowest < 0
+    if codestream.signed and not signed:
+        samples_HW &= (1 << codestream.bits) - 1
+    if signed and not codestream.signed and codestream.bits < stored:
+        sign = 1 << (codestream.bits - 1)
         samples_HW = (samples_HW ^ sign) - sign
-    if lossy and announced.signed == signed:
+    if lossy and codestream.signed == signed:
         lowest = -(1 << (stored - 1)) if signed else 0
         samples_HW = samples_HW.clip(lowest, lowest + (1 << stored) - 1)
     return samples_HW
 
 
-def _require_announced(announced: Announced, shape: tuple[int, int], allocated: int) -> None:
-    name = announced.name
-    if announced.components != 1:
+def _require_match(codestream: CodestreamHeader, shape: tuple[int, int], allocated: int) -> None:
+    name = codestream.name
+    if codestream.components != 1:
         raise UnreadableImageError(
-            f"The {name} image within has {announced.components} components where (0028,0002) Samples per Pixel is 1; "
+            f"The {name} image within has {codestream.components} components where (0028,0002) Samples per Pixel is 1; "
             "export the file again."
         )
-    if announced.shape != shape:
+    if codestream.shape != shape:
         raise UnreadableImageError(
             f"(0028,0010) Rows and (0028,0011) Columns are not those of the {name} image within; export the file again."
         )
-    if announced.bits > allocated:
+    if codestream.bits > allocated:
         raise UnreadableImageError(
-            f"The {name} image within has {announced.bits} bits where (0028,0100) Bits Allocated is {allocated}; "
+            f"The {name} image within has {codestream.bits} bits where (0028,0100) Bits Allocated is {allocated}; "
             "export the file again."
         )
-    if not announced.whole:
+    if not codestream.is_complete:
         raise UnreadableImageError(
             f"The {name} image within is truncated: its end is missing; export it again and check that the whole file "
             "is sent."
         )
 
 
-def _jpeg(stream: bytes) -> tuple[bytes, Announced]:
+def _read_jpeg(stream: bytes) -> tuple[bytes, CodestreamHeader]:
     header = jpeg_segments.read_header(stream) if stream.startswith(SOI) else None
     if header is None or not header.scans:
         raise UnreadableImageError(
             "(7FE0,0010) Pixel Data holds no JPEG image, or only its beginning; export it again."
         )
-    name, shape = JPEG_LS if header.process == JPEG_LS else "JPEG", (header.height, header.width)
-    return stream, Announced(name, shape, header.components, header.precision, False, header.is_whole)
+    name = JPEG_LS if header.process == JPEG_LS else "JPEG"
+    shape = (header.height, header.width)
+    return stream, CodestreamHeader(name, shape, header.components, header.precision, False, header.is_complete)
 
 
-def _jpeg_2000(stream: bytes) -> tuple[bytes, Announced]:
+def _read_jpeg_2000(stream: bytes) -> tuple[bytes, CodestreamHeader]:
     if stream.startswith(JP2):
-        stream = stream[_codestream_box(stream) :]
+        stream = stream[_codestream_start(stream) :]
     if not stream.startswith(SOC_SIZ) or len(stream) < len(SOC_SIZ) + SIZ.size:
         raise UnreadableImageError(
             "(7FE0,0010) Pixel Data holds no JPEG 2000 image, or only its beginning; export it again."
@@ -158,35 +165,36 @@ def _jpeg_2000(stream: bytes) -> tuple[bytes, Announced]:
     width, height, left, top, components, depth = SIZ.unpack_from(stream, len(SOC_SIZ))
     signed, bits = bool(depth & 0x80), (depth & 0x7F) + 1
     shape = height - top, width - left
-    return stream, Announced("JPEG 2000", shape, components, bits, signed, _has_all_tile_parts(stream))
+    return stream, CodestreamHeader("JPEG 2000", shape, components, bits, signed, _has_all_tile_parts(stream))
 
 
-def _codestream_box(stream: bytes) -> int:
-    """Where the codestream of a JP2 file begins; its end where there is none."""
-    place = 0
-    while len(stream) >= place + 16:
-        length, kind, longer = struct.unpack_from(">L4sQ", stream, place)
+def _codestream_start(stream: bytes) -> int:
+    """The position of the codestream in a JP2 file; the end of the file if there is none."""
+    position = 0
+    while len(stream) >= position + 16:
+        length, kind, longer = struct.unpack_from(">L4sQ", stream, position)
         if kind == b"jp2c":
-            return place + (16 if length == 1 else 8)
-        place += longer if length == 1 else max(length, 8)
+            return position + (16 if length == 1 else 8)
+        position += longer if length == 1 else max(length, 8)
     return len(stream)
 
 
 def _has_all_tile_parts(stream: bytes) -> bool:
-    """Whether the last tile-part ends within the bytes; some writers leave away the marker behind it."""
-    place = 2
-    while len(stream) >= place + 4:
-        if stream[place : place + 2] == EOI:
+    """Whether the last tile-part is complete; the marker after it may be missing, as from some writers."""
+    position = 2
+    while len(stream) >= position + 4:
+        if stream[position : position + 2] == EOC:
             return True
-        marker, length = stream[place + 1], int.from_bytes(stream[place + 2 : place + 4])
-        if stream[place] != 0xFF or (marker == SOT and len(stream) < place + 2 + TILE_PART.size):
+        marker = stream[position + 1]
+        length = int.from_bytes(stream[position + 2 : position + 4])
+        if stream[position] != 0xFF or (marker == SOT and len(stream) < position + 2 + TILE_PART.size):
             return False
         if marker == SOT:
-            length = TILE_PART.unpack_from(stream, place + 2)[0] - 2
-            if length == -2:  # until the end
-                return EOI in stream[place:]
-        place += 2 + max(length, 2)
-    return place == len(stream) or stream[place : place + 2] == EOI
+            length = TILE_PART.unpack_from(stream, position + 2)[0] - 2
+            if length == -2:  # length 0: the tile-part extends to the end of the codestream
+                return EOC in stream[position:]
+        position += 2 + max(length, 2)
+    return position == len(stream) or stream[position : position + 2] == EOC
 
 
 def _decode_rle(stream: bytes, shape: tuple[int, int], allocated: int) -> Words:

@@ -1,7 +1,7 @@
-"""Decodes the bytes of a DICOM file into a `Radiograph`: CR and DX, one gray frame, in every common transfer syntax.
+"""Decodes a DICOM file into a `Radiograph`: CR and DX, one grayscale frame, in every common transfer syntax.
 
-Nothing is decoded before the tags have said that it is worth it. Decoders are other people's C: a service calls
-`decode_dicom` in a process of its own (`xray.images.decoding.decoder_pool`), with a limit on memory and time.
+The tags are checked before the pixels are decoded. The decoders are native libraries, so a service calls `decode_dicom`
+in a child process with limited memory and time (`xray.images.decoding.decoder_pool`).
 """
 
 import logging
@@ -22,68 +22,78 @@ from pydicom.uid import (
 
 from xray.errors import InputError, NoContentError, UnreadableImageError, UnsupportedFormatError
 from xray.images.dicom import codecs
-from xray.images.dicom.file import DAMAGED, read_file, read_uids, require_tags_in_order, unread
+from xray.images.dicom.data_set_layout import EncodedPixels
+from xray.images.dicom.file import (
+    DAMAGED_MESSAGE,
+    read_file,
+    read_uids,
+    require_tags_in_order,
+    unsupported_syntax_message,
+)
 from xray.images.dicom.grayscale import StoredBits, to_gray
-from xray.images.dicom.pixel_layout import Pixels
-from xray.images.dicom.shutter import shutter_of
+from xray.images.dicom.shutter import read_shutter
 from xray.images.dicom.tags import (
     Identity,
-    bits_of,
-    facts_of,
-    identity_of,
-    pixel_aspect_of,
+    read_facts,
+    read_identity,
+    read_pixel_aspect,
+    read_shape,
+    read_stored_bits,
     require_radiograph,
-    shape_of,
 )
-from xray.images.radiograph import MAX_PIXELS, Radiograph, radiograph_of
+from xray.images.radiograph import MAX_PIXELS, Radiograph
 
-MAX_COMPRESSION = 200
-"""Pixel bytes by compressed bytes, beyond which there is nothing in an image; radiographs reach about twenty."""
-NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
+MAX_COMPRESSION_RATIO = 200
+"""Limit on pixel bytes over compressed bytes. An image above it shows nothing; radiographs reach about 20."""
+NATIVE_SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 
 Words = npt.NDArray[Any]
 
 
 def decode_dicom(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
-    """Decode a file as a viewer shows it: its tags alone say whether bone is bright, and what of it is to be seen.
+    """Decode a file to what a viewer shows. The tags alone say whether bone is bright and what part is visible.
 
     Raises:
-        OutOfScopeError: the tags name no single gray radiograph of a limb that is ready to be shown.
+        OutOfScopeError: the tags do not describe one grayscale radiograph of a limb that is ready to be shown.
         TooManyPixelsError: the tags announce more than `max_pixels`, or a deflated file inflates to more.
-        UnsupportedFormatError: a transfer syntax that is not read.
-        UnreadableImageError: truncated or corrupt, or tags that contradict each other or the pixels.
-        NoContentError: constant or tiny, or compressed so far that it is.
+        UnsupportedFormatError: the transfer syntax is not supported.
+        UnreadableImageError: the file is truncated or corrupt, or its tags contradict each other or the pixels.
+        NoContentError: the image is constant or tiny, or has too few compressed bytes to show anything.
     """
-    with _quietly():
+    with _contain_pydicom():
         header, pixels = read_file(data, max_pixels)
-        return _decoded(header, pixels, max_pixels)
+        return _decode_pixels(header, pixels, max_pixels)
 
 
 def identify(data: bytes) -> Identity:
-    """Which object a file holds, be it a radiograph or not; of others, tags beyond the UIDs are not looked at.
+    """Read which object a file holds. Only of a radiograph are the tags after the UIDs checked.
 
-    A file that was cut short behind the UIDs is identified too.
+    A file may be truncated after the UIDs.
 
     Raises:
-        UnsupportedFormatError: a transfer syntax that is not read.
-        UnreadableImageError: damaged, or a UID is missing, or a radiograph has a tag twice.
+        UnsupportedFormatError: the transfer syntax is not supported.
+        UnreadableImageError: the file is damaged, a UID is missing, or a radiograph has repeated tags.
     """
-    with _quietly():
-        identity = identity_of(read_uids(data))
+    with _contain_pydicom():
+        identity = read_identity(read_uids(data))
         if identity.is_radiograph:
             require_tags_in_order(data)
         return identity
 
 
-def header_of(data: bytes, max_pixels: int = MAX_PIXELS) -> Dataset:
-    """All tags of a file that has been decoded before, without its pixels; raises what `decode_dicom` raises."""
-    with _quietly():
+def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Dataset:
+    """Read all tags except the pixels.
+
+    Raises:
+        InputError: as `decode_dicom`, for damaged tags.
+    """
+    with _contain_pydicom():
         return read_file(data, max_pixels)[0]
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Suppress pydicom's warnings, which repeat the values of tags, and turn its errors into one of ours."""
+def _contain_pydicom() -> Iterator[None]:
+    """Suppress pydicom's warnings, which repeat the values of tags; re-raise its errors as UnreadableImageError."""
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     with warnings.catch_warnings(), config.disable_value_validation():
         warnings.simplefilter("ignore")
@@ -92,53 +102,56 @@ def _quietly() -> Iterator[None]:
         except (InputError, MemoryError):
             raise
         except Exception as error:  # pydicom reports damage as almost any type
-            raise UnreadableImageError(DAMAGED) from error
+            raise UnreadableImageError(DAMAGED_MESSAGE) from error
 
 
-def _decoded(header: Dataset, pixels: Pixels | None, max_pixels: int) -> Radiograph:
+def _decode_pixels(header: Dataset, pixels: EncodedPixels | None, max_pixels: int) -> Radiograph:
     require_radiograph(header)
-    shape, bits, pixel_aspect = shape_of(header, max_pixels), bits_of(header), pixel_aspect_of(header)
-    words_HW = _words(header, _present(pixels), shape, bits)
-    shutter = shutter_of(header, shape, pixel_aspect)
+    shape = read_shape(header, max_pixels)
+    bits = read_stored_bits(header)
+    pixel_aspect = read_pixel_aspect(header)
+    words_HW = _decode_words(header, _require_pixels(pixels), shape, bits)
+    shutter = read_shutter(header, shape, pixel_aspect)
     gray_HW = to_gray(words_HW, bits, header, None if shutter is None else shutter.open_HW)
     if shutter is not None:
         gray_HW[~shutter.open_HW] = 0
-    return radiograph_of(
+    return Radiograph.from_pixels(
         gray_HW,
-        dicom=facts_of(header),
-        negative=False,  # the tags have said whether bone is dark
-        content=None if shutter is None else shutter.content,
+        dicom=read_facts(header),
+        bone_is_dark=False,  # the tags have said whether bone is dark
+        shutter=None if shutter is None else shutter.content,
         pixel_aspect=pixel_aspect,
     )
 
 
-def _present(pixels: Pixels | None) -> Pixels:
+def _require_pixels(pixels: EncodedPixels | None) -> EncodedPixels:
     if pixels is None or not any(pixels.pieces):
         raise UnreadableImageError("(7FE0,0010) Pixel Data is missing; send the image and not only its header.")
     return pixels
 
 
-def _words(header: Dataset, pixels: Pixels, shape: tuple[int, int], bits: StoredBits) -> Words:
-    """(H, W) words with all bits up to the highest stored one.
+def _decode_words(header: Dataset, pixels: EncodedPixels, shape: tuple[int, int], bits: StoredBits) -> Words:
+    """Decode the words of the image, (H, W), with all bits up to the highest stored bit.
 
     Raises:
-        UnsupportedFormatError: a transfer syntax of no still image.
+        UnsupportedFormatError: the transfer syntax is not supported.
         UnreadableImageError: the pixels are not what the tags announce.
-        NoContentError: so few bytes that they cannot hold a radiograph.
+        NoContentError: the compressed bytes are too few to show anything.
     """
-    syntax, allocated = header.file_meta.TransferSyntaxUID, int(header.BitsAllocated)
+    syntax = header.file_meta.TransferSyntaxUID
+    allocated = int(header.BitsAllocated)
     expected = shape[0] * shape[1] * allocated // 8
-    if syntax not in NATIVE and syntax not in codecs.SYNTAXES:
-        raise UnsupportedFormatError(unread(syntax))
+    if syntax not in NATIVE_SYNTAXES and syntax not in codecs.SYNTAXES:
+        raise UnsupportedFormatError(unsupported_syntax_message(syntax))
     if pixels.encapsulated != (syntax in codecs.SYNTAXES):
         raise UnreadableImageError(
             f"(7FE0,0010) Pixel Data {'is' if pixels.encapsulated else 'is not'} in fragments, unlike (0002,0010) "
             "Transfer Syntax UID says; export the file again."
         )
     if not pixels.encapsulated:
-        return _native(pixels, shape, allocated, little=syntax != ExplicitVRBigEndian)
+        return _read_native(pixels, shape, allocated, little=syntax != ExplicitVRBigEndian)
     length = sum(map(len, pixels.pieces))
-    if length * MAX_COMPRESSION < expected:
+    if length * MAX_COMPRESSION_RATIO < expected:
         raise NoContentError(
             f"(7FE0,0010) Pixel Data holds {length:,} bytes for {expected:,} of pixels; send a radiograph that shows "
             "anatomy."
@@ -146,10 +159,11 @@ def _words(header: Dataset, pixels: Pixels, shape: tuple[int, int], bits: Stored
     return codecs.decode_frame(pixels.pieces, syntax, shape, allocated, bits)
 
 
-def _native(pixels: Pixels, shape: tuple[int, int], allocated: int, little: bool) -> Words:
-    value, expected = pixels.pieces[0], shape[0] * shape[1] * allocated // 8
+def _read_native(pixels: EncodedPixels, shape: tuple[int, int], allocated: int, little: bool) -> Words:
+    value = pixels.pieces[0]
+    expected = shape[0] * shape[1] * allocated // 8
     excess = value[expected:]
-    # Some writers pad. What could be rows or columns that the tags do not announce is no padding.
+    # Some writers pad the pixels. Excess that could be further rows or columns is not padding.
     is_padding = len(excess) < min(shape) * allocated // 8 or excess == excess[:1] * len(excess)
     if len(value) < expected or not is_padding:
         raise UnreadableImageError(

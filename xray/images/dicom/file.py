@@ -1,4 +1,4 @@
-"""Reads the tags of a DICOM file: each of them once, whatever the transfer syntax, and no more than is allowed."""
+"""Reads the tags of a DICOM file in any transfer syntax, within limits on their number and size."""
 
 import io
 import zlib
@@ -15,98 +15,108 @@ from pydicom.uid import (
 )
 
 from xray.errors import TooManyPixelsError, UnreadableImageError, UnsupportedFormatError
-from xray.images.dicom.pixel_layout import MAX_HEADER, SEND_WHOLE, Layout, Pixels, layout_of, require_order
-from xray.images.dicom.tags import tag_name, uid
-from xray.images.radiograph import too_many
+from xray.images.dicom.data_set_layout import (
+    MAX_HEADER_BYTES,
+    DataSetLayout,
+    EncodedPixels,
+    read_layout,
+    require_tag_order,
+)
+from xray.images.dicom.layout_errors import SEND_WHOLE
+from xray.images.dicom.tags import read_uid, tag_name
+from xray.images.radiograph import too_many_pixels_message
 
 SIGNATURE = b"DICM"
-PREAMBLE = 128
-"""Bytes before it."""
+PREAMBLE_BYTES = 128
+"""Bytes that precede the signature."""
 META_GROUP = 0x0002
+"""Group of the tags that say how the others are encoded."""
 LAST_UID = 0x0020000E
-"""Series Instance UID: the last tag of those that identify an object."""
-PLAIN = ExplicitVRLittleEndian
-"""What everybody can write."""
-DAMAGED = f"The DICOM file is truncated or corrupt; {SEND_WHOLE}."
+"""Series Instance UID: the last tag that identifies an object."""
+SUGGESTED_SYNTAX = ExplicitVRLittleEndian
+"""The transfer syntax that every program can write."""
+DAMAGED_MESSAGE = f"The DICOM file is truncated or corrupt; {SEND_WHOLE}."
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether the bytes begin as a DICOM file does (PS3.10)."""
-    return data[PREAMBLE : PREAMBLE + len(SIGNATURE)] == SIGNATURE
+    """Whether the bytes begin like a DICOM file (PS3.10, 7.1)."""
+    return data[PREAMBLE_BYTES : PREAMBLE_BYTES + len(SIGNATURE)] == SIGNATURE
 
 
-def read_file(data: bytes, max_pixels: int) -> tuple[Dataset, Pixels | None]:
-    """All tags, and the pixels still encoded; a deflated file is inflated within limits.
+def read_file(data: bytes, max_pixels: int) -> tuple[Dataset, EncodedPixels | None]:
+    """Read all tags, and the pixels without decoding them; None if there are no pixels.
 
     Raises:
-        TooManyPixelsError: it inflates to more than `max_pixels` take.
-        UnsupportedFormatError: a transfer syntax that is not known.
-        UnreadableImageError: see `layout_of`.
+        TooManyPixelsError: a deflated file inflates to more bytes than `max_pixels` need.
+        UnsupportedFormatError: the transfer syntax is unknown.
+        UnreadableImageError: as `read_layout`.
     """
-    meta, start = _meta(data)
+    meta, start = _read_meta(data)
     body = data[start:]
     if _is_deflated(meta):
-        body, whole = _inflated(body, MAX_HEADER + 2 * max_pixels)
-        if not whole:
-            raise TooManyPixelsError(too_many("larger when it is inflated than any of the allowed size", max_pixels))
-    layout = _layout(body, meta)
-    return _read(body, layout, meta), layout.pixels
+        body, is_complete = _inflate(body, MAX_HEADER_BYTES + 2 * max_pixels)
+        if not is_complete:
+            raise TooManyPixelsError(
+                too_many_pixels_message("larger when it is inflated than any of the allowed size", max_pixels)
+            )
+    layout = _check_layout(body, meta)
+    return _parse_tags(body, layout, meta), layout.pixels
 
 
 def read_uids(data: bytes) -> Dataset:
-    """The tags up to the UIDs that identify an object; raises as `read_file` does."""
-    meta, body = _beginning(data)
-    return _read(body, _layout(body, meta, last=LAST_UID), meta)
+    """Read the tags up to the UIDs that identify an object; raises as `read_file` does."""
+    meta, body = _read_data_set(data)
+    return _parse_tags(body, _check_layout(body, meta, last_tag=LAST_UID), meta)
 
 
 def require_tags_in_order(data: bytes) -> None:
-    """Refuse a file with a tag twice or out of order, be it whole or not; raises as `read_file` does."""
-    meta, body = _beginning(data)
-    require_order(body, implicit=_is_implicit(meta), little=_is_little(meta))
+    """Refuse a file with a repeated tag or tags out of order, even if it is truncated; raises as `read_file` does."""
+    meta, body = _read_data_set(data)
+    require_tag_order(body, implicit=_is_implicit(meta), little=_is_little(meta))
 
 
-def _beginning(data: bytes) -> tuple[FileMetaDataset, bytes]:
-    """The data set, of a deflated one no more than the tags before the pixels may take."""
-    meta, start = _meta(data)
-    return meta, _inflated(data[start:], MAX_HEADER)[0] if _is_deflated(meta) else data[start:]
+def _read_data_set(data: bytes) -> tuple[FileMetaDataset, bytes]:
+    """The meta information and the data set, of which at most `MAX_HEADER_BYTES_BYTES` are inflated."""
+    meta, start = _read_meta(data)
+    return meta, _inflate(data[start:], MAX_HEADER_BYTES)[0] if _is_deflated(meta) else data[start:]
 
 
-def _meta(data: bytes) -> tuple[FileMetaDataset, int]:
-    """How the tags are written, and the byte where they begin.
+def _read_meta(data: bytes) -> tuple[FileMetaDataset, int]:
+    """The meta information, which says how the tags are encoded, and the byte where the data set begins.
 
     Raises:
-        UnsupportedFormatError: in a way that is not known.
+        UnsupportedFormatError: the bytes are not DICOM, or the transfer syntax is unknown.
     """
     if not is_dicom(data):
         raise UnsupportedFormatError(
-            "The bytes are no DICOM file: its preamble is missing; send the file as it is stored."
+            "The bytes are not a DICOM file, because the preamble is missing; send the file as it is stored."
         )
     stream = io.BytesIO(data)
-    stream.seek(PREAMBLE + len(SIGNATURE))
+    stream.seek(PREAMBLE_BYTES + len(SIGNATURE))
     meta = FileMetaDataset(read_dataset(stream, False, True, stop_when=lambda tag, *_: tag.group != META_GROUP))
-    written = uid(meta, "TransferSyntaxUID")
+    written = read_uid(meta, "TransferSyntaxUID")
     syntax = UID(written or "")
     if syntax.is_private or not syntax.is_transfer_syntax:
-        raise UnsupportedFormatError(unread(written))
+        raise UnsupportedFormatError(unsupported_syntax_message(written))
     meta.TransferSyntaxUID = syntax
     return meta, stream.tell()
 
 
-def unread(syntax: str | None) -> str:
-    """The sentence about a transfer syntax that cannot be read."""
-    says = f"is {syntax}, which is none that is read here" if syntax else "is missing or empty"
-    return f"{tag_name('TransferSyntaxUID')} {says}; send the file as {PLAIN.name} ({PLAIN})."
+def unsupported_syntax_message(syntax: str | None) -> str:
+    """The message of an `UnsupportedFormatError` for a transfer syntax; None if the file names none."""
+    says = f"is {syntax}, which is not supported" if syntax else "is missing or empty"
+    return f"{tag_name('TransferSyntaxUID')} {says}; send the file as {SUGGESTED_SYNTAX.name} ({SUGGESTED_SYNTAX})."
 
 
 def _is_deflated(meta: FileMetaDataset) -> bool:
     return meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian
 
 
-def _inflated(deflated: bytes, limit: int) -> tuple[bytes, bool]:
-    """The first `limit` bytes, and whether these are all.
+def _inflate(deflated: bytes, limit: int) -> tuple[bytes, bool]:
+    """Inflate the first `limit` bytes, and say whether these are all.
 
     Raises:
-        UnreadableImageError: cut short, or not deflated.
+        UnreadableImageError: the data are truncated or not deflated.
     """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
@@ -118,19 +128,19 @@ def _inflated(deflated: bytes, limit: int) -> tuple[bytes, bool]:
     return inflated, inflater.eof
 
 
-def _layout(body: bytes, meta: FileMetaDataset, last: int | None = None) -> Layout:
-    return layout_of(body, implicit=_is_implicit(meta), little=_is_little(meta), last=last)
+def _check_layout(body: bytes, meta: FileMetaDataset, last_tag: int | None = None) -> DataSetLayout:
+    return read_layout(body, implicit=_is_implicit(meta), little=_is_little(meta), last_tag=last_tag)
 
 
-def _read(body: bytes, layout: Layout, meta: FileMetaDataset) -> Dataset:
-    """The tags of the layout.
+def _parse_tags(body: bytes, layout: DataSetLayout, meta: FileMetaDataset) -> Dataset:
+    """Let pydicom parse the tags of the layout.
 
     Raises:
-        UnreadableImageError: pydicom finds others.
+        UnreadableImageError: pydicom finds other tags.
     """
     header = read_dataset(io.BytesIO(body[: layout.end]), _is_implicit(meta), _is_little(meta))
     if tuple(header.keys()) != layout.tags:
-        raise UnreadableImageError(DAMAGED)
+        raise UnreadableImageError(DAMAGED_MESSAGE)
     header.file_meta = meta
     return header
 

@@ -1,4 +1,4 @@
-"""Look-up tables of a DICOM file, which turn one value into another (PS3.3 C.11.1.1)."""
+"""Reads and applies the look-up tables of a DICOM file (PS3.3 C.11.1.1)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,22 +11,24 @@ from xray.errors import UnreadableImageError
 
 FloatArray = npt.NDArray[np.float64]
 MAX_ENTRIES = 1 << 16
+"""Entries of a table whose descriptor says 0."""
 WORD = 0xFFFF
+"""Mask of an unsigned 16-bit word."""
 
 
 @dataclass(frozen=True)
 class LookupTable:
-    """Values below `first` take its first entry, those beyond its end the last."""
+    """A table for values from `first` on; values below it map to the first entry, values beyond the end to the last."""
 
     first: int
     entries: FloatArray
 
     @property
     def white(self) -> float:
-        """The largest value of the bits that the entries really use.
+        """The largest value of as many bits as the entries use.
 
-        What the descriptor says of these bits is wrong in both directions in files of some vendors. dcmtk's
-        `--ignore-vlut-depth` decides alike.
+        In files of some vendors the number of bits in the descriptor is too large or too small. dcmtk does the same
+        with `--ignore-vlut-depth`.
         """
         return float((1 << max(1, int(self.entries.max()).bit_length())) - 1)
 
@@ -34,17 +36,21 @@ class LookupTable:
         return self.entries[np.clip(values_V - self.first, 0, len(self.entries) - 1).astype(np.intp)]
 
 
-def lookup_table(item: Dataset, tag: str, values_V: FloatArray) -> LookupTable:
-    """The table of a sequence's item, for such values.
+def read_lookup_table(item: Dataset, tag: str, values_V: FloatArray) -> LookupTable:
+    """Read the table of an item of a sequence.
+
+    Args:
+        tag: names the sequence in error messages.
+        values_V: the values to map, which decide how an ambiguous first value is read.
 
     Raises:
-        UnreadableImageError: there is none in the item; `tag` names the sequence.
+        UnreadableImageError: the item holds no complete table.
     """
     try:
         count, first, bits = (int(each) & WORD for each in item.LUTDescriptor)
         count = count or MAX_ENTRIES
-        entries = _entries(item, count)
-    except Exception as error:  # whatever pydicom and NumPy raise on a table that is not there or not one
+        entries = _read_entries(item, count)
+    except Exception as error:  # pydicom and NumPy raise almost any type for a missing or damaged table
         raise UnreadableImageError(f"{tag} holds no look-up table; export the file again.") from error
     if not 8 <= bits <= 16:
         raise UnreadableImageError(f"{tag} announces {bits} bits; look-up tables have 8 to 16.")
@@ -52,27 +58,27 @@ def lookup_table(item: Dataset, tag: str, values_V: FloatArray) -> LookupTable:
         raise UnreadableImageError(
             f"{tag} holds {len(entries):,} entries where its descriptor says {count:,}; export the file again."
         )
-    return LookupTable(_first(first, count, values_V), entries.astype(np.float64))
+    return LookupTable(_signed_first(first, count, values_V), entries.astype(np.float64))
 
 
-def _first(first: int, count: int, values_V: FloatArray) -> int:
-    """The first value that the table maps, which has the sign that the values have.
+def _signed_first(first: int, count: int, values_V: FloatArray) -> int:
+    """The first value that the table maps, signed if the values are.
 
-    Where the tag was written with the other sign, the table would miss all values: the reading that meets more of them
-    is the one that is meant.
+    Some files have a first value of the wrong signedness, with which the table would cover none of the values. So the
+    reading that covers more of them is used.
     """
     lowest, highest = float(values_V.min()), float(values_V.max())
 
-    def met(start: int) -> float:
+    def covered(start: int) -> float:
         return min(start + count - 1, highest) - max(start, lowest)
 
     as_signed = first - (1 << 16) if first >> 15 else first
     usual, other = (as_signed, first) if lowest < 0 else (first, as_signed)
-    return other if met(other) > max(met(usual), 0) else usual
+    return other if covered(other) > max(covered(usual), 0) else usual
 
 
-def _entries(item: Dataset, count: int) -> npt.NDArray[Any]:
-    """As written, which is as words or, of 8 bits, as bytes in words."""
+def _read_entries(item: Dataset, count: int) -> npt.NDArray[Any]:
+    """The entries, which are stored as words or, with 8 bits, as bytes."""
     data = item.LUTData
     if not isinstance(data, bytes):
         return (np.atleast_1d(np.asarray(data, np.int64)) & WORD)[:count]

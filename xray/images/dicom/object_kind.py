@@ -1,16 +1,16 @@
-"""Which DICOM objects are radiographs, decided by SOP class and modality together.
+"""Decides by SOP class and modality which DICOM objects are radiographs.
 
-Many sites write DR, RG, OT or nothing as the modality of images that a CR or DX detector made.
+Both count, because many sites write DR, RG, OT or nothing as the modality of images from a CR or DX detector.
 """
 
 from typing import Literal
 
-LeftAlone = Literal["another modality", "another SOP class", "a private SOP class"]
+SkipReason = Literal["another modality", "another SOP class", "a private SOP class"]
 """Why an object is not analyzed."""
 
-PRIVATE_CLASS: LeftAlone = "a private SOP class"
+PRIVATE_CLASS: SkipReason = "a private SOP class"
 
-MODALITIES = ("CR", "DX")
+RADIOGRAPH_MODALITIES = ("CR", "DX")
 RADIOGRAPH_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.1",  # Computed Radiography
     "1.2.840.10008.5.1.4.1.1.1.1",  # Digital X-Ray, for presentation
@@ -22,8 +22,9 @@ OTHER_XRAY_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.1.3",  # Digital Intra-Oral X-Ray, for presentation
     "1.2.840.10008.5.1.4.1.1.1.3.1",
 )
-"""Of breasts and teeth, whatever the modality says."""
+"""X-rays of breasts and teeth, whatever the modality says."""
 STANDARD_ROOT = "1.2.840.10008."
+"""Prefix of the UIDs that the DICOM standard defines."""
 # fmt: off
 OTHER_MODALITIES = frozenset((
     "ANN", "AR", "ASMT", "AU", "BDUS", "BI", "BMD", "CFM", "CT", "CTPROTOCOL", "DG", "DMS", "DOC", "ECG", "EEG",
@@ -33,24 +34,24 @@ OTHER_MODALITIES = frozenset((
     "RWV", "SEG", "SM", "SMR", "SR", "SRF", "STAIN", "TEXTUREMAP", "TG", "US", "VA", "XA", "XAPROTOCOL", "XC",
 ))
 # fmt: on
-"""Defined terms of PS3.3 C.7.3.1.1.1 that name something other than a plain radiograph. OT is not among them."""
+"""Defined terms of PS3.3 C.7.3.1.1.1 for anything but plain radiographs, without OT (other)."""
 
 
 def is_radiograph(modality: str | None, sop_class_uid: str) -> bool:
-    """Whether to analyze an object; `modality` is None or empty where nothing is known of it."""
-    return left_alone(modality, sop_class_uid) is None
+    """Whether an object is analyzed; `modality` is None or empty if it is unknown."""
+    return skip_reason(modality, sop_class_uid) is None
 
 
-def left_alone(modality: str | None, sop_class_uid: str) -> LeftAlone | None:
+def skip_reason(modality: str | None, sop_class_uid: str) -> SkipReason | None:
     """Why an object is not analyzed; None for a radiograph.
 
-    CR and DX count whatever storage class they come in, secondary captures of film among them; the pixels are checked
-    when they are decoded.
+    CR and DX are radiographs in any storage class, including secondary captures of film; the pixels are checked when
+    they are decoded.
     """
     if modality in OTHER_MODALITIES:
         return "another modality"
     if sop_class_uid in OTHER_XRAY_CLASSES:
         return "another SOP class"
-    if modality in MODALITIES or sop_class_uid in RADIOGRAPH_CLASSES:
+    if modality in RADIOGRAPH_MODALITIES or sop_class_uid in RADIOGRAPH_CLASSES:
         return None
     return "another SOP class" if sop_class_uid.startswith(STANDARD_ROOT) else PRIVATE_CLASS

@@ -1,11 +1,11 @@
-"""The display shutter of a DICOM file: what of its pixels is to be shown.
+"""Reads the display shutter of a DICOM file, which says what part of the pixels a viewer shows (PS3.3 C.7.6.11).
 
-PS3.3 C.7.6.11. Shapes are rectangular, circular and polygonal, and what lies inside all of them is shown. The bitmap
-shape belongs to presentation states. Collimator tags (0018,1700 and on) are not used: no viewer applies them, and real
-files hold places that do not lie on the image.
+Rectangular, circular and polygonal shapes are read, and what lies inside all of them is shown. The bitmap shape is not
+read, because it belongs to presentation states. The collimator tags (0018,1700 and following) are not used: viewers do
+not apply them, and some files have collimator edges outside the image.
 
-Shutter Presentation Value, the gray that covers the rest, is not used either: the rest becomes black, as air is. White
-corners around a circle or a polygon would change what the network says of the anatomy between them.
+Shutter Presentation Value, the gray that covers the rest, is not used either: the rest becomes black, like air. White
+corners around a circle or a polygon would change the network's output for the anatomy between them.
 """
 
 from collections.abc import Callable
@@ -16,49 +16,49 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 from pydicom import Dataset
 
-from xray.images.dicom.values import numbers_of, values_of
+from xray.images.dicom.values import get_numbers, get_values
 from xray.images.radiograph import MIN_SIDE, Box
 
-MAX_PLACE = 1 << 20
-"""Pixels from the origin, beyond which no shutter is meant."""
+MAX_COORDINATE = 1 << 20
+"""Coordinates in pixels at or beyond this limit are treated as damaged."""
 BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Shutter:
-    """What covers part of an image.
+    """The visible part of an image.
 
     Attributes:
-        open_HW: whether a pixel is shown.
-        content: the smallest box around the open pixels.
+        open_HW: bool, whether a pixel is shown.
+        content: the bounding box of the visible pixels.
     """
 
     open_HW: BoolArray
     content: Box
 
 
-def shutter_of(header: Dataset, shape: tuple[int, int], pixel_aspect: float) -> Shutter | None:
-    """The shutter of an image of `shape`; None where there is none, or none that can be meant.
+def read_shutter(header: Dataset, shape: tuple[int, int], pixel_aspect: float) -> Shutter | None:
+    """The shutter of an image of `shape` (H, W); None if there is no usable shutter.
 
-    A shape whose tags are missing, or that leaves nothing of the image, is passed over: the whole image is shown then,
-    as by a viewer without shutters.
+    A shape whose tags are missing, or that would cover the whole image, is ignored. If none is left, the whole image is
+    shown, as by a viewer without shutters.
     """
     open_HW = np.ones(shape, bool)
-    for name in dict.fromkeys(str(each).strip() for each in values_of(header, "ShutterShape")):
+    for name in dict.fromkeys(str(each).strip() for each in get_values(header, "ShutterShape")):
         read = SHAPES.get(name)
         inside_HW = read(header, shape, pixel_aspect) if read else None
-        if inside_HW is not None and _box(inside_HW) is not None:
+        if inside_HW is not None and _bounding_box(inside_HW) is not None:
             open_HW &= inside_HW
-    content = _box(open_HW)
+    content = _bounding_box(open_HW)
     if content is None or open_HW.all():
         return None
     return Shutter(open_HW, content)
 
 
 def _rectangle(header: Dataset, shape: tuple[int, int], _: float) -> BoolArray | None:
-    """Its edges are the first and the last column and row that are shown, counted from 1."""
+    """The edges are the first and the last column and row that are shown, counted from 1."""
     edges = [
-        _numbers(header, f"Shutter{edge}Edge")
+        _coordinates(header, f"Shutter{edge}Edge")
         for edge in ("LeftVertical", "RightVertical", "UpperHorizontal", "LowerHorizontal")
     ]
     if any(len(edge) != 1 for edge in edges):
@@ -70,8 +70,8 @@ def _rectangle(header: Dataset, shape: tuple[int, int], _: float) -> BoolArray |
 
 
 def _circle(header: Dataset, shape: tuple[int, int], pixel_aspect: float) -> BoolArray | None:
-    """The radius counts columns; rows of another spacing make the circle an ellipse on the grid."""
-    center, radius = _numbers(header, "CenterOfCircularShutter"), _numbers(header, "RadiusOfCircularShutter")
+    """The radius is in columns; if the spacing of the rows differs, the circle is an ellipse in pixels."""
+    center, radius = _coordinates(header, "CenterOfCircularShutter"), _coordinates(header, "RadiusOfCircularShutter")
     if len(center) != 2 or len(radius) != 1 or radius[0] <= 0:
         return None
     down_H1 = (np.arange(1, shape[0] + 1)[:, None] - center[0]) * pixel_aspect
@@ -80,8 +80,8 @@ def _circle(header: Dataset, shape: tuple[int, int], pixel_aspect: float) -> Boo
 
 
 def _polygon(header: Dataset, shape: tuple[int, int], _: float) -> BoolArray | None:
-    """Its vertices are pairs of a row and a column, counted from 1."""
-    numbers = _numbers(header, "VerticesOfThePolygonalShutter")
+    """The vertices are pairs of a row and a column, counted from 1."""
+    numbers = _coordinates(header, "VerticesOfThePolygonalShutter")
     if len(numbers) < 6 or len(numbers) % 2:
         return None
     corners_N2 = np.rint(np.reshape(numbers, (-1, 2)))[:, ::-1].astype(np.int32) - 1
@@ -95,17 +95,18 @@ SHAPES: dict[str, Callable[[Dataset, tuple[int, int], float], BoolArray | None]]
     "CIRCULAR": _circle,
     "POLYGONAL": _polygon,
 }
+"""The function that draws each shape (H, W), or returns None if its tags are missing or damaged."""
 
 
-def _box(inside_HW: BoolArray) -> Box | None:
-    """Around what is inside; None where a side is shorter than a radiograph's."""
+def _bounding_box(inside_HW: BoolArray) -> Box | None:
+    """The bounding box of what is inside; None if a side is shorter than `MIN_SIDE`."""
     rows, columns = (np.flatnonzero(inside_HW.any(axis)) for axis in (1, 0))
     if len(rows) < MIN_SIDE or len(columns) < MIN_SIDE:
         return None
     return Box(int(rows[0]), int(columns[0]), int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1)
 
 
-def _numbers(header: Dataset, keyword: str) -> list[float]:
-    """The tag's numbers; none where one of them is no place in an image."""
-    numbers = numbers_of(header, keyword)
-    return numbers if all(abs(number) < MAX_PLACE for number in numbers) else []
+def _coordinates(header: Dataset, keyword: str) -> list[float]:
+    """The numbers of a tag; empty if one of them cannot be a coordinate."""
+    numbers = get_numbers(header, keyword)
+    return numbers if all(abs(number) < MAX_COORDINATE for number in numbers) else []

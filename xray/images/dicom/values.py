@@ -1,4 +1,4 @@
-"""Values of a DICOM file's tags, which may be missing, one or several, no numbers, or damaged."""
+"""Reads the values of a DICOM file's tags, which may be missing, multiple, not numeric, or damaged."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from pydicom import Dataset
 from xray.errors import InputError, UnreadableImageError
 
 
-def value_of(header: Dataset, keyword: str) -> Any:
-    """None where the tag is not there.
+def get_value(header: Dataset, keyword: str) -> Any:
+    """The value of a tag; None if the tag is missing.
 
     Raises:
-        InputError: the tag cannot be parsed, which pydicom only tries now.
+        UnreadableImageError: the tag cannot be parsed, which pydicom tries only now.
     """
     try:
         return header.get(keyword)
@@ -21,20 +21,20 @@ def value_of(header: Dataset, keyword: str) -> Any:
         raise UnreadableImageError(f"The tag {keyword} is damaged; export the file again.") from error
 
 
-def values_of(header: Dataset, keyword: str) -> list[Any]:
-    """All values of a tag; empty where it is not there or has none. Raises as `value_of` does."""
-    value = value_of(header, keyword)
+def get_values(header: Dataset, keyword: str) -> list[Any]:
+    """All values of a tag; empty if the tag is missing or empty. Raises as `get_value` does."""
+    value = get_value(header, keyword)
     if value in (None, ""):
         return []
     return [value] if isinstance(value, str | bytes | int | float) else list(value)
 
 
-def numbers_of(header: Dataset, keyword: str) -> list[float]:
-    """The same as numbers; what is none is NaN."""
-    return [_number(each) for each in values_of(header, keyword)]
+def get_numbers(header: Dataset, keyword: str) -> list[float]:
+    """All values of a tag as numbers; NaN for a value that is not a number. Raises as `get_value` does."""
+    return [_to_number(each) for each in get_values(header, keyword)]
 
 
-def _number(value: Any) -> float:
+def _to_number(value: Any) -> float:
     try:
         return float(value)
     except (TypeError, ValueError):

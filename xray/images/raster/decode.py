@@ -1,7 +1,7 @@
-"""Decode a PNG or JPEG file to a `Radiograph`: 8-bit gray, upright after the EXIF orientation, bone bright.
+"""Decodes a PNG or JPEG file to a `Radiograph`: 8-bit gray, upright by the EXIF orientation, bone bright.
 
-Pillow decodes what has 8 bits, and gray of 16. What it cannot decode or would cut to 8 bits goes to `deep_image`: PNG
-with 16 bits and several channels, JPEG with 12 bits, lossless JPEG and JPEG-LS.
+Pillow decodes images with 8 bits, and gray PNG with 16 bits. `high_bit_depth` decodes what Pillow cannot decode or
+would reduce to 8 bits: PNG with 16 bits and several channels, JPEG with 12 bits, lossless JPEG, and JPEG-LS.
 """
 
 import io
@@ -13,27 +13,31 @@ from PIL import ExifTags, Image
 
 from xray.errors import InputError, TooManyPixelsError, UnreadableImageError, UnsupportedFormatError
 from xray.images.levels import significant_levels
-from xray.images.radiograph import MAX_PIXELS, PixelArray, Radiograph, radiograph_of, too_many
+from xray.images.radiograph import MAX_PIXELS, PixelArray, Radiograph, too_many_pixels_message
 from xray.images.raster import jpeg_segments, png_chunks
-from xray.images.raster.deep_pixels import SKETCH_SIDE, decode_deep_jpeg, decode_deep_png, share_with_colour
+from xray.images.raster.high_bit_depth import (
+    THUMBNAIL_SIDE,
+    decode_high_bit_jpeg,
+    decode_high_bit_png,
+    measure_color_share,
+)
 from xray.images.raster.jpeg_segments import JPEG_LS, JpegHeader
 from xray.images.raster.png_chunks import GRAY, PngHeader
 
 MAX_SCANS = 100
-"""Of a progressive JPEG, each of which costs a pass over all pixels; encoders write about ten."""
+"""Limit on the scans of a progressive JPEG, each of which processes all pixels; encoders write about ten."""
 UNKNOWN_EFFORT = sys.maxsize
-"""Of a file that may take any time and memory to decode."""
-DEEP = 16
-"""Bits of a channel of a PNG that Pillow would cut to 8 where there is more than one."""
+"""The effort of a file that may take any amount of time and memory to decode."""
+HIGH_BIT_DEPTH = 16
+"""Bit depth of the PNG whose channels Pillow reduces to 8 bits if there is more than one."""
 PILLOW_PROCESSES = ("baseline", "extended sequential", "progressive", "arithmetic sequential", "arithmetic progressive")
-"""Of JPEG with 8 bits."""
-DEEP_PROCESSES = ("extended sequential", "progressive", "lossless", JPEG_LS)
-"""Of JPEG that imagecodecs decodes."""
+"""The processes of 8-bit JPEG that Pillow decodes."""
+IMAGECODECS_PROCESSES = ("extended sequential", "progressive", "lossless", JPEG_LS)
+"""The processes of JPEG that imagecodecs decodes."""
 
 ImageFormat = Literal["PNG", "JPEG"]
-PNG_HEADER_BYTES = 33
 SIGNATURES: dict[bytes, ImageFormat] = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
-UPRIGHT = {
+ORIENTATION_TRANSFORMS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -42,79 +46,81 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation to what makes the stored rows upright."""
+"""The transform that makes an image upright, by its EXIF orientation."""
 LUMINANCE = "L"
-DEEP_GRAY_MODES = ("I", "I;16", "I;16B", "I;16L")
+"""Pillow's mode for 8-bit gray."""
+HIGH_BIT_GRAY_MODES = ("I", "I;16", "I;16B", "I;16L")
+"""Pillow's modes for gray of more than 8 bits."""
 
 
-def format_of(data: bytes) -> ImageFormat | None:
-    """By its first bytes; None if it is neither."""
+def detect_format(data: bytes) -> ImageFormat | None:
+    """The format of a file by its first bytes; None if it is neither PNG nor JPEG."""
     return next((name for signature, name in SIGNATURES.items() if data.startswith(signature)), None)
 
 
-def image_effort(data: bytes, format_name: ImageFormat) -> int:
-    """Pixels that decoding has to go over, in all scans of a progressive JPEG; 0 where the header tells of none."""
+def raster_effort(data: bytes, format_name: ImageFormat) -> int:
+    """The pixels that a decoder processes, counted once for each scan of a JPEG; 0 if there is no header."""
     if format_name == "PNG":
-        picture = png_chunks.read_header(data)
-        if picture is None:
+        png_header = png_chunks.read_header(data)
+        if png_header is None:
             return 0
-        return UNKNOWN_EFFORT if _is_deep_colour(picture) else picture.width * picture.height
+        return UNKNOWN_EFFORT if _is_high_bit_color(png_header) else png_header.width * png_header.height
     header = jpeg_segments.read_header(data)
     if header is None:
         return 0
     return header.width * header.height * header.scans if _is_for_pillow(header) else UNKNOWN_EFFORT
 
 
-def decode_image(data: bytes, format_name: ImageFormat, max_pixels: int = MAX_PIXELS) -> Radiograph:
+def decode_raster(data: bytes, format_name: ImageFormat, max_pixels: int = MAX_PIXELS) -> Radiograph:
     """Decode PNG or JPEG bytes of any bit depth, palette, alpha or orientation.
 
-    Deep gray is reduced by its significant bits (a 12-bit image stored in 16 bits loses 4), colour to its luminance,
-    transparency to black, and a radiograph with dark bone is inverted. Pixels count as square: a resolution that
-    differs between rows and columns is more often a slip of an export than the detector's, and viewers ignore it.
-    Damage in the middle of JPEG data may pass: libjpeg only warns of it, and Pillow does not hand its warnings on.
+    Gray of more than 8 bits is reduced by its significant bits (a 12-bit image stored in 16 bits loses 4), color to its
+    luminance, transparency to black, and a radiograph with dark bone is inverted. Pixels count as square: a resolution
+    that differs between rows and columns is usually an export error, and viewers ignore it. Damage in the middle of
+    JPEG data may go unnoticed, because libjpeg only warns about it and Pillow does not pass the warning on.
 
     Raises:
         TooManyPixelsError: the header announces more than `max_pixels`; nothing was decoded.
-        UnreadableImageError: truncated or corrupt, or a JPEG of more than `MAX_SCANS` scans.
-        UnsupportedFormatError: a JPEG of a process that is not read.
-        NoContentError: see `radiograph_of`.
+        UnreadableImageError: the file is truncated or corrupt, or a JPEG of more than `MAX_SCANS` scans.
+        UnsupportedFormatError: the process of a JPEG is not supported.
+        NoContentError: see `Radiograph.from_pixels`.
     """
     try:
         decode = _decode_png if format_name == "PNG" else _decode_jpeg
-        pixels_HW, coloured = decode(data, max_pixels)
+        pixels_HW, color_share = decode(data, max_pixels)
     except (InputError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
-        raise TooManyPixelsError(too_many("too large", max_pixels)) from error
-    except Exception as error:  # decoders report damage as almost any type, depending on where in the file it lies
+        raise TooManyPixelsError(too_many_pixels_message("too large", max_pixels)) from error
+    except Exception as error:  # decoders report damage as almost any type
         raise UnreadableImageError(
             f"The {format_name} is truncated or corrupt; export it again and check that the whole file is sent."
         ) from error
-    return radiograph_of(pixels_HW, coloured)
+    return Radiograph.from_pixels(pixels_HW, color_share)
 
 
 def _decode_png(data: bytes, max_pixels: int) -> tuple[PixelArray, float]:
-    """The gray levels as a viewer shows them, and the share of coloured pixels."""
+    """Decode the gray levels that a viewer shows, and the share of colored pixels."""
     header = png_chunks.read_header(data)
     if header is None:
         raise ValueError("no header")
     _require_pixels(header.width, header.height, max_pixels)
-    picture = png_chunks.read_picture(data)
-    with Image.open(io.BytesIO(picture.data), formats=("PNG",)) as image:
+    stripped = png_chunks.strip_chunks(data)
+    with Image.open(io.BytesIO(stripped.data), formats=("PNG",)) as image:
         _require_pixels(image.width, image.height, max_pixels)  # a second header may announce more
-        orientation = _orientation(image) or picture.orientation
-        if not _is_deep_colour(header):
+        orientation = _read_orientation(image) or stripped.orientation
+        if not _is_high_bit_color(header):
             image.load()
-            return _upright(_to_gray(image), orientation), _coloured(image)
-    gray_HW, coloured = decode_deep_png(picture.data)
-    return _upright(gray_HW, orientation), coloured
+            return _to_upright(_to_gray(image), orientation), _measure_image_color(image)
+    gray_HW, color_share = decode_high_bit_png(stripped.data)
+    return _to_upright(gray_HW, orientation), color_share
 
 
 def _decode_jpeg(data: bytes, max_pixels: int) -> tuple[PixelArray, float]:
-    """As `_decode_png`.
+    """Decode the gray levels that a viewer shows, and the share of colored pixels.
 
     Raises:
-        UnsupportedFormatError: a process that is not read.
+        UnsupportedFormatError: the process is not supported.
     """
     header = jpeg_segments.read_header(data)
     if header is None:
@@ -126,40 +132,41 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> tuple[PixelArray, float]:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             _require_pixels(image.width, image.height, max_pixels)  # a second header may announce more
             image.load()
-            return _upright(_to_gray(image), _orientation(image)), _coloured(image)
-    if header.process not in DEEP_PROCESSES:
+            return _to_upright(_to_gray(image), _read_orientation(image)), _measure_image_color(image)
+    if header.process not in IMAGECODECS_PROCESSES:
         raise UnsupportedFormatError(
-            f"The JPEG is encoded by the {header.process} process with {header.precision} bits, which is not read "
-            "here; save it as an ordinary (baseline) JPEG or as PNG."
+            f"The JPEG is encoded by the {header.process} process with {header.precision} bits, which is not "
+            "supported; save it as an ordinary (baseline) JPEG or as PNG."
         )
-    if not header.is_whole:  # libjpeg fills up with gray what is missing, and says nothing
+    if not header.is_complete:  # libjpeg silently fills the missing part with gray
         raise ValueError("truncated")
-    gray_HW, coloured = decode_deep_jpeg(data, is_ls=header.process == JPEG_LS)
-    return _upright(gray_HW, _exif_orientation(header.exif)), coloured
+    gray_HW, color_share = decode_high_bit_jpeg(data, is_ls=header.process == JPEG_LS)
+    return _to_upright(gray_HW, _parse_orientation(header.exif)), color_share
 
 
 def _is_for_pillow(header: JpegHeader) -> bool:
     return header.precision == 8 and header.process in PILLOW_PROCESSES
 
 
-def _is_deep_colour(header: PngHeader) -> bool:
-    return header.bit_depth == DEEP and header.colour_type != GRAY
+def _is_high_bit_color(header: PngHeader) -> bool:
+    return header.bit_depth == HIGH_BIT_DEPTH and header.color_type != GRAY
 
 
 def _require_pixels(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise TooManyPixelsError(too_many(f"{width}x{height} pixels", max_pixels))
+        raise TooManyPixelsError(too_many_pixels_message(f"{width}x{height} pixels", max_pixels))
 
 
-def _orientation(image: Image.Image) -> int | None:
-    """What EXIF says; None where it says nothing that can be read."""
+def _read_orientation(image: Image.Image) -> int | None:
+    """The EXIF orientation of an image; None if it is missing or unreadable."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # odd EXIF is common in sound images, and Pillow raises many types on it
+    except Exception:  # damaged EXIF is common in sound images, and Pillow raises many types for it
         return None
 
 
-def _exif_orientation(profile: bytes | None) -> int | None:
+def _parse_orientation(profile: bytes | None) -> int | None:
+    """The orientation in an EXIF profile; None if it is missing or unreadable."""
     exif = Image.Exif()
     try:
         exif.load(profile or b"")
@@ -168,26 +175,26 @@ def _exif_orientation(profile: bytes | None) -> int | None:
         return None
 
 
-def _upright(gray_HW: PixelArray, orientation: int | None) -> PixelArray:
-    turn = UPRIGHT.get(orientation or 1)
+def _to_upright(gray_HW: PixelArray, orientation: int | None) -> PixelArray:
+    turn = ORIENTATION_TRANSFORMS.get(orientation or 1)
     return gray_HW if turn is None else np.asarray(Image.fromarray(gray_HW).transpose(turn))
 
 
 def _to_gray(image: Image.Image) -> PixelArray:
-    if image.mode in DEEP_GRAY_MODES:
+    if image.mode in HIGH_BIT_GRAY_MODES:
         deep_HW = np.asarray(image).clip(0, 0xFFFF).astype(np.uint16)
         if (transparent := image.info.get("transparency")) is not None:
             deep_HW[deep_HW == transparent] = 0
         return significant_levels(deep_HW)(deep_HW)
     if image.has_transparency_data:
-        upright = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", upright.size, "black"), upright)
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
     return np.asarray(image.convert(LUMINANCE)).copy()
 
 
-def _coloured(image: Image.Image) -> float:
-    """Share of pixels whose channels differ by more than `CHROMA`, on a small copy."""
-    if image.mode in (LUMINANCE, "LA", "1", *DEEP_GRAY_MODES):
+def _measure_image_color(image: Image.Image) -> float:
+    """Share of colored pixels, measured on a thumbnail."""
+    if image.mode in (LUMINANCE, "LA", "1", *HIGH_BIT_GRAY_MODES):
         return 0.0
-    sketch = image.resize((SKETCH_SIDE, SKETCH_SIDE), Image.Resampling.NEAREST).convert("RGB")
-    return share_with_colour(np.asarray(sketch))
+    thumbnail = image.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.NEAREST).convert("RGB")
+    return measure_color_share(np.asarray(thumbnail))

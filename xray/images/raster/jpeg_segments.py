@@ -1,4 +1,4 @@
-"""Walk the segments of a JPEG file, or of JPEG within DICOM: its process, how many scans it has, and its orientation.
+"""Reads the header of a JPEG image, in a file or in DICOM, by walking over its segments.
 
 JPEG is specified in ISO/IEC 10918-1 (ITU-T T.81), JPEG-LS in ISO/IEC 14495-1 (ITU-T T.87).
 """
@@ -8,7 +8,8 @@ import struct
 from dataclasses import dataclass
 
 START_OF_SCAN, END_OF_IMAGE, APP1 = 0xDA, 0xD9, 0xE1
-WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))
+"""Second bytes of markers; the first is always 0xFF."""
+MARKERS_WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))
 EXIF = b"Exif\0\0"
 JPEG_LS = "JPEG-LS"
 PROCESSES = {
@@ -27,27 +28,28 @@ PROCESSES = {
     0xCF: "arithmetic differential lossless",
     0xF7: JPEG_LS,
 }
-"""By the second byte of the frame's marker."""
-FRAME = struct.Struct(">BHHB")
-"""Precision, height, width and components."""
+"""The coding process, by the second byte of the marker of the frame."""
+FRAME_HEADER = struct.Struct(">BHHB")
+"""Precision, height, width and number of components."""
 MAX_SEGMENTS = 10_000
-"""Of a file; photographs with much beside their picture have some hundreds."""
+"""Limit on the segments of a file; photographs with large metadata have a few hundred."""
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-"""What ends a scan: no stuffed byte and no restart."""
-MARKER_OF_LS = re.compile(rb"\xff[\x80-\xfe]")
+"""A marker that ends a scan, which is neither a stuffed byte nor a restart marker."""
+JPEG_LS_MARKER = re.compile(rb"\xff[\x80-\xfe]")
+"""The same for JPEG-LS, which stuffs a bit instead of a byte."""
 
 
 @dataclass(frozen=True)
 class JpegHeader:
-    """What a JPEG file says of its image.
+    """What a JPEG file says about its image.
 
     Attributes:
         process: one of `PROCESSES`.
-        precision: bits of a sample.
-        components: samples of a pixel.
-        scans: passes over the image.
-        exif: the first EXIF profile, if it has one.
-        is_whole: whether the image ends with its marker; what comes behind is not of the image.
+        precision: bits per sample.
+        components: samples per pixel.
+        scans: number of passes over the image.
+        exif: the first EXIF profile; None if there is none.
+        is_complete: whether the marker for the end of the image is there; what follows it is ignored.
     """
 
     process: str
@@ -57,41 +59,46 @@ class JpegHeader:
     components: int
     scans: int
     exif: bytes | None
-    is_whole: bool
+    is_complete: bool
 
 
 def read_header(data: bytes) -> JpegHeader | None:
-    """None where the segments lead to no frame, or are too many."""
+    """Read the header of a JPEG image; None if there is no frame, or there are more than `MAX_SEGMENTS` segments."""
     frame: tuple[int, bytes] | None = None
-    exif, scans, place, is_whole = None, 0, 2, False
+    exif = None
+    scans = 0
+    position = 2
+    is_complete = False
     for _ in range(MAX_SEGMENTS):
-        if (found := MARKER.search(data, place)) is None:
+        if (found := MARKER.search(data, position)) is None:
             break
-        marker, place = data[found.end() - 1], found.end()
+        marker = data[found.end() - 1]
+        position = found.end()
         if marker == END_OF_IMAGE:
-            is_whole = True
+            is_complete = True
             break
-        if marker in WITHOUT_LENGTH:
+        if marker in MARKERS_WITHOUT_LENGTH:
             continue
-        length = int.from_bytes(data[place : place + 2])
-        segment, place = data[place + 2 : place + length], place + max(2, length)
+        length = int.from_bytes(data[position : position + 2])
+        segment = data[position + 2 : position + length]
+        position = position + max(2, length)
         if marker in PROCESSES and frame is None:
             frame = marker, segment
         elif marker == APP1 and exif is None and segment.startswith(EXIF):
             exif = segment
         elif marker == START_OF_SCAN:
             scans += 1
-            place = _end_of_scan(data, place, frame)
+            position = _find_end_of_scan(data, position, frame)
     else:
         return None
-    if frame is None or len(frame[1]) < FRAME.size:
+    if frame is None or len(frame[1]) < FRAME_HEADER.size:
         return None
-    precision, height, width, components = FRAME.unpack_from(frame[1])
-    return JpegHeader(PROCESSES[frame[0]], precision, width, height, components, scans, exif, is_whole)
+    precision, height, width, components = FRAME_HEADER.unpack_from(frame[1])
+    return JpegHeader(PROCESSES[frame[0]], precision, width, height, components, scans, exif, is_complete)
 
 
-def _end_of_scan(data: bytes, place: int, frame: tuple[int, bytes] | None) -> int:
-    """Where the next marker is, or the end of the file."""
+def _find_end_of_scan(data: bytes, position: int, frame: tuple[int, bytes] | None) -> int:
+    """The position of the next marker, or the end of the data."""
     is_ls = frame is not None and PROCESSES[frame[0]] == JPEG_LS
-    found = (MARKER_OF_LS if is_ls else MARKER).search(data, place)
+    found = (JPEG_LS_MARKER if is_ls else MARKER).search(data, position)
     return found.start() if found else len(data)

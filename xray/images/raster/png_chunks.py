@@ -1,7 +1,7 @@
-"""Walk the chunks of a PNG file, to keep what its picture is made of and to leave the rest unread.
+"""Reads the header of a PNG file, and strips the chunks that do not change its pixels.
 
-Text, profiles and animation may be larger than a decoder accepts, or damaged, and change no pixel. PNG is specified in
-ISO/IEC 15948:2004 (W3C, second edition).
+Text, profiles and animation may be damaged or larger than a decoder accepts. PNG is specified in ISO/IEC 15948:2004
+(W3C, second edition).
 """
 
 import re
@@ -14,37 +14,42 @@ from isal import isal_zlib
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER = struct.Struct(">IIBB")
-"""Width, height, bit depth and colour type."""
+"""Width, height, bit depth and color type."""
 GRAY = 0
-"""Colour type of one channel without a palette."""
-ANCILLARY = 0x20
-"""Bit of a chunk type's first letter that says that the picture can be shown without it."""
+"""Color type of a single channel without a palette."""
+ANCILLARY_BIT = 0x20
+"""Bit of the first letter of a chunk type; it is set if the image can be decoded without the chunk."""
 MAX_CHUNKS = 100_000
-"""Of a file; a picture of 64 million pixels has some thousands."""
-PICTURE_EXTRAS = (b"tRNS", b"eXIf")
+"""Limit on the chunks of a file; an image of 64 million pixels has a few thousand."""
+KEPT_CHUNKS = (b"tRNS", b"eXIf")
+"""Ancillary chunks that matter: transparency and orientation."""
 EXIF_TEXT = b"Raw profile type exif\0"
 XMP_TEXT = b"XML:com.adobe.xmp\0"
-MAX_TEXT, MAX_EXIF = 16 << 20, 1 << 20
-"""Bytes of a text chunk that are looked at, once inflated, and of one that Pillow takes."""
+"""How the text chunks with EXIF and XMP begin."""
+MAX_TEXT_BYTES = 16 << 20
+"""At most so many bytes of a text chunk are inflated, 16 MiB."""
+MAX_EXIF_BYTES = 1 << 20
+"""Limit on the text of an EXIF chunk, 1 MiB; Pillow does not accept a larger one."""
 XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 
 
 @dataclass(frozen=True)
 class PngHeader:
-    """What the first chunk announces; `colour_type` as in the standard."""
+    """The first chunk of a PNG file; `color_type` is a code of the standard."""
 
     width: int
     height: int
     bit_depth: int
-    colour_type: int
+    color_type: int
 
 
 @dataclass(frozen=True)
-class PngPicture:
-    """A PNG file without what changes no pixel.
+class StrippedPng:
+    """A PNG file without the chunks that do not change its pixels.
 
     Attributes:
-        orientation: as in EXIF, where XMP tells of it; None where it does not.
+        data: the file.
+        orientation: a code of EXIF, if the file has it in XMP; otherwise None.
     """
 
     data: bytes
@@ -52,70 +57,72 @@ class PngPicture:
 
 
 def read_header(data: bytes) -> PngHeader | None:
-    """None where the file ends before its first chunk does."""
-    place = len(SIGNATURE) + 8
-    return PngHeader(*HEADER.unpack_from(data, place)) if len(data) >= place + HEADER.size else None
+    """Read the header of a PNG file; None if the file is too short."""
+    position = len(SIGNATURE) + 8
+    return PngHeader(*HEADER.unpack_from(data, position)) if len(data) >= position + HEADER.size else None
 
 
-def read_picture(data: bytes) -> PngPicture:
-    """Read the chunks up to the end of the picture; what comes behind is left out.
+def strip_chunks(data: bytes) -> StrippedPng:
+    """Keep the chunks of a PNG file that its pixels and orientation need, up to the end of the image.
 
     Raises:
-        ValueError: a chunk of the picture itself has a wrong checksum, or is cut short, or there are too many chunks.
+        ValueError: a chunk that the image needs is truncated or has a wrong checksum, or there are more than
+            `MAX_CHUNKS` chunks.
     """
-    kept, orientation = [SIGNATURE], None
-    for kind, chunk in _chunks(data):
-        if not kind[0] & ANCILLARY or kind in PICTURE_EXTRAS:
-            if not _is_sound(chunk):
+    kept = [SIGNATURE]
+    orientation = None
+    for kind, chunk in _iterate_chunks(data):
+        if not kind[0] & ANCILLARY_BIT or kind in KEPT_CHUNKS:
+            if not _is_intact(chunk):
                 raise ValueError("a damaged chunk")
             kept.append(chunk)
         elif _holds_exif(kind, chunk):
             kept.append(chunk)
         elif kind == b"iTXt" and chunk.startswith(XMP_TEXT, 8):
-            orientation = _orientation(chunk[8:-4]) or orientation
-    return PngPicture(b"".join(kept), orientation)
+            orientation = _read_orientation(chunk[8:-4]) or orientation
+    return StrippedPng(b"".join(kept), orientation)
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Type and whole bytes of each chunk; the last one may be cut short."""
-    place = len(SIGNATURE)
+def _iterate_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The type and all bytes of each chunk; the last may be truncated."""
+    position = len(SIGNATURE)
     for _ in range(MAX_CHUNKS):
-        if place + 8 > len(data):
+        if position + 8 > len(data):
             return
-        length, kind = struct.unpack_from(">I4s", data, place)
-        yield kind, data[place : place + 12 + length]
+        length, kind = struct.unpack_from(">I4s", data, position)
+        yield kind, data[position : position + 12 + length]
         if kind == b"IEND":
             return
-        place += 12 + length
+        position += 12 + length
     raise ValueError("too many chunks")
 
 
 def _holds_exif(kind: bytes, chunk: bytes) -> bool:
-    """Whether a chunk is sound text that holds an EXIF profile, as ImageMagick writes it, small enough to be read."""
+    """Whether a chunk is intact text with an EXIF profile, as ImageMagick writes it, and small enough for Pillow."""
     if kind not in (b"tEXt", b"zTXt") or not chunk.startswith(EXIF_TEXT, 8):
         return False
-    text = chunk[8 + len(EXIF_TEXT) : -4] if kind == b"tEXt" else _inflated(chunk[8 + len(EXIF_TEXT) + 1 : -4])
-    return _is_sound(chunk) and len(text) < MAX_EXIF
+    text = chunk[8 + len(EXIF_TEXT) : -4] if kind == b"tEXt" else _inflate(chunk[8 + len(EXIF_TEXT) + 1 : -4])
+    return _is_intact(chunk) and len(text) < MAX_EXIF_BYTES
 
 
-def _is_sound(chunk: bytes) -> bool:
-    """Whether it is as long as it says and has its checksum."""
+def _is_intact(chunk: bytes) -> bool:
+    """Whether a chunk has the right length and checksum."""
     length = int.from_bytes(chunk[:4])
     return len(chunk) == length + 12 and isal_zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
 
 
-def _orientation(content: bytes) -> int | None:
-    """What the XMP of an iTXt chunk says; None where it says nothing that can be read."""
+def _read_orientation(content: bytes) -> int | None:
+    """The orientation in the XMP of an iTXt chunk; None if it is missing or unreadable."""
     is_compressed = content[len(XMP_TEXT) : len(XMP_TEXT) + 1] == b"\1"
     fields = content[len(XMP_TEXT) + 2 :].split(b"\0", 2)  # language, translated keyword, text
     text = fields[-1]
-    found = XMP_ORIENTATION.search(_inflated(text) if is_compressed else text[:MAX_TEXT])
+    found = XMP_ORIENTATION.search(_inflate(text) if is_compressed else text[:MAX_TEXT_BYTES])
     return int(found[1]) if found else None
 
 
-def _inflated(text: bytes) -> bytes:
-    """At most `MAX_TEXT` bytes of it; none where it cannot be inflated."""
+def _inflate(text: bytes) -> bytes:
+    """Inflate at most `MAX_TEXT_BYTES`; empty if the text cannot be inflated."""
     try:
-        return zlib.decompressobj().decompress(text, MAX_TEXT)
+        return zlib.decompressobj().decompress(text, MAX_TEXT_BYTES)
     except zlib.error:
         return b""

@@ -1,4 +1,4 @@
-"""A DICOM file shows what a viewer shows of it, or is refused with the tag that is wrong."""
+"""A DICOM file decodes to what a viewer shows, or is refused with the name of the wrong tag."""
 
 import contextlib
 import io
@@ -27,9 +27,9 @@ from tests.dicom_files import (
     NATIVE,
     dicom,
     encapsulated,
-    header_of,
     inflating,
     lookup,
+    make_header,
     recoded,
     saved,
     shown_by_dcmtk,
@@ -45,7 +45,7 @@ from xray.errors import (
     UnsupportedFormatError,
 )
 from xray.images.decoding.decode import decode_radiograph
-from xray.images.dicom.body_parts import body_part_of
+from xray.images.dicom.body_parts import to_mura_body_part
 from xray.images.dicom.decode import decode_dicom
 from xray.images.radiograph import DicomFacts
 
@@ -199,7 +199,7 @@ def test_facts_that_are_missing_or_odd_are_left_away() -> None:
     [("HAND", "XR_HAND"), ("Left Hands", "XR_HAND"), ("KNEE_R", None), ("TOES", "XR_FOOT"), ("", None)],
 )
 def test_body_part_is_named_as_in_mura(term: str, body_part: str | None) -> None:
-    assert body_part_of(term) == body_part
+    assert to_mura_body_part(term) == body_part
 
 
 CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -258,12 +258,12 @@ def test_constant_pixels_and_missing_ones_are_refused() -> None:
     with pytest.raises(NoContentError, match="constant"):
         decode_dicom(dicom(np.zeros((64, 64), np.uint8)))
     with pytest.raises(UnreadableImageError, match=r"\(7FE0,0010\) Pixel Data is missing"):
-        decode_dicom(saved(header_of(PHANTOM)))
+        decode_dicom(saved(make_header(PHANTOM)))
 
 
 def test_unknown_transfer_syntax_is_unsupported() -> None:
     with pytest.raises(UnsupportedFormatError, match=r"\(0002,0010\)"):
-        decode_dicom(encapsulated(header_of(PHANTOM, syntax=UID("1.2.840.10008.1.2.4.102")), bytes(4000)))
+        decode_dicom(encapsulated(make_header(PHANTOM, syntax=UID("1.2.840.10008.1.2.4.102")), bytes(4000)))
 
 
 def test_bombs_are_refused_before_they_are_decoded() -> None:
@@ -273,11 +273,11 @@ def test_bombs_are_refused_before_they_are_decoded() -> None:
         decode_dicom(deflated)
     tags = {"Rows": 30000, "Columns": 30000}
     with pytest.raises(TooManyPixelsError):
-        decode_dicom(encapsulated(header_of(PHANTOM, syntax=RLELossless, **tags), bytes(4000)))
+        decode_dicom(encapsulated(make_header(PHANTOM, syntax=RLELossless, **tags), bytes(4000)))
     blank = imagecodecs.jpeg2k_encode(np.zeros((8000, 8000), np.uint8), codecformat="j2k")
     tags = {"Rows": 8000, "Columns": 8000}
     with pytest.raises(NoContentError, match="holds"):
-        decode_dicom(encapsulated(header_of(PHANTOM, syntax=JPEG2000Lossless, **tags), blank))
+        decode_dicom(encapsulated(make_header(PHANTOM, syntax=JPEG2000Lossless, **tags), blank))
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, *ENCODERS])
@@ -290,7 +290,7 @@ def test_truncated_file_is_an_input_error(syntax: UID, share: float) -> None:
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian])
 def test_damaged_bytes_are_an_input_error_and_nothing_else(syntax: UID) -> None:
-    """In this process, so only where no foreign decoder runs: a decoder may end its process."""
+    """Runs in this process, so without native decoders, because a decoder may crash its process."""
     random, sound = np.random.default_rng(1), dicom(PHANTOM, 8, syntax)
     for _ in range(150):
         damaged = bytearray(sound)

@@ -1,4 +1,4 @@
-"""Hundreds of random headers show the same gray in dcmtk's viewer and here; where they do not, a rule below says why.
+"""Hundreds of random headers give the same gray as dcmtk's viewer, except where a rule below says why not.
 
 Random, but the same in each run. Images are tiny, and dcmtk gets them uncompressed, while ours come in any syntax.
 A disagreement counts as explained only where dcmtk shows what its rule predicts, and ours is what PS3.3 says.
@@ -51,12 +51,12 @@ SYNTAXES = (
 )
 NATIVE = SYNTAXES[:4]
 WHOLE_WORDS = (*NATIVE, RLELossless)
-"""Syntaxes that keep the bits beside the stored ones."""
+"""Transfer syntaxes that keep the bits of a word beside the stored bits."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A file's tags and stored values.
+    """The tags and stored values of a file.
 
     Attributes:
         values: (H, W) stored values, signed or not.
@@ -93,7 +93,7 @@ class Drawn:
 
 
 def turned(table: list[Any]) -> list[Any]:
-    """As a big-endian file holds it."""
+    """The value in big-endian byte order."""
     _, first, bits = table[0].LUTDescriptor
     return lookup(first, bits, np.frombuffer(table[0].LUTData, "<u2"), ">u2")
 
@@ -146,7 +146,7 @@ def modalities(draw: st.DrawFn, lowest: int, bits: int) -> dict[str, Any]:
 
 @st.composite
 def tables(draw: st.DrawFn, lowest: int, count: int, depth: int) -> list[Any]:
-    """A curve over so many values that reaches white."""
+    """A look-up table over `count` values that reaches white."""
     first = lowest + draw(st.integers(0, 30))
     share = np.linspace(0, 1, count) ** draw(st.sampled_from([0.5, 1.0, 2.0]))
     if draw(st.booleans()):
@@ -211,7 +211,7 @@ TWO_STEPS = "dcmtk rounds down twice where no window is given"
 
 
 def rules_of(drawn: Drawn) -> set[str]:
-    """Where dcmtk may deviate from the standard in this file."""
+    """The rules by which dcmtk may deviate from the standard in this file."""
     tags, rules = drawn.tags, set[str]()
     if tags.get("VOILUTFunction") == "LINEAR_EXACT":
         rules.add(NO_EXACT)
@@ -255,7 +255,7 @@ def windowed(values: np.ndarray, tags: dict[str, Any], function: str) -> np.ndar
 
 
 def by_bits(drawn: Drawn) -> np.ndarray:
-    """Without a window: the highest eight of the bits that the image has."""
+    """Without a window: the highest eight bits that the image uses."""
     if table := drawn.tags.get("ModalityLUTSequence"):
         outputs = drawn.modality.astype(int)
         return outputs >> (int(table[0].LUTDescriptor[2]) - 8)
@@ -265,7 +265,7 @@ def by_bits(drawn: Drawn) -> np.ndarray:
 
 
 def seen(drawn: Drawn) -> np.ndarray:
-    """Which pixels both show: dcmtk leaves shutters to presentation states, and shows padding."""
+    """The pixels that both show: dcmtk applies shutters only from presentation states, and shows padding."""
     inside, tags = np.ones(SHAPE, bool), drawn.tags
     if "ShutterShape" in tags:
         rows = slice(tags["ShutterUpperHorizontalEdge"] - 1, tags["ShutterLowerHorizontalEdge"])

@@ -1,4 +1,4 @@
-"""Stored values become the gray that the tags ask for, and odd tags do not darken, whiten or turn a radiograph."""
+"""Stored values become the gray that the tags ask for, and damaged tags do not make it dark, white or inverted."""
 
 from typing import Any
 
@@ -118,7 +118,7 @@ EDGE = 9
 
 
 def bordered(value: int, sides: str = "lrtb") -> tuple[np.ndarray, np.ndarray]:
-    """The phantom of 12 bits with a border, and whether a pixel is inside."""
+    """A phantom of 12 bits with a border, and whether each pixel is inside."""
     inside = np.ones(PHANTOM.shape, bool)
     for side, place in {"l": np.s_[:, :EDGE], "r": np.s_[:, -EDGE:], "t": np.s_[:EDGE], "b": np.s_[-EDGE:]}.items():
         if side in sides:
@@ -239,7 +239,7 @@ def test_falling_slope_without_a_window_turns_the_image() -> None:
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize("border", ["l", "lr", "lrtb", ""])
 def test_files_own_word_on_polarity_is_not_overruled(photometric: str, border: str) -> None:
-    """White borders, and a radiograph that looks like the negative of one."""
+    """A radiograph with white borders that looks like a negative."""
     stored = bordered(4095, border)[0]
     for values in (stored, 4095 - stored):
         pixels = shown(values, PhotometricInterpretation=photometric, WindowCenter=2048, WindowWidth=4096)

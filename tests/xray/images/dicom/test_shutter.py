@@ -1,4 +1,4 @@
-"""What a display shutter hides is covered, and what lies inside is the radiograph's content."""
+"""Pixels outside a display shutter are black, and those inside are the radiograph's content."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ IN_CIRCLE = (ROWS - 80) ** 2 + (COLUMNS - 60) ** 2 <= 40**2
 
 
 MOST_LINES_LOST = 3
-"""On each side: where a circle begins, a line is nearly all black and counts as a margin."""
+"""Lines that may be cut off on each side: where a circle begins, a line is almost black and counts as a margin."""
 
 
 def boxed(inside: np.ndarray) -> Box:
@@ -37,7 +37,7 @@ def boxed(inside: np.ndarray) -> Box:
 
 
 def lines_lost(content: Box | None, box: Box) -> tuple[int, int, int, int]:
-    """Above, below, left and right: lines of the box that are not content."""
+    """Lines of the box that are not content: above, below, left, right."""
     assert content is not None
     above, left = content.top - box.top, content.left - box.left
     return above, box.height - content.height - above, left, box.width - content.width - left
@@ -103,7 +103,7 @@ def test_shutters_own_gray_has_no_part_in_what_is_judged(value: int, shape: dict
     assert gray.content == plain.content
 
 
-def test_circle_is_round_in_millimetres_where_pixels_are_not_square() -> None:
+def test_circle_is_round_in_millimeters_where_pixels_are_not_square() -> None:
     radiograph = decode_dicom(dicom(PHANTOM, **WINDOW, **CIRCLE, ImagerPixelSpacing=[0.3, 0.15]))
     lost = lines_lost(radiograph.content, Box(59, 19, 41, 81))
     assert all(0 <= lines <= MOST_LINES_LOST for lines in lost)

@@ -1,4 +1,4 @@
-"""Whatever the container, the same anatomy becomes the same pixels."""
+"""The same anatomy becomes the same pixels in any container."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ from xray.images.raster.decode import UNKNOWN_EFFORT
 
 PHANTOM = draw_phantom(seed=5)
 ROTATED_CLOCKWISE = 6
-"""EXIF orientation: a viewer turns the stored rows a quarter clockwise."""
+"""The EXIF orientation for which a viewer turns the image clockwise by 90 degrees."""
 
 
 def saved(image: Image.Image, format_name: str = "PNG", **options: object) -> bytes:
@@ -161,8 +161,8 @@ def test_image_without_content_is_refused(pixels: np.ndarray) -> None:
 
 
 def test_encoded_png_decodes_to_itself() -> None:
-    colours = np.dstack([PHANTOM, 255 - PHANTOM, PHANTOM // 2])
-    assert (np.asarray(Image.open(io.BytesIO(encode_png(colours)))) == colours).all()
+    colors = np.dstack([PHANTOM, 255 - PHANTOM, PHANTOM // 2])
+    assert (np.asarray(Image.open(io.BytesIO(encode_png(colors)))) == colors).all()
 
 
 def chunk(kind: bytes, content: bytes, checksum: int | None = None) -> bytes:
@@ -170,17 +170,17 @@ def chunk(kind: bytes, content: bytes, checksum: int | None = None) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
 
-def deep_png(samples: np.ndarray, colour_type: int, *extras: bytes) -> bytes:
-    """A PNG of 16 bits, which Pillow cannot write in colour."""
+def deep_png(samples: np.ndarray, color_type: int, *extras: bytes) -> bytes:
+    """A PNG of 16 bits, which Pillow cannot write in color."""
     rows = samples.astype(">u2").reshape(len(samples), -1)
-    header = struct.pack(">IIBBBBB", samples.shape[1], samples.shape[0], 16, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", samples.shape[1], samples.shape[0], 16, color_type, 0, 0, 0)
     body = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
     chunks = [chunk(b"IHDR", header), *extras, chunk(b"IDAT", body), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def with_extras(data: bytes, *extras: bytes) -> bytes:
-    """A PNG with further chunks behind its header."""
+    """A PNG with further chunks after its header."""
     return data[:33] + b"".join(extras) + data[33:]
 
 
@@ -189,7 +189,7 @@ OPAQUE = np.full_like(TWELVE_BITS, 0xFFFF)
 
 
 @pytest.mark.parametrize(
-    ("samples", "colour_type"),
+    ("samples", "color_type"),
     [
         (TWELVE_BITS, 0),
         (np.dstack([TWELVE_BITS] * 3), 2),
@@ -200,20 +200,20 @@ OPAQUE = np.full_like(TWELVE_BITS, 0xFFFF)
     ],
     ids=["gray", "rgb", "gray with alpha", "rgba", "16 bits of gray", "16 bits of rgb"],
 )
-def test_deep_png_keeps_eight_bits_of_what_it_uses(samples: np.ndarray, colour_type: int) -> None:
-    radiograph = decode_radiograph(deep_png(samples, colour_type))
+def test_deep_png_keeps_eight_bits_of_what_it_uses(samples: np.ndarray, color_type: int) -> None:
+    radiograph = decode_radiograph(deep_png(samples, color_type))
     assert (radiograph.pixels == PHANTOM).all()
-    assert radiograph.coloured == 0
+    assert radiograph.color_share == 0
 
 
 def test_deep_transparent_pixels_are_air() -> None:
     alpha = np.where(PHANTOM > 100, 0xFFFF, 0).astype(np.uint16)
     expected = np.where(PHANTOM > 100, PHANTOM, 0)
-    for samples, colour_type in (
+    for samples, color_type in (
         (np.dstack([TWELVE_BITS, alpha]), 4),
         (np.dstack([TWELVE_BITS] * 3 + [alpha]), 6),
     ):
-        assert (decode_radiograph(deep_png(samples, colour_type)).pixels == expected).all()
+        assert (decode_radiograph(deep_png(samples, color_type)).pixels == expected).all()
 
 
 def test_level_that_a_deep_gray_png_calls_transparent_is_air() -> None:
@@ -223,9 +223,9 @@ def test_level_that_a_deep_gray_png_calls_transparent_is_air() -> None:
     assert (pixels == np.where(level == TWELVE_BITS, 0, PHANTOM)).all()
 
 
-def test_deep_colour_is_told_from_gray() -> None:
+def test_deep_color_is_told_from_gray() -> None:
     vivid = np.dstack([TWELVE_BITS, 4095 - TWELVE_BITS, TWELVE_BITS])
-    assert decode_radiograph(deep_png(vivid, 2)).coloured > 0.5
+    assert decode_radiograph(deep_png(vivid, 2)).color_share > 0.5
 
 
 @pytest.mark.parametrize("hot", [0x3FFF, 0xFFFF])
@@ -331,7 +331,7 @@ def test_second_picture_behind_a_jpeg_is_left_alone() -> None:
 
 ODD_JPEGS = {
     "12 bits": imagecodecs.jpeg_encode(TWELVE_BITS, level=98, bitspersample=12),
-    "12 bits in colour": imagecodecs.jpeg_encode(np.dstack([TWELVE_BITS] * 3), level=98, bitspersample=12),
+    "12 bits in color": imagecodecs.jpeg_encode(np.dstack([TWELVE_BITS] * 3), level=98, bitspersample=12),
     "lossless of 12 bits": imagecodecs.jpeg_encode(TWELVE_BITS, lossless=True, bitspersample=12),
     "lossless of 16 bits": imagecodecs.jpeg_encode(TWELVE_BITS << 4, lossless=True, bitspersample=16),
     "lossless of 8 bits": imagecodecs.jpeg_encode(PHANTOM, lossless=True, bitspersample=8),
@@ -344,7 +344,7 @@ ODD_JPEGS = {
 def test_rare_kind_of_jpeg_is_decoded_and_counts_as_costly(data: bytes) -> None:
     radiograph = decode_radiograph(data)
     assert np.abs(radiograph.pixels.astype(int) - PHANTOM).max() <= 2
-    assert radiograph.coloured == 0
+    assert radiograph.color_share == 0
     assert decoding_effort(data) == UNKNOWN_EFFORT
 
 

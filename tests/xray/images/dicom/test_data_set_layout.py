@@ -1,4 +1,4 @@
-"""A DICOM file whose tags two readers would read differently, or that never end, is refused with the reason."""
+"""A DICOM file that two parsers would read differently, or whose tags have no limit, is refused with the reason."""
 
 import struct
 import time
@@ -19,8 +19,8 @@ from pydicom.uid import (
 from tests.dicom_files import NATIVE, SEQUENCE_END, UNDEFINED_PIXELS, data_set, dicom, with_data_set
 from tests.phantoms import draw_phantom
 from xray.errors import InputError, UnreadableImageError, UnsupportedFormatError
-from xray.images.dicom.decode import decode_dicom, header_of, identify
-from xray.images.dicom.pixel_layout import MAX_DEPTH, MAX_ELEMENTS
+from xray.images.dicom.data_set_layout import MAX_DEPTH, MAX_ELEMENTS
+from xray.images.dicom.decode import decode_dicom, identify, read_header
 
 Reader = Callable[[bytes], object]
 PHANTOM = draw_phantom(seed=5)
@@ -38,7 +38,7 @@ def element(tag: int, vr: str, value: bytes, syntax: UID = ExplicitVRLittleEndia
 
 
 def beside(data: bytes, added: bytes, tag: int, syntax: UID = ExplicitVRLittleEndian) -> bytes:
-    """The file with bytes before the first tag of its data set that is beyond `tag`."""
+    """A file with bytes inserted before the first tag of its data set that is above `tag`."""
     body = data_set(data)
     order = ">" if syntax == ExplicitVRBigEndian else "<"
     place = body.index(struct.pack(f"{order}HH", *divmod(tag, 1 << 16)))
@@ -56,19 +56,19 @@ def test_file_of_two_studies_or_patients_is_refused_by_every_reader(
     twice = beside(dicom(PHANTOM, 8, syntax), element(tag, vr, value + bytes(len(value) % 2), syntax), tag, syntax)
     late = beside(dicom(PHANTOM, 8, syntax), element(tag, vr, value + bytes(len(value) % 2), syntax), ROWS, syntax)
     for data in (twice, late):
-        for read in (identify, decode_dicom, header_of):
+        for read in (identify, decode_dicom, read_header):
             with pytest.raises(UnreadableImageError, match=f"{name} stands twice in the file"):
                 read(data)
 
 
-@pytest.mark.parametrize("read", [identify, decode_dicom, header_of])
+@pytest.mark.parametrize("read", [identify, decode_dicom, read_header])
 def test_tag_behind_a_later_one_is_refused(read: Reader) -> None:
     data = beside(dicom(PHANTOM), element(0x00100040, "CS", b"F "), ROWS)
-    with pytest.raises(UnreadableImageError, match=r"\(0010,0040\) Patient's Sex stands behind a later tag"):
+    with pytest.raises(UnreadableImageError, match=r"\(0010,0040\) Patient's Sex stands after a later tag"):
         read(data)
 
 
-@pytest.mark.parametrize("read", [identify, decode_dicom, header_of])
+@pytest.mark.parametrize("read", [identify, decode_dicom, read_header])
 def test_tag_of_the_standard_behind_the_pixels_is_refused(read: Reader) -> None:
     data = dicom(PHANTOM) + element(STUDY, "UI", b"1.2.840.50.2")
     with pytest.raises(UnreadableImageError, match="Study Instance UID stands twice"):
@@ -95,7 +95,7 @@ def test_garbage_behind_a_sound_file_is_ignored(syntax: UID, garbage: bytes) -> 
     sound = dicom(PHANTOM, 8, syntax)
     assert (decode_dicom(sound + garbage).pixels == decode_dicom(sound).pixels).all()
     assert identify(sound + garbage) == identify(sound)
-    assert header_of(sound + garbage) == header_of(sound)
+    assert read_header(sound + garbage) == read_header(sound)
 
 
 @pytest.mark.parametrize("syntax", [*NATIVE, *COMPRESSED], ids=lambda syntax: syntax.name)
@@ -131,7 +131,7 @@ def nested(depth: int, undefined: bool) -> bytes:
 
 
 @pytest.mark.parametrize("undefined", [False, True])
-@pytest.mark.parametrize("read", [identify, decode_dicom, header_of])
+@pytest.mark.parametrize("read", [identify, decode_dicom, read_header])
 def test_sequences_without_end_are_refused(read: Reader, undefined: bool) -> None:
     sound = beside(dicom(PHANTOM), nested(MAX_DEPTH, undefined), 0x00180015)
     read(sound)
@@ -148,7 +148,7 @@ def many_items(count: int) -> bytes:
     return element(OTHER_IDS, "SQ", struct.pack("<HHL", 0xFFFE, 0xE000, 0) * count)
 
 
-@pytest.mark.parametrize("read", [identify, decode_dicom, header_of])
+@pytest.mark.parametrize("read", [identify, decode_dicom, read_header])
 def test_hundreds_of_thousands_of_tags_are_refused_before_they_are_parsed(read: Reader) -> None:
     files = [
         beside(dicom(PHANTOM), many_tags(300_000), 0x7FE00010),
@@ -175,14 +175,14 @@ def test_header_larger_than_any_is_refused() -> None:
 @pytest.mark.parametrize(
     ("uid", "says"),
     [
-        ("1.2.840.113619.5.2", "is 1.2.840.113619.5.2, which is none"),
-        ("1.2.276.0.50.1.2.1", "is 1.2.276.0.50.1.2.1, which is none"),
-        ("1.2.840.10008.5.1.4.1.1.1", "is 1.2.840.10008.5.1.4.1.1.1, which is none"),
+        ("1.2.840.113619.5.2", "is 1.2.840.113619.5.2, which is not supported"),
+        ("1.2.276.0.50.1.2.1", "is 1.2.276.0.50.1.2.1, which is not supported"),
+        ("1.2.840.10008.5.1.4.1.1.1", "is 1.2.840.10008.5.1.4.1.1.1, which is not supported"),
         ("", "is missing or empty"),
         ("not a UID", "is missing or empty"),
     ],
 )
-@pytest.mark.parametrize("read", [identify, decode_dicom, header_of])
+@pytest.mark.parametrize("read", [identify, decode_dicom, read_header])
 def test_transfer_syntax_that_is_not_known_is_named(read: Reader, uid: str, says: str) -> None:
     data = dicom(PHANTOM)
     old = element(0x00020010, "UI", b"1.2.840.10008.1.2.1\0")

@@ -1,18 +1,22 @@
-"""Canny's edges (Canny 1986) as OpenCV finds them: Sobel gradients, thinned across the edge, joined by hysteresis."""
+"""Detects edges with the method of Canny (1986), with the same result as OpenCV.
+
+The gradients are those of Sobel; edges are thinned across their direction and joined by hysteresis.
+"""
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 TANGENT_22 = np.sqrt(2) - 1
-"""Of 22.5 degrees, up to which a gradient counts as horizontal."""
+"""The tangent of 22.5 degrees, up to which a gradient counts as horizontal."""
 EIGHT_NEIGHBORS = np.ones((3, 3))
+"""Pixels that touch at a corner belong to the same edge."""
 
 BoolImage = npt.NDArray[np.bool_]
 
 
 def canny(pixels_HW: npt.NDArray[np.uint8], low: int, high: int) -> BoolImage:
-    """(H, W): ridges of the gradient above `low` gray levels that are joined to one above `high`."""
+    """Find edges, (H, W): ridges of the gradient above `low` gray levels that are connected to one above `high`."""
     gray_HW = pixels_HW.astype(np.int32)
     across_HW, down_HW = (ndimage.sobel(gray_HW, axis, mode="nearest") for axis in (1, 0))
     gradient_HW = np.abs(across_HW) + np.abs(down_HW)
@@ -26,7 +30,7 @@ def canny(pixels_HW: npt.NDArray[np.uint8], low: int, high: int) -> BoolImage:
 def _is_ridge(
     gradient_HW: npt.NDArray[np.int32], across_HW: npt.NDArray[np.int32], down_HW: npt.NDArray[np.int32]
 ) -> BoolImage:
-    """Whether the gradient is greater than at its two neighbors in its own direction."""
+    """(H, W): whether the gradient is larger than at the two neighbors in its direction."""
     padded = np.pad(gradient_HW, 1)
     height, width = gradient_HW.shape
 

@@ -1,4 +1,4 @@
-"""Equal patients are equal however a file writes them, and different ones stay different."""
+"""Equal patients are equal in any encoding, and different patients stay different."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 
 from tests.dicom_files import CANARY, dicom
 from xray.images.dicom.decode import identify
-from xray.images.patient import Patient
+from xray.images.patient_identity import Patient
 
 PIXELS = np.zeros((16, 16), np.uint8)
 NAME = "Müller^Jörg"
@@ -17,7 +17,7 @@ def patient(**tags: object) -> Patient:
 
 
 def rewritten(old: bytes, new: bytes, **tags: object) -> Patient:
-    """With bytes in the file that pydicom would not write."""
+    """The patient of a file with bytes that pydicom would not write."""
     data = dicom(PIXELS, **tags)  # type: ignore[arg-type]
     assert data.count(old) == 1
     return identify(data.replace(old, new.ljust(len(old)))).patient

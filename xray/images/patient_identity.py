@@ -1,6 +1,6 @@
-"""Who a radiograph's patient is, as far as its file says, written so that equal patients are equal.
+"""Compares the patients of two radiographs by what the files say.
 
-Keep it out of logs, errors and replies.
+Keep these values out of logs, errors and responses.
 """
 
 import hashlib
@@ -8,15 +8,15 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Protocol
 
-LONGEST = 256
-"""Characters of a value, four times what the standard allows; longer ones are compared by their hash."""
+MAX_LENGTH = 256
+"""Maximum length of a value in characters, four times what DICOM allows; a longer one is replaced by its hash."""
 DISTINCT_SEXES = ("f", "m")
-"""Other and unknown contradict nothing."""
+"""The values of Patient's Sex that can contradict each other; "other" and "unknown" contradict nothing."""
 
 
 @dataclass(frozen=True)
 class Patient:
-    """What tells patients apart; empty where the file does not say."""
+    """Normalized values that identify a patient; empty if the file does not say."""
 
     id: str = field(default="", repr=False)
     issuer: str = field(default="", repr=False)
@@ -25,8 +25,8 @@ class Patient:
     name: str = field(default="", repr=False)
 
 
-class Identifying(Protocol):
-    """Values that tell patients apart, or digests of them; empty where they are not known."""
+class PatientIdentity(Protocol):
+    """Values that identify a patient, or digests of such values; empty if unknown."""
 
     @property
     def id(self) -> str: ...
@@ -40,11 +40,11 @@ class Identifying(Protocol):
     def name(self) -> str: ...
 
 
-def is_same_patient(one: Identifying, other: Identifying) -> bool:
+def is_same_patient(one: PatientIdentity, other: PatientIdentity) -> bool:
     """Whether two files can belong to the same patient.
 
-    The identifiers must be equal, or missing on both sides; without them the names must be equal. Issuer, date of birth
-    and sex must not contradict each other. Where both dates of birth are known, the names may differ: a name may be
+    The IDs must be equal or both missing; if they are missing, the names must be equal. Issuer, date of birth and sex
+    must not contradict each other. If both dates of birth are known, the names may differ, because a name may be
     corrected between two views.
     """
     if one.id != other.id:
@@ -56,10 +56,10 @@ def is_same_patient(one: Identifying, other: Identifying) -> bool:
     return one.birth_date == other.birth_date != "" or not _contradict(one.name, other.name)
 
 
-def comparable(text: str) -> str:
-    """The text as it is in a `Patient`."""
+def normalize_text(text: str) -> str:
+    """The form that a text has in a `Patient`: without padding, case and differences of Unicode form."""
     text = " ".join(unicodedata.normalize("NFKC", text.strip(" \0\t\r\n")).casefold().split())
-    return text if len(text) <= LONGEST else hashlib.sha256(text.encode()).hexdigest()
+    return text if len(text) <= MAX_LENGTH else hashlib.sha256(text.encode()).hexdigest()
 
 
 def _contradict(one: str, other: str) -> bool:

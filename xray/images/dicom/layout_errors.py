@@ -1,0 +1,37 @@
+"""The errors for a DICOM data set whose structure is damaged."""
+
+from typing import NoReturn
+
+from pydicom.datadict import dictionary_description, dictionary_has_tag
+from pydicom.tag import Tag
+
+from xray.errors import UnreadableImageError
+
+SEND_WHOLE = "export it again and check that the whole file is sent"
+"""The advice in the error messages for a damaged file."""
+
+
+class TruncatedError(UnreadableImageError):
+    """The data end too early."""
+
+
+def describe_tag(tag: int) -> str:
+    """The number and name of a tag, `(0008,0060) Modality`, or the number alone if DICOM does not define the tag."""
+    return f"{Tag(tag)} {dictionary_description(tag)}" if dictionary_has_tag(tag) else str(Tag(tag))
+
+
+def refuse_truncated(tag: int) -> NoReturn:
+    """Raise TruncatedError for data that end within the value of a tag."""
+    raise TruncatedError(f"The DICOM file is truncated: it ends within {describe_tag(tag)}; {SEND_WHOLE}.")
+
+
+def refuse_corrupt(tag: int) -> NoReturn:
+    """Raise UnreadableImageError for a tag whose value has a wrong structure."""
+    raise UnreadableImageError(f"The DICOM file is corrupt: {describe_tag(tag)} cannot be read; {SEND_WHOLE}.")
+
+
+def refuse_order(tag: int, twice: bool) -> NoReturn:
+    """Raise UnreadableImageError for a tag that is repeated or out of order."""
+    raise UnreadableImageError(
+        f"{describe_tag(tag)} stands {'twice in the file' if twice else 'after a later tag'}; export the file again."
+    )
