@@ -27,7 +27,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=logical --max
 
 test: .venv/dev  ## set up and run all tests
 	@tests/install-tools || echo "the tests that need other projects' programs are skipped"
-	$(PYTEST)
+	$(PYTEST) --cov --cov-report=
+	@echo "lines that the tests run: $$($(BIN)/coverage report --format=total) %"
 
 test-quick: .venv/dev  ## run the tests that take no more than a moment, for the loop of changing a line
 	$(PYTEST) -m "not slow"
