@@ -52,7 +52,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     replica: Replica = app.state.replica
     predictor, hospital = replica.predictor, replica.hospital
     predictor.batcher.start()
-    logger.info("Serving %s.", predictor.generation)
+    logger.info("Serving %s.", predictor.bundle)
     tasks = [asyncio.create_task(watch_engine(predictor, replica.health, app.state.give_up))]
     if hospital is not None:
         # Imported here because it imports the database library, which most replicas do not need.
@@ -77,7 +77,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     if hospital is not None:
         hospital.threads.close()
     await asyncio.to_thread(predictor.batcher.stop, predictor.settings.deadline_seconds)
-    await predictor.passes.close()
+    await predictor.decoder.close()
     await replica.results.close()
     predictor.workers.shutdown(cancel_futures=True)
 

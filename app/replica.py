@@ -8,9 +8,10 @@ from threadpoolctl import threadpool_limits
 from app.hospital.gateway import Hospital, load_hospital
 from app.inference.admission import Admission
 from app.inference.batcher import Batcher
-from app.inference.clock import OwnTime
-from app.inference.model_bundle import Generation, load_generation
-from app.inference.prediction_cache import Passes
+from app.inference.clock import ProcessClock
+from app.inference.decoding import Decoder
+from app.inference.model_bundle import ModelBundle, load_bundle
+from app.inference.prediction_cache import PredictionCache
 from app.inference.predictor_service import PredictorService
 from app.runtime.health import ReplicaHealth
 from app.runtime.metrics import Metrics
@@ -51,42 +52,44 @@ def load_replica(settings: Settings) -> Replica:
         settings = settings.model_copy(update={"max_batch": GPU_BATCH})
     # NumPy's BLAS threads spin for 25 ms after each product, on the cores that the engine needs.
     threadpool_limits(limits=1, user_api="blas")
-    return assemble(settings, load_generation(settings), load_hospital(settings))
+    return assemble(settings, load_bundle(settings), load_hospital(settings))
 
 
-def assemble(settings: Settings, generation: Generation, hospital: Hospital | None = None) -> Replica:
+def assemble(settings: Settings, bundle: ModelBundle, hospital: Hospital | None = None) -> Replica:
     """Connect the artifacts to a batcher, workers, admission and metrics, without starting any of them."""
-    clock, metrics = OwnTime(), Metrics()
+    clock, metrics = ProcessClock(), Metrics()
 
     def on_batch(size: int, seconds: float) -> None:
-        admission.pace.observe(size, seconds)
+        admission.latency.observe(size, seconds)
         metrics.batch_size.observe(size)
         metrics.forward_seconds.observe(seconds)
 
     batcher = Batcher(settings.max_batch, on_batch, clock)
     admission = Admission(settings, queued=lambda: batcher.queued)
     workers = ThreadPoolExecutor(settings.decode_threads, "decode")
-    passes = Passes(settings, batcher, workers)
+    decoder = Decoder(settings, workers)
+    cache = PredictionCache(settings.result_cache_bytes, decoder, batcher, workers)
     health = ReplicaHealth(settings, batcher, admission)
-    metrics.add_gauge("osteon_pending_requests", "Requests in the service.", lambda: len(admission.inside))
+    metrics.add_gauge("osteon_pending_requests", "Requests in the service.", lambda: len(admission.in_flight))
     metrics.add_gauge("osteon_pending_radiographs", "Radiographs of these requests.", lambda: admission.radiographs)
     metrics.add_gauge("osteon_pending_bytes", "Bytes of their bodies.", lambda: admission.size)
     metrics.add_gauge(
         "osteon_queue_age_seconds", "How long the first in the queue waits.", lambda: batcher.oldest_seconds
     )
     metrics.add_gauge("osteon_canary_age_seconds", "Since the canary had its known answer.", lambda: health.canary_age)
-    metrics.add_gauge("osteon_kept_bytes", "Of answers that are kept.", lambda: passes.kept_bytes)
+    metrics.add_gauge("osteon_kept_bytes", "Of answers that are kept.", lambda: cache.size)
     predictor = PredictorService(
         settings,
-        generation,
+        bundle,
         batcher,
         workers,
-        passes,
+        decoder,
+        cache,
         admission,
         clock,
-        on_answer=lambda source: metrics.answers.labels(source).inc(),
-        on_generation=metrics.set_artifacts,
+        on_prediction=lambda source: metrics.answers.labels(source).inc(),
+        on_bundle=metrics.set_artifacts,
     )
-    predictor.take(generation)
+    predictor.use(bundle)
     results = ResultPool(settings.decode_seconds, settings.max_pixels)
     return Replica(settings, predictor, health, metrics, results, hospital)

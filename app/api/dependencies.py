@@ -21,8 +21,8 @@ from pydantic import BaseModel, Field
 from app.api.timeouts import cancel_on_disconnect, deadline
 from app.api.uploads import Upload, announced_size, read_uploads
 from app.errors import NotAllowedError, OutOfRangeError, UnknownCallerError
-from app.hospital.gateway import Hospital, required
-from app.inference.model_bundle import Generation
+from app.hospital.gateway import Hospital, require_configured
+from app.inference.model_bundle import ModelBundle
 from app.inference.predictor_service import PredictorService
 from app.inference.timing import Stages
 from app.runtime.health import ReplicaHealth
@@ -46,19 +46,19 @@ class PredictedStudy:
 
     Attributes:
         scopes: how far each radiograph is from the training data; empty where the check is off.
-        generation: the artifacts that made the predictions.
+        bundle: the artifacts that made the predictions.
     """
 
     uploads: list[Upload]
     prediction: StudyPrediction
     scopes: tuple[Scope, ...]
-    generation: Generation
+    bundle: ModelBundle
     stages: Stages
 
     @property
     def checkpoint(self) -> str:
         """Id of the checkpoint that made the predictions."""
-        return self.generation.predictor.manifest.id
+        return self.bundle.predictor.manifest.id
 
 
 async def predictor_service(request: Request) -> PredictorService:
@@ -141,17 +141,17 @@ async def _predict_uploads(
         threshold: name of the threshold that decides.
     """
     size, stages = announced_size(request, predictor.settings), request.state.stages
-    with predictor.admission.admit(size, seconds) as place:
+    with predictor.admission.admit(size, seconds) as permit:
         async with deadline(seconds), cancel_on_disconnect(request) as body_is_read:
             with stages.measure("read"):
                 uploads = await read_uploads(request, predictor.settings, max_files or predictor.settings.max_files)
-            place.radiographs = len(uploads)
+            permit.radiographs = len(uploads)
             body_is_read()
-            generation = predictor.generation
-            predictions = await predictor.predict(generation, [each.data for each in uploads], stages, place)
-            scopes = await predictor.scopes(generation, predictions)
-            study = generation.predictor.judge(predictions, threshold)
-            yield PredictedStudy(uploads, study, scopes, generation, stages)
+            bundle = predictor.bundle
+            predictions = await predictor.predict(bundle, [each.data for each in uploads], stages, permit)
+            scopes = await predictor.scopes(bundle, predictions)
+            study = bundle.predictor.judge(predictions, threshold)
+            yield PredictedStudy(uploads, study, scopes, bundle, stages)
 
 
 async def threshold_name(
@@ -161,7 +161,7 @@ async def threshold_name(
     ] = "default",
 ) -> str:
     """Return the name of the threshold in the query string, checked against the checkpoint in use."""
-    predictor.generation.predictor.threshold(threshold)
+    predictor.bundle.predictor.threshold(threshold)
     return threshold
 
 
@@ -188,7 +188,7 @@ async def neighbor_query(predictor: PredictorDep, asked: Annotated[NeighborParam
     if asked.k > predictor.settings.max_neighbors:
         raise OutOfRangeError(f"k is {asked.k}; ask for at most {predictor.settings.max_neighbors} neighbors.")
     if asked.body_part is not None:
-        predictor.generation.gallery.require_body_part(asked.body_part)
+        predictor.bundle.gallery.require_body_part(asked.body_part)
     study = _study_key(asked.exclude_study)
     return Wanted(asked.k, asked.body_part, asked.label, study, asked.per_study, asked.below)
 
@@ -228,7 +228,7 @@ async def require_hospital(hospital: OptionalHospitalDep) -> Hospital:
     Raises:
         NotConfiguredError: none is configured.
     """
-    return required(hospital)
+    return require_configured(hospital)
 
 
 async def authenticated_caller(

@@ -127,7 +127,7 @@ async def analyze_study(
     if not VALID_UID.fullmatch(study_uid):
         raise OutOfRangeError("The path names no Study Instance UID.")
     hospital.require_archive(pacs)
-    checkpoint = predictor.generation.predictor.manifest.id
+    checkpoint = predictor.bundle.predictor.manifest.id
     asked = await asyncio.to_thread(hospital.jobs.intake.request, study_uid, checkpoint, pacs)
     hospital.arrived.set()
     response.headers["Location"] = f"/jobs/{asked.id}"

@@ -44,7 +44,7 @@ async def ready(health: HealthDep, hospital: OptionalHospitalDep) -> HealthReply
 @router.get("/info")
 async def info(predictor: PredictorDep) -> InfoReply:
     """What this replica runs, and its limits."""
-    model, gallery = predictor.generation.predictor, predictor.generation.gallery
+    model, gallery = predictor.bundle.predictor, predictor.bundle.gallery
     manifest = model.manifest
     limits = {"max_upload_mib", "max_pixels", "max_files", "max_neighbors", "max_pending", "deadline_seconds"}
     return InfoReply(
@@ -80,5 +80,5 @@ async def show_metrics(metrics: MetricsDep, hospital: OptionalHospitalDep) -> Re
 @router.post("/admin/reload", dependencies=[Depends(require_administrator)])
 async def reload(predictor: PredictorDep) -> ReloadReply:
     """Read checkpoint and gallery from their folders again; the old pair answers until the new one has been proven."""
-    generation = await predictor.reload()
-    return ReloadReply(checkpoint=generation.predictor.manifest.id, entries=len(generation.gallery.entries))
+    bundle = await predictor.reload()
+    return ReloadReply(checkpoint=bundle.predictor.manifest.id, entries=len(bundle.gallery.entries))

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -100,15 +101,14 @@ async def analyze(
 ) -> AnalyzeReply:
     """All three answers from one pass."""
     async with answer(threshold=threshold) as study:
-        shown = study.prediction.radiographs if cam == "overlay" else ()
+        draw = partial(_draw_evidence, alpha=alpha if cam == "overlay" else None)
         with study.stages.measure("encode"):
-            pngs = [await predictor.off_loop(_render_png, prediction, "overlay", alpha) for prediction in shown]
-            boxes = [await predictor.off_loop(_regions, prediction) for prediction in study.prediction.radiographs]
+            drawn = [await predictor.off_loop(draw, each) for each in study.prediction.radiographs]
         neighbors = await _neighbors(study, wanted, predictor)
         return AnalyzeReply(
             **_classification(study),
-            cams=[f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in pngs],
-            regions=boxes,
+            cams=[url for _, url in drawn if url is not None],
+            regions=[boxes for boxes, _ in drawn],
             abnormal_share=abnormal_share(neighbors),
             neighbors=_to_replies(neighbors),
         )
@@ -146,7 +146,7 @@ def _dicom(facts: DicomFacts | None) -> DicomReply | None:
 
 
 async def _neighbors(study: PredictedStudy, wanted: Wanted, predictor: PredictorService) -> list[Neighbor]:
-    search = study.generation.gallery.search
+    search = study.bundle.gallery.search
     with study.stages.measure("search"):
         found: list[Neighbor] = await predictor.off_loop(search, study.prediction.embedding_D, wanted)
     return found
@@ -171,5 +171,11 @@ def _render_png(prediction: Prediction, style: Style, alpha: float) -> bytes:
     return encode_png(render(prediction.cam(), prediction.prepared.radiograph, style, alpha))
 
 
-def _regions(prediction: Prediction) -> list[RegionReply]:
-    return [RegionReply(**asdict(region)) for region in regions(prediction.cam())]
+def _draw_evidence(prediction: Prediction, alpha: float | None) -> tuple[list[RegionReply], str | None]:
+    """Return the regions of the radiograph's map and its overlay as a data URL; no overlay without an alpha."""
+    cam = prediction.cam()
+    boxes = [RegionReply(**asdict(region)) for region in regions(cam)]
+    if alpha is None:
+        return boxes, None
+    png = encode_png(render(cam, prediction.prepared.radiograph, "overlay", alpha))
+    return boxes, f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
-from uuid import uuid4
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydicom import Dataset
@@ -18,11 +17,12 @@ from pydicom.datadict import tag_for_keyword
 from app.api.dependencies import CallerDep, HospitalDep, ResultsDep
 from app.api.qido_query import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, Level, Query, list_supported, parse_query
 from app.api.schemas import REFUSALS
-from app.api.stow_rs import DICOM, DICOM_JSON
+from app.api.stow_rs import DICOM_JSON
 from app.errors import EngineError, MalformedRequestError, OutOfRangeError, UnknownPathError
 from app.hospital.gateway import Hospital
 from pacs.errors import ResultsError
 from pacs.instance import Instance
+from pacs.multipart import encode_files
 from pacs.results.dicom_json import DicomJson, dataset_to_json
 from pacs.results.rendering.worker_pool import ResultPool
 from xray.images.dicom.tags import UID
@@ -215,12 +215,5 @@ def _json_response(found: list[DicomJson]) -> Response:
 def _multipart_response(found: list[Instance]) -> Response:
     if not found:
         raise UnknownPathError("No results of that are here; those that were delivered are with the archive.")
-    boundary = uuid4().hex
-    parts = [
-        f"--{boundary}\r\nContent-Type: {DICOM}\r\nContent-Length: {len(each.data)}\r\n\r\n".encode()
-        + each.data
-        + b"\r\n"
-        for each in found
-    ]
-    content_type = f'multipart/related; type="{DICOM}"; boundary={boundary}'
-    return Response(b"".join(parts) + f"--{boundary}--\r\n".encode(), media_type=content_type)
+    content_type, body = encode_files(each.data for each in found)
+    return Response(body, media_type=content_type)

@@ -19,12 +19,13 @@ from app.api.schemas import REFUSALS
 from app.errors import MalformedRequestError, OutOfRangeError
 from app.hospital.gateway import Hospital
 from app.inference.predictor_service import PredictorService
+from pacs.multipart import DICOM
 from pacs.queue.errors import OtherContentError, OtherPatientError, SpoolFullError
 from pacs.queue.job import Job
 from xray.errors import InputError
 from xray.images.dicom.tags import UID, Identity
 
-DICOM, DICOM_JSON = "application/dicom", "application/dicom+json"
+DICOM_JSON = "application/dicom+json"
 MAX_INSTANCES = 1000
 """Instances in one request, at most; a larger study needs several requests."""
 CANNOT_UNDERSTAND, OUT_OF_RESOURCES, OTHER_STUDY = 0xC000, 0xA700, 0xA900
@@ -114,7 +115,7 @@ async def _store_instance(
 ) -> None:
     """Store one instance, or record its failure in the receipt."""
     try:
-        identity = await predictor.passes.identify(data)
+        identity = await predictor.decoder.identify(data)
     except InputError:
         receipt.fail(CANNOT_UNDERSTAND)
         return
@@ -125,8 +126,8 @@ async def _store_instance(
         receipt.left_alone[identity.left_alone] += 1
     else:
         try:
-            checkpoint = predictor.generation.predictor.manifest.id
-            job = await hospital.receive(checkpoint, identity, data, "stow", predictor.passes.decode)
+            checkpoint = predictor.bundle.predictor.manifest.id
+            job = await hospital.receive(checkpoint, identity, data, "stow", predictor.decoder.decode)
         except OtherPatientError:
             receipt.fail(OTHER_PATIENT, identity)
             return

@@ -7,11 +7,12 @@ from urllib.parse import unquote
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
 
-from app.api.multipart_related import Part, iterate_parts
+from app.api.multipart_related import iterate_parts
 from app.api.parameters import require_known
 from app.api.request_body import is_compressed, limit_body_size, require_body_size
 from app.errors import MalformedRequestError, OutOfRangeError, UnsupportedContentTypeError
 from app.settings import Settings
+from pacs.multipart import Part
 
 FIELD = "file"
 """Name of the form field that holds a radiograph."""

@@ -1,1 +1,1 @@
-"""Studies from a hospital's archive: received, analyzed, and their results delivered."""
+"""Receives studies from a hospital, analyzes them and delivers the results to its archive."""

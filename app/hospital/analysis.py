@@ -1,7 +1,7 @@
-"""What the network finds in the study of a job.
+"""Runs the network on the study of a job and turns the predictions into a finding.
 
-However many radiographs a study has, and however large they are, one of them is in memory at a time: of the others a
-small picture, the map and a few numbers are kept.
+However many radiographs a study has, and however large they are, only one of them is in memory at a time: of the others
+a small picture, the map and a few numbers are kept.
 """
 
 import logging
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from app.inference.model_bundle import Generation
+from app.inference.model_bundle import ModelBundle
 from app.inference.predictor_service import PredictorService
 from app.settings import Settings
 from pacs.instance import Instance
@@ -26,19 +26,19 @@ from xray.network.checkpoint import CODE_VERSION
 from xray.predictor import Prediction
 
 MAX_LEFT_OUT = 256
-"""Radiographs that are left out by name; a study of more is not looked at any further."""
+"""Most radiographs of a study that are left out by name; after that many the others are not examined."""
 NO_PIXELS: PixelArray = np.zeros((0, 0), np.uint8)
 
 logger = logging.getLogger(__name__)
 
 
-class NothingToJudgeError(XrayError):
-    """A study without a radiograph that can be judged."""
+class NothingToAnalyzeError(XrayError):
+    """The study has no radiograph that can be analyzed."""
 
 
 @dataclass(frozen=True)
-class _View:
-    """What is kept of a radiograph that was judged.
+class _AnalyzedRadiograph:
+    """What is kept of a radiograph after its analysis.
 
     Attributes:
         prediction: without the pixels.
@@ -51,69 +51,66 @@ class _View:
 
 
 @dataclass
-class _Judged:
+class _StudyInProgress:
     """The radiographs of a study so far.
 
     Attributes:
-        pixels: of all that were judged.
+        pixels: sum over the analyzed radiographs.
     """
 
-    views: list[_View] = field(default_factory=list)
+    radiographs: list[_AnalyzedRadiograph] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     more_left_out: bool = False
     pixels: int = 0
 
 
-async def analyse(
-    service: PredictorService, results: ResultPool, job: Job, instances: AsyncGenerator[Instance]
+async def analyze_study(
+    predictor: PredictorService, results: ResultPool, job: Job, instances: AsyncGenerator[Instance]
 ) -> StudyFinding:
-    """Judge a study's radiographs one after the other, and then together; what cannot be judged is left out and named.
+    """Predict the radiographs of a study one after the other, then pool them; name those that cannot be analyzed.
 
     Raises:
-        NothingToJudgeError: that is all of them; the message says why.
+        NothingToAnalyzeError: none of them can be analyzed; the message says why.
     """
-    generation, judged = service.generation, _Judged()
+    bundle, study = predictor.bundle, _StudyInProgress()
     async with aclosing(instances):
         async for instance in instances:
-            if len(judged.left_out) == MAX_LEFT_OUT:
-                judged.more_left_out = True
+            if len(study.left_out) == MAX_LEFT_OUT:
+                study.more_left_out = True
                 break
             try:
-                _require_room(judged, service.settings)
-                prediction = await _predict(service, generation, instance.data)
-                source = await _source(results, job, instance)
-                await _add(service, source, prediction, judged)
+                _require_room(study, predictor.settings)
+                prediction = await _predict(predictor, bundle, instance.data)
+                source = await _read_source(results, job, instance)
+                await _add(predictor, source, prediction, study)
             except InputError as error:
-                judged.left_out.append((instance.instance_uid, str(error)))
-    if not judged.views:
-        reasons = sorted({reason for _, reason in judged.left_out}) or ["The study holds no radiographs (CR or DX)."]
-        raise NothingToJudgeError(" ".join(reasons))
-    return _finding(generation, job.study_uid, judged)
+                study.left_out.append((instance.instance_uid, str(error)))
+    if not study.radiographs:
+        reasons = sorted({reason for _, reason in study.left_out}) or ["The study holds no radiographs (CR or DX)."]
+        raise NothingToAnalyzeError(" ".join(reasons))
+    return _finding(bundle, job.study_uid, study)
 
 
-def _require_room(judged: _Judged, settings: Settings) -> None:
-    if len(judged.views) == settings.max_study_radiographs:
+def _require_room(study: _StudyInProgress, settings: Settings) -> None:
+    if len(study.radiographs) == settings.max_study_radiographs:
         raise InputError(f"The study has more than {settings.max_study_radiographs} radiographs; these were judged.")
 
 
-async def _add(service: PredictorService, source: Source, prediction: Prediction, judged: _Judged) -> None:
-    """Keep what the study's result needs of a radiograph.
+async def _predict(predictor: PredictorService, bundle: ModelBundle, data: bytes) -> Prediction:
+    prediction = (await predictor.run(await predictor.cache.prepare(bundle, data))).prediction
+    if predictor.settings.scope != "off":
+        radiograph = prediction.prepared.radiograph
+        scope = await predictor.off_loop(bundle.gallery.scope, radiograph, prediction.embedding_D)
+        if not scope.inside:
+            raise OutOfScopeError(f"The radiograph {scope.explanation}")
+    return prediction
+
+
+async def _read_source(results: ResultPool, job: Job, instance: Instance) -> Source:
+    """Read the attributes that the results copy from a radiograph's header.
 
     Raises:
-        TooManyPixelsError: the study has more pixels than may be judged together.
-    """
-    pixels, most = prediction.prepared.radiograph.pixels.size, service.settings.max_study_pixels
-    if judged.pixels + pixels > most:
-        raise TooManyPixelsError(f"The study has more than {most:,} pixels; those before it were judged.")
-    judged.views.append(await service.off_loop(_view, source, prediction, len(judged.views) + 1))
-    judged.pixels += pixels
-
-
-async def _source(results: ResultPool, job: Job, instance: Instance) -> Source:
-    """What the results take over from a radiograph's header.
-
-    Raises:
-        InputError: it cannot be copied, or names another study or instance.
+        InputError: they cannot be copied, or the file names another study or instance.
     """
     source = await results.source(instance.data)
     if (source.study_uid, source.instance_uid) != (job.study_uid, instance.instance_uid):
@@ -128,42 +125,46 @@ async def _source(results: ResultPool, job: Job, instance: Instance) -> Source:
     return source
 
 
-async def _predict(service: PredictorService, generation: Generation, data: bytes) -> Prediction:
-    done = await service.run(await service.passes.prepare(generation, data))
-    if service.settings.scope != "off":
-        prediction = done.prediction
-        scope = await service.off_loop(generation.gallery.scope, prediction.prepared.radiograph, prediction.embedding_D)
-        if not scope.inside:
-            raise OutOfScopeError(f"The radiograph {scope.explanation}")
-    return done.prediction
+async def _add(predictor: PredictorService, source: Source, prediction: Prediction, study: _StudyInProgress) -> None:
+    """Keep what the results of the study need of a radiograph.
+
+    Raises:
+        TooManyPixelsError: with it, the study has too many pixels.
+    """
+    pixels, max_pixels = prediction.prepared.radiograph.pixels.size, predictor.settings.max_study_pixels
+    if study.pixels + pixels > max_pixels:
+        raise TooManyPixelsError(f"The study has more than {max_pixels:,} pixels; those before it were judged.")
+    number = len(study.radiographs) + 1
+    study.radiographs.append(await predictor.off_loop(_without_pixels, source, prediction, number))
+    study.pixels += pixels
 
 
-def _view(source: Source, prediction: Prediction, number: int) -> _View:
+def _without_pixels(source: Source, prediction: Prediction, number: int) -> _AnalyzedRadiograph:
     cam, prepared = prediction.cam(), prediction.prepared
-    without_pixels = replace(prepared.radiograph, pixels=NO_PIXELS)
-    return _View(
+    radiograph = replace(prepared.radiograph, pixels=NO_PIXELS)
+    return _AnalyzedRadiograph(
         source,
-        replace(prediction, prepared=replace(prepared, radiograph=without_pixels, pixels_1SS=NO_PIXELS)),
+        replace(prediction, prepared=replace(prepared, radiograph=radiograph, pixels_1SS=NO_PIXELS)),
         draw_picture(cam, prepared.radiograph, number),
         tuple(regions(cam)),
     )
 
 
-def _finding(generation: Generation, study_uid: str, judged: _Judged) -> StudyFinding:
-    study = generation.predictor.judge([view.prediction for view in judged.views])
+def _finding(bundle: ModelBundle, study_uid: str, study: _StudyInProgress) -> StudyFinding:
+    pooled = bundle.predictor.judge([each.prediction for each in study.radiographs])
     radiographs = [
-        RadiographFinding(view.source, view.picture, view.regions, view.prediction.probability, weight)
-        for view, weight in zip(judged.views, study.weights, strict=True)
+        RadiographFinding(each.source, each.picture, each.regions, each.prediction.probability, weight)
+        for each, weight in zip(study.radiographs, pooled.weights, strict=True)
     ]
     return StudyFinding(
-        study_uid,
-        study.probability,
-        study.label,
-        study.decision,
-        study.threshold,
-        generation.predictor.manifest.id,
-        CODE_VERSION,
-        tuple(radiographs),
-        tuple(judged.left_out),
-        judged.more_left_out,
+        study_uid=study_uid,
+        probability=pooled.probability,
+        label=pooled.label,
+        decision=pooled.decision,
+        threshold=pooled.threshold,
+        checkpoint=bundle.predictor.manifest.id,
+        version=CODE_VERSION,
+        radiographs=tuple(radiographs),
+        left_out=tuple(study.left_out),
+        more_left_out=study.more_left_out,
     )

@@ -1,6 +1,6 @@
-"""Threads in which archives are asked, a few for each archive, so that a sick one keeps only its own busy.
+"""Threads for the requests to archives, a few for each archive, so that a slow archive blocks only its own.
 
-The loop's default threads renew leases, read jobs and count them for /metrics; on two cores there are six of them.
+The event loop's default threads renew leases, read jobs and count them for /metrics; on two cores there are only six.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ from pacs.client.configuration import ArchiveConfig
 if TYPE_CHECKING:
     from pacs.client.archive import Archive
 
-THREADS_AN_ARCHIVE = 4
-"""A worker needs one; the others stand in for those that an earlier attempt has not given back yet."""
+THREADS_PER_ARCHIVE = 4
+"""A worker needs one; the others replace those that an earlier attempt still blocks."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,42 +25,42 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class OpenArchive:
-    """A connection to an archive, and the threads to use it in."""
+    """A connection to an archive, and the threads for its requests."""
 
     archive: "Archive"
     pool: ThreadPoolExecutor
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function that asks the archive, in one of its threads."""
+        """Call a blocking method of the archive in one of its threads."""
         call = partial(function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self.pool, call)
 
 
 class ArchiveThreads:
-    """The pools of all archives; each is made when it is first needed."""
+    """The thread pools of all archives; each is created when it is first needed."""
 
     def __init__(self) -> None:
         self._pools: dict[str, ThreadPoolExecutor] = {}
 
     @asynccontextmanager
-    async def connected(self, name: str, config: ArchiveConfig) -> AsyncIterator[OpenArchive]:
-        """Connect to an archive for the length of the block; what its threads wait for then ends at once."""
+    async def connect(self, name: str, config: ArchiveConfig) -> AsyncIterator[OpenArchive]:
+        """Connect to an archive for the duration of the block; its end aborts all requests in progress."""
         pool = self._pools.get(name)
         if pool is None:
-            pool = self._pools[name] = ThreadPoolExecutor(THREADS_AN_ARCHIVE, f"archive-{name}")
-        archive = await asyncio.get_running_loop().run_in_executor(pool, _connect, name, config)
+            pool = self._pools[name] = ThreadPoolExecutor(THREADS_PER_ARCHIVE, f"archive-{name}")
+        archive = await asyncio.get_running_loop().run_in_executor(pool, _create_client, name, config)
         try:
             yield OpenArchive(archive, pool)
         finally:
             archive.close()
 
     def close(self) -> None:
-        """Begin nothing more."""
+        """Start no further request."""
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _connect(name: str, config: ArchiveConfig) -> "Archive":
-    from pacs.client.archive import Archive  # it takes a second, and most replicas never need it
+def _create_client(name: str, config: ArchiveConfig) -> "Archive":
+    from pacs.client.archive import Archive  # imported here because it takes a second, and most replicas do not need it
 
     return Archive(name, config)

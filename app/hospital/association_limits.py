@@ -1,7 +1,6 @@
-"""Bounds on what callers of the DICOM node can make it hold: associations, PDUs, data sets and time.
+"""Limits on what callers of the DICOM node can make it hold: associations, PDUs, data sets and time.
 
-pynetdicom bounds none of these while they are received, so its parts for one association are replaced here by careful
-ones.
+pynetdicom limits none of these while it receives them, so this module replaces its classes for one association.
 """
 
 import logging
@@ -21,29 +20,32 @@ from pynetdicom.transport import RequestHandler
 logger = logging.getLogger(__name__)
 
 MEBIBYTE = 1 << 20
-LARGEST_PDU_BYTES = MEBIBYTE
-"""Of any PDU, beside the size that is announced for those of data: a request of 128 contexts takes 300 KB."""
-COMMAND_BYTES = 64 << 10
-"""Of the part of a message that is no data set; it has a few hundred."""
+MAX_PDU_BYTES = MEBIBYTE
+"""Limit of any PDU. The size announced in the association covers only data; a request of 128 contexts has 300 KB."""
+MAX_COMMAND_BYTES = 64 << 10
+"""Limit of the command set of a message, which usually has a few hundred bytes."""
 PDU_SECONDS = 30.0
-"""From the first byte of a PDU to its last."""
-LOOK_SECONDS = 0.5
-"""Between two looks at whether an association that waits for bytes was ended."""
+"""Time from the first byte of a PDU to its last, in seconds."""
+POLL_SECONDS = 0.5
+"""Interval at which an association that waits for bytes checks whether it was ended, in seconds."""
 READ_BYTES = 64 << 10
-QUEUED_MESSAGES = 2
-"""That a caller may send before it has the answer to the one before, which PS3.7 D.3.3.3 allows only on agreement."""
-SPARE_SECONDS = 2.0
-"""Without a finished message, after which an association may have to make room for a new one."""
+"""Bytes to read from a socket at a time."""
+MAX_QUEUED_MESSAGES = 2
+"""Messages that may wait for their response; PS3.7 D.3.3.3 allows more only if both sides agree."""
+SILENT_SECONDS = 2.0
+"""Time without a complete message after which an association may be ended for a new one, in seconds."""
+INVALID_PDU = "Evt19"
+"""Event of the DICOM upper layer that aborts an association (PS3.8 Table 9-5)."""
 
 
 @dataclass(frozen=True)
 class NodeLimits:
-    """What an operator sets.
+    """Limits that the operator sets.
 
     Attributes:
-        associations: at once.
-        dataset_bytes: of one instance.
-        memory_bytes: of all instances that are being received or looked at.
+        associations: associations at the same time.
+        dataset_bytes: bytes of one instance.
+        memory_bytes: bytes of all instances that are being received or stored.
     """
 
     associations: int
@@ -51,133 +53,140 @@ class NodeLimits:
     memory_bytes: int
 
 
-class Memory:
-    """The bytes that all associations may hold together."""
+class MemoryBudget:
+    """The bytes that all associations may hold together. Safe to use from any thread."""
 
     def __init__(self, limit: int) -> None:
-        self._lock, self._free = threading.Lock(), limit
+        self._lock = threading.Lock()
+        self._free = limit
 
-    def take(self, size: int) -> bool:
+    def reserve(self, size: int) -> bool:
+        """Reserve bytes, or return False if there are not enough."""
         with self._lock:
             if size > self._free:
                 return False
             self._free -= size
             return True
 
-    def give(self, size: int) -> None:
+    def release(self, size: int) -> None:
+        """Give back bytes."""
         with self._lock:
             self._free += size
 
 
 class BoundedDataset(BytesIO):
-    """A data set as it comes; beyond its limits the bytes are let go, and the sender is told once all have come.
+    """A data set that is being received. Beyond the limits its bytes are dropped, and the sender is told at the end.
 
     Attributes:
-        refusal: why it is not whole; None while it is.
+        refusal: why the data set was dropped; None while it is complete.
     """
 
-    def __init__(self, limit: int, memory: Memory) -> None:
+    def __init__(self, limit: int, memory: MemoryBudget) -> None:
         super().__init__()
         self.refusal: str | None = None
         self._limit, self._memory, self._held = limit, memory, 0
 
     def write(self, data: Any) -> int:
+        """Append bytes, or drop them once the data set is refused."""
         if self.refusal is not None:
             return len(data)
         if self._held + len(data) > self._limit:
             self._refuse(f"The instance has more than {self._limit // MEBIBYTE} MiB.")
-        elif not self._memory.take(len(data)):
+        elif not self._memory.reserve(len(data)):
             self._refuse("Too many bytes are being received; send it again.")
         else:
             self._held += len(data)
             super().write(data)
         return len(data)
 
-    def let_go(self) -> None:
-        """Make room for others; nothing can be read afterwards."""
-        self._memory.give(self._held)
+    def release(self) -> None:
+        """Give the memory back; the data set is empty afterwards."""
+        self._memory.release(self._held)
         self._held = 0
         self.seek(0)
         self.truncate()
 
     def _refuse(self, reason: str) -> None:
         self.refusal = reason
-        self.let_go()
+        self.release()
 
     def __del__(self) -> None:
-        self._memory.give(self._held)  # of an association that ended in the middle
+        self._memory.release(self._held)  # of an association that ended within a message
 
 
 class BoundedMessages(DIMSEServiceProvider):
-    """Puts an association's messages together.
+    """Assembles the messages of an association within the limits.
 
     Attributes:
-        since: when the latest message was whole, or else when the association began; seconds of `time.monotonic`.
-        serving: whether an instance is being stored, for which the caller has to wait.
+        last_message: monotonic time of the latest complete message, or of the start of the association, in seconds.
+        serving: whether an instance is being stored, so that the caller has to wait.
     """
 
-    def __init__(self, association: Any, limits: NodeLimits, memory: Memory) -> None:
+    def __init__(self, association: Any, limits: NodeLimits, memory: MemoryBudget) -> None:
         super().__init__(association)
-        self.since, self.serving = time.monotonic(), False
+        self.last_message = time.monotonic()
+        self.serving = False
         self._limits, self._memory, self._command_bytes = limits, memory, 0
 
     def is_silent(self) -> bool:
-        """Whether the caller has finished nothing for so long that the association may have to make room."""
-        return not self.serving and time.monotonic() - self.since > SPARE_SECONDS
+        """Whether the caller has completed no message for so long that the association may be ended."""
+        return not self.serving and time.monotonic() - self.last_message > SILENT_SECONDS
 
     def receive_primitive(self, primitive: Any) -> None:
+        """Add the fragments of a primitive to the present message; abort the association if that fails."""
         if self.message is None:
             self._command_bytes = 0
             self.message = DIMSEMessage()
             self.message.data_set = BoundedDataset(self._limits.dataset_bytes, self._memory)
         for _, fragment in primitive.presentation_data_value_list:
             self._command_bytes += len(fragment) if fragment[:1] and fragment[0] & 1 else 0
-        if self._command_bytes > COMMAND_BYTES or self.msg_queue.qsize() > QUEUED_MESSAGES:
-            self._refuse()
+        if self._command_bytes > MAX_COMMAND_BYTES or self.msg_queue.qsize() > MAX_QUEUED_MESSAGES:
+            self._abort("its caller sends too long commands or too many messages at once")
             return
         try:
             super().receive_primitive(primitive)
-        except Exception:  # a message may be anything, and the thread that reads it has nobody who catches
-            self._refuse()
+        except Exception as error:  # a message may hold anything, and nothing catches errors in this thread
+            self._abort(f"a message cannot be read ({type(error).__name__})")
+            return
         if self.message is None:
-            self.since = time.monotonic()
+            self.last_message = time.monotonic()
 
-    def _refuse(self) -> None:
-        logger.warning("An association was aborted: its caller does not keep to the protocol.")
+    def _abort(self, reason: str) -> None:
+        logger.warning("An association was aborted: %s.", reason)
         self.message = None
-        self.dul.event_queue.put("Evt19")  # an invalid PDU: A-ABORT, and the end of the association
+        self.dul.event_queue.put(INVALID_PDU)
 
 
-class Crowd:
-    """The associations of a node."""
+class AssociationLimit:
+    """Limits the number of associations of a node."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._lock = limit, threading.Lock()
 
     def make_room(self, server: Any) -> bool:
-        """Whether there is room for one more, after the one that has been silent for longest was ended if need be."""
+        """Return whether one more association fits, after ending the one that was silent for longest if necessary."""
         with self._lock:
-            here = server.active_associations
-            if len(here) < self._limit:
+            active = server.active_associations
+            if len(active) < self._limit:
                 return True
-            silent = [each for each in here if isinstance(each.dimse, BoundedMessages) and each.dimse.is_silent()]
+            silent = [each for each in active if isinstance(each.dimse, BoundedMessages) and each.dimse.is_silent()]
             if not silent:
                 return False
-            # One that is in the middle of a message goes only if all are.
-            first = min(silent, key=lambda each: (each.dimse.message is not None, each.dimse.since))
+            # An association within a message is ended only if all silent ones are within one.
+            first = min(silent, key=lambda each: (each.dimse.message is not None, each.dimse.last_message))
             logger.warning("An association was ended to make room for another: it was silent for longest.")
-            _hang_up(first)
-            first.join(SPARE_SECONDS)
+            _close_connection(first)
+            first.join(SILENT_SECONDS)
             return True
 
 
 def bounded_handler(limits: NodeLimits) -> type[RequestHandler]:
-    """What `pynetdicom` makes an association of each connection with."""
-    memory, crowd = Memory(limits.memory_bytes), Crowd(limits.associations)
+    """Return the class with which pynetdicom's server handles each connection, within the limits."""
+    memory, association_limit = MemoryBudget(limits.memory_bytes), AssociationLimit(limits.associations)
 
     class BoundedHandler(RequestHandler):
         def handle(self) -> None:
-            if not crowd.make_room(self.server):
+            if not association_limit.make_room(self.server):
                 logger.warning("A connection was refused: %d associations are busy.", limits.associations)
                 self.server.shutdown_request(self.request)
                 return
@@ -193,25 +202,25 @@ def bounded_handler(limits: NodeLimits) -> type[RequestHandler]:
 
 
 def end_without_request(event: Event) -> None:
-    """Let go of a connection that closed before it asked for an association; its thread waits for what cannot come."""
+    """End the thread of a connection that was closed before it requested an association."""
     if event.assoc.requestor.primitive is None:
         event.assoc.dul.to_user_queue.put(None)
 
 
 def _receive(association: Any, size: int) -> bytearray:
-    """Bytes of a PDU; fewer where the caller has hung up.
+    """Read the bytes of a PDU; fewer if the caller has closed the connection.
 
     Raises:
-        OSError: the PDU is too large, too slow, or the association was ended.
+        OSError: the PDU is too large or too slow, or the association was ended.
     """
-    if size > LARGEST_PDU_BYTES:
+    if size > MAX_PDU_BYTES:
         logger.warning("An association was ended: it announced a PDU of %d bytes.", size)
         raise OSError("PDU too large")
     connection, deadline, data = association.dul.socket.socket, time.monotonic() + PDU_SECONDS, bytearray()
     while len(data) < size:
         if association._kill or time.monotonic() > deadline:
             raise TimeoutError("PDU too slow")
-        connection.settimeout(LOOK_SECONDS)
+        connection.settimeout(POLL_SECONDS)
         try:
             chunk = connection.recv(min(size - len(data), READ_BYTES))
         except TimeoutError:
@@ -219,14 +228,14 @@ def _receive(association: Any, size: int) -> bytearray:
         if not chunk:
             break
         data += chunk
-    connection.settimeout(PDU_SECONDS)  # for what is sent
+    connection.settimeout(PDU_SECONDS)  # for sending
     return data
 
 
-def _hang_up(association: Any) -> None:
+def _close_connection(association: Any) -> None:
     connection = association.dul.socket.socket
     try:
         if connection is not None:
             connection.shutdown(SHUT_RDWR)
     except OSError:
-        return  # the caller was quicker
+        return  # the caller has closed it already

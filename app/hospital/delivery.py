@@ -1,4 +1,4 @@
-"""Brings results to an archive, and makes sure that it has these and nothing else under their UIDs."""
+"""Sends results to an archive and checks that it returns exactly these under their UIDs."""
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
@@ -15,17 +15,17 @@ from pacs.results.rendering.worker_pool import ResultPool
 from xray.images.patient import Patient, comparable
 
 SPARE_BYTES = 64 << 10
-"""What an archive may add to an object that is our own."""
+"""Allowance for what an archive adds to a result that it stores, in bytes."""
 
 
 async def require_same_patient(hospital: Hospital, open_archive: OpenArchive, job: Job) -> None:
-    """Compare the patient of a study with whom the archive has it for, if it has it.
+    """Compare the patient of a study with the archive's, if the archive has the study.
 
-    Whoever knows a Study Instance UID can send a radiograph of another patient under it before the archive does.
+    Anyone who knows a Study Instance UID can send a radiograph of another patient under it before the archive does.
 
     Raises:
-        ArchiveRefusedError: it has the study for other patients only.
-        PacsError: it cannot be asked.
+        ArchiveRefusedError: the archive has the study only under other Patient IDs.
+        PacsError: the archive cannot be searched.
     """
     archive = open_archive.archive
     patient_ids = await open_archive.run(archive.patient_ids, job.study_uid)
@@ -45,15 +45,15 @@ async def deliver(
     open_archive: OpenArchive,
     study_uid: str,
     results: Sequence[Instance],
-    proofs: Mapping[str, Collection[bytes]],
+    fingerprints: Mapping[str, Collection[bytes]],
 ) -> None:
-    """Send what the archive does not have, and believe that it has it only once it gives it out.
+    """Store results that the archive does not have yet, then retrieve each one to confirm that it has it.
 
     Args:
-        proofs: by SOP Instance UID, of the files that count as that result.
+        fingerprints: by SOP Instance UID, the fingerprints of files that count as that result.
 
     Raises:
-        PacsError: it does not take them, does not find them yet, or has something else under the UID of one.
+        PacsError: the archive refuses the results, does not find them yet, or has another object under one of the UIDs.
     """
     archive, uids = open_archive.archive, [result.instance_uid for result in results]
     if not await open_archive.run(archive.has_instances, study_uid, uids):
@@ -62,8 +62,8 @@ async def deliver(
             raise ArchiveUnavailableError(f"Archive {archive.name} took the results and does not find them yet.")
     for result in results:
         reference = InstanceReference(study_uid, result.series_uid, result.instance_uid, result.sop_class_uid, "")
-        given = await open_archive.run(archive.retrieve_decoded, reference, len(result.data) + SPARE_BYTES)
-        if given is None or await pool.fingerprint(given) not in proofs.get(result.instance_uid, ()):
+        retrieved = await open_archive.run(archive.retrieve_decoded, reference, len(result.data) + SPARE_BYTES)
+        if retrieved is None or await pool.fingerprint(retrieved) not in fingerprints.get(result.instance_uid, ()):
             raise ArchiveRefusedError(
                 f"Archive {archive.name} has something else than the result under {result.instance_uid}, or does not "
                 "give it out."

@@ -1,4 +1,4 @@
-"""What connects a replica to a hospital: the jobs on their way, who may be in them, and where their results go."""
+"""Connects a replica to a hospital: takes radiographs into the job queue, and gives access to the archives."""
 
 import asyncio
 import logging
@@ -27,27 +27,26 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-
 Decode = Callable[[bytes], Awaitable[Radiograph]]
 
 
 @dataclass
-class Worker:
-    """How the task that works on jobs is; `fault` says what ended it, until it has begun again."""
+class WorkerState:
+    """State of the task that processes jobs; `fault` says what ended it, until it has restarted."""
 
     fault: str | None = None
 
 
 @dataclass(frozen=True)
 class Hospital:
-    """The jobs of this replica, or of several that share a database.
+    """The job queue of this replica, which others may share, and its archives.
 
     Attributes:
-        archives: by the name that the configuration gives them.
-        destination: name of the archive that results go to; None keeps them here.
-        settle: pause after a study's latest radiograph, in which more of it may come.
-        arrived: set when there may be something to do.
-        longest_settle: after a study's first radiograph, whatever comes.
+        archives: by their name in the configuration.
+        destination: name of the archive that gets the results; None keeps them here.
+        settle: how long after the latest radiograph of a study its job waits for more.
+        arrived: set when a job may be due.
+        max_settle: longest time that a job waits after the first radiograph of its study.
     """
 
     jobs: "Jobs"
@@ -56,23 +55,24 @@ class Hospital:
     settle: timedelta
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     threads: ArchiveThreads = field(default_factory=ArchiveThreads)
-    longest_settle: timedelta = timedelta(seconds=60)
-    worker: Worker = field(default_factory=Worker)
+    max_settle: timedelta = timedelta(seconds=60)
+    worker: WorkerState = field(default_factory=WorkerState)
 
     async def receive(self, checkpoint: str, identity: Identity, data: bytes, source: Source, decode: Decode) -> Job:
-        """Put a radiograph into its study's job; it is safe when this returns.
+        """Add a radiograph to the job of its study; it is safe on disk when this returns.
 
-        `decode` is asked where another file of the same UID is there: the same image in another transfer syntax, or
-        with other tags around it, is no other content.
+        Args:
+            decode: compares the file with an earlier one of the same UID: the same image in another transfer syntax,
+                or with other attributes, is the same content.
 
         Raises:
-            OtherPatientError: the study is another patient's.
+            OtherPatientError: the study belongs to another patient.
             OtherContentError: an instance of that UID shows another image.
-            SpoolFullError: as much is on its way as may be.
+            SpoolFullError: the spool has reached its limit.
         """
         instance = Instance(identity.series_uid, identity.instance_uid, identity.sop_class_uid, data)
         arrival = Arrival(identity.study_uid, identity.patient, checkpoint, self.destination, source)
-        settling = Settling(self.settle, self.longest_settle)
+        settling = Settling(self.settle, self.max_settle)
         try:
             try:
                 job = await asyncio.to_thread(self.jobs.intake.receive, arrival, instance, settling)
@@ -80,7 +80,7 @@ class Hospital:
                 before = await asyncio.to_thread(
                     self.jobs.repository.stored_file, identity.study_uid, identity.instance_uid
                 )
-                if before is None or not await shows_the_same(before, data, decode):
+                if before is None or not await is_same_image(before, data, decode):
                     raise
                 job = await asyncio.to_thread(
                     self.jobs.intake.receive, arrival, replace(instance, data=before), settling
@@ -93,7 +93,7 @@ class Hospital:
         return job
 
     async def leave_alone(self, reasons: Mapping[str, int]) -> None:
-        """Count instances that are accepted and not analyzed; nobody is refused because that cannot be done."""
+        """Count instances that are accepted but not analyzed; a failure to count them is only logged."""
         for reason, instances in reasons.items():
             try:
                 await asyncio.to_thread(self.jobs.intake.count_left_alone, reason, instances)
@@ -101,12 +101,16 @@ class Hospital:
                 logger.error("%d instances that are left alone (%s) were not counted: %s", instances, reason, error)
 
     def require_working(self) -> None:
-        """Raises: NotReadyError: nobody works on the jobs of this replica."""
+        """Check that this replica processes jobs.
+
+        Raises:
+            NotReadyError: its worker has ended and not restarted yet.
+        """
         if self.worker.fault is not None:
             raise NotReadyError(f"{self.worker.fault} Try another replica.")
 
     async def counts(self) -> QueueCounts | None:
-        """How many studies and instances are where; None, and a line in the log, where the database does not answer."""
+        """Count the jobs and instances by state; None, with a log line, if the database does not respond."""
         try:
             return QueueCounts(
                 await asyncio.to_thread(self.jobs.repository.counts),
@@ -119,26 +123,30 @@ class Hospital:
             return None
 
     def require_archive(self, name: str) -> None:
-        """Raises OutOfRangeError if no archive has that name."""
+        """Check that the configuration has an archive of that name.
+
+        Raises:
+            OutOfRangeError: it has none.
+        """
         if name not in self.archives:
             known = ", ".join(sorted(self.archives)) or "none"
             raise OutOfRangeError(f"There is no archive of that name; the configuration has: {known}.")
 
     @asynccontextmanager
-    async def connected(self, name: str) -> AsyncIterator[OpenArchive]:
-        """An archive that is asked in threads of its own; what they still wait for is ended with the block.
+    async def connect(self, name: str) -> AsyncIterator[OpenArchive]:
+        """Connect to an archive for the duration of the block; its end aborts all requests in progress.
 
         Raises:
             OutOfRangeError: no archive has that name.
             ConfigurationError: its certificates cannot be used.
         """
         self.require_archive(name)
-        async with self.threads.connected(name, self.archives[name]) as archive:
+        async with self.threads.connect(name, self.archives[name]) as archive:
             yield archive
 
 
-async def shows_the_same(one: bytes, other: bytes, decode: Decode) -> bool:
-    """Whether two files hold the same image of the same side and view; what cannot be read is like nothing."""
+async def is_same_image(one: bytes, other: bytes, decode: Decode) -> bool:
+    """Whether two files hold the same image of the same side and view; False if one cannot be read."""
     try:
         first, second = await decode(one), await decode(other)
     except InputError:
@@ -148,10 +156,10 @@ async def shows_the_same(one: bytes, other: bytes, decode: Decode) -> bool:
 
 
 def load_hospital(settings: Settings) -> Hospital | None:
-    """Open the jobs and read the archives that the settings name; None where they name no jobs.
+    """Open the job queue and read the archives that the settings name; None if they name no queue.
 
     Raises:
-        PacsError: the jobs cannot be opened, or the archives' file is wrong.
+        PacsError: the queue cannot be opened, or the archives' configuration is wrong.
     """
     archives = read_archives(settings.archives) if settings.archives else {}
     if settings.jobs is None:
@@ -169,12 +177,16 @@ def load_hospital(settings: Settings) -> Hospital | None:
         archives,
         settings.results_to,
         timedelta(seconds=settings.settle_seconds),
-        longest_settle=timedelta(seconds=settings.max_settle_seconds),
+        max_settle=timedelta(seconds=settings.max_settle_seconds),
     )
 
 
-def required(hospital: Hospital | None) -> Hospital:
-    """Raises NotConfiguredError where there is none."""
+def require_configured(hospital: Hospital | None) -> Hospital:
+    """Return the hospital.
+
+    Raises:
+        NotConfiguredError: none is configured.
+    """
     if hospital is None:
         raise NotConfiguredError("This replica takes no studies: set OSTEON_JOBS to a database, and start it again.")
     return hospital

@@ -1,6 +1,6 @@
-"""`python -m app.hospital.storescp` takes studies by C-STORE, for sites without DICOMweb.
+"""`python -m app.hospital.storescp` receives studies by C-STORE, for sites without DICOMweb.
 
-It shares the database of jobs with the service, which analyses them; it runs no network itself.
+It shares the job database with the service, which analyzes the studies; it runs no network itself.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from app.errors import NotConfiguredError, RequestError
 from app.hospital.association_limits import NodeLimits, bounded_handler, end_without_request
-from app.hospital.gateway import Hospital, load_hospital, required
+from app.hospital.gateway import Hospital, load_hospital, require_configured
 from app.logging import LOGGING
 from app.settings import Settings, read_settings
 from pacs.errors import PacsError
@@ -35,54 +35,58 @@ from xray.sandbox.pool import ProcessNotStartedError
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND, UNABLE = 0x0000, 0xA700, 0xC000, 0xC001
 OTHER_PATIENT, DUPLICATE = 0xA900, 0x0111
-"""Status of a C-STORE response, PS3.4 Table B.2-1 and PS3.7 C.5.7."""
+"""Statuses of a C-STORE response (PS3.4 Table B.2-1 and PS3.7 C.5.7)."""
 STORAGE_SERVICE = "1.2.840.10008.4.2"
+"""UID of the Storage Service Class."""
 STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
+"""Prefix of the UIDs of DICOM's storage classes."""
+MAX_COMMENT_CHARS = 64
+"""Limit of an Error Comment (value representation LO)."""
 
-# Not __name__: run as a program that is __main__, of which nothing below WARNING is logged.
+# Not __name__, which is __main__ for a program: the logging configuration knows only our packages.
 logger = logging.getLogger("app.hospital.storescp")
 
 
 class Node:
-    """Answers what associations ask, in their threads; files are identified on the loop, in processes apart."""
+    """Handles the requests of associations in their threads; files are identified on the event loop, in processes."""
 
     def __init__(self, settings: Settings, hospital: Hospital, loop: asyncio.AbstractEventLoop) -> None:
         self._hospital, self._loop = hospital, loop
-        self._apart = DecoderPool(settings.decode_threads, settings.decode_seconds, settings.max_pixels)
+        self._decoders = DecoderPool(settings.decode_threads, settings.decode_seconds, settings.max_pixels)
         self._checkpoint = read_manifest(settings.checkpoint, CheckpointManifest).id
-        self._at_once = asyncio.Semaphore(settings.decode_threads)
+        self._slots = asyncio.Semaphore(settings.decode_threads)
 
     def store(self, event: Event) -> int | Dataset:
-        """One instance: safe on disk when this returns success."""
+        """Handle C-STORE: the instance is safe on disk when this returns success."""
         request: Any = event.request
         data_set = request.DataSet
         if data_set.refusal is not None:
             logger.warning("An instance was refused: %s", data_set.refusal)
-            return _refused(OUT_OF_RESOURCES, data_set.refusal)
+            return _refusal(OUT_OF_RESOURCES, data_set.refusal)
         messages: Any = event.assoc.dimse
         messages.serving = True
         try:
-            taken = self._taken_in_turn(event, str(request.AffectedSOPClassUID))
-            return asyncio.run_coroutine_threadsafe(taken, self._loop).result()
+            stored = self._store_in_turn(event, str(request.AffectedSOPClassUID))
+            return asyncio.run_coroutine_threadsafe(stored, self._loop).result()
         finally:
             messages.serving = False
-            data_set.let_go()
+            data_set.release()
 
-    async def _taken_in_turn(self, event: Event, sop_class_uid: str) -> int:
-        """A file is copied several times on its way, so only a few are on it together."""
-        async with self._at_once:
-            return await self._take(event.encoded_dataset(), sop_class_uid)
+    async def _store_in_turn(self, event: Event, sop_class_uid: str) -> int:
+        """Store an instance while only a few others are being stored, because each is copied several times."""
+        async with self._slots:
+            return await self._store(event.encoded_dataset(), sop_class_uid)
 
-    async def _take(self, data: bytes, sop_class_uid: str) -> int:
+    async def _store(self, data: bytes, sop_class_uid: str) -> int:
         try:
-            identity = await self._apart.identify(data)
+            identity = await self._decoders.identify(data)
             if identity.left_alone is not None:
                 await self._hospital.leave_alone({identity.left_alone: 1})
             else:
-                await self._hospital.receive(self._checkpoint, identity, data, "store", self._apart.decode)
+                await self._hospital.receive(self._checkpoint, identity, data, "store", self._decoders.decode)
         except InputError as error:
             if not sop_class_uid.startswith(STANDARD_ROOT):
-                await self._hospital.leave_alone({PRIVATE_CLASS: 1})  # in a private encoding, too
+                await self._hospital.leave_alone({PRIVATE_CLASS: 1})  # it may use a private encoding
                 return SUCCESS
             logger.warning("An instance was refused: %s", error)
             return CANNOT_UNDERSTAND
@@ -99,14 +103,14 @@ class Node:
         return SUCCESS
 
 
-def _refused(status: int, reason: str) -> Dataset:
+def _refusal(status: int, reason: str) -> Dataset:
     reply = Dataset()
-    reply.Status, reply.ErrorComment = status, reason[:64]
+    reply.Status, reply.ErrorComment = status, reason[:MAX_COMMENT_CHARS]
     return reply
 
 
 def accept_unknown_classes(event: Event) -> None:
-    """Offer to take private and unknown storage classes of a caller, in the transfer syntaxes that are known."""
+    """Accept the private and unknown storage classes that a caller proposes, in the transfer syntaxes that we know."""
     association = event.assoc
     unknown = _unknown_classes(association)
     further = [
@@ -117,7 +121,7 @@ def accept_unknown_classes(event: Event) -> None:
 
 
 def serve_unknown_classes(event: Event) -> dict[str, SOPClassCommonExtendedNegotiation]:
-    """Have them served as any storage class is."""
+    """Tell pynetdicom to handle the private and unknown classes like any storage class."""
     served = {}
     for uid in _unknown_classes(event.assoc):
         served[uid] = SOPClassCommonExtendedNegotiation()
@@ -126,7 +130,7 @@ def serve_unknown_classes(event: Event) -> dict[str, SOPClassCommonExtendedNegot
 
 
 def _unknown_classes(association: Any) -> dict[str, list[str]]:
-    """Storage classes that a caller wants and pynetdicom does not know, with the transfer syntaxes that it wants."""
+    """Return the proposed storage classes that pynetdicom does not know, with their proposed transfer syntaxes."""
     unknown: dict[str, list[str]] = {}
     for context in association.requestor.requested_contexts:
         uid = context.abstract_syntax or ""
@@ -136,8 +140,8 @@ def _unknown_classes(association: Any) -> dict[str, list[str]]:
     return unknown
 
 
-def entity_of(settings: Settings) -> AE:
-    """What the node offers to callers, and for how long it waits for them."""
+def create_entity(settings: Settings) -> AE:
+    """Create the application entity, with its presentation contexts and timeouts."""
     entity = AE(ae_title=settings.dicom_title)
     entity.maximum_pdu_size = settings.dicom_pdu_kib << 10
     entity.maximum_associations = settings.dicom_associations
@@ -149,7 +153,7 @@ def entity_of(settings: Settings) -> AE:
 
 
 def listen(entity: AE, node: Node, settings: Settings) -> None:
-    """Answer callers in threads of their own, until the entity is shut down."""
+    """Accept associations, each in a thread of its own, until the entity is shut down."""
     limits = NodeLimits(settings.dicom_associations, settings.max_upload_bytes, settings.max_inflight_bytes)
     server = entity.make_server(
         (settings.host, settings.dicom_port),
@@ -162,14 +166,14 @@ def listen(entity: AE, node: Node, settings: Settings) -> None:
         server_class=ThreadedAssociationServer,
         request_handler=bounded_handler(limits),
     )
-    entity._servers.append(server)  # as start_server does, which takes no handler of requests
+    entity._servers.append(server)  # as start_server does, which accepts no request handler
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
 async def serve(settings: Settings) -> None:
-    """Listen until a signal comes; associations that are open then are aborted, and their callers send again."""
-    hospital, loop = required(load_hospital(settings)), asyncio.get_running_loop()
-    entity = entity_of(settings)
+    """Listen until SIGTERM or SIGINT; open associations are then aborted, and their callers send again."""
+    hospital, loop = require_configured(load_hospital(settings)), asyncio.get_running_loop()
+    entity = create_entity(settings)
     try:
         listen(entity, Node(settings, hospital, loop), settings)
     except OSError as error:
@@ -186,8 +190,9 @@ async def serve(settings: Settings) -> None:
 
 
 def main() -> None:
+    """Run the node from the command line."""
     logging.config.dictConfig(LOGGING)
-    # It logs what peers send, patients' names among it.
+    # It logs what peers send, which includes patients' names.
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     _config.LOG_HANDLER_LEVEL = "none"
     try:

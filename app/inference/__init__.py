@@ -1,1 +1,1 @@
-"""From the bytes of an image to its prediction, for many callers at once."""
+"""Turns the bytes of an image into its prediction, for many callers at once."""

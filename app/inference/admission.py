@@ -1,7 +1,7 @@
-"""How fast batches were and how much is inside in, whether one more request would be answered in time out.
+"""Decides whether the service accepts one more request, from the batch times so far and the work in flight.
 
-A request is refused at the door, before its body is read, when the radiographs inside would keep it waiting for longer
-than it may wait: an answer that comes too late would only take the machine's time from those that do not.
+A request is refused before its body is read if the radiographs in flight would delay it for longer than it may wait: a
+late answer would only take machine time from requests that can still be answered.
 """
 
 import asyncio
@@ -16,20 +16,21 @@ from app.errors import OverloadedError
 from app.settings import MEBIBYTE, Settings
 
 DECAY = 0.95
-"""What an older batch counts against the next newer one."""
-SHORTEST_PAUSE_SECONDS = 1
-LONGEST_PAUSE_SECONDS = 10
+"""Weight of each batch time relative to the next newer one."""
+MIN_RETRY_SECONDS = 1
+MAX_RETRY_SECONDS = 10
+"""Bounds of `Retry-After`, in seconds."""
 SENDERS_SHARE = 0.5
-"""Of the bytes inside that may be bodies of studies on their way; the rest is for callers who wait for an answer."""
-SENDERS_PATIENCE_SECONDS = 10.0
-"""For which the sender of a study waits for a place before it is told to come back."""
+"""Share of the bytes in flight that studies being received may take; the rest is for callers who wait for an answer."""
+SENDER_WAIT_SECONDS = 10.0
+"""How long the sender of a study waits for a permit before it gets 429, in seconds."""
 MIN_QUEUED_BATCHES = 2
-"""A wait of that many full batches is never too long, however slow the machine: it takes one to keep it busy."""
+"""Full batches that may always wait, however slow the machine is: fewer would leave the engine idle in between."""
 
 
 @dataclass
 class BatchLatencyModel:
-    """Seconds of a batch of n radiographs as a line, slope * n + offset, fitted to the latest batches.
+    """The seconds of a batch of n radiographs as a line, slope * n + offset, fitted to the latest batches.
 
     The fields are the sums of a weighted least-squares fit.
     """
@@ -41,6 +42,7 @@ class BatchLatencyModel:
     n_seconds: float = 0.0
 
     def observe(self, n: int, seconds: float) -> None:
+        """Add the time of one batch to the fit."""
         self.weight = DECAY * self.weight + 1
         self.n = DECAY * self.n + n
         self.seconds = DECAY * self.seconds + seconds
@@ -48,34 +50,34 @@ class BatchLatencyModel:
         self.n_seconds = DECAY * self.n_seconds + n * seconds
 
     def restart(self, batch_seconds: Mapping[int, float]) -> None:
-        """Forget what another network took, and begin with what this one's first batches took, by their size."""
+        """Forget the times of the previous network and start with the first ones of a new network, by batch size."""
         self.weight = self.n = self.seconds = self.n_n = self.n_seconds = 0.0
         for n, seconds in batch_seconds.items():
             self.observe(n, seconds)
 
     def batch_seconds(self, n: float) -> float:
-        """Predicted time of one batch; 0 before the first was observed."""
+        """Predict the time of one batch; 0 before the first observation."""
         if not self.weight:
             return 0.0
         spread = self.n_n - self.n * self.n / self.weight
         slope = (self.n_seconds - self.n * self.seconds / self.weight) / spread if spread > 1e-9 else math.inf
         proportional = self.seconds / self.n
-        # Batches of one size tell nothing about the offset, and noise can tip the line: then time goes with the number.
+        # Batches of one size do not determine the offset, and noise can tilt the line: then time is proportional to n.
         slope = min(max(slope, 0.0), proportional)
         return max(0.0, (self.seconds - slope * self.n) / self.weight) + slope * n
 
     def wait_seconds(self, radiographs: int, max_batch: int) -> float:
-        """Predicted time until all of that many are through, in batches as full as can be."""
+        """Predict the time to finish a number of radiographs, in batches as full as possible."""
         full, rest = divmod(radiographs, max_batch)
         return full * self.batch_seconds(max_batch) + (self.batch_seconds(rest) if rest else 0.0)
 
 
 @dataclass
-class Place:
-    """What one admitted request holds.
+class Permit:
+    """The right of one accepted request to use memory and the engine.
 
     Attributes:
-        radiographs: that it has yet to hand to the engine; 1 until they have been counted.
+        radiographs: radiographs that the request has not given to the engine yet; 1 until they are counted.
         size: bytes of its body.
     """
 
@@ -85,18 +87,19 @@ class Place:
 
 @dataclass
 class Admission:
-    """The door; touched on the event loop only, but for the pace, which the engine's thread keeps.
+    """Issues permits. Use it on the event loop only; `latency` is updated by the engine's thread.
 
     Attributes:
-        queued: how many radiographs are with the engine, whoever queued them: requests, jobs or the canary.
-        expected: when those who were sent away may come back (monotonic); a heap.
+        queued: returns the number of radiographs with the engine: of requests, jobs and the canary.
+        in_flight: the permits of all requests in the service.
+        retry_times: when the refused callers are expected to retry, by the monotonic clock; a heap.
     """
 
     settings: Settings
-    pace: BatchLatencyModel = field(default_factory=BatchLatencyModel)
+    latency: BatchLatencyModel = field(default_factory=BatchLatencyModel)
     queued: Callable[[], int] = lambda: 0
-    inside: list[Place] = field(default_factory=list)
-    expected: list[float] = field(default_factory=list)
+    in_flight: list[Permit] = field(default_factory=list)
+    retry_times: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         share = int(SENDERS_SHARE * self.settings.max_inflight_bytes)
@@ -104,101 +107,104 @@ class Admission:
 
     @property
     def radiographs(self) -> int:
-        """That the engine has yet to answer."""
-        return sum(place.radiographs for place in self.inside) + self.queued()
+        """Radiographs that the engine has not finished."""
+        return sum(permit.radiographs for permit in self.in_flight) + self.queued()
 
     @property
     def size(self) -> int:
-        """Bytes of the bodies inside."""
-        return sum(place.size for place in self.inside)
+        """Bytes of the bodies in flight."""
+        return sum(permit.size for permit in self.in_flight)
 
     def require_time(self, deadline: float) -> None:
-        """Be sure that one more radiograph would not wait too long.
+        """Check that one more radiograph would not wait for too long.
 
         Args:
-            deadline: seconds until the answer is of no use.
+            deadline: seconds after which the answer is useless.
 
         Raises:
-            OverloadedError: it would; says when to come back.
+            OverloadedError: it would; the error says when to retry.
         """
-        largest = self.settings.max_batch
-        welcome = max(self.settings.max_wait_seconds, MIN_QUEUED_BATCHES * self.pace.batch_seconds(largest))
-        patience = min(deadline, welcome)
+        max_batch = self.settings.max_batch
+        always_allowed = MIN_QUEUED_BATCHES * self.latency.batch_seconds(max_batch)
+        max_wait = min(deadline, max(self.settings.max_wait_seconds, always_allowed))
         waiting = self.radiographs
-        wait = self.pace.wait_seconds(waiting + 1, largest)
-        if waiting and wait > patience:
+        wait = self.latency.wait_seconds(waiting + 1, max_batch)
+        if waiting and wait > max_wait:
             raise OverloadedError(
                 f"{waiting} radiographs wait, {wait:.1f} s of work; send the request again after the pause.",
-                self._pause(patience),
+                self._schedule_retry(max_wait),
                 "wait",
             )
 
     @contextmanager
-    def admit(self, size: int, deadline: float) -> Iterator[Place]:
-        """Hold a place for the length of the block.
+    def admit(self, size: int, deadline: float) -> Iterator[Permit]:
+        """Hold a permit for the duration of the block.
 
         Args:
             size: bytes of the body, as far as they are known.
-            deadline: seconds until the answer is of no use.
+            deadline: seconds after which the answer is useless.
 
         Raises:
-            OverloadedError: no place or no memory is free, or the wait would be too long; says when to come back.
+            OverloadedError: too many requests or bytes are in flight, or the wait would be too long; the error says
+                when to retry.
         """
         self.require_time(deadline)
-        with self._placed(Place(1, size)) as place:
-            yield place
+        with self._hold(Permit(1, size)) as permit:
+            yield permit
 
     @asynccontextmanager
     async def admit_sender(self) -> AsyncIterator[None]:
-        """Hold a place for the sender of a study, who waits for no answer of the network; wait for one if need be.
+        """Hold a permit for the sender of a study, which does not wait for the network; wait for one if necessary.
 
-        The study's radiographs count once its job hands them to the engine.
+        The radiographs of the study count once its job gives them to the engine.
 
         Raises:
-            OverloadedError: no place became free, or no memory is.
+            OverloadedError: too many studies are being received, or too many bytes are in flight.
         """
         try:
-            await asyncio.wait_for(self._senders.acquire(), SENDERS_PATIENCE_SECONDS)
+            await asyncio.wait_for(self._senders.acquire(), SENDER_WAIT_SECONDS)
         except TimeoutError as error:
             raise OverloadedError(
                 "As many studies are being received as there is room for; send this one again after the pause.",
-                LONGEST_PAUSE_SECONDS,
+                MAX_RETRY_SECONDS,
                 "senders",
             ) from error
         try:
-            # One instance at a time is in memory, whatever the body's length.
-            with self._placed(Place(0, self.settings.max_upload_bytes)):
+            # Only one instance is in memory at a time, whatever the length of the body.
+            with self._hold(Permit(0, self.settings.max_upload_bytes)):
                 yield
         finally:
             self._senders.release()
 
     @contextmanager
-    def _placed(self, place: Place) -> Iterator[Place]:
-        self._require_room(place.size)
-        self.inside.append(place)
+    def _hold(self, permit: Permit) -> Iterator[Permit]:
+        self._require_room(permit.size)
+        self.in_flight.append(permit)
         try:
-            yield place
+            yield permit
         finally:
-            # By identity: two requests may hold equal places.
-            self.inside = [each for each in self.inside if each is not place]
+            # By identity, because permits of two requests may be equal.
+            self.in_flight = [each for each in self.in_flight if each is not permit]
 
-    def _pause(self, patience: float) -> int:
-        """Whole seconds until there is room, behind all others who were sent away, lest they return as one."""
+    def _schedule_retry(self, max_wait: float) -> int:
+        """Return the seconds until there is room behind all earlier refused callers, so that not all return at once."""
         now = time.monotonic()
-        while self.expected and self.expected[0] <= now:
-            heapq.heappop(self.expected)
-        crowd = self.radiographs + len(self.expected) + 1
-        seconds = math.ceil(self.pace.wait_seconds(crowd, self.settings.max_batch) - patience)
-        seconds = min(max(seconds, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
-        heapq.heappush(self.expected, now + seconds)
+        while self.retry_times and self.retry_times[0] <= now:
+            heapq.heappop(self.retry_times)
+        ahead = self.radiographs + len(self.retry_times) + 1
+        seconds = math.ceil(self.latency.wait_seconds(ahead, self.settings.max_batch) - max_wait)
+        seconds = min(max(seconds, MIN_RETRY_SECONDS), MAX_RETRY_SECONDS)
+        heapq.heappush(self.retry_times, now + seconds)
         return seconds
 
     def _require_room(self, size: int) -> None:
-        inside, settings = len(self.inside), self.settings
-        full, heavy = inside >= settings.max_pending, self.size + size > settings.max_inflight_bytes
-        if full or heavy:
+        requests = len(self.in_flight)
+        too_many = requests >= self.settings.max_pending
+        too_large = self.size + size > self.settings.max_inflight_bytes
+        if too_many or too_large:
             raise OverloadedError(
-                f"{inside} requests of {self.size // MEBIBYTE} MiB are inside; send this one again after the pause.",
-                SHORTEST_PAUSE_SECONDS,
-                "requests" if full else "bytes",
+                f"{requests} requests of {self.size // MEBIBYTE} MiB are in flight; send this one again after the "
+                "pause.",
+                MIN_RETRY_SECONDS,
+                "requests" if too_many else "bytes",
             )

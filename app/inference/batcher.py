@@ -1,7 +1,9 @@
-"""Prepared radiographs of many callers in, one forward pass for all that wait.
+"""Batches the radiographs of many callers: one forward pass for all that wait when the engine is free.
 
-One thread owns the engine. Callers write their canvases into the batch that goes next while the present one runs;
-whenever the engine is free it takes that batch as it stands: no timer, no waiting for company, nothing left to copy.
+One thread owns the engine. Callers write their canvases into the next batch while the present one runs, and the free
+engine takes that batch as it is: no timer, no waiting for a full batch, nothing left to copy.
+
+Legend: B batch, S canvas side.
 """
 
 import logging
@@ -17,17 +19,17 @@ import numpy as np
 from app.errors import EngineError, NotReadyError
 from xray.predictor import Prediction, Predictor, Prepared
 
-BEAT_SECONDS = 0.5
-"""Longest time between two signs of life of an engine that has nothing to do."""
-BROKEN_AFTER = 3
-"""Failed passes in a row after which the engine is given up: a GPU's error may stick until the process ends."""
+HEARTBEAT_SECONDS = 0.5
+"""Longest time between two heartbeats of an engine that has nothing to do, in seconds."""
+MAX_FAILURES = 3
+"""Failed passes in a row after which the engine is broken: an error of a GPU may last until the process ends."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Pass:
-    """What the network says about one radiograph, and the seconds it waited and its batch took."""
+class TimedPrediction:
+    """The prediction of one radiograph, the seconds that it waited, and the seconds of its batch."""
 
     prediction: Prediction
     wait_seconds: float
@@ -35,161 +37,164 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One radiograph and the caller's promise."""
+class QueuedRadiograph:
+    """One radiograph that waits for the engine, and the future that its caller waits for."""
 
     prepared: Prepared
-    queued: float = field(default_factory=time.monotonic)
-    result: "Future[Pass]" = field(default_factory=Future)
+    queued_at: float = field(default_factory=time.monotonic)
+    result: "Future[TimedPrediction]" = field(default_factory=Future)
 
 
 class Batch:
-    """Radiographs that one engine will see together; the canvases already stand in one array."""
+    """Radiographs for one pass of one engine; their canvases are already in one array."""
 
     def __init__(self, predictor: Predictor, capacity: int, first: Prepared) -> None:
         self.predictor = predictor
-        self.jobs: list[Job] = []
+        self.queued: list[QueuedRadiograph] = []
         self._pixels_B1SS = np.empty((capacity, *first.pixels_1SS.shape), np.uint8)
 
-    def takes(self, predictor: Predictor) -> bool:
-        return predictor is self.predictor and len(self.jobs) < len(self._pixels_B1SS)
+    def has_room(self, predictor: Predictor) -> bool:
+        """Whether one more radiograph for this predictor fits."""
+        return predictor is self.predictor and len(self.queued) < len(self._pixels_B1SS)
 
-    def add(self, job: Job) -> None:
-        self._pixels_B1SS[len(self.jobs)] = job.prepared.pixels_1SS
-        self.jobs.append(job)
+    def add(self, radiograph: QueuedRadiograph) -> None:
+        """Copy the canvas of a radiograph into the batch."""
+        self._pixels_B1SS[len(self.queued)] = radiograph.prepared.pixels_1SS
+        self.queued.append(radiograph)
 
     def forward(self, rows: Sequence[int]) -> list[Prediction]:
-        """What the engine says of some of the jobs, in their order."""
-        everyone = len(rows) == len(self.jobs)
-        pixels_B1SS = self._pixels_B1SS[: len(rows)] if everyone else self._pixels_B1SS[list(rows)]
+        """Run the engine on some rows of the batch and return their predictions in that order."""
+        is_whole = len(rows) == len(self.queued)
+        pixels_B1SS = self._pixels_B1SS[: len(rows)] if is_whole else self._pixels_B1SS[list(rows)]
         output = self.predictor.engine.forward(pixels_B1SS)
-        return [self.predictor.read(output, place, self.jobs[row].prepared) for place, row in enumerate(rows)]
+        return [self.predictor.read(output, index, self.queued[row].prepared) for index, row in enumerate(rows)]
 
 
 class Batcher:
-    """Runs engines in one thread; `submit` may be called from any."""
+    """Runs engines in one thread; any thread may call `submit`."""
 
     def __init__(
         self,
         max_batch: int,
         on_batch: Callable[[int, float], None],
-        own_time: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make a batcher that does not run yet.
+        """Create a batcher; `start` runs it.
 
         Args:
-            on_batch: told, in the engine's thread, the size of each batch and the seconds it took.
-            own_time: seconds in which this process could run (`app.inference.clock`).
+            on_batch: called in the engine's thread with the size of each batch and its seconds.
+            clock: seconds in which this process could run (`app.inference.clock`).
         """
-        self._max_batch, self._on_batch, self._own_time = max_batch, on_batch, own_time
+        self._max_batch, self._on_batch, self._clock = max_batch, on_batch, clock
         self._batches: deque[Batch] = deque()
         self._running: Batch | None = None
-        self._work = threading.Condition()
+        self._changed = threading.Condition()
         self._stopping = False
-        self._beat, self._own_beat = time.monotonic(), own_time()
+        self._heartbeat, self._clock_heartbeat = time.monotonic(), clock()
         self._failures = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
+        """Start the engine's thread."""
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
-        """Finish what is queued, then end the thread; wait for it no longer than `seconds`."""
-        with self._work:
+        """Finish the queue and stop the thread; wait for it for at most `seconds`."""
+        with self._changed:
             self._stopping = True
-            self._work.notify()
+            self._changed.notify()
         self._thread.join(seconds)
 
     @property
     def oldest_seconds(self) -> float:
-        """How long the first in the queue has waited; 0 when nobody waits."""
-        with self._work:
-            return time.monotonic() - self._batches[0].jobs[0].queued if self._batches else 0.0
+        """How long the first radiograph in the queue has waited; 0 for an empty queue."""
+        with self._changed:
+            return time.monotonic() - self._batches[0].queued[0].queued_at if self._batches else 0.0
 
     @property
     def queued(self) -> int:
-        """Radiographs that wait for the engine or are with it, whoever queued them."""
-        with self._work:
+        """Radiographs that wait for the engine or are in its present batch."""
+        with self._changed:
             batches = [self._running, *self._batches] if self._running else [*self._batches]
-            return sum(not job.result.done() for batch in batches for job in batch.jobs)
+            return sum(not each.result.done() for batch in batches for each in batch.queued)
 
     @property
     def silent_seconds(self) -> float:
-        """Time since the engine's last sign of life, whatever kept it from the next."""
-        return time.monotonic() - self._beat
+        """Wall time since the engine's latest heartbeat, whatever delays the next one."""
+        return time.monotonic() - self._heartbeat
 
     @property
     def idle_seconds(self) -> float:
-        """The same in time that this process could use: what counts against the engine."""
-        return self._own_time() - self._own_beat
+        """Time since the engine's latest heartbeat in which this process could run."""
+        return self._clock() - self._clock_heartbeat
 
     def fault(self) -> str | None:
-        """What will not pass, if anything."""
+        """Return what only a restart can repair; None if nothing."""
         if not self._thread.is_alive():
             return "The engine's thread does not run."
-        if self._failures >= BROKEN_AFTER:
+        if self._failures >= MAX_FAILURES:
             return f"The last {self._failures} forward passes failed."
         return None
 
-    def submit(self, predictor: Predictor, prepared: Prepared) -> "Future[Pass]":
+    def submit(self, predictor: Predictor, prepared: Prepared) -> "Future[TimedPrediction]":
         """Queue one radiograph.
 
         Raises:
             NotReadyError: the engine's thread does not run.
         """
-        job = Job(prepared)
-        with self._work:
+        radiograph = QueuedRadiograph(prepared)
+        with self._changed:
             if self._stopping or not self._thread.is_alive():
                 raise NotReadyError("The engine is not running; try another replica.")
-            if not self._batches or not self._batches[-1].takes(predictor):
+            if not self._batches or not self._batches[-1].has_room(predictor):
                 self._batches.append(Batch(predictor, self._max_batch, prepared))
-            self._batches[-1].add(job)
-            self._work.notify()
-        return job.result
+            self._batches[-1].add(radiograph)
+            self._changed.notify()
+        return radiograph.result
 
     def abandon(self) -> None:
-        """Tell all who wait that no answer will come."""
-        with self._work:
+        """Fail every radiograph in the queue, because the engine will not run again."""
+        with self._changed:
             self._stopping = True
-            jobs = [job for batch in (self._running, *self._batches) if batch is not None for job in batch.jobs]
+            queued = [each for batch in (self._running, *self._batches) if batch is not None for each in batch.queued]
             self._batches.clear()
-        for job in jobs:
-            if not job.result.done():
-                job.result.set_exception(NotReadyError("The engine stopped; try another replica."))
+        for each in queued:
+            if not each.result.done():
+                each.result.set_exception(NotReadyError("The engine stopped; try another replica."))
 
     def _run(self) -> None:
-        while (batch := self._next()) is not None:
-            # A caller that hung up or came to its deadline has cancelled its future; it costs nothing more.
-            rows = [row for row, job in enumerate(batch.jobs) if job.result.set_running_or_notify_cancel()]
+        while (batch := self._next_batch()) is not None:
+            # A caller that disconnected or reached its deadline has canceled its future: its row is left out.
+            rows = [row for row, each in enumerate(batch.queued) if each.result.set_running_or_notify_cancel()]
             if rows:
                 self._forward(batch, rows)
             self._running = None
 
-    def _next(self) -> Batch | None:
-        """The batch at the head of the queue as soon as there is one; None when there will be none."""
-        with self._work:
+    def _next_batch(self) -> Batch | None:
+        """Wait for a batch and take it out of the queue; None once the batcher is stopped and the queue empty."""
+        with self._changed:
             while True:
-                self._beat, self._own_beat = time.monotonic(), self._own_time()
+                self._heartbeat, self._clock_heartbeat = time.monotonic(), self._clock()
                 if self._batches:
                     self._running = self._batches.popleft()
                     return self._running
                 if self._stopping:
                     return None
-                self._work.wait(BEAT_SECONDS)
+                self._changed.wait(HEARTBEAT_SECONDS)
 
     def _forward(self, batch: Batch, rows: Sequence[int]) -> None:
-        jobs, started = [batch.jobs[row] for row in rows], time.monotonic()
+        queued, started = [batch.queued[row] for row in rows], time.monotonic()
         try:
             predictions = batch.forward(rows)
-        except Exception:  # whatever the engine throws belongs to these callers, and the thread lives on
-            logger.exception("The forward pass of %d radiographs failed.", len(jobs))
+        except Exception:  # any error of the engine concerns only these callers, and the thread has to go on
+            logger.exception("The forward pass of %d radiographs failed.", len(queued))
             self._failures += 1
-            for job in jobs:
-                job.result.set_exception(EngineError("The network failed; this is our fault. Send the request again."))
+            for each in queued:
+                each.result.set_exception(EngineError("The network failed; this is our fault. Send the request again."))
             return
         self._failures = 0
         seconds = time.monotonic() - started
-        for job, prediction in zip(jobs, predictions, strict=True):
-            if not job.result.done():  # abandoned meanwhile
-                job.result.set_result(Pass(prediction, started - job.queued, seconds))
-        self._on_batch(len(jobs), seconds)
+        for each, prediction in zip(queued, predictions, strict=True):
+            if not each.result.done():  # `abandon` may have failed it meanwhile
+                each.result.set_result(TimedPrediction(prediction, started - each.queued_at, seconds))
+        self._on_batch(len(queued), seconds)

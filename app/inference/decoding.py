@@ -1,8 +1,7 @@
-"""Image bytes in, the network's input out: ordinary images in a worker thread, all else in processes of their own.
+"""Decodes images for the network: ordinary ones in a worker thread, all others in child processes.
 
-A thread cannot be stopped, so no file may keep one for long. What announces many pixels or many scans, as few honest
-images do, and DICOM files, whose headers alone may inflate to anything, are decoded where memory is bounded and time
-can be ended.
+A thread cannot be stopped, so no file may occupy one for long. PNG and JPEG files that announce many pixels or many
+scans, and DICOM files, whose headers alone may inflate without limit, are decoded where memory and time are limited.
 """
 
 import asyncio
@@ -15,44 +14,44 @@ from xray.images.dicom.tags import Identity
 from xray.images.radiograph import Radiograph
 from xray.predictor import Predictor, Prepared
 
-QUICK_EFFORT = 10_000_000
-"""Pixels times scans that a worker thread decodes in a fraction of a second."""
+MAX_QUICK_EFFORT = 10_000_000
+"""Most pixels times scans to decode in a worker thread, which takes a fraction of a second."""
 
 
 class Decoder:
-    """Decodes and preprocesses, in the workers or beside them."""
+    """Decodes and preprocesses images in worker threads and child processes."""
 
     def __init__(self, settings: Settings, workers: Executor) -> None:
         self._workers, self._max_pixels = workers, settings.max_pixels
-        self._apart = DecoderPool(settings.decode_threads, settings.decode_seconds, settings.max_pixels)
+        self._processes = DecoderPool(settings.decode_threads, settings.decode_seconds, settings.max_pixels)
 
     async def prepare(self, predictor: Predictor, data: bytes) -> Prepared:
-        """See `xray.images.decoding.decode.decode_radiograph`.
+        """Decode an image and preprocess it for a network.
 
         Raises:
-            UnreadableImageError: also where decoding took too long or too much memory, or brought the decoder down.
-            InputError: any other that decoding raises.
+            InputError: as `decode_radiograph`.
+            UnreadableImageError: also if decoding takes too much time or memory, or crashes.
         """
         loop = asyncio.get_running_loop()
-        prepared = await loop.run_in_executor(self._workers, self._prepare_quickly, predictor, data)
+        prepared = await loop.run_in_executor(self._workers, self._prepare_if_quick, predictor, data)
         if prepared is not None:
             return prepared
-        radiograph = await self._apart.decode(data)
+        radiograph = await self._processes.decode(data)
         return await loop.run_in_executor(self._workers, predictor.prepare, radiograph)
 
     async def decode(self, data: bytes) -> Radiograph:
-        """See `xray.images.decoding.decode.decode_radiograph`; its process apart raises as `prepare` does."""
-        return await self._apart.decode(data)
+        """Decode an image in a child process; raises the same errors as `prepare`."""
+        return await self._processes.decode(data)
 
     async def identify(self, data: bytes) -> Identity:
-        """See `xray.images.dicom.decode.identify`; its process apart raises as `prepare` does."""
-        return await self._apart.identify(data)
+        """Read the UIDs and the patient of a DICOM file in a child process; raises the same errors as `prepare`."""
+        return await self._processes.identify(data)
 
     async def close(self) -> None:
-        await self._apart.close()
+        """Stop the child processes."""
+        await self._processes.close()
 
-    def _prepare_quickly(self, predictor: Predictor, data: bytes) -> Prepared | None:
-        """None where it would take long."""
-        if decoding_effort(data) > QUICK_EFFORT:
+    def _prepare_if_quick(self, predictor: Predictor, data: bytes) -> Prepared | None:
+        if decoding_effort(data) > MAX_QUICK_EFFORT:
             return None
         return predictor.prepare(decode_radiograph(data, self._max_pixels))

@@ -1,4 +1,4 @@
-"""Artifacts in, a pair that is fit to serve out: verified, warmed, and its answer to the canary known."""
+"""Loads the checkpoint and the gallery that serve together, verifies them and warms them up."""
 
 import itertools
 import logging
@@ -20,10 +20,10 @@ from xray.network.checkpoint import load_checkpoint
 from xray.predictor import Predictor, StudyPrediction
 
 CANARY = Path(__file__).resolve().parent / "canary.png"
-"""A drawn radiograph, sent through a replica to see whether it still says what it said at first."""
+"""A drawn radiograph, sent through the service regularly to check that its answer is still the first one."""
 CANARY_NEIGHBORS = Wanted(k=3)
 LOGIT_TOLERANCE = 0.1
-"""The company in a batch may change a logit by less, in any arithmetic."""
+"""Tolerance of a canary's logit and similarities: other radiographs in its batch change them by less."""
 
 logger = logging.getLogger(__name__)
 
@@ -32,29 +32,30 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class CanaryAnswer:
-    """What a replica says of the canary: its logit and the similarities of its nearest entries."""
+    """The answer to the canary: its logit and the similarities of its nearest entries."""
 
     logit: float
     similarities: tuple[float, ...]
 
     def agrees_with(self, other: "CanaryAnswer") -> bool:
+        """Whether both answers are equal within `LOGIT_TOLERANCE`."""
         mine, theirs = (np.array([answer.logit, *answer.similarities]) for answer in (self, other))
         return mine.shape == theirs.shape and bool(np.allclose(mine, theirs, rtol=0, atol=LOGIT_TOLERANCE))
 
 
 @dataclass(frozen=True)
-class Generation:
-    """A checkpoint's network and the gallery that belongs to it; a reload puts the next one in its place.
+class ModelBundle:
+    """A checkpoint's network and the gallery that belongs to it; a reload replaces both.
 
     Attributes:
-        known: what this pair said of the canary when it was loaded.
-        batch_seconds: measured when it was warmed, by the number of radiographs.
-        number: differs from that of any other generation of this process.
+        expected_canary: the answer to the canary when the bundle was loaded.
+        batch_seconds: the time of a batch, by its size, measured during warm-up.
+        number: unique among the bundles of this process.
     """
 
     predictor: Predictor
     gallery: Gallery
-    known: CanaryAnswer
+    expected_canary: CanaryAnswer
     batch_seconds: Mapping[int, float] = field(default_factory=dict)
     number: int = field(default_factory=lambda: next(_numbers))
 
@@ -63,13 +64,13 @@ class Generation:
         return f"checkpoint {name} on {engine} with a gallery of {len(self.gallery.entries):,} radiographs"
 
 
-def load_generation(settings: Settings) -> Generation:
-    """Read, verify and warm the artifacts that the settings name.
+def load_bundle(settings: Settings) -> ModelBundle:
+    """Load, verify and warm up the artifacts that the settings name.
 
     Raises:
-        ArtifactError: a file is missing or damaged, checkpoint and gallery do not belong together, or the network says
-            nothing sensible of the canary.
-        InputError: the device is not there.
+        ArtifactError: a file is missing or damaged, checkpoint and gallery do not belong together, or the canary's
+            logit is not finite.
+        InputError: the device is not available.
     """
     device = choose_device(settings.device)
     checkpoint = load_checkpoint(settings.checkpoint)
@@ -79,20 +80,23 @@ def load_generation(settings: Settings) -> Generation:
     engine = load_engine(checkpoint, settings.device, settings.precision, settings.cache, quantized)
     predictor = Predictor(checkpoint.manifest, engine)
     sizes = sorted(predictor.engine.sizes_to_warm(settings.max_batch))
-    batch_seconds = {size: _warmed(predictor, size) for size in sizes}
+    batch_seconds = {size: _warm_up(predictor, size) for size in sizes}
     study = predictor.predict([decode_radiograph(CANARY.read_bytes())])
-    known = canary_answer(study, gallery.search(study.embedding_D, CANARY_NEIGHBORS))
-    if not np.isfinite(known.logit):
-        raise ArtifactError(f"{settings.checkpoint} gives a drawn radiograph the logit {known.logit}; use another.")
-    return Generation(predictor, gallery, known, batch_seconds)
+    expected = canary_answer(study, gallery.search(study.embedding_D, CANARY_NEIGHBORS))
+    if not np.isfinite(expected.logit):
+        raise ArtifactError(
+            f"{settings.checkpoint} gives a drawn radiograph the logit {expected.logit}; use another checkpoint."
+        )
+    return ModelBundle(predictor, gallery, expected, batch_seconds)
 
 
 def canary_answer(study: StudyPrediction, neighbors: list[Neighbor]) -> CanaryAnswer:
+    """Return the logit and the similarities of the canary's prediction and neighbors."""
     return CanaryAnswer(study.radiographs[0].logit, tuple(neighbor.similarity for neighbor in neighbors))
 
 
-def _warmed(predictor: Predictor, size: int) -> float:
-    """Seconds of a batch, after a first one that compiles, allocates and pages in."""
+def _warm_up(predictor: Predictor, size: int) -> float:
+    """Run a batch twice and return the seconds of the second run: the first one compiles and allocates."""
     side = predictor.manifest.preprocess.size
     pixels_B1SS = np.zeros((size, 1, side, side), np.uint8)
     predictor.engine.forward(pixels_B1SS)

@@ -1,7 +1,6 @@
-"""Image bytes in, predictions out: one decode and one pass for equal images, however many callers send them.
+"""Predicts each image once: equal images that arrive together share a pass, and the latest predictions are kept.
 
-Equal images that come together share their work, and the latest answers are kept: `/cam` after `/classify` needs no
-second pass.
+So `/cam` after `/classify` needs no second pass.
 """
 
 import asyncio
@@ -12,107 +11,92 @@ from typing import Literal
 
 from cachetools import LRUCache
 
-from app.inference.batcher import Batcher, Pass
+from app.inference.batcher import Batcher, TimedPrediction
 from app.inference.decoding import Decoder
-from app.inference.model_bundle import Generation
-from app.inference.single_flight import Shared
-from app.settings import Settings
-from xray.images.dicom.tags import Identity
-from xray.images.radiograph import Radiograph
+from app.inference.model_bundle import ModelBundle
+from app.inference.single_flight import SingleFlight
 from xray.predictor import Prediction, Predictor, Prepared
 
 Key = tuple[int, bytes]
 Source = Literal["pass", "shared", "kept"]
-"""Where an answer came from: a pass of its own, one that ran for another caller, or an earlier one."""
+"""Where a prediction came from: a pass of its own, one for another caller, or the cache."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A decoded image on its way to the network.
+class DecodedUpload:
+    """A decoded image, ready for the network.
 
     Attributes:
-        key: the generation's number and the SHA-256 of the bytes. Not the checkpoint's id, which stays the same when
-            only its calibration is mended.
-        kept: the answer, where one was at hand.
+        key: the bundle's number and the SHA-256 of the bytes. Not the checkpoint's id, which stays the same when only
+            its calibration changes.
+        cached: the prediction, if it is in the cache.
     """
 
     key: Key
     predictor: Predictor
     prepared: Prepared
-    kept: Prediction | None = None
+    cached: Prediction | None = None
 
 
-class Passes:
-    """Decodes, queues and remembers; touched on the event loop only."""
+class PredictionCache:
+    """Decodes images, queues them for the engine and keeps the predictions. Use it on the event loop only."""
 
-    def __init__(self, settings: Settings, batcher: Batcher, workers: Executor) -> None:
-        self._batcher, self._workers = batcher, workers
-        self._decoder = Decoder(settings, workers)
-        self._preparing: Shared[Prepared] = Shared()
-        self._predicting: Shared[Pass] = Shared()
-        self._kept: LRUCache[Key, Prediction] = LRUCache(settings.result_cache_bytes, _size)
+    def __init__(self, max_bytes: int, decoder: Decoder, batcher: Batcher, workers: Executor) -> None:
+        self._decoder, self._batcher, self._workers = decoder, batcher, workers
+        self._preparing: SingleFlight[Prepared] = SingleFlight()
+        self._predicting: SingleFlight[TimedPrediction] = SingleFlight()
+        self._predictions: LRUCache[Key, Prediction] = LRUCache(max_bytes, _size)
 
-    async def prepare(self, generation: Generation, data: bytes) -> Reading:
-        """Decode, unless that has been done.
+    async def prepare(self, bundle: ModelBundle, data: bytes) -> DecodedUpload:
+        """Decode an image, unless it is in the cache or being decoded.
 
         Raises:
             InputError: the image cannot be read.
         """
         loop = asyncio.get_running_loop()
         digest = await loop.run_in_executor(self._workers, lambda: hashlib.sha256(data).digest())
-        key, predictor = (generation.number, digest), generation.predictor
-        kept = self._kept.get(key)
-        if kept is not None:
-            return Reading(key, predictor, kept.prepared, kept)
-        return Reading(key, predictor, await self._preparing.once(key, lambda: self._decoder.prepare(predictor, data)))
+        key, predictor = (bundle.number, digest), bundle.predictor
+        cached = self._predictions.get(key)
+        if cached is not None:
+            return DecodedUpload(key, predictor, cached.prepared, cached)
+        prepared = await self._preparing.do(key, lambda: self._decoder.prepare(predictor, data))
+        return DecodedUpload(key, predictor, prepared)
 
-    async def decode(self, data: bytes) -> Radiograph:
-        """What a file shows; raises InputError where it cannot be read."""
-        return await self._decoder.decode(data)
-
-    async def identify(self, data: bytes) -> Identity:
-        """Which DICOM object a file holds; raises InputError where it tells of none."""
-        return await self._decoder.identify(data)
-
-    async def predict(self, reading: Reading) -> tuple[Pass, Source]:
-        """Run the network, unless the answer is at hand or on its way.
+    async def predict(self, upload: DecodedUpload) -> tuple[TimedPrediction, Source]:
+        """Run the network, unless the prediction is in the cache or on its way.
 
         Raises:
             EngineError: the pass failed.
             NotReadyError: the engine does not run.
         """
-        if reading.kept is not None:
-            return Pass(reading.kept, 0.0, 0.0), "kept"
-        source: Source = "shared" if reading.key in self._predicting else "pass"
-        done = await self._predicting.once(reading.key, lambda: self._queued(reading))
-        if _size(done.prediction) <= self._kept.maxsize:
-            self._kept[reading.key] = done.prediction
-        return done, source
+        if upload.cached is not None:
+            return TimedPrediction(upload.cached, 0.0, 0.0), "kept"
+        source: Source = "shared" if upload.key in self._predicting else "pass"
+        timed = await self._predicting.do(upload.key, lambda: self._submit(upload.predictor, upload.prepared))
+        if _size(timed.prediction) <= self._predictions.maxsize:
+            self._predictions[upload.key] = timed.prediction
+        return timed, source
 
-    async def anew(self, generation: Generation, data: bytes) -> Prediction:
-        """What decoding and a pass say now, whatever is remembered."""
-        prepared = await self._decoder.prepare(generation.predictor, data)
-        done = await asyncio.wrap_future(self._batcher.submit(generation.predictor, prepared))
-        return done.prediction
+    async def predict_uncached(self, bundle: ModelBundle, data: bytes) -> Prediction:
+        """Decode an image and run the network, without the cache."""
+        prepared = await self._decoder.prepare(bundle.predictor, data)
+        return (await self._submit(bundle.predictor, prepared)).prediction
 
-    def forget(self) -> None:
-        """Let go of the answers of an earlier generation."""
-        self._kept.clear()
-
-    async def close(self) -> None:
-        """Let the decoders go, once nobody asks any more."""
-        await self._decoder.close()
+    def clear(self) -> None:
+        """Drop all predictions, which an earlier bundle made."""
+        self._predictions.clear()
 
     @property
-    def kept_bytes(self) -> int:
-        return int(self._kept.currsize)
+    def size(self) -> int:
+        """Bytes of the predictions in the cache."""
+        return int(self._predictions.currsize)
 
-    def _queued(self, reading: Reading) -> "asyncio.Future[Pass]":
-        return asyncio.wrap_future(self._batcher.submit(reading.predictor, reading.prepared))
+    def _submit(self, predictor: Predictor, prepared: Prepared) -> "asyncio.Future[TimedPrediction]":
+        return asyncio.wrap_future(self._batcher.submit(predictor, prepared))
 
 
 def _size(prediction: Prediction) -> int:
-    """Bytes."""
+    """Return the bytes of a prediction's arrays."""
     prepared = prediction.prepared
     arrays = prepared.radiograph.pixels, prepared.pixels_1SS, prediction.embedding_D, prediction.cam_hw
     return sum(array.nbytes for array in arrays)

@@ -1,4 +1,4 @@
-"""Equal questions in, one piece of work for all of them out."""
+"""Runs one piece of work for all callers that ask for the same thing at the same time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
@@ -9,34 +9,35 @@ ResultT = TypeVar("ResultT")
 
 
 @dataclass
-class _Work(Generic[ResultT]):
+class _Flight(Generic[ResultT]):
     task: "asyncio.Future[ResultT]"
-    waiting: int = 0
+    callers: int = 0
 
 
-class Shared(Generic[ResultT]):
-    """What is being made, by key; it is given up only when the last one who waits for it has gone.
+class SingleFlight(Generic[ResultT]):
+    """Work in progress, by key. It is canceled only when its last caller has been canceled.
 
-    Touched on the event loop only.
+    Use it on the event loop only.
     """
 
     def __init__(self) -> None:
-        self._works: dict[Hashable, _Work[ResultT]] = {}
+        self._flights: dict[Hashable, _Flight[ResultT]] = {}
 
     def __contains__(self, key: Hashable) -> bool:
-        return key in self._works
+        """Whether work for this key is in progress."""
+        return key in self._flights
 
-    async def once(self, key: Hashable, make: Callable[[], Awaitable[ResultT]]) -> ResultT:
-        """The result of `make`, or of the one that runs for this key already; an error is everyone's."""
-        work = self._works.get(key)
-        if work is None:
-            work = self._works[key] = _Work(asyncio.ensure_future(make()))
-        work.waiting += 1
+    async def do(self, key: Hashable, work: Callable[[], Awaitable[ResultT]]) -> ResultT:
+        """Return the result of `work`, or of the work for this key in progress; every caller gets the same error."""
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = _Flight(asyncio.ensure_future(work()))
+        flight.callers += 1
         try:
-            return await asyncio.shield(work.task)
+            return await asyncio.shield(flight.task)
         finally:
-            work.waiting -= 1
-            if work.task.done() or not work.waiting:
-                work.task.cancel()
-                if self._works.get(key) is work:
-                    del self._works[key]
+            flight.callers -= 1
+            if flight.task.done() or not flight.callers:
+                flight.task.cancel()
+                if self._flights.get(key) is flight:
+                    del self._flights[key]

@@ -18,7 +18,7 @@ from functools import partial
 from app.errors import NotReadyError
 from app.inference.admission import Admission
 from app.inference.batcher import Batcher
-from app.inference.clock import LATEST_SECONDS, OwnTime
+from app.inference.clock import MAX_TICK_SECONDS, ProcessClock
 from app.inference.model_bundle import CANARY, CANARY_NEIGHBORS, canary_answer
 from app.inference.predictor_service import PredictorService
 from app.settings import Settings
@@ -107,7 +107,7 @@ class ReplicaHealth:
 
     @property
     def _batch_seconds(self) -> float:
-        return self.admission.pace.batch_seconds(self.settings.max_batch)
+        return self.admission.latency.batch_seconds(self.settings.max_batch)
 
     def _silence_fault(self) -> str | None:
         silent = self.batcher.silent_seconds
@@ -149,7 +149,7 @@ class LoopWatchdog:
     too; then a kernel timer on CPU time expires, and its signal handler ends the process without running any Python.
     """
 
-    def __init__(self, clock: OwnTime, seconds: float) -> None:
+    def __init__(self, clock: ProcessClock, seconds: float) -> None:
         self._clock, self._seconds = clock, seconds
         self._last_beat = clock()
 
@@ -171,7 +171,7 @@ class LoopWatchdog:
     def check(self) -> None:
         """End the process if the event loop is blocked; the clock calls this at every tick, in its own thread."""
         self._restart_timer()
-        if self._clock() - self._last_beat > self._seconds + LATEST_SECONDS:  # one tick can add that much
+        if self._clock() - self._last_beat > self._seconds + MAX_TICK_SECONDS:  # one tick can add that much
             faulthandler.dump_traceback(all_threads=True)
             end_process()
 
@@ -186,16 +186,16 @@ class LoopWatchdog:
 
 async def send_canary(predictor: PredictorService) -> str | None:
     """Send the canary through decoding, forward pass and search; return what went wrong, or None."""
-    generation = predictor.generation
+    bundle = predictor.bundle
     try:
-        prediction = await predictor.passes.anew(generation, CANARY.read_bytes())
-        study = generation.predictor.judge([prediction])
-        found = await predictor.off_loop(generation.gallery.search, study.embedding_D, CANARY_NEIGHBORS)
+        prediction = await predictor.cache.predict_uncached(bundle, CANARY.read_bytes())
+        study = bundle.predictor.judge([prediction])
+        found = await predictor.off_loop(bundle.gallery.search, study.embedding_D, CANARY_NEIGHBORS)
     except Exception:  # any error here means that requests fail too
         logger.exception("The canary failed.")
         return "The canary failed."
-    if not canary_answer(study, found).agrees_with(generation.known):
-        return "The canary's answer is not the known one."
+    if not canary_answer(study, found).agrees_with(bundle.expected_canary):
+        return "The canary's answer differs from the first one."
     return None
 
 

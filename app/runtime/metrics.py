@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import SAFE_HEADERS
-from app.inference.model_bundle import Generation
+from app.inference.model_bundle import ModelBundle
 from app.inference.timing import Stages
 from pacs.queue.job import QueueCounts
 
@@ -73,14 +73,14 @@ class Metrics:
         """Add a gauge that calls `value` whenever the metrics are read."""
         Gauge(name, meaning, registry=self.registry).set_function(value)
 
-    def set_artifacts(self, generation: Generation) -> None:
+    def set_artifacts(self, bundle: ModelBundle) -> None:
         """Set the labels that name the artifacts in use."""
-        manifest, gallery = generation.predictor.manifest, generation.gallery.manifest
+        manifest, gallery = bundle.predictor.manifest, bundle.gallery.manifest
         self.artifacts.info(
             {
                 "checkpoint": manifest.id,
                 "architecture": manifest.architecture,
-                "engine": generation.predictor.engine.name,
+                "engine": bundle.predictor.engine.name,
                 "gallery": f"{gallery.dataset}/{gallery.split}",
                 "entries": str(gallery.count),
             }

@@ -12,9 +12,10 @@ from pydicom import Dataset, dcmwrite
 from pacs.client import qido_json
 from pacs.client.configuration import ArchiveConfig
 from pacs.client.http_session import ArchiveSession, typed_errors
-from pacs.client.multipart import encode_related, extract_dicom
 from pacs.client.qido_json import InstanceReference, Match, SeriesReference, StudyReference
+from pacs.client.wado_response import extract_dicom
 from pacs.errors import ArchiveRefusedError, StudyMissingError, TooLargeError
+from pacs.multipart import encode_files
 
 MAX_INSTANCE_BYTES = 256 << 20
 """Default limit of one DICOM file; an uncompressed radiograph of 4096 x 4096 pixels has 32 MiB."""
@@ -249,7 +250,7 @@ class Archive:
         """Store DICOM files byte for byte; raises the same errors as `store`."""
         if not files:
             return
-        content_type, body = encode_related(files)
+        content_type, body = encode_files(files)
         with typed_errors(self.name):
             headers = {"Content-Type": content_type}
             response = self._session.post(f"{self._url}/studies", body, headers=headers, timeout=self._timeout)

@@ -58,10 +58,10 @@ class HeldEngine:
 
 
 def held(service: Replica, **changed: object) -> tuple[HeldEngine, Replica]:
-    real = service.predictor.generation.predictor
+    real = service.predictor.bundle.predictor
     engine = HeldEngine(real)
     settings = service.settings.model_copy(update=changed)
-    return engine, assemble(settings, replace(service.predictor.generation, predictor=Predictor(real.manifest, engine)))
+    return engine, assemble(settings, replace(service.predictor.bundle, predictor=Predictor(real.manifest, engine)))
 
 
 def png(pixels: object) -> bytes:

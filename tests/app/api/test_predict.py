@@ -28,7 +28,7 @@ def pixels(reply: httpx.Response) -> np.ndarray:
 
 
 def test_served_logit_equals_the_predictors(client: httpx.Client, service: Replica, radiograph: bytes) -> None:
-    expected = service.predictor.generation.predictor.predict([decode_radiograph(radiograph)]).radiographs[0]
+    expected = service.predictor.bundle.predictor.predict([decode_radiograph(radiograph)]).radiographs[0]
     reply = client.post("/classify", files=files(radiograph)).json()
     assert reply["radiographs"][0]["logit"] == pytest.approx(expected.logit, abs=1e-4)
     assert reply["radiographs"][0]["probability"] == pytest.approx(expected.probability, abs=1e-4)
@@ -123,9 +123,9 @@ def test_many_callers_at_once_each_get_their_own_answer(client: httpx.Client) ->
 
 def test_info_and_metrics_tell_what_runs(client: httpx.Client, service: Replica, radiograph: bytes) -> None:
     info = client.get("/info").json()
-    assert info["checkpoint"] == service.predictor.generation.predictor.manifest.id
-    assert info["gallery"]["entries"] == len(service.predictor.generation.gallery.entries)
-    assert info["gallery"]["memory_bytes"] == service.predictor.generation.gallery.memory_bytes > 0
+    assert info["checkpoint"] == service.predictor.bundle.predictor.manifest.id
+    assert info["gallery"]["entries"] == len(service.predictor.bundle.gallery.entries)
+    assert info["gallery"]["memory_bytes"] == service.predictor.bundle.gallery.memory_bytes > 0
     counter = 'osteon_requests_total{endpoint="/classify",status="200"}'
     before = metric(client, counter)
     client.post("/classify", files=files(radiograph))
@@ -168,15 +168,15 @@ def test_refusals_are_counted_by_their_reason(client: httpx.Client) -> None:
 
 
 def test_gallery_of_an_archive_answers_with_references_and_no_opinion(service: Replica, radiograph: bytes) -> None:
-    gallery = service.predictor.generation.gallery
+    gallery = service.predictor.bundle.gallery
     entries = tuple(
         replace(
             entry, path=f"ward/{row // 2:032x}/{row:032x}", patient=UNKNOWN, study=f"{row // 2:032x}", label=UNKNOWN
         )
         for row, entry in enumerate(gallery.entries)
     )
-    generation = replace(service.predictor.generation, gallery=replace(gallery, entries=entries))
-    with serving(assemble(service.settings, generation)) as client:
+    bundle = replace(service.predictor.bundle, gallery=replace(gallery, entries=entries))
+    with serving(assemble(service.settings, bundle)) as client:
         reply = client.post("/retrieve?k=3", files=files(radiograph)).json()
         assert reply["abnormal_share"] is None
         nearest = reply["neighbors"][0]

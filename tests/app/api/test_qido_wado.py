@@ -24,7 +24,7 @@ OTHER, CAPTURE = "1.2.3", "1.2.840.10008.5.1.4.1.1.7"
 def client(service: Replica, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """Has the results of two studies."""
     hospital = hospital_at(tmp_path_factory.mktemp("hospital"), settle=0)
-    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.bundle, hospital)) as client:
         for file in (hand(1), hand(1, study=OTHER)):
             assert finished(client, stow(client, related(file)).headers["x-jobs"])["state"] == "kept"
         yield client

@@ -106,7 +106,7 @@ def test_bad_option_is_refused_before_the_network_runs(client: httpx.Client, pat
 
 def test_studys_radiographs_share_the_limit_on_pixels(service: Replica) -> None:
     size = draw_phantom(seed=1).size
-    limited = assemble(service.settings.model_copy(update={"max_pixels": 2 * size}), service.predictor.generation)
+    limited = assemble(service.settings.model_copy(update={"max_pixels": 2 * size}), service.predictor.bundle)
     with serving(limited) as client:
         assert client.post("/classify", **form(PHANTOM, PHANTOM)).status_code == 200  # type: ignore[arg-type]
         problem = client.post("/classify", **form(PHANTOM, PHANTOM, PHANTOM)).json()  # type: ignore[arg-type]
@@ -146,9 +146,9 @@ def test_full_service_refuses_with_retry_after_and_answers_those_inside(service:
 
 def test_crowded_service_turns_callers_away_before_it_looks_at_what_they_ask(service: Replica) -> None:
     _, crowded = held(service)
-    crowded.predictor.admission.pace.restart({1: 1.0, 8: 8.0})
-    with serving(crowded) as client, crowded.predictor.admission.admit(1, deadline=30) as place:
-        place.radiographs = 100
+    crowded.predictor.admission.latency.restart({1: 1.0, 8: 8.0})
+    with serving(crowded) as client, crowded.predictor.admission.admit(1, deadline=30) as permit:
+        permit.radiographs = 100
         refused = client.post("/classify", headers={"X-Deadline-Ms": "nonsense"})
         assert refused.status_code == 429
         assert int(refused.headers["Retry-After"]) >= 1

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from app.hospital import worker
+from app.hospital import process
 from app.hospital.gateway import Hospital
 from app.inference import admission
 from app.replica import Replica, assemble
@@ -68,7 +68,7 @@ def hospital(tmp_path: Path) -> Hospital:
 
 @pytest.fixture
 def client(service: Replica, hospital: Hospital) -> Iterator[httpx.Client]:
-    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.bundle, hospital)) as client:
         yield client
 
 
@@ -142,7 +142,7 @@ def test_what_is_left_alone_is_counted_by_reason(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("modality", ["DR", "RG", "OT", None])
 def test_radiograph_of_an_unsure_modality_is_analyzed(modality: str | None, service: Replica, tmp_path: Path) -> None:
-    with serving(assemble(service.settings, service.predictor.generation, hospital_at(tmp_path, settle=0))) as client:
+    with serving(assemble(service.settings, service.predictor.bundle, hospital_at(tmp_path, settle=0))) as client:
         job = stow(client, related(hand(1, Modality=modality))).headers["x-jobs"]
         assert finished(client, job)["state"] == "kept"
 
@@ -160,7 +160,7 @@ def test_what_is_no_dicom_fails(client: httpx.Client) -> None:
 
 def test_full_spool_fails_and_what_is_in_it_stays(service: Replica, tmp_path: Path) -> None:
     hospital = hospital_at(tmp_path, max_bytes=len(hand(1)) + 1000)
-    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.bundle, hospital)) as client:
         reply = stow(client, related(hand(1), hand(2)))
         assert (reply.status_code, reasons(reply)) == (HTTPStatus.ACCEPTED, [OUT_OF_RESOURCES])
         assert [each.data for each in hospital.jobs.repository.instances(reply.headers["x-jobs"])] == [hand(1)]
@@ -189,7 +189,7 @@ def test_bad_request_is_told_what_to_change(
 
 def test_instance_beyond_the_limit_is_too_large(service: Replica, hospital: Hospital) -> None:
     settings = service.settings.model_copy(update={"max_upload_mib": 1})
-    with serving(assemble(settings, service.predictor.generation, hospital)) as client:
+    with serving(assemble(settings, service.predictor.bundle, hospital)) as client:
         large = dicom(np.tile(draw_phantom(seed=1), (10, 10)))
         assert stow(client, related(large)).status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
@@ -198,7 +198,7 @@ def test_callers_give_the_password_where_there_is_one(service: Replica, hospital
     settings = service.settings.model_copy(
         update={"dicomweb_user": "orthanc", "dicomweb_password": SecretStr("s3cret")}
     )
-    with serving(assemble(settings, service.predictor.generation, hospital)) as client:
+    with serving(assemble(settings, service.predictor.bundle, hospital)) as client:
         refused = stow(client, related(hand(1)))
         assert refused.status_code == HTTPStatus.UNAUTHORIZED
         assert refused.headers["www-authenticate"].startswith("Basic")
@@ -226,7 +226,7 @@ def test_database_that_fails_hides_the_counts_and_stops_no_work(
         return lease(*arguments)
 
     monkeypatch.setattr(hospital.jobs, "lease", sometimes)
-    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.bundle, hospital)) as client:
         job = stow(client, related(hand(1))).headers["x-jobs"]
         assert finished(client, job)["state"] == "kept"
         assert metric(client, 'osteon_jobs{state="kept"}') == 1
@@ -241,8 +241,8 @@ def test_attempt_that_never_ends_is_ended(service: Replica, tmp_path: Path, monk
 
     settings = service.settings.model_copy(update={"job_seconds": 0.2})
     hospital = hospital_at(tmp_path, settle=0)
-    monkeypatch.setattr(worker, "analyse", endless)
-    with serving(assemble(settings, service.predictor.generation, hospital)) as client:
+    monkeypatch.setattr(process, "analyze_study", endless)
+    with serving(assemble(settings, service.predictor.bundle, hospital)) as client:
         job = stow(client, related(hand(1))).headers["x-jobs"]
         while (told := client.get(f"/jobs/{job}").json())["reason"] is None:
             time.sleep(0.05)
@@ -254,7 +254,7 @@ def failing() -> None:
 
 
 def test_replica_without_jobs_says_what_to_set(service: Replica) -> None:
-    with serving(assemble(service.settings, service.predictor.generation)) as client:
+    with serving(assemble(service.settings, service.predictor.bundle)) as client:
         reply = stow(client, related(hand(1)))
         assert reply.status_code == HTTPStatus.SERVICE_UNAVAILABLE
         assert "OSTEON_JOBS" in reply.json()["detail"]
@@ -262,7 +262,7 @@ def test_replica_without_jobs_says_what_to_set(service: Replica) -> None:
 
 def test_study_without_an_archive_keeps_its_results_here(service: Replica, tmp_path: Path) -> None:
     hospital = hospital_at(tmp_path, settle=0)
-    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.bundle, hospital)) as client:
         job = stow(client, related(hand(1), hand(2))).headers["x-jobs"]
         done = finished(client, job)
         assert (done["state"], done["reason"]) == ("kept", None)
@@ -295,7 +295,7 @@ def opened(client: httpx.Client) -> socket.socket:
 
 def test_sender_that_drips_gets_504_and_frees_its_place(service: Replica, hospital: Hospital) -> None:
     settings = service.settings.model_copy(update={"deadline_seconds": 1.0, "max_inflight_mib": 100})
-    with serving(assemble(settings, service.predictor.generation, hospital)) as client, opened(client) as dripping:
+    with serving(assemble(settings, service.predictor.bundle, hospital)) as client, opened(client) as dripping:
         while metric(client, "osteon_pending_bytes") != settings.max_upload_bytes:
             time.sleep(0.01)
         dripping.sendall(b"1\r\nx\r\n")
@@ -307,10 +307,10 @@ def test_sender_that_drips_gets_504_and_frees_its_place(service: Replica, hospit
 def test_senders_beyond_the_places_for_them_get_429_and_callers_are_answered(
     service: Replica, hospital: Hospital, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "SENDERS_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(admission, "SENDER_WAIT_SECONDS", 0.2)
     settings = service.settings.model_copy(update={"max_inflight_mib": 200})
     with (
-        serving(assemble(settings, service.predictor.generation, hospital)) as client,
+        serving(assemble(settings, service.predictor.bundle, hospital)) as client,
         opened(client),
         opened(client),
     ):

@@ -31,7 +31,7 @@ def postgres() -> Iterator[Postgres]:
 def client(service: Replica, postgres: Postgres, tmp_path: Path) -> Iterator[httpx.Client]:
     jobs = Jobs(postgres.emptied(), Cipher.from_key_file(tmp_path / "key"), 1 << 30)
     hospital = Hospital(jobs, {"main": ArchiveConfig("http://127.0.0.1:9/")}, None, timedelta(hours=1))
-    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.bundle, hospital)) as client:
         yield client
 
 

@@ -49,7 +49,7 @@ def archive(tmp_path: Path) -> Iterator[RunningOrthanc]:
 @pytest.fixture
 def client(service: Replica, archive: RunningOrthanc, tmp_path: Path) -> Iterator[httpx.Client]:
     hospital = hospital_with(tmp_path, read_archives(archives_at(tmp_path, archive)))
-    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.bundle, hospital)) as client:
         yield client
 
 
@@ -79,7 +79,7 @@ def test_archive_finds_one_pair_of_results_in_each_study_and_never_a_second(serv
     forward = f"http://127.0.0.1:{port}/dicom-web"
     with orthanc(archive_folder, lua=routing_rule(), forward_to=forward, http_port=archive_port) as running:
         hospital = hospital_with(tmp_path, read_archives(archives_at(tmp_path, running)))
-        replica = assemble(service.settings.model_copy(update=settings), service.predictor.generation, hospital)
+        replica = assemble(service.settings.model_copy(update=settings), service.predictor.bundle, hospital)
         early = study(10)
         put(running, [hand(1, early)])
         time.sleep(3)  # in which the archive finds the study stable, and nobody to send it to

@@ -14,7 +14,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import JPEG2000Lossless
 
-from app.hospital import worker
+from app.hospital import process, worker
 from app.hospital.archive_threads import ArchiveThreads
 from app.hospital.delivery import deliver
 from app.hospital.gateway import Hospital
@@ -41,7 +41,7 @@ SECOND = {"PatientID": "SECOND-2", "PatientName": "Second^Bert"}
 @pytest.fixture
 def client(service: Replica, tmp_path: Path) -> Iterator[httpx.Client]:
     """A service that keeps its results."""
-    with serving(assemble(service.settings, service.predictor.generation, hospital_at(tmp_path, settle=0.3))) as client:
+    with serving(assemble(service.settings, service.predictor.bundle, hospital_at(tmp_path, settle=0.3))) as client:
         yield client
 
 
@@ -56,7 +56,7 @@ def fetching(service: Replica, archive: FakeArchive, tmp_path: Path) -> Iterator
     """A service that delivers its results to the archive."""
     jobs = Jobs(f"sqlite:///{tmp_path / 'jobs.sqlite'}", Cipher.from_key_file(tmp_path / "key"), 1 << 30)
     hospital = Hospital(jobs, {"main": archive.config}, "main", timedelta(seconds=0.3))
-    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.bundle, hospital)) as client:
         yield client
 
 
@@ -118,7 +118,7 @@ def test_file_that_names_two_studies_or_patients_gives_nobody_a_result(client: h
     reply = stow(client, related(data[:cut] + again[keyword] + data[cut:]))
     if reply.status_code == HTTPStatus.OK:  # receipt may see it too, and is welcome to refuse it
         job = finished(client, reply.headers["x-jobs"])
-        assert (job["state"], job["reason"]) == ("refused", worker.TWO_FACED)
+        assert (job["state"], job["reason"]) == ("refused", process.AMBIGUOUS_PATIENT)
     assert client.get(f"/dicom-web/studies/{STUDY}").status_code == HTTPStatus.NOT_FOUND
 
 
@@ -179,13 +179,13 @@ def test_reload_between_receipt_and_work_names_the_network_that_judged(
 ) -> None:
     caplog.set_level(logging.INFO)
     hospital = hospital_at(tmp_path, settle=2)
-    replica = assemble(service.settings, service.predictor.generation, hospital)
-    old = service.predictor.generation.predictor
+    replica = assemble(service.settings, service.predictor.bundle, hospital)
+    old = service.predictor.bundle.predictor
     renamed = Predictor(replace(old.manifest, id="0123456789ab"), old.engine)
     with serving(replica) as client:
         job = stow(client, related(hand(1))).headers["x-jobs"]
         assert client.get(f"/jobs/{job}").json()["checkpoint"] == old.manifest.id
-        replica.predictor.take(replace(service.predictor.generation, predictor=renamed))
+        replica.predictor.use(replace(service.predictor.bundle, predictor=renamed))
         assert finished(client, job)["checkpoint"] == "0123456789ab"
         (report,) = reports(client)
         assert "0123456789ab" in report.SoftwareVersions
@@ -209,7 +209,7 @@ def test_worker_that_dies_is_begun_again_and_meanwhile_the_replica_is_not_ready(
         return lease(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(hospital.jobs, "lease", dying)
-    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.bundle, hospital)) as client:
         wait_until(lambda: client.get("/health/ready").status_code == HTTPStatus.SERVICE_UNAVAILABLE)
         assert "worker of the jobs ended with ZeroDivisionError" in client.get("/health/ready").json()["detail"]
         assert client.get("/health/live").status_code == HTTPStatus.OK
@@ -264,7 +264,7 @@ def test_damaged_and_oversized_files_of_an_archive_are_left_out_and_the_rest_is_
     hospital = hospital_at(tmp_path)
     hospital = replace(hospital, archives={"main": archive.config})
     settings = service.settings.model_copy(update={"max_upload_mib": 1})
-    with serving(assemble(settings, service.predictor.generation, hospital)) as client:
+    with serving(assemble(settings, service.predictor.bundle, hospital)) as client:
         job = fetch(client)
     assert (job["state"], job["attempts"]) == ("delivered", 1)
     assert "2 of its radiographs were left out." in str(job["reason"])
@@ -328,7 +328,7 @@ def test_archive_that_writes_the_same_patient_in_its_own_way_gets_the_results(
     jobs = Jobs(f"sqlite:///{tmp_path / 'jobs.sqlite'}", Cipher.from_key_file(tmp_path / "key"), 1 << 30)
     config = replace(archive.config, coerces_patient_ids=coerces)
     hospital = Hospital(jobs, {"main": config}, "main", timedelta(seconds=0.3))
-    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.bundle, hospital)) as client:
         assert fetch(client)["state"] == "delivered"
     assert len(archive.reports(STUDY)) == 1
 
@@ -388,7 +388,7 @@ def test_late_view_of_a_study_whose_files_are_gone_is_judged_with_the_archives(
     service: Replica, archive: FakeArchive, tmp_path: Path
 ) -> None:
     hospital = replace(hospital_at(tmp_path, settle=0.1), archives={"main": archive.config}, destination="main")
-    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.bundle, hospital)) as client:
         finished(client, stow(client, related(hand(1))).headers["x-jobs"])
         hospital.jobs.purge_answered(timedelta(0))
         archive.put(hand(1))
@@ -400,7 +400,7 @@ def test_late_view_of_a_study_whose_files_are_gone_is_judged_with_the_archives(
 
 def test_late_view_of_a_study_whose_files_are_nowhere_says_which_are_missing(service: Replica, tmp_path: Path) -> None:
     hospital = hospital_at(tmp_path, settle=0.1)
-    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.bundle, hospital)) as client:
         finished(client, stow(client, related(hand(1))).headers["x-jobs"])
         hospital.jobs.purge_answered(timedelta(0))
         second = finished(client, stow(client, related(hand(2))).headers["x-jobs"])
@@ -427,9 +427,9 @@ def result(number: int) -> tuple[Instance, bytes]:
 
 def deliver_to(archive: FakeArchive, service: Replica, ours: Instance, proof: bytes) -> None:
     async def run() -> None:
-        own = assemble(service.settings, service.predictor.generation)
+        own = assemble(service.settings, service.predictor.bundle)
         try:
-            async with ArchiveThreads().connected("main", archive.config) as opened:
+            async with ArchiveThreads().connect("main", archive.config) as opened:
                 await deliver(own.results, opened, STUDY, [ours], {ours.instance_uid: {proof}})
         finally:
             await own.results.close()

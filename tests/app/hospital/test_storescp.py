@@ -156,7 +156,7 @@ def test_two_patients_are_told_apart_whichever_way_they_come(
 ) -> None:
     hospital = Hospital(jobs, {}, None, timedelta(seconds=60))
     other = hand(2, PatientID="SECOND-2", PatientName="Second^Bert")
-    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.bundle, hospital)) as client:
         if node_first:
             assert statuses(port, hand(1)) == [0]
             assert reasons(stow(client, related(other))) == [0xA900]
@@ -171,7 +171,7 @@ def test_two_patients_are_told_apart_whichever_way_they_come(
 
 def test_same_radiograph_by_c_store_and_stow_is_one(port: int, jobs: Jobs, service: Replica) -> None:
     hospital = Hospital(jobs, {}, None, timedelta(seconds=60))
-    with serving(assemble(service.settings, service.predictor.generation, hospital)) as client:
+    with serving(assemble(service.settings, service.predictor.bundle, hospital)) as client:
         assert statuses(port, hand(1)) == [0]
         assert stow(client, related(hand(1))).status_code == HTTPStatus.OK
     assert [job.instances for job in jobs.repository.latest(10)] == [1]

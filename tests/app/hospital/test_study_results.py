@@ -15,7 +15,7 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from app.hospital import analysis
-from app.hospital.analysis import analyse
+from app.hospital.analysis import analyze_study
 from app.replica import Replica, assemble
 from pacs.instance import Instance
 from pacs.queue.job import Job, JobState
@@ -60,7 +60,7 @@ def test_study_with_a_large_sequence_is_answered_without_it(
     service: Replica, tmp_path: Path, value: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    with serving(assemble(service.settings, service.predictor.generation, hospital_at(tmp_path, settle=0))) as client:
+    with serving(assemble(service.settings, service.predictor.bundle, hospital_at(tmp_path, settle=0))) as client:
         job = stow(client, related(raw_hand(1, OtherPatientIDsSequence=("SQ", value)))).headers["x-jobs"]
         done = finished(client, job)
         assert (done["state"], done["reason"]) == ("kept", None)
@@ -78,7 +78,7 @@ def test_study_with_a_hostile_sequence_ends_at_once_and_the_service_goes_on(
     service: Replica, tmp_path: Path, value: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    with serving(assemble(service.settings, service.predictor.generation, hospital_at(tmp_path, settle=0))) as client:
+    with serving(assemble(service.settings, service.predictor.bundle, hospital_at(tmp_path, settle=0))) as client:
         reply = stow(client, related(raw_hand(1, OtherPatientIDsSequence=("SQ", value))))
         if "x-jobs" in reply.headers:  # else it was refused on its way in
             done = finished(client, reply.headers["x-jobs"])
@@ -91,7 +91,7 @@ def test_study_with_a_hostile_sequence_ends_at_once_and_the_service_goes_on(
 def test_radiograph_that_brings_its_reader_down_is_refused_and_the_next_study_is_answered(
     service: Replica, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serving(assemble(service.settings, service.predictor.generation, hospital_at(tmp_path, settle=0))) as client:
+    with serving(assemble(service.settings, service.predictor.bundle, hospital_at(tmp_path, settle=0))) as client:
         with monkeypatch.context() as patch:
             patch.setattr(process_pool, "ONE_THREAD", DYING_RESULT_PROCESS)
             job = stow(client, related(hand(1, study="1.2.3"))).headers["x-jobs"]
@@ -105,7 +105,7 @@ def test_radiograph_that_brings_its_reader_down_is_refused_and_the_next_study_is
 def test_header_that_takes_too_long_is_refused_with_that_reason(
     service: Replica, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fast = assemble(service.settings, service.predictor.generation, hospital_at(tmp_path, settle=0))
+    fast = assemble(service.settings, service.predictor.bundle, hospital_at(tmp_path, settle=0))
     fast.results._seconds = 0.2
     monkeypatch.setattr(process_pool, "ONE_THREAD", SLEEPING_RESULT_PROCESS)
     with serving(fast) as client:
@@ -117,7 +117,7 @@ def test_study_waits_while_no_process_can_be_started(
     service: Replica, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not the study's fault, so the study is not refused."""
-    with serving(assemble(service.settings, service.predictor.generation, hospital_at(tmp_path, settle=0))) as client:
+    with serving(assemble(service.settings, service.predictor.bundle, hospital_at(tmp_path, settle=0))) as client:
         monkeypatch.setattr(process_pool, "ONE_THREAD", NO_RESULT_PROCESS)
         job = stow(client, related(hand(1))).headers["x-jobs"]
         while (told := client.get(f"/jobs/{job}").json())["reason"] is None:
@@ -133,7 +133,7 @@ def test_radiographs_beyond_the_limit_are_left_out_and_named(
     service: Replica, tmp_path: Path, name: str, setting: int, shown: str
 ) -> None:
     settings = service.settings.model_copy(update={name: setting})
-    with serving(assemble(settings, service.predictor.generation, hospital_at(tmp_path, settle=0.2))) as client:
+    with serving(assemble(settings, service.predictor.bundle, hospital_at(tmp_path, settle=0.2))) as client:
         job = stow(client, related(*(hand(number) for number in range(1, 5)))).headers["x-jobs"]
         assert finished(client, job)["state"] == "kept"
         _, report = results(client)
@@ -147,7 +147,7 @@ def test_radiographs_beyond_the_limit_are_left_out_and_named(
 
 
 def test_study_that_was_judged_whole_says_so(service: Replica, tmp_path: Path) -> None:
-    with serving(assemble(service.settings, service.predictor.generation, hospital_at(tmp_path, settle=0.2))) as client:
+    with serving(assemble(service.settings, service.predictor.bundle, hospital_at(tmp_path, settle=0.2))) as client:
         job = stow(client, related(hand(1), hand(2))).headers["x-jobs"]
         assert finished(client, job)["state"] == "kept"
         _, report = results(client)
@@ -157,7 +157,7 @@ def test_study_that_was_judged_whole_says_so(service: Replica, tmp_path: Path) -
 
 def test_name_that_does_not_fit_goes_back_byte_for_byte_and_is_in_no_json(service: Replica, tmp_path: Path) -> None:
     name = "张宁宏".encode("gbk")
-    with serving(assemble(service.settings, service.predictor.generation, hospital_at(tmp_path, settle=0))) as client:
+    with serving(assemble(service.settings, service.predictor.bundle, hospital_at(tmp_path, settle=0))) as client:
         job = stow(client, related(raw_hand(1, PatientName=("PN", name)))).headers["x-jobs"]
         assert finished(client, job)["state"] == "kept"
         whole = client.get(f"/dicom-web/studies/{STUDY}").content
@@ -181,12 +181,12 @@ def studied(service: Replica, files: list[bytes]) -> StudyFinding:
             yield Instance(f"{STUDY}.1", f"{STUDY}.1.{number}", "1.2.840.10008.5.1.4.1.1.1.1", data)
 
     async def run() -> StudyFinding:
-        own = assemble(service.settings.model_copy(update={"result_cache_mib": 0}), service.predictor.generation)
+        own = assemble(service.settings.model_copy(update={"result_cache_mib": 0}), service.predictor.bundle)
         own.predictor.batcher.start()
         try:
-            return await analyse(own.predictor, own.results, job(), instances())
+            return await analyze_study(own.predictor, own.results, job(), instances())
         finally:
-            await own.predictor.passes.close()
+            await own.predictor.decoder.close()
             await own.results.close()
             await asyncio.to_thread(own.predictor.batcher.stop, 1)
             own.predictor.workers.shutdown()

@@ -14,21 +14,21 @@ SLOPE, OFFSET = 0.016, 0.007
 
 
 def measured(*sizes: int) -> BatchLatencyModel:
-    pace = BatchLatencyModel()
+    latency = BatchLatencyModel()
     for size in sizes:
-        pace.observe(size, SLOPE * size + OFFSET)
-    return pace
+        latency.observe(size, SLOPE * size + OFFSET)
+    return latency
 
 
-def door(pace: BatchLatencyModel, **changed: object) -> Admission:
-    return Admission(Settings.model_validate({"max_batch": 16, **changed}), pace)
+def door(latency: BatchLatencyModel, **changed: object) -> Admission:
+    return Admission(Settings.model_validate({"max_batch": 16, **changed}), latency)
 
 
 def test_pace_is_the_line_through_what_was_measured() -> None:
-    pace = measured(1, 16, 4, 8, 16, 2)
+    latency = measured(1, 16, 4, 8, 16, 2)
     for size in (1, 5, 16):
-        assert pace.batch_seconds(size) == pytest.approx(SLOPE * size + OFFSET)
-    assert pace.wait_seconds(40, max_batch=16) == pytest.approx(40 * SLOPE + 3 * OFFSET)
+        assert latency.batch_seconds(size) == pytest.approx(SLOPE * size + OFFSET)
+    assert latency.wait_seconds(40, max_batch=16) == pytest.approx(40 * SLOPE + 3 * OFFSET)
 
 
 def test_batches_of_one_size_are_taken_to_cost_by_the_radiograph() -> None:
@@ -36,21 +36,21 @@ def test_batches_of_one_size_are_taken_to_cost_by_the_radiograph() -> None:
 
 
 def test_pace_follows_a_machine_that_becomes_slower() -> None:
-    pace = measured(*[1, 8, 16] * 10)
+    latency = measured(*[1, 8, 16] * 10)
     for size in [1, 8, 16] * 40:
-        pace.observe(size, 3 * (SLOPE * size + OFFSET))
-    assert pace.batch_seconds(16) == pytest.approx(3 * (SLOPE * 16 + OFFSET), rel=0.02)
+        latency.observe(size, 3 * (SLOPE * size + OFFSET))
+    assert latency.batch_seconds(16) == pytest.approx(3 * (SLOPE * 16 + OFFSET), rel=0.02)
 
 
 def test_nothing_measured_yet_refuses_nobody() -> None:
-    with door(BatchLatencyModel()).admit(1, deadline=0.001) as place:
-        assert place.radiographs == 1
+    with door(BatchLatencyModel()).admit(1, deadline=0.001) as permit:
+        assert permit.radiographs == 1
 
 
 def test_request_that_would_wait_too_long_is_told_how_long() -> None:
     crowded = door(measured(1, 8, 16), max_wait_seconds=1.0)
-    with crowded.admit(1, deadline=30) as place:
-        place.radiographs = 320
+    with crowded.admit(1, deadline=30) as permit:
+        permit.radiographs = 320
         with pytest.raises(OverloadedError, match="320 radiographs wait") as refusal, crowded.admit(1, deadline=30):
             pass
         wait = 20 * (16 * SLOPE + OFFSET) + SLOPE + OFFSET
@@ -61,8 +61,8 @@ def test_request_that_would_wait_too_long_is_told_how_long() -> None:
 
 def test_own_deadline_counts_when_it_is_shorter() -> None:
     crowded = door(measured(1, 8, 16))
-    with crowded.admit(1, deadline=30) as place:
-        place.radiographs = 10
+    with crowded.admit(1, deadline=30) as permit:
+        permit.radiographs = 10
         with crowded.admit(1, deadline=0.5):
             pass
         with pytest.raises(OverloadedError), crowded.admit(1, deadline=0.1):
@@ -72,8 +72,8 @@ def test_own_deadline_counts_when_it_is_shorter() -> None:
 def test_those_who_are_sent_away_are_not_all_called_back_at_once() -> None:
     crowded = door(measured(1, 8, 16), max_wait_seconds=0.5)
     pauses = []
-    with crowded.admit(1, deadline=30) as place:
-        place.radiographs = 64
+    with crowded.admit(1, deadline=30) as permit:
+        permit.radiographs = 64
         for _ in range(200):
             with pytest.raises(OverloadedError) as refusal, crowded.admit(1, deadline=30):
                 pass
@@ -85,12 +85,12 @@ def test_those_who_are_sent_away_are_not_all_called_back_at_once() -> None:
 
 
 def test_two_full_batches_are_welcome_on_the_slowest_machine() -> None:
-    pace = BatchLatencyModel()
+    latency = BatchLatencyModel()
     for size in (1, 16):
-        pace.observe(size, float(size))
-    slow = door(pace)
-    with slow.admit(1, deadline=60) as place:
-        place.radiographs = 31
+        latency.observe(size, float(size))
+    slow = door(latency)
+    with slow.admit(1, deadline=60) as permit:
+        permit.radiographs = 31
         with slow.admit(1, deadline=60), pytest.raises(OverloadedError), slow.admit(1, deadline=60):
             pass
 
@@ -119,18 +119,18 @@ def test_pauses_that_were_told_in_any_order_are_forgotten_when_they_are_over(mon
     now = 100.0
     monkeypatch.setattr(admission.time, "monotonic", lambda: now)
     crowded = door(measured(1, 8, 16), max_wait_seconds=0.5)
-    with crowded.admit(1, deadline=30) as place:
+    with crowded.admit(1, deadline=30) as permit:
         for radiographs in (600, 64, 64, 64):  # the longest pause first
-            place.radiographs = radiographs
+            permit.radiographs = radiographs
             with pytest.raises(OverloadedError):
                 crowded.require_time(30)
-        longest = max(crowded.expected)
+        longest = max(crowded.retry_times)
         now = longest - 0.5
-        place.radiographs = 64
+        permit.radiographs = 64
         with pytest.raises(OverloadedError):
             crowded.require_time(30)
-        assert sorted(crowded.expected)[0] >= longest
-        assert len(crowded.expected) == 2
+        assert sorted(crowded.retry_times)[0] >= longest
+        assert len(crowded.retry_times) == 2
 
 
 def test_place_that_is_given_back_is_its_own_and_not_an_equal_one() -> None:
@@ -145,7 +145,7 @@ def test_place_that_is_given_back_is_its_own_and_not_an_equal_one() -> None:
 def test_senders_of_studies_wait_for_a_place_and_are_told_when_none_becomes_free(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(admission, "SENDERS_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(admission, "SENDER_WAIT_SECONDS", 0.1)
 
     async def send() -> None:
         small = door(BatchLatencyModel(), max_inflight_mib=40, max_upload_mib=10)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from app.inference.clock import LATEST_SECONDS, TICK_SECONDS, OwnTime, waits_for_processors
+from app.inference.clock import MAX_TICK_SECONDS, TICK_SECONDS, ProcessClock, read_cpu_waits
 from tests.conftest import ROOT
 from tests.waiting import HUNG_SECONDS
 
@@ -22,10 +22,10 @@ class Machine:
     def __init__(self) -> None:
         self.seconds, self.waits = 0.0, {"1": 0.0, "2": 0.0}
 
-    def clock(self) -> OwnTime:
-        return OwnTime(lambda: self.seconds, lambda: dict(self.waits))
+    def clock(self) -> ProcessClock:
+        return ProcessClock(lambda: self.seconds, lambda: dict(self.waits))
 
-    def pass_time(self, clock: OwnTime, seconds: float, starved: float = 0.0) -> None:
+    def pass_time(self, clock: ProcessClock, seconds: float, starved: float = 0.0) -> None:
         """Ticks in their time, while one thread waits for its share of it."""
         for _ in range(round(seconds / TICK_SECONDS)):
             self.seconds += TICK_SECONDS
@@ -46,7 +46,7 @@ def test_pause_does_not_count_however_long(pause: float) -> None:
     clock = machine.clock()
     machine.seconds += pause
     clock.tick()
-    assert clock() == LATEST_SECONDS
+    assert clock() == MAX_TICK_SECONDS
 
 
 def test_starved_process_ages_by_what_it_got() -> None:
@@ -72,18 +72,18 @@ def test_thread_that_begins_or_ends_changes_nothing() -> None:
 def test_kernel_without_that_account_leaves_the_pauses() -> None:
     machine = Machine()
     machine.waits = {}
-    clock = OwnTime(lambda: machine.seconds, lambda: {})
+    clock = ProcessClock(lambda: machine.seconds, lambda: {})
     for step in (TICK_SECONDS, 60.0, TICK_SECONDS):
         machine.seconds += step
         clock.tick()
-    assert clock() == pytest.approx(2 * TICK_SECONDS + LATEST_SECONDS)
+    assert clock() == pytest.approx(2 * TICK_SECONDS + MAX_TICK_SECONDS)
 
 
 STARVED = """
 import os, threading, time
-from app.inference.clock import TICK_SECONDS, OwnTime
+from app.inference.clock import TICK_SECONDS, ProcessClock
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-clock, began = OwnTime(), time.monotonic()
+clock, began = ProcessClock(), time.monotonic()
 def compute():
     while True:
         sum(range(1000))
@@ -97,7 +97,7 @@ os._exit(0)
 """
 
 
-@pytest.mark.skipif(not waits_for_processors(), reason="this kernel keeps no account of waits")
+@pytest.mark.skipif(not read_cpu_waits(), reason="this kernel keeps no account of waits")
 def test_process_that_shares_its_processor_with_three_others_ages_more_slowly() -> None:
     core = min(os.sched_getaffinity(0))
     hog = f"import os\nos.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
@@ -115,8 +115,8 @@ def test_process_that_shares_its_processor_with_three_others_ages_more_slowly() 
 
 PAUSED = """
 import time
-from app.inference.clock import OwnTime, Ticker
-clock = OwnTime()
+from app.inference.clock import ProcessClock, Ticker
+clock = ProcessClock()
 Ticker(clock, lambda: None).start()
 print("ready", flush=True)
 input()
@@ -134,10 +134,10 @@ def test_stopped_process_does_not_age() -> None:
         time.sleep(5)
         running.send_signal(signal.SIGCONT)
         age = float(running.communicate("\n", timeout=HUNG_SECONDS)[0])
-        assert age <= time.monotonic() - began - 5 + 2 * LATEST_SECONDS
+        assert age <= time.monotonic() - began - 5 + 2 * MAX_TICK_SECONDS
 
 
 def test_waits_are_told_for_each_thread() -> None:
-    waits = waits_for_processors()
+    waits = read_cpu_waits()
     if waits:
         assert str(threading.get_native_id()) in waits

@@ -45,9 +45,9 @@ def test_effort_is_read_from_the_header() -> None:
 
 def test_large_radiograph_is_answered_as_a_thread_would_have(service: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     body = png(large(4000, 3500))
-    assert not decoding_effort(body) <= decoding.QUICK_EFFORT
-    expected = service.predictor.generation.predictor.predict([decode_radiograph(body)]).radiographs[0]
-    with serving(assemble(service.settings, service.predictor.generation)) as client:
+    assert not decoding_effort(body) <= decoding.MAX_QUICK_EFFORT
+    expected = service.predictor.bundle.predictor.predict([decode_radiograph(body)]).radiographs[0]
+    with serving(assemble(service.settings, service.predictor.bundle)) as client:
         reply = client.post("/classify", files={"file": body}, timeout=HUNG_SECONDS).json()
         assert reply["radiographs"][0]["logit"] == pytest.approx(expected.logit, abs=1e-4)
         assert (reply["radiographs"][0]["width"], reply["radiographs"][0]["height"]) == (4000, 3500)
@@ -66,7 +66,7 @@ def test_rare_kinds_of_image_are_decoded_apart_and_answered_like_others(
         imagecodecs.jpeg_encode(deep, lossless=True, bitspersample=12),
         imagecodecs.jpegls_encode(deep),
     )
-    with serving(assemble(service.settings, service.predictor.generation)) as client:
+    with serving(assemble(service.settings, service.predictor.bundle)) as client:
         expected = client.post("/classify", files={"file": png(pixels)}).json()["radiographs"][0]["logit"]
         # Nothing but a process apart can decode from here on.
         monkeypatch.setattr(decoding, "decode_radiograph", None)
@@ -89,7 +89,7 @@ def test_file_that_takes_too_long_is_refused_and_meanwhile_others_are_answered(
 ) -> None:
     monkeypatch.setattr(process_pool, "ONE_THREAD", ("sh", "-c", "echo; while :; do :; done"))
     settings = service.settings.model_copy(update={"decode_seconds": 1.0, "decode_threads": 1})
-    with serving(assemble(settings, service.predictor.generation)) as client:
+    with serving(assemble(settings, service.predictor.bundle)) as client:
         replies: list[httpx.Response] = []
         body = scans_of_death(10)
         hostile = threading.Thread(target=lambda: replies.append(client.post("/classify", files={"file": body})))
@@ -109,7 +109,7 @@ def test_image_that_brings_its_decoder_down_is_told_of_and_the_next_is_fine(
     service: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = png(large(4000, 3500))
-    with serving(assemble(service.settings, service.predictor.generation)) as client:
+    with serving(assemble(service.settings, service.predictor.bundle)) as client:
         with monkeypatch.context() as patch:
             patch.setattr(process_pool, "ONE_THREAD", ("sh", "-c", "echo; head -c 1 >/dev/null"))
             reply = client.post("/classify", files={"file": body}, timeout=HUNG_SECONDS)
@@ -130,7 +130,7 @@ def test_image_whose_decoder_is_paused_for_longer_than_its_time_is_answered(
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start_and_remember)
     settings = service.settings.model_copy(update={"decode_seconds": 3.0, "deadline_seconds": HUNG_SECONDS})
-    with serving(assemble(settings, service.predictor.generation)) as client:
+    with serving(assemble(settings, service.predictor.bundle)) as client:
         client.post("/classify", files={"file": png(large(4000, 3500))}, timeout=HUNG_SECONDS)
         (decoder,) = decoders
         decoder.send_signal(signal.SIGSTOP)
@@ -146,7 +146,7 @@ def test_image_is_not_blamed_for_a_decoder_that_cannot_start(
     service: Replica, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     body = png(large(4000, 3500))
-    with serving(assemble(service.settings, service.predictor.generation)) as client:
+    with serving(assemble(service.settings, service.predictor.bundle)) as client:
         with monkeypatch.context() as patch:
             patch.setattr(process_pool, "ONE_THREAD", command)
             reply = client.post("/classify", files={"file": body}, timeout=HUNG_SECONDS)
@@ -168,7 +168,7 @@ def test_image_is_told_of_where_its_decoder_ends_before_it_reads_it(
 
     monkeypatch.setattr(process_pool, "ONE_THREAD", ("sh", "-c", "echo"))
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start_and_see_it_end)
-    with serving(assemble(service.settings, service.predictor.generation)) as client:
+    with serving(assemble(service.settings, service.predictor.bundle)) as client:
         reply = client.post("/classify", files={"file": png(large(4000, 3500))}, timeout=HUNG_SECONDS)
         assert reply.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
         assert reply.json()["type"].endswith("UnreadableImageError")

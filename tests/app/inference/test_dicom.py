@@ -163,7 +163,7 @@ def test_process_is_kept_for_the_next_file_and_given_up_after_some(
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", counted)
     monkeypatch.setattr(process_pool, "FILES_A_PROCESS", 3)
-    with serving(assemble(service.settings, service.predictor.generation)) as client:
+    with serving(assemble(service.settings, service.predictor.bundle)) as client:
         for number in range(4):
             assert posted(client, dicom(draw_phantom(seed=number))).status_code == HTTPStatus.OK
     assert len(started) == 2
@@ -187,7 +187,7 @@ def test_process_that_a_file_made_swell_ends_and_another_takes_its_place(
     service: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process_pool, "ONE_THREAD", ("sh", "-c", SWELLS_AT_ONCE))
-    with serving(assemble(service.settings, service.predictor.generation)) as client:
+    with serving(assemble(service.settings, service.predictor.bundle)) as client:
         before = len(children())
         for number in range(3):
             assert posted(client, dicom(draw_phantom(seed=number))).status_code == HTTPStatus.OK

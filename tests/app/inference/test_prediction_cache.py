@@ -7,7 +7,7 @@ import time
 import httpx
 import pytest
 
-from app.inference.single_flight import Shared
+from app.inference.single_flight import SingleFlight
 from app.replica import Replica, assemble
 from tests.app.conftest import held, metric, png, serving
 from tests.phantoms import draw_phantom
@@ -20,7 +20,7 @@ def source(client: httpx.Client, name: str) -> float:
 
 
 def test_cam_after_classify_needs_no_second_pass_and_says_the_same(service: Replica) -> None:
-    with serving(assemble(service.settings, service.predictor.generation)) as client:
+    with serving(assemble(service.settings, service.predictor.bundle)) as client:
         classified = client.post("/classify", files={"file": PHANTOM})
         passes = metric(client, "osteon_batch_size_count")
         drawn = client.post("/cam", files={"file": PHANTOM})
@@ -30,7 +30,7 @@ def test_cam_after_classify_needs_no_second_pass_and_says_the_same(service: Repl
 
 
 def test_answers_that_are_kept_are_bounded_by_their_bytes(service: Replica) -> None:
-    small = assemble(service.settings.model_copy(update={"result_cache_mib": 1}), service.predictor.generation)
+    small = assemble(service.settings.model_copy(update={"result_cache_mib": 1}), service.predictor.bundle)
     with serving(small) as client:
         for seed in range(6):
             client.post("/classify", files={"file": png(draw_phantom(seed, height=700, width=500))})
@@ -63,7 +63,7 @@ def test_callers_of_one_image_share_its_pass(service: Replica) -> None:
 
 def test_the_first_caller_may_leave_and_the_second_still_gets_the_answer() -> None:
     async def scenario() -> tuple[str, int]:
-        shared: Shared[str] = Shared()
+        flight: SingleFlight[str] = SingleFlight()
         made, gate = [], asyncio.Event()
 
         async def make() -> str:
@@ -71,7 +71,7 @@ def test_the_first_caller_may_leave_and_the_second_still_gets_the_answer() -> No
             await gate.wait()
             return "answer"
 
-        first, second = (asyncio.create_task(shared.once("key", make)) for _ in range(2))
+        first, second = (asyncio.create_task(flight.do("key", make)) for _ in range(2))
         await asyncio.sleep(0)
         first.cancel()
         await asyncio.sleep(0)
@@ -83,7 +83,7 @@ def test_the_first_caller_may_leave_and_the_second_still_gets_the_answer() -> No
 
 def test_work_ends_with_the_last_who_waits_and_a_newcomer_starts_it_anew() -> None:
     async def scenario() -> list[str]:
-        shared: Shared[str] = Shared()
+        flight: SingleFlight[str] = SingleFlight()
         events: list[str] = []
 
         async def make() -> str:
@@ -96,12 +96,12 @@ def test_work_ends_with_the_last_who_waits_and_a_newcomer_starts_it_anew() -> No
             return "never"
 
         for _ in range(2):
-            caller = asyncio.create_task(shared.once("key", make))
+            caller = asyncio.create_task(flight.do("key", make))
             await asyncio.sleep(0.01)
             caller.cancel()
             await asyncio.gather(caller, return_exceptions=True)
             await asyncio.sleep(0)
-            assert "key" not in shared
+            assert "key" not in flight
         return events
 
     assert asyncio.run(scenario()) == ["begun", "ended"] * 2
@@ -109,7 +109,7 @@ def test_work_ends_with_the_last_who_waits_and_a_newcomer_starts_it_anew() -> No
 
 def test_an_error_is_everyones_and_is_not_kept() -> None:
     async def scenario() -> tuple[list[type], str]:
-        shared: Shared[str] = Shared()
+        flight: SingleFlight[str] = SingleFlight()
 
         async def fail() -> str:
             await asyncio.sleep(0)
@@ -118,7 +118,7 @@ def test_an_error_is_everyones_and_is_not_kept() -> None:
         async def succeed() -> str:
             return "answer"
 
-        errors = await asyncio.gather(*(shared.once("key", fail) for _ in range(3)), return_exceptions=True)
-        return [type(error) for error in errors], await shared.once("key", succeed)
+        errors = await asyncio.gather(*(flight.do("key", fail) for _ in range(3)), return_exceptions=True)
+        return [type(error) for error in errors], await flight.do("key", succeed)
 
     assert asyncio.run(scenario()) == ([ValueError] * 3, "answer")

@@ -224,7 +224,7 @@ def test_caller_that_never_takes_its_reply_is_left(service: Replica, monkeypatch
 
     monkeypatch.setattr(connections.Connection, "connection_lost", lost)
     monkeypatch.setattr(connections, "REPLY_SECONDS", 1.0)
-    with serving(assemble(service.settings, service.predictor.generation)) as client, connection(client) as deaf:
+    with serving(assemble(service.settings, service.predictor.bundle)) as client, connection(client) as deaf:
         address = deaf.getsockname()
         views = [("file", (f"{seed}.png", png(draw_phantom(seed, height=1024, width=1024)))) for seed in range(14)]
         request = client.build_request("POST", "/analyze", files=views)

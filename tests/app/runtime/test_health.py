@@ -114,10 +114,10 @@ def test_canary_that_is_late_makes_unready_and_only_one_that_never_comes_ends_th
 ) -> None:
     monkeypatch.setattr(health, "CANARY_SECONDS", 0.5)
     given_up = threading.Event()
-    gallery = HeldSearch(service.predictor.generation.gallery)
+    gallery = HeldSearch(service.predictor.bundle.gallery)
     settings = service.settings.model_copy(update={"canary_seconds": 0.2, "engine_dead_seconds": 60 if comes else 3})
-    generation = replace(service.predictor.generation, gallery=gallery)  # type: ignore[arg-type]
-    with serving(assemble(settings, generation), given_up.set) as client:
+    bundle = replace(service.predictor.bundle, gallery=gallery)  # type: ignore[arg-type]
+    with serving(assemble(settings, bundle), given_up.set) as client:
         assert "no answer" in wait_until_unready(client)
         if comes:
             gallery.gate.set()
@@ -142,26 +142,24 @@ def test_engine_that_only_fails_is_given_up(service: Replica) -> None:
 
 def test_engine_that_says_something_else_of_the_canary_is_unready_and_then_given_up(service: Replica) -> None:
     given_up = threading.Event()
-    engine = LyingEngine(service.predictor.generation.predictor)
-    predictor = Predictor(service.predictor.generation.predictor.manifest, engine)
+    engine = LyingEngine(service.predictor.bundle.predictor)
+    predictor = Predictor(service.predictor.bundle.predictor.manifest, engine)
     settings = service.settings.model_copy(update={"canary_seconds": 0.2})
-    with serving(
-        assemble(settings, replace(service.predictor.generation, predictor=predictor)), given_up.set
-    ) as client:
+    with serving(assemble(settings, replace(service.predictor.bundle, predictor=predictor)), given_up.set) as client:
         age = metric(client, "osteon_canary_age_seconds")
         while metric(client, "osteon_canary_age_seconds") >= age:  # until the next has its answer
             age = metric(client, "osteon_canary_age_seconds")
         assert client.get("/health/ready").status_code == HTTPStatus.OK
         engine.lies = True
-        assert "not the known one" in wait_until_unready(client)
+        assert "differs from the first one" in wait_until_unready(client)
         assert given_up.wait(HUNG_SECONDS)
 
 
 def test_canary_that_comes_back_makes_the_replica_ready_again(service: Replica) -> None:
-    engine = LyingEngine(service.predictor.generation.predictor)
-    predictor = Predictor(service.predictor.generation.predictor.manifest, engine)
+    engine = LyingEngine(service.predictor.bundle.predictor)
+    predictor = Predictor(service.predictor.bundle.predictor.manifest, engine)
     settings = service.settings.model_copy(update={"canary_seconds": 0.5})
-    with serving(assemble(settings, replace(service.predictor.generation, predictor=predictor))) as client:
+    with serving(assemble(settings, replace(service.predictor.bundle, predictor=predictor))) as client:
         engine.lies = True
         wait_until_unready(client)
         engine.lies = False
@@ -170,7 +168,7 @@ def test_canary_that_comes_back_makes_the_replica_ready_again(service: Replica) 
 
 def test_dead_engine_thread_is_given_up(service: Replica) -> None:
     given_up = threading.Event()
-    doomed = assemble(service.settings, service.predictor.generation)
+    doomed = assemble(service.settings, service.predictor.bundle)
     with serving(doomed, given_up.set) as client:
         assert client.get("/health/ready").status_code == HTTPStatus.OK
         doomed.predictor.batcher.stop(5)
@@ -256,10 +254,10 @@ def test_process_that_hangs_ends_with_a_status_that_a_supervisor_heeds(
 
 KEPT = """
 import asyncio, threading, time
-from app.inference.clock import OwnTime, Ticker
+from app.inference.clock import ProcessClock, Ticker
 from app.runtime.health import LoopWatchdog
 async def main():
-    clock = OwnTime()
+    clock = ProcessClock()
     watchdog = LoopWatchdog(clock, 1.0)
     watchdog.arm()
     beat = asyncio.create_task(watchdog.beat())

@@ -131,7 +131,7 @@ def test_health_check_finds_its_port_where_a_kubernetes_service_has_its_name(
 
 def test_caller_that_never_sends_its_body_gets_a_504_and_frees_its_place(service: Replica, radiograph: bytes) -> None:
     hurried = assemble(
-        service.settings.model_copy(update={"deadline_seconds": 0.5, "max_pending": 1}), service.predictor.generation
+        service.settings.model_copy(update={"deadline_seconds": 0.5, "max_pending": 1}), service.predictor.bundle
     )
     with serving(hurried) as client:
         with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=HUNG_SECONDS) as slow:

@@ -8,7 +8,7 @@ from pydicom import Dataset
 
 from pacs.client.archive import Archive
 from pacs.client.configuration import ArchiveConfig
-from pacs.client.multipart import extract_dicom
+from pacs.client.wado_response import extract_dicom
 from pacs.errors import ArchiveRefusedError
 from tests.dicom_files import CANARY, saved
 from tests.pacs.archives import UIDS, instance, raises
@@ -52,7 +52,7 @@ def test_files_are_sent_byte_for_byte_even_where_no_library_could_read_them() ->
     (request,) = sent
     assert request.headers["Content-Type"].startswith('multipart/related; type="application/dicom"; boundary=')
     assert extract_dicom(request.headers["Content-Type"], request.body) == files[0]
-    assert request.body.count(b"\r\nContent-Type: application/dicom\r\n\r\n") == 2
+    assert request.body.count(b"\r\nContent-Type: application/dicom\r\n") == 2
     assert b"\r\n\r\n" + files[1] + b"\r\n--" in request.body
 
 

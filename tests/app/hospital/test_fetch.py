@@ -38,7 +38,7 @@ def pulling(service: Replica, folder: Path, archives: dict[str, str], **changed:
     configs = {name: ArchiveConfig(url) for name, url in archives.items()}
     hospital = Hospital(jobs, configs, None, timedelta(0))
     settings = service.settings.model_copy(update=changed)
-    with serving(assemble(settings, service.predictor.generation, hospital)) as client:
+    with serving(assemble(settings, service.predictor.bundle, hospital)) as client:
         yield client
 
 
@@ -133,9 +133,9 @@ def test_archive_that_drips_takes_only_its_own_threads_and_gives_them_back_at_on
         threads = ArchiveThreads()
         slow, well = ArchiveConfig(slow_url, reply_seconds=600), ArchiveConfig(well_url)
         async with AsyncExitStack() as stack:
-            dripping = [await stack.enter_async_context(threads.connected("slow", slow)) for _ in range(4)]
+            dripping = [await stack.enter_async_context(threads.connect("slow", slow)) for _ in range(4)]
             waiting = [asyncio.create_task(each.run(each.archive.series, STUDY)) for each in dripping]
-            async with threads.connected("well", well) as archive:
+            async with threads.connect("well", well) as archive:
                 assert [each.series_uid for each in await archive.run(archive.archive.series, STUDY)] == [f"{STUDY}.1"]
             assert await asyncio.gather(*(asyncio.to_thread(str, number) for number in range(20)))
             assert not any(task.done() for task in waiting)

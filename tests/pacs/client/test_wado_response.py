@@ -9,7 +9,7 @@ import pytest
 
 from pacs.client.archive import MAX_MATCHES, Archive
 from pacs.client.configuration import ArchiveConfig
-from pacs.client.multipart import extract_dicom
+from pacs.client.wado_response import extract_dicom
 from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError
 from tests.pacs.archives import UIDS, raises
 from tests.pacs.client.test_http_session import DICOM_JSON, Reply, answering
@@ -32,7 +32,7 @@ PART = b"Content-Type: application/dicom\r\n\r\n" + FILE
     ],
 )
 def test_the_file_is_found_in_every_wrapping(content_type: str, body: bytes) -> None:
-    assert extract_dicom(content_type, bytearray(body)) == FILE
+    assert extract_dicom(content_type, body) == FILE
 
 
 def test_a_file_without_its_end_was_cut_off() -> None:
@@ -47,6 +47,7 @@ def test_a_file_without_its_end_was_cut_off() -> None:
         ("", b"\r\n--cut\r\n" + PART + b"\r\n--cut--"),
         ("multipart/related", b"\r\n--cut\r\n" + PART + b"\r\n--cut--"),
         ("multipart/related; boundary=cut", b""),
+        ("multipart/related; boundary=cut", b"--cut--\r\n"),
         ("multipart/related; boundary=gone", b"--other\r\n" + PART + b"\r\n--other--"),
     ],
 )
