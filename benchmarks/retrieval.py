@@ -1,42 +1,45 @@
-"""`python -m benchmarks.retrieval`: our search beside FAISS's flat index and a float64 NumPy search, in one run.
+"""Compares the gallery's search with matrix products in NumPy and torch, in one run: `python -m benchmarks.retrieval`.
 
-Times are given as ratios to those peers, so that they mean the same on another machine, and every answer of ours is
-compared with the float64 search. The realistic vectors lie between neighbors of the starter gallery, denser than any
-real gallery of that size, which makes them hard to tell apart.
+The searches take turns on every query and have one thread each, as in the service, where the network needs the other
+cores. Times are given as ratios to the two matrix products, too, so that they mean the same on another machine, and
+every answer is compared with that of a float64 search. The realistic vectors lie between neighbors of the starter
+gallery, closer together than those of a real gallery of that size, which makes them hard to tell apart.
 
-Legend: N entries, Q queries, D embedding.
+Legend: S searches, N entries, Q queries, D numbers of a vector.
 """
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import faiss
 import numpy as np
 import numpy.typing as npt
+import torch
 import tyro
+from threadpoolctl import threadpool_limits
 
 from benchmarks.markdown import table
 from xray.artifact import read_manifest
-from xray.gallery.files import GalleryEntry, GalleryManifest
-from xray.gallery.gallery import Gallery, Wanted
-from xray.gallery.scan import DoubleArray, EmbeddingArray
+from xray.gallery.entries import GalleryEntry
+from xray.gallery.gallery import Gallery, GalleryManifest, NeighborQuery
 from xray.gallery.storage import load_gallery, save_gallery
+from xray.gallery.vector_index import BoolArray, DoubleArray, EmbeddingArray
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("XR_ELBOW", "XR_FINGER", "XR_FOREARM", "XR_HAND", "XR_HUMERUS", "XR_SHOULDER", "XR_WRIST")
 LABELS = ("normal", "abnormal")
 EMBEDDING = 1920
-"""Numbers of DenseNet-201's embedding, which a gallery without projection searches."""
+"""Numbers of DenseNet-201's embedding, which a gallery without a projection searches."""
 NEIGHBORS = 8
-"""Of which one gives the other end of the line on which a realistic vector lies."""
+"""Nearest vectors among which the other end of the line is drawn on which a realistic vector lies."""
 NOISE = 0.02
-"""Standard deviation of a realistic vector's numbers, relative to themselves."""
+"""Standard deviation of the noise on a realistic vector's numbers, relative to them."""
 MILLISECONDS = 1000
+
+Search = Callable[[EmbeddingArray], Sequence[int]]
+"""From a query (D,) to the rows of its nearest vectors."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class BenchOptions:
     """Measure `Gallery.search` on this machine's CPU; leave it otherwise idle."""
 
     gallery: Path = ROOT / "artifacts" / "starter" / "gallery"
-    """Whose vectors the realistic ones are made of."""
+    """Gallery from whose vectors the realistic ones are made."""
     entries: int = 36_808
     """As many radiographs as MURA's training split has."""
     queries: int = 200
@@ -54,22 +57,24 @@ class BenchOptions:
 
 
 def main() -> None:
+    """Print the table and write it to a file."""
     options = tyro.cli(BenchOptions, prog="python -m benchmarks.retrieval")
     rows = []
-    for name, vectors_ND, queries_QD in vector_sets(options):
-        rows += rows_of(name, vectors_ND, queries_QD, options.k)
+    with threadpool_limits(limits=1):
+        for name, vectors_ND, queries_QD in vector_sets(options):
+            rows += measure(name, vectors_ND, queries_QD, options.k)
     lines = [
-        f"{options.entries} entries, {options.k} neighbors, {options.queries} queries, {os.cpu_count()} cores; "
+        f"{options.entries} entries, {options.k} neighbors, {options.queries} queries, one thread; "
         "exact: the rows and their order are those of the float64 search",
         "",
-        *table(["vectors", "search", "p50", "p95", "p50 / FAISS", "p50 / float64", "exact"], rows),
+        *table(["vectors", "search", "p50", "p95", "p50 / NumPy", "p50 / torch", "exact"], rows),
     ]
     print("\n".join(lines))
     options.out.write_text("\n".join(["# Retrieval, side by side", "", *lines, ""]))
 
 
 def vector_sets(options: BenchOptions) -> Iterator[tuple[str, EmbeddingArray, EmbeddingArray]]:
-    """Name, entries and queries; no query is an entry."""
+    """Yield name, entries and queries; no query is an entry."""
     rng = np.random.default_rng(options.seed)
     manifest = read_manifest(options.gallery, GalleryManifest)
     stored_ND = load_gallery(options.gallery, manifest.checkpoint).vectors(rng.permutation(manifest.count))
@@ -80,7 +85,7 @@ def vector_sets(options: BenchOptions) -> Iterator[tuple[str, EmbeddingArray, Em
 
 
 def between_neighbors(vectors_ND: EmbeddingArray, count: int, rng: np.random.Generator) -> EmbeddingArray:
-    """Points on the lines from vectors to one of their nearest, with noise."""
+    """Return points on the lines from vectors to one of their nearest, with noise."""
     nearest_NK = np.argsort(-(vectors_ND @ vectors_ND.T), axis=1)[:, 1 : NEIGHBORS + 1]
     ends = rng.integers(len(vectors_ND), size=count)
     others = nearest_NK[ends, rng.integers(NEIGHBORS, size=count)]
@@ -90,38 +95,40 @@ def between_neighbors(vectors_ND: EmbeddingArray, count: int, rng: np.random.Gen
 
 
 def unit(vectors_ND: npt.NDArray[np.floating]) -> EmbeddingArray:
+    """Return the vectors, scaled to length 1."""
     return np.asarray(vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True), np.float32)
 
 
-def rows_of(name: str, vectors_ND: EmbeddingArray, queries_QD: EmbeddingArray, k: int) -> list[list[str]]:
-    """The table's rows on one set of vectors: the peers, then ours."""
-    flat = faiss.IndexFlatIP(vectors_ND.shape[1])
-    flat.add(vectors_ND)
-    doubles_ND = vectors_ND.astype(np.float64)
-    gallery = saved_and_loaded(vectors_ND)
-    restricted = Wanted(k, body_part="XR_HAND", label="abnormal", exclude_study=gallery.entries[3].study_key)
-    searches: dict[str, tuple[Callable[[EmbeddingArray], Sequence[int]], Wanted, int]] = {
-        "FAISS IndexFlatIP": (lambda query_D: flat.search(query_D[np.newaxis], k)[1][0].tolist(), Wanted(k), 1),
-        "NumPy float64": (lambda query_D: nearest(doubles_ND @ query_D.astype(np.float64), k), Wanted(k), 1),
-        "Osteon": (lambda query_D: found(gallery, query_D, Wanted(k)), Wanted(k), 1),
-        "Osteon, restricted": (lambda query_D: found(gallery, query_D, restricted), restricted, 1),
-        "Osteon, two at a time": (lambda query_D: found(gallery, query_D, Wanted(k)), Wanted(k), 2),
+def measure(name: str, vectors_ND: EmbeddingArray, queries_QD: EmbeddingArray, k: int) -> list[list[str]]:
+    """Return the table's rows for one set of vectors: the matrix products, then the gallery."""
+    gallery = make_gallery(vectors_ND)
+    everything = NeighborQuery(k)
+    restricted = NeighborQuery(k, body_part="XR_HAND", label="abnormal", exclude_study=gallery.entries[3].study_key)
+    vectors = torch.from_numpy(vectors_ND)
+    searches: dict[str, tuple[Search, NeighborQuery]] = {
+        "NumPy": (lambda query_D: nearest(vectors_ND @ query_D, k), everything),
+        "torch": (lambda query_D: torch.mv(vectors, torch.from_numpy(query_D)).topk(k).indices.tolist(), everything),
+        "Osteon": (lambda query_D: rows_of(gallery, query_D, everything), everything),
+        "Osteon, restricted": (lambda query_D: rows_of(gallery, query_D, restricted), restricted),
     }
-    similarities_QN = np.stack([doubles_ND @ query_D.astype(np.float64) for query_D in queries_QD])
-    medians, rows = [], []
-    for search, (rows_of_query, wanted, threads) in searches.items():
-        seconds_Q, answers = timed(rows_of_query, queries_QD, threads)
-        excluded_N = ~np.array([is_wanted(entry, wanted) for entry in gallery.entries])
-        expected = [nearest(np.where(excluded_N, -np.inf, each_N), k) for each_N in similarities_QN]
-        agreed = sum(answer == right for answer, right in zip(answers, expected, strict=True))
-        medians.append(float(np.median(seconds_Q)))
-        rows.append([name, search, *cells(seconds_Q, medians), f"{agreed} of {len(answers)}"])
+    seconds_SQ, answers_SQ = take_turns([search for search, _ in searches.values()], queries_QD)
+    medians_S = np.median(seconds_SQ, axis=1)
+    doubles_ND = vectors_ND.astype(np.float64)
+    products_QN = np.stack([doubles_ND @ query_D.astype(np.float64) for query_D in queries_QD])
+    rows = []
+    for number, (search, (_, query)) in enumerate(searches.items()):
+        allowed_N = np.array([is_allowed(entry, query) for entry in gallery.entries])
+        expected = [nearest_allowed(products_N, k, allowed_N) for products_N in products_QN]
+        agreed = sum(answer == right for answer, right in zip(answers_SQ[number], expected, strict=True))
+        times = [f"{MILLISECONDS * float(np.quantile(seconds_SQ[number], share)):.2f} ms" for share in (0.5, 0.95)]
+        ratios = [f"{medians_S[number] / medians_S[peer]:.2f}" for peer in (0, 1)]
+        rows.append([name, search, *times, *ratios, f"{agreed} of {len(expected)}"])
         print(" | ".join(rows[-1]), flush=True)
     return rows
 
 
-def saved_and_loaded(vectors_ND: EmbeddingArray) -> Gallery:
-    """A gallery of these vectors, three to a study and a fifth of them abnormal."""
+def make_gallery(vectors_ND: EmbeddingArray) -> Gallery:
+    """Return a gallery of these vectors, three to a study and a fifth of them abnormal, loaded from a folder."""
     entries = [
         GalleryEntry(f"{row}.png", PARTS[row // 3 % 7], f"patient{row // 3:05d}", "study1", LABELS[row % 5 == 0])
         for row in range(len(vectors_ND))
@@ -132,42 +139,44 @@ def saved_and_loaded(vectors_ND: EmbeddingArray) -> Gallery:
         return load_gallery(Path(folder) / "gallery", manifest.checkpoint)
 
 
-def is_wanted(entry: GalleryEntry, wanted: Wanted) -> bool:
+def is_allowed(entry: GalleryEntry, query: NeighborQuery) -> bool:
+    """Tell whether the restrictions of a query leave an entry."""
     return (
-        wanted.body_part in (None, entry.body_part)
-        and wanted.label in (None, entry.label)
-        and wanted.exclude_study != entry.study_key
+        query.body_part in (None, entry.body_part)
+        and query.label in (None, entry.label)
+        and query.exclude_study != entry.study_key
     )
 
 
-def nearest(similarities_N: DoubleArray, k: int) -> list[int]:
-    return [int(row) for row in np.argsort(-similarities_N, kind="stable")[:k]]
+def nearest(products_N: EmbeddingArray, k: int) -> list[int]:
+    """Return the rows of the k greatest products, the greatest first."""
+    rows = np.argpartition(-products_N, k)[:k]
+    return [int(row) for row in rows[np.argsort(-products_N[rows])]]
 
 
-def found(gallery: Gallery, query_D: EmbeddingArray, wanted: Wanted) -> list[int]:
-    return [int(neighbor.entry.path.removesuffix(".png")) for neighbor in gallery.search(query_D, wanted)]
+def nearest_allowed(products_N: DoubleArray, k: int, allowed_N: BoolArray) -> list[int]:
+    """Return the right answer; of equal products, the lower row comes first."""
+    return [int(row) for row in np.argsort(np.where(allowed_N, -products_N, np.inf), kind="stable")[:k]]
 
 
-def timed(
-    search: Callable[[EmbeddingArray], Sequence[int]], queries_QD: EmbeddingArray, threads: int
-) -> tuple[DoubleArray, list[Sequence[int]]]:
-    """Seconds of each search, and the rows it found."""
-
-    def one(query_D: EmbeddingArray) -> tuple[float, Sequence[int]]:
-        started = time.perf_counter()
-        rows = search(query_D)
-        return time.perf_counter() - started, rows
-
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(one, queries_QD[: 2 * threads]))  # a thread's first search makes its team of OpenMP threads
-        outcomes = list(pool.map(one, queries_QD))
-    return np.array([seconds for seconds, _ in outcomes]), [rows for _, rows in outcomes]
+def rows_of(gallery: Gallery, query_D: EmbeddingArray, query: NeighborQuery) -> list[int]:
+    """Return the rows of the neighbors that the gallery finds."""
+    return [int(neighbor.entry.path.removesuffix(".png")) for neighbor in gallery.search(query_D, query)]
 
 
-def cells(seconds_Q: DoubleArray, medians: Sequence[float]) -> list[str]:
-    """p50, p95, and the median as a share of the two peers', which come first; a dash where there is none yet."""
-    median, late = (f"{MILLISECONDS * float(np.quantile(seconds_Q, share)):.2f} ms" for share in (0.5, 0.95))
-    return [median, late, *(f"{medians[-1] / medians[peer]:.2f}" if len(medians) > peer else "-" for peer in (0, 1))]
+def take_turns(searches: Sequence[Search], queries_QD: EmbeddingArray) -> tuple[DoubleArray, list[list[Sequence[int]]]]:
+    """Run every search on every query, one after the other, and return the seconds (S, Q) and the rows found."""
+    for search in searches:
+        search(queries_QD[0])  # the first search of a process is slower
+    seconds_SQ = np.empty((len(searches), len(queries_QD)))
+    answers_SQ: list[list[Sequence[int]]] = [[] for _ in searches]
+    for number, query_D in enumerate(queries_QD):
+        for turn, search in enumerate(searches):
+            started = time.perf_counter()
+            rows = search(query_D)
+            seconds_SQ[turn, number] = time.perf_counter() - started
+            answers_SQ[turn].append(rows)
+    return seconds_SQ, answers_SQ
 
 
 if __name__ == "__main__":

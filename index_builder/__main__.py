@@ -7,7 +7,7 @@ import tyro
 from index_builder.build import BuildOptions, build
 from index_builder.crawl import CrawlOptions, crawl
 from xray.command_line import ending_in_one_line
-from xray.gallery.files import GalleryManifest
+from xray.gallery.gallery import GalleryManifest
 
 
 def main() -> None:

@@ -19,9 +19,10 @@ from index_builder.verify import check_gallery, sampled_rows
 from xray.artifact import put_in_place, require_replaceable
 from xray.engines.engine import DeviceChoice, PrecisionChoice, load_engine
 from xray.errors import DatasetError, InputError
-from xray.gallery.files import GalleryEntry, GalleryManifest, StorageChoice
-from xray.gallery.scan import EmbeddingArray
+from xray.gallery.entries import GalleryEntry
+from xray.gallery.gallery import GalleryManifest
 from xray.gallery.storage import load_gallery, save_gallery
+from xray.gallery.vector_index import EmbeddingArray, StorageChoice
 from xray.images.decoding.decode import decode_radiograph
 from xray.mura.fingerprint import UNREADABLE, read_content
 from xray.mura.overlap import require_disjoint
@@ -183,7 +184,7 @@ def save(folder: Path, plan: Plan, embedded: Embedded, options: BuildOptions) ->
     entries, embeddings_ND = embedded.entries, embedded.embeddings_ND
     dimension = min(options.dimension, embeddings_ND.shape[1], largest_dimension(entries))
     projection = fit_projection(embeddings_ND, entries, dimension) if dimension else None
-    vectors_NK = projection.vectors(embeddings_ND) if projection else embeddings_ND
+    vectors_NK = projection.project(embeddings_ND) if projection else embeddings_ND
     manifest = GalleryManifest(
         checkpoint=plan.checkpoint,
         dataset=plan.dataset,

@@ -26,9 +26,10 @@ from pacs.errors import ArchiveUnavailableError
 from xray.artifact import require_replaceable
 from xray.engines.engine import DeviceChoice, PrecisionChoice, load_engine
 from xray.errors import DatasetError, InputError
-from xray.gallery.files import UNKNOWN, GalleryEntry, GalleryManifest, StorageChoice
-from xray.gallery.gallery import Gallery
+from xray.gallery.entries import UNKNOWN, GalleryEntry
+from xray.gallery.gallery import Gallery, GalleryManifest
 from xray.gallery.storage import load_gallery, save_gallery
+from xray.gallery.vector_index import StorageChoice
 from xray.images.decoding.decoder_pool import DecoderPool
 from xray.network.checkpoint import load_checkpoint
 from xray.predictor import Predictor
@@ -187,7 +188,7 @@ def assemble(options: CrawlOptions, like: Gallery, holdings: Holdings) -> Galler
     if not held:
         shutil.rmtree(options.out, ignore_errors=True)
         raise DatasetError(f"Nothing of archive {options.pacs} is to be indexed; there is no gallery {options.out}.")
-    vectors_NK = np.concatenate([like.vector(each.embedding_D)[np.newaxis] for each in held])
+    vectors_NK = np.concatenate([like.project(each.embedding_D)[np.newaxis] for each in held])
     manifest = GalleryManifest(
         checkpoint=like.manifest.checkpoint,
         dataset=options.pacs,

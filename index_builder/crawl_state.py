@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from xray.errors import ArtifactError, InputError
-from xray.gallery.scan import EmbeddingArray
+from xray.gallery.vector_index import EmbeddingArray
 from xray.images.preprocess import PREPROCESS_VERSION
 
 TABLES = """

@@ -12,7 +12,7 @@ from index_builder.fetch import File, Visit
 from index_builder.pseudonyms import Pseudonyms
 from xray.errors import InputError, OutOfScopeError
 from xray.gallery.gallery import Gallery
-from xray.gallery.scan import EmbeddingArray
+from xray.gallery.vector_index import EmbeddingArray
 from xray.images.decoding.decoder_pool import DecoderPool
 from xray.images.radiograph import Radiograph
 

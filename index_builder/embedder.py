@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xray.gallery.scan import EmbeddingArray
+from xray.gallery.vector_index import EmbeddingArray
 from xray.predictor import Predictor, Prepared
 
 

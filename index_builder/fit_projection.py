@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from xray.gallery.files import GalleryEntry
+from xray.gallery.entries import GalleryEntry
 from xray.gallery.projection import Projection
-from xray.gallery.scan import EmbeddingArray
+from xray.gallery.vector_index import EmbeddingArray
 
 DoubleArray = npt.NDArray[np.float64]
 ClassArray = npt.NDArray[np.int64]

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from xray.artifact import replaced_at_once
 from xray.errors import ArtifactError, InputError
-from xray.gallery.scan import EmbeddingArray
+from xray.gallery.vector_index import EmbeddingArray
 from xray.images.preprocess import PREPROCESS_VERSION
 from xray.mura.fingerprint import digests
 

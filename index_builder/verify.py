@@ -9,8 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from xray.errors import ArtifactError
-from xray.gallery.gallery import Gallery, Wanted
-from xray.gallery.scan import EmbeddingArray
+from xray.gallery.gallery import Gallery, NeighborQuery
+from xray.gallery.vector_index import EmbeddingArray
 
 SAMPLE = 64
 """Entries whose radiographs are read and embedded once more, and whose neighbors are compared with a NumPy product."""
@@ -40,11 +40,11 @@ def check_gallery(gallery: Gallery, embedded_again: Mapping[int, EmbeddingArray]
     """
     for row, entry in enumerate(tqdm(gallery.entries, desc="checking", unit="entry")):
         vector_K = gallery.vectors(np.array([row]))[0]
-        nearest = gallery.nearest(vector_K, Wanted(k=1))[0].similarity
+        nearest = gallery.search_vector(vector_K, NeighborQuery(k=1))[0].similarity
         # An exact copy elsewhere in the dataset may come first, but it is exactly as near.
         if not abs(nearest - float(vector_K @ vector_K)) <= TOLERANCE:
             raise ArtifactError(f"{entry.path} does not find itself first; build the gallery again.")
-    again = {row: gallery.vector(embedding_D) for row, embedding_D in embedded_again.items()}
+    again = {row: gallery.project(embedding_D) for row, embedding_D in embedded_again.items()}
     for row, vector_K in again.items():
         if not float(gallery.vectors(np.array([row]))[0] @ vector_K) >= 1 - TOLERANCE:
             path = gallery.entries[row].path
@@ -59,7 +59,7 @@ def _check_neighbors(gallery: Gallery, queries: Mapping[int, EmbeddingArray]) ->
     similarities_MN = np.concatenate([queries_MK @ gallery.vectors(rows_C).T for rows_C in chunks], axis=1)
     expected_MJ = np.minimum(1.0, -np.sort(-similarities_MN, axis=1)[:, :NEIGHBORS])
     for (row, vector_K), expected_J in zip(queries.items(), expected_MJ, strict=True):
-        found_J = [neighbor.similarity for neighbor in gallery.nearest(vector_K, Wanted(k=NEIGHBORS))]
+        found_J = [neighbor.similarity for neighbor in gallery.search_vector(vector_K, NeighborQuery(k=NEIGHBORS))]
         if not np.allclose(found_J, expected_J, rtol=0, atol=ROUNDING):
             path = gallery.entries[row].path
             raise ArtifactError(f"Search and NumPy differ on the neighbors of {path}; build the gallery again.")

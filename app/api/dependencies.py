@@ -28,7 +28,7 @@ from app.inference.timing import Stages
 from app.runtime.health import ReplicaHealth
 from app.runtime.metrics import Metrics
 from pacs.results.rendering.worker_pool import ResultPool
-from xray.gallery.gallery import Wanted
+from xray.gallery.gallery import NeighborQuery
 from xray.mura.studies import study_key
 from xray.network.ood import Scope
 from xray.predictor import StudyPrediction
@@ -178,7 +178,7 @@ class NeighborParameters(BaseModel):
     )
 
 
-async def neighbor_query(predictor: PredictorDep, asked: Annotated[NeighborParameters, Query()]) -> Wanted:
+async def neighbor_query(predictor: PredictorDep, asked: Annotated[NeighborParameters, Query()]) -> NeighborQuery:
     """Check the query parameters that select neighbors.
 
     Raises:
@@ -190,7 +190,7 @@ async def neighbor_query(predictor: PredictorDep, asked: Annotated[NeighborParam
     if asked.body_part is not None:
         predictor.bundle.gallery.require_body_part(asked.body_part)
     study = _study_key(asked.exclude_study)
-    return Wanted(asked.k, asked.body_part, asked.label, study, asked.per_study, asked.below)
+    return NeighborQuery(asked.k, asked.body_part, asked.label, study, asked.per_study, asked.below)
 
 
 def _study_key(written: str | None) -> str | None:
@@ -252,4 +252,4 @@ HospitalDep = Annotated[Hospital, Depends(require_hospital)]
 CallerDep = Annotated[str, Depends(authenticated_caller)]
 PredictStudyDep = Annotated[Callable[..., AbstractAsyncContextManager[PredictedStudy]], Depends(predict_study)]
 ThresholdDep = Annotated[str, Depends(threshold_name)]
-NeighborQueryDep = Annotated[Wanted, Depends(neighbor_query)]
+NeighborQueryDep = Annotated[NeighborQuery, Depends(neighbor_query)]

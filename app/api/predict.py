@@ -28,7 +28,7 @@ from app.api.schemas import (
     RetrieveReply,
 )
 from app.inference.predictor_service import PredictorService
-from xray.gallery.gallery import Neighbor, Wanted, abnormal_share
+from xray.gallery.gallery import Neighbor, NeighborQuery, abnormal_share
 from xray.images.png_encoder import encode_png
 from xray.images.radiograph import DicomFacts
 from xray.network.cam import Style, regions, render
@@ -79,10 +79,10 @@ async def cam(
 
 
 @router.post("/retrieve", openapi_extra=UPLOAD)
-async def retrieve(wanted: NeighborQueryDep, answer: PredictStudyDep, predictor: PredictorDep) -> RetrieveReply:
+async def retrieve(query: NeighborQueryDep, answer: PredictStudyDep, predictor: PredictorDep) -> RetrieveReply:
     """The gallery's radiographs nearest to the study."""
     async with answer() as study:
-        neighbors = await _neighbors(study, wanted, predictor)
+        neighbors = await _neighbors(study, query, predictor)
         return RetrieveReply(
             checkpoint=study.checkpoint,
             abnormal_share=abnormal_share(neighbors),
@@ -92,7 +92,7 @@ async def retrieve(wanted: NeighborQueryDep, answer: PredictStudyDep, predictor:
 
 @router.post("/analyze", openapi_extra=UPLOAD)
 async def analyze(
-    wanted: NeighborQueryDep,
+    query: NeighborQueryDep,
     threshold: ThresholdDep,
     answer: PredictStudyDep,
     predictor: PredictorDep,
@@ -104,7 +104,7 @@ async def analyze(
         draw = partial(_draw_evidence, alpha=alpha if cam == "overlay" else None)
         with study.stages.measure("encode"):
             drawn = [await predictor.off_loop(draw, each) for each in study.prediction.radiographs]
-        neighbors = await _neighbors(study, wanted, predictor)
+        neighbors = await _neighbors(study, query, predictor)
         return AnalyzeReply(
             **_classification(study),
             cams=[url for _, url in drawn if url is not None],
@@ -145,10 +145,10 @@ def _dicom(facts: DicomFacts | None) -> DicomReply | None:
     return None if facts is None else DicomReply.model_validate(facts)
 
 
-async def _neighbors(study: PredictedStudy, wanted: Wanted, predictor: PredictorService) -> list[Neighbor]:
+async def _neighbors(study: PredictedStudy, query: NeighborQuery, predictor: PredictorService) -> list[Neighbor]:
     search = study.bundle.gallery.search
     with study.stages.measure("search"):
-        found: list[Neighbor] = await predictor.off_loop(search, study.prediction.embedding_D, wanted)
+        found: list[Neighbor] = await predictor.off_loop(search, study.prediction.embedding_D, query)
     return found
 
 

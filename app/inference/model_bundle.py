@@ -13,7 +13,7 @@ from app.settings import Settings
 from xray.engines.engine import choose_device, load_engine
 from xray.engines.int8_graph import QUANTIZED
 from xray.errors import ArtifactError
-from xray.gallery.gallery import Gallery, Neighbor, Wanted
+from xray.gallery.gallery import Gallery, Neighbor, NeighborQuery
 from xray.gallery.storage import load_gallery
 from xray.images.decoding.decode import decode_radiograph
 from xray.network.checkpoint import load_checkpoint
@@ -21,7 +21,7 @@ from xray.predictor import Predictor, StudyPrediction
 
 CANARY = Path(__file__).resolve().parent / "canary.png"
 """A drawn radiograph, sent through the service regularly to check that its answer is still the first one."""
-CANARY_NEIGHBORS = Wanted(k=3)
+CANARY_NEIGHBORS = NeighborQuery(k=3)
 LOGIT_TOLERANCE = 0.1
 """Tolerance of a canary's logit and similarities: other radiographs in its batch change them by less."""
 

@@ -24,10 +24,9 @@ from xray.artifact import read_manifest, sha256
 from xray.engines.engine import load_engine
 from xray.engines.torch_engine import TorchEngine
 from xray.errors import ArtifactError, DatasetError, InputError, NoSpaceError
-from xray.gallery.files import ENTRIES, INDEX, GalleryManifest
-from xray.gallery.gallery import Gallery, Wanted
-from xray.gallery.scan import Scan
-from xray.gallery.storage import PROJECTION, load_gallery
+from xray.gallery.gallery import Gallery, GalleryManifest, NeighborQuery
+from xray.gallery.storage import ENTRIES, INDEX, PROJECTION, load_gallery
+from xray.gallery.vector_index import VectorIndex
 from xray.images.decoding.decode import read_radiograph
 from xray.images.preprocess import PREPROCESS_VERSION
 from xray.mura.studies import read_mura, records_of
@@ -103,8 +102,8 @@ def test_entries_are_the_datasets_radiographs_with_the_networks_embeddings(
     assert [entry.label for entry in gallery.entries] == [record.label for record in records]
     for row in (0, SHARD_SIZE, RADIOGRAPHS - 1):
         embedding_D = predictor.predict([read_radiograph(records[row].file)]).embedding_D
-        assert gallery.vectors(np.array([row]))[0] @ gallery.vector(embedding_D) == pytest.approx(1, abs=1e-4)
-        assert gallery.search(embedding_D, Wanted(k=1))[0].entry == gallery.entries[row]
+        assert gallery.vectors(np.array([row]))[0] @ gallery.project(embedding_D) == pytest.approx(1, abs=1e-4)
+        assert gallery.search(embedding_D, NeighborQuery(k=1))[0].entry == gallery.entries[row]
 
 
 def test_float32_gallery_holds_the_references_embeddings(options: BuildOptions, dataset: Path) -> None:
@@ -244,14 +243,14 @@ def test_former_gallery_serves_until_the_new_one_is_whole(options: BuildOptions,
 
 
 class Shifted:
-    """A fake scan whose answers have slipped: it leaves out the neighbor at one place."""
+    """A fake index that leaves out the neighbor at one place."""
 
-    def __init__(self, real: Scan, place: int) -> None:
-        self.real, self.place, self.vectors_ND = real, place, real.vectors_ND
+    def __init__(self, real: VectorIndex, place: int) -> None:
+        self.real, self.place, self.vectors = real, place, real.vectors
 
-    def search(self, query: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        products, rows = self.real.search(query, k + 1, allowed)
-        return np.delete(products, self.place)[:k], np.delete(rows, self.place)[:k]
+    def search(self, query: np.ndarray, depth: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        products, rows = self.real.search(query, depth + 1, allowed)
+        return np.delete(products, self.place), np.delete(rows, self.place)
 
 
 def test_self_check_catches_an_index_that_answers_wrongly_and_entries_that_slipped(
@@ -262,9 +261,9 @@ def test_self_check_catches_an_index_that_answers_wrongly_and_entries_that_slipp
     sound = {row: vectors[row] for row in sampled_rows(gallery)}
     check_gallery(gallery, sound)
     with pytest.raises(ArtifactError, match="does not find itself first"):
-        check_gallery(dataclasses.replace(gallery, scan=Shifted(gallery.scan, 0)), sound)  # type: ignore[arg-type]
+        check_gallery(dataclasses.replace(gallery, index=Shifted(gallery.index, 0)), sound)  # type: ignore[arg-type]
     with pytest.raises(ArtifactError, match="Search and NumPy differ"):
-        check_gallery(dataclasses.replace(gallery, scan=Shifted(gallery.scan, 1)), sound)  # type: ignore[arg-type]
+        check_gallery(dataclasses.replace(gallery, index=Shifted(gallery.index, 1)), sound)  # type: ignore[arg-type]
     with pytest.raises(ArtifactError, match="beside the embedding of another"):
         check_gallery(gallery, {row: vectors[row - 1] for row in sound})
 

@@ -37,9 +37,8 @@ from tests.waiting import HUNG_SECONDS
 from xray.artifact import sha256
 from xray.engines.engine import Engine
 from xray.errors import DatasetError, InputError
-from xray.gallery.files import ENTRIES, INDEX
-from xray.gallery.gallery import Gallery, Wanted
-from xray.gallery.storage import load_gallery
+from xray.gallery.gallery import Gallery, NeighborQuery
+from xray.gallery.storage import ENTRIES, INDEX, load_gallery
 from xray.images.radiograph import radiograph_of
 from xray.network.checkpoint import load_checkpoint
 from xray.predictor import Predictor
@@ -129,10 +128,10 @@ def test_radiographs_are_found_by_their_own_pixels_under_their_references(
     gallery = loaded(options)
     predictor = Predictor(load_checkpoint(options.checkpoint).manifest, engine)
     asked = predictor.predict([radiograph_of(pixels(VIEWS * 3 + 1))]).embedding_D
-    nearest = gallery.search(asked, Wanted(k=1))[0]
+    nearest = gallery.search(asked, NeighborQuery(k=1))[0]
     assert (nearest.entry.path, nearest.entry.body_part) == (reference(options, 3, 1), "XR_HAND")
     assert nearest.similarity == pytest.approx(1, abs=1e-4)
-    others = gallery.search(asked, Wanted(k=100, exclude_study=nearest.entry.study_key))
+    others = gallery.search(asked, NeighborQuery(k=100, exclude_study=nearest.entry.study_key))
     assert {neighbor.entry.path for neighbor in others} == references(options, ((3, 0), (3, 1)))
 
 

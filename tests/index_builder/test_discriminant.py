@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from index_builder.fit_projection import fit_projection, largest_dimension, scope_limit
-from xray.gallery.files import GalleryEntry
+from xray.gallery.entries import GalleryEntry
 
 COUNT, D, K = 1200, 40, 16
 PARTS = ("XR_HAND", "XR_LEG")
@@ -38,16 +38,16 @@ def test_neighbors_of_further_radiographs_are_of_their_class() -> None:
     further, same_order = drawn(1)
     projection = fit_projection(embeddings, entries, K)
     assert alike(further, embeddings, same_order) < 0.4
-    assert alike(projection.vectors(further), projection.vectors(embeddings), same_order) > 0.9
+    assert alike(projection.project(further), projection.project(embeddings), same_order) > 0.9
 
 
 def test_within_a_class_the_more_similar_one_is_nearer() -> None:
     embeddings, entries = drawn(0)
     projection = fit_projection(embeddings, entries, K)
-    vectors = projection.vectors(embeddings)
+    vectors = projection.project(embeddings)
     random = np.random.default_rng(2)
     disturbed = embeddings + 0.0005 * random.normal(size=embeddings.shape).astype(np.float32)
-    assert (np.argmax(projection.vectors(disturbed) @ vectors.T, axis=1) == np.arange(COUNT)).mean() > 0.9
+    assert (np.argmax(projection.project(disturbed) @ vectors.T, axis=1) == np.arange(COUNT)).mean() > 0.9
 
 
 def test_few_further_radiographs_and_most_strangers_lie_beyond_the_limit() -> None:
@@ -67,4 +67,4 @@ def test_few_entries_have_few_directions_and_fit_all_the_same(count: int) -> Non
     dimension = largest_dimension(entries[:count])
     assert dimension <= count // 2
     if dimension:
-        assert np.isfinite(fit_projection(embeddings[:count], entries[:count], dimension).vectors(embeddings)).all()
+        assert np.isfinite(fit_projection(embeddings[:count], entries[:count], dimension).project(embeddings)).all()

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from training.evaluate.metrics import Interval, auroc, mean_with_interval
 from xray.errors import InputError
-from xray.gallery.files import GalleryEntry
-from xray.gallery.gallery import Gallery, Neighbor, Wanted, abnormal_share
-from xray.gallery.scan import EmbeddingArray
+from xray.gallery.entries import GalleryEntry
+from xray.gallery.gallery import Gallery, Neighbor, NeighborQuery, abnormal_share
+from xray.gallery.vector_index import EmbeddingArray
 from xray.mura.studies import MuraRecord, Study, records_of
 from xray.predictor import StudyPrediction
 
@@ -78,9 +78,9 @@ def retrieval(
 
 
 def _neighbors(gallery: Gallery, embedding_D: EmbeddingArray, study: Study) -> list[Neighbor]:
-    wanted = Wanted(k=max(DEPTHS), exclude_study=study.key)
-    found = gallery.search(embedding_D, wanted)
-    if len(found) < wanted.k:
+    query = NeighborQuery(k=max(DEPTHS), exclude_study=study.key)
+    found = gallery.search(embedding_D, query)
+    if len(found) < query.k:
         raise InputError(f"The gallery has {len(found)} entries beside those of {study.key}; measure one of more.")
     return found
 

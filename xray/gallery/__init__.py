@@ -1,1 +1,1 @@
-"""The radiographs of a dataset as vectors, and the search for the nearest of them."""
+"""Reference radiographs as vectors, and the search for those nearest to a query."""

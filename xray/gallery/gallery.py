@@ -1,13 +1,14 @@
-"""A query's embedding in, its nearest neighbors among those of a dataset out.
+"""Finds the reference radiographs nearest to a query, and tells whether the query is like them at all.
 
-They are those of a float64 search over the stored vectors, whose inner products are cosines because they have length 1.
+A `VectorIndex` proposes candidates by float32 inner products; the gallery ranks them in float64. The vectors have
+length 1, so their inner products are cosines.
 
-Legend: N entries, D embedding, K vector.
+Legend: N entries, D numbers of an embedding, K numbers of a vector, R rows of entries.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import fmean
 
@@ -15,18 +16,52 @@ import numpy as np
 import numpy.typing as npt
 
 from xray.errors import InputError
-from xray.gallery.accelerator import Accelerator
-from xray.gallery.files import GPU_SCRATCH_BYTES, GalleryEntry, GalleryManifest
+from xray.gallery.entries import GalleryEntry
 from xray.gallery.projection import Projection
-from xray.gallery.scan import BoolArray, DoubleArray, EmbeddingArray, RowArray, Scan
+from xray.gallery.vector_index import BoolArray, DoubleArray, EmbeddingArray, RowArray, VectorIndex
+from xray.images.preprocess import PREPROCESS_VERSION
 from xray.images.radiograph import Radiograph
 from xray.network.ood import Scope, appearance, farther
 from xray.types import LABELS
 
+SCHEMA_VERSION = 3
+SPARE_CANDIDATES = 22
+"""Candidates beyond k, so that near ties at the cut and restrictions seldom need a second search; 32 for k = 10."""
+BLOCK_ROWS = 1024
+"""Rows that are converted to float64 at once: 16 MB at 1,920 numbers."""
+
+
+@dataclass(frozen=True)
+class GalleryManifest:
+    """How a gallery was built.
+
+    Attributes:
+        checkpoint: id of the checkpoint that made the embeddings; no other can query it.
+        dataset, split: what was indexed.
+        only: `abnormal` when normal radiographs were left out, else `all`.
+        unreadable: dataset paths that could not be decoded and are missing.
+        dimension: of the vectors that are searched.
+        scope_limit: residual of the projection beyond which an embedding is unlike all entries; None without one.
+        checksums: SHA-256 of each file of the folder, by name.
+        preprocess_version: `PREPROCESS_VERSION` of the program that made the embeddings.
+    """
+
+    checkpoint: str
+    dataset: str
+    split: str
+    only: str
+    dimension: int
+    count: int
+    unreadable: tuple[str, ...] = ()
+    scope_limit: float | None = None
+    schema_version: int = SCHEMA_VERSION
+    checksums: dict[str, str] = field(default_factory=dict)
+    preprocess_version: int = PREPROCESS_VERSION
+
 
 @dataclass(frozen=True)
 class Neighbor:
-    """One answer: `rank` counts from 1, `similarity` is the cosine."""
+    """An entry that was found: `rank` counts from 1, `similarity` is the cosine."""
 
     rank: int
     entry: GalleryEntry
@@ -34,14 +69,15 @@ class Neighbor:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class NeighborQuery:
     """Which neighbors to look for; None does not restrict.
 
     Attributes:
         k: how many at most.
+        body_part, label: of the entries that may be found.
         exclude_study: key of a study whose radiographs are left out, e.g. the query's own.
         per_study: how many of one study at most, the nearest of them.
-        below: similarity that a neighbor must not reach; what is too similar is the query over again.
+        below: neighbors must be less similar than this, which leaves out near-duplicates of the query.
     """
 
     k: int = 5
@@ -54,125 +90,147 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Entries and what finds them; many threads may search at once.
+    """Entries and the index over their vectors; many threads may search at once.
 
     Attributes:
-        scan: over the entries' vectors, in their order.
-        accelerator: the same vectors on a GPU, if any.
+        index: of the entries' vectors, in their order.
         projection: from an embedding to such a vector; without one, embeddings themselves are searched.
     """
 
     manifest: GalleryManifest
     entries: tuple[GalleryEntry, ...]
-    scan: Scan
-    accelerator: Accelerator | None = None
+    index: VectorIndex
     projection: Projection | None = None
 
     @property
     def memory_bytes(self) -> int:
-        """Host memory of the embeddings and of what is kept to search them."""
-        return self.scan.memory_bytes
+        """Return the host memory of the index."""
+        return self.index.memory_bytes
 
     @property
     def gpu_memory_bytes(self) -> int:
-        """Memory taken on the GPU; 0 without one."""
-        return self.scan.vectors_ND.nbytes + GPU_SCRATCH_BYTES if self.accelerator else 0
+        """Return the GPU memory of the index; 0 without a GPU."""
+        return self.index.gpu_memory_bytes
 
     @cached_property
     def body_parts(self) -> tuple[str, ...]:
+        """Return the body parts of the entries, sorted."""
         return tuple(sorted({entry.body_part for entry in self.entries}))
 
-    def search(self, embedding_D: EmbeddingArray, wanted: Wanted) -> list[Neighbor]:
-        """The entries nearest to an embedding; see `nearest`."""
-        return self.nearest(self.vector(embedding_D), wanted)
+    def search(self, embedding_D: EmbeddingArray, query: NeighborQuery) -> list[Neighbor]:
+        """Return the entries nearest to an embedding; see `search_vector`."""
+        return self.search_vector(self.project(embedding_D), query)
 
-    def vector(self, embedding_D: EmbeddingArray) -> EmbeddingArray:
-        """What of an embedding is compared with the entries', (K,) float32 of length 1."""
+    def project(self, embedding_D: EmbeddingArray) -> EmbeddingArray:
+        """Return the vector of an embedding that is compared with those of the entries, (K,) float32 of length 1."""
         embedding_D = np.asarray(embedding_D, np.float32)
-        return embedding_D if self.projection is None else self.projection.vectors(embedding_D[np.newaxis])[0]
+        return embedding_D if self.projection is None else self.projection.project(embedding_D[np.newaxis])[0]
 
     def scope(self, radiograph: Radiograph, embedding_D: EmbeddingArray) -> Scope:
-        """How far a radiograph is from what can be judged; a gallery without a projection knows but its appearance."""
+        """Measure how far a radiograph is from what can be judged; without a projection, by its appearance alone."""
         seen = appearance(radiograph)
         if self.projection is None or self.manifest.scope_limit is None:
             return seen
         residual = float(self.projection.residuals(np.asarray(embedding_D, np.float32)[np.newaxis])[0])
         return farther(seen, Scope(residual / self.manifest.scope_limit, "unlike the gallery"))
 
-    def nearest(self, vector_K: EmbeddingArray, wanted: Wanted) -> list[Neighbor]:
-        """The nearest entries, nearest first; fewer than k when the restrictions leave fewer.
+    def search_vector(self, vector_K: EmbeddingArray, query: NeighborQuery) -> list[Neighbor]:
+        """Return the nearest entries, nearest first; fewer than k when the restrictions leave fewer.
 
-        They are those of a float64 search over all vectors. Copies tie, and the first entry of equals comes first.
+        They are those of a float64 search over all vectors. Of entries with equal similarity, the first comes first.
 
         Raises:
             InputError: the gallery has no such body part.
         """
-        if wanted.body_part is not None:
-            self.require_body_part(wanted.body_part)
-        allowed_N = self._allowed(wanted)
-        most = int(allowed_N.sum())
-        reach = wanted.k
+        if query.body_part is not None:
+            self.require_body_part(query.body_part)
+        allowed_N = self._allowed(query)
+        max_depth = len(self.entries) if allowed_N is None else int(allowed_N.sum())
+        if max_depth == 0:
+            return []
+        depth = query.k + SPARE_CANDIDATES
         while True:
-            reach = min(reach, most)
-            kept = self._kept(*self._nearest(vector_K, reach, allowed_N), wanted) if reach else []
-            if len(kept) >= wanted.k or reach == most:
-                return [replace(neighbor, rank=rank) for rank, neighbor in enumerate(kept[: wanted.k], start=1)]
-            reach *= 2
+            depth = min(depth, max_depth)
+            similarities_R, rows_R, unseen = self._rank_candidates(vector_K, depth, allowed_N)
+            neighbors = self._filter(similarities_R, rows_R, query)[: query.k]
+            is_complete = len(neighbors) == query.k and neighbors[-1].similarity > unseen
+            if is_complete or depth == max_depth:
+                return [replace(neighbor, rank=rank) for rank, neighbor in enumerate(neighbors, start=1)]
+            depth *= 2
 
     def require_body_part(self, body_part: str) -> None:
-        """Raises: InputError: no entry shows it."""
+        """Check that the gallery has entries of a body part.
+
+        Raises:
+            InputError: it has none.
+        """
         if body_part not in self.body_parts:
             raise InputError(f"No entry shows that body part; the gallery has {', '.join(self.body_parts)}.")
 
-    def vectors(self, rows: RowArray) -> EmbeddingArray:
-        """The stored vectors of some entries, (len(rows), K)."""
-        return self.scan.vectors_ND[rows]
+    def vectors(self, rows_R: RowArray) -> EmbeddingArray:
+        """Return the stored vectors of some entries, (R, K)."""
+        return self.index.vectors(rows_R)
 
-    def _nearest(self, query_D: EmbeddingArray, k: int, allowed_N: BoolArray) -> tuple[DoubleArray, RowArray]:
-        if self.accelerator is not None and allowed_N.all():  # FAISS filters on the CPU only
-            candidates = self.accelerator.candidates(query_D, k)
-            if candidates is not None:
-                return self.scan.best(query_D, k, candidates)
-        return self.scan.search(query_D, k, allowed_N)
+    def _rank_candidates(
+        self, vector_K: EmbeddingArray, depth: int, allowed_N: BoolArray | None
+    ) -> tuple[DoubleArray, RowArray, float]:
+        """Return float64 similarities and rows, nearest first, and a bound on the similarity of all other entries."""
+        products_R, rows_R = self.index.search(vector_K, depth, allowed_N)
+        # A float32 sum of K products, in any order, is off by less than K eps times both lengths.
+        error = len(vector_K) * float(np.finfo(np.float32).eps) * float(np.linalg.norm(vector_K))
+        similarities_R = self._similarities(vector_K, rows_R)
+        nearest_first = np.lexsort((rows_R, -similarities_R))
+        return similarities_R[nearest_first], rows_R[nearest_first], float(products_R[-1]) + error
 
-    def _kept(self, similarities: DoubleArray, rows: RowArray, wanted: Wanted) -> list[Neighbor]:
-        """Those of the nearest that come neither too close nor too often."""
+    def _similarities(self, vector_K: EmbeddingArray, rows_R: RowArray) -> DoubleArray:
+        # Not a matrix product: BLAS sums a row in an order that depends on its place, so that copies would not tie.
+        blocks = np.split(rows_R, range(BLOCK_ROWS, len(rows_R), BLOCK_ROWS))
+        vector_K = vector_K.astype(np.float64)
+        return np.concatenate([np.vecdot(self.vectors(block).astype(np.float64), vector_K) for block in blocks])
+
+    def _filter(self, similarities_R: DoubleArray, rows_R: RowArray, query: NeighborQuery) -> list[Neighbor]:
+        """Drop candidates that are too similar, or of a study that has enough nearer ones; ranks are not set yet."""
         seen: Counter[str] = Counter()
-        kept = []
-        for similarity, row in zip(similarities.tolist(), rows.tolist(), strict=True):
+        neighbors = []
+        for similarity, row in zip(similarities_R.tolist(), rows_R.tolist(), strict=True):
             entry = self.entries[row]
-            if wanted.below is not None and similarity >= wanted.below:
+            if query.below is not None and similarity >= query.below:
                 continue
             seen[entry.study_key] += 1
-            if wanted.per_study is None or seen[entry.study_key] <= wanted.per_study:
-                kept.append(Neighbor(0, entry, min(1.0, similarity)))
-        return kept
+            if query.per_study is None or seen[entry.study_key] <= query.per_study:
+                neighbors.append(Neighbor(0, entry, min(1.0, similarity)))
+        return neighbors
 
-    def _allowed(self, wanted: Wanted) -> BoolArray:
-        allowed_N = np.ones(len(self.entries), bool)
-        for column, value in (("body_part", wanted.body_part), ("label", wanted.label)):
-            if value is not None:
-                allowed_N &= self._with(column, value)
-        if wanted.exclude_study is not None:
-            allowed_N &= ~self._with("study_key", wanted.exclude_study)
-        return allowed_N
+    def _allowed(self, query: NeighborQuery) -> BoolArray | None:
+        """Return which entries the body part, the label and the excluded study leave; None if all."""
+        masks = []
+        if query.body_part is not None:
+            masks.append(self._mask("body_part", query.body_part))
+        if query.label is not None:
+            masks.append(self._mask("label", query.label))
+        if query.exclude_study is not None:
+            masks.append(~self._mask("study_key", query.exclude_study))
+        return np.logical_and.reduce(masks) if masks else None
 
-    def _with(self, column: str, value: str) -> BoolArray:
-        numbers, numbers_N = self._columns[column]
-        return np.asarray(numbers_N == numbers.get(value, -1))
+    def _mask(self, attribute: str, value: str) -> BoolArray:
+        codes, codes_N = self._codes[attribute]
+        return np.asarray(codes_N == codes.get(value, -1))
 
     @cached_property
-    def _columns(self) -> dict[str, tuple[dict[str, int], npt.NDArray[np.int32]]]:
-        """Of each column a number for every value, and every entry's; strings would take longer than the scan."""
+    def _codes(self) -> dict[str, tuple[dict[str, int], npt.NDArray[np.int32]]]:
+        """Return, for each attribute, a number for every value and the number of every entry.
+
+        Comparing the strings of all entries would take longer than the search.
+        """
         columns = {}
-        for name in ("body_part", "label", "study_key"):
-            numbers: dict[str, int] = {}
-            of_entries = [numbers.setdefault(getattr(entry, name), len(numbers)) for entry in self.entries]
-            columns[name] = numbers, np.array(of_entries, np.int32)
+        for attribute in ("body_part", "label", "study_key"):
+            codes: dict[str, int] = {}
+            codes_of_entries = [codes.setdefault(getattr(entry, attribute), len(codes)) for entry in self.entries]
+            columns[attribute] = codes, np.array(codes_of_entries, np.int32)
         return columns
 
 
 def abnormal_share(neighbors: Sequence[Neighbor]) -> float | None:
-    """A second opinion beside the network's probability; None where no neighbor has a label."""
+    """Return the share of abnormal neighbors, a second opinion on the study; None where no neighbor has a label."""
     labels = [neighbor.entry.label for neighbor in neighbors if neighbor.entry.label in LABELS]
     return fmean(label == "abnormal" for label in labels) if labels else None

@@ -1,6 +1,6 @@
-"""An embedding in, its vector in a gallery's own space out, and how much of it that space cannot hold.
+"""Projects embeddings to the vectors that a gallery searches, and measures what the projection leaves out.
 
-Legend: B embeddings, D their numbers, K those of a vector.
+Legend: B embeddings, D numbers of an embedding, K numbers of a vector.
 """
 
 from dataclasses import dataclass, fields
@@ -11,17 +11,17 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from xray.errors import ArtifactError
-from xray.gallery.scan import EmbeddingArray
+from xray.gallery.vector_index import EmbeddingArray
 
 
 @dataclass(frozen=True)
 class Projection:
-    """An affine map, fitted on the entries of a gallery; all in float32.
+    """An affine map that was fitted on the entries of a gallery; all arrays are float32.
 
     Attributes:
-        mean_D: of their embeddings.
-        basis_DK: orthonormal, the directions in which they differ most.
-        mixing_KK: weighs and turns the coordinates, so that like lies beside like.
+        mean_D: mean of their embeddings.
+        basis_DK: orthonormal directions in which the embeddings vary most.
+        mixing_KK: weighs and rotates the coordinates, so that radiographs of one class are close to each other.
     """
 
     mean_D: EmbeddingArray
@@ -30,18 +30,19 @@ class Projection:
 
     @property
     def dimension(self) -> int:
-        """K."""
+        """Return the length K of a vector."""
         return int(self.mixing_KK.shape[1])
 
-    def vectors(self, embeddings_BD: EmbeddingArray) -> EmbeddingArray:
-        """The vectors (B, K), float32 of length 1."""
+    def project(self, embeddings_BD: EmbeddingArray) -> EmbeddingArray:
+        """Return the vectors, (B, K) float32 of length 1."""
         vectors_BK = (embeddings_BD - self.mean_D) @ self.basis_DK @ self.mixing_KK
         return np.asarray(vectors_BK / np.linalg.norm(vectors_BK, axis=1, keepdims=True))
 
     def residuals(self, embeddings_BD: EmbeddingArray) -> EmbeddingArray:
-        """Length of what of each embedding lies outside the space, (B,).
+        """Return the length of the part of each embedding that lies outside the space of the projection, (B,).
 
-        It tells a network's input apart from what it was trained on (Wang et al. 2022, arXiv 2203.10807).
+        It tells inputs that are unlike the training data from those that are like it (Wang et al. 2022, arXiv
+        2203.10807).
         """
         centred_BD = embeddings_BD - self.mean_D
         inside_BK = centred_BD @ self.basis_DK
@@ -49,11 +50,16 @@ class Projection:
 
 
 def write_projection(file: Path, projection: Projection) -> None:
+    """Write the arrays by name to a safetensors file."""
     save_file({field.name: np.ascontiguousarray(getattr(projection, field.name)) for field in fields(Projection)}, file)
 
 
 def read_projection(file: Path) -> Projection:
-    """Raises: ArtifactError: the file does not hold one."""
+    """Read what `write_projection` wrote.
+
+    Raises:
+        ArtifactError: the file does not hold a projection.
+    """
     try:
         return Projection(**load_file(file))
     except (SafetensorError, TypeError) as error:

@@ -1,36 +1,33 @@
-"""A gallery to and from its folder: whole or not at all, and verified.
+"""Writes a gallery to its folder, whole or not at all, and loads a verified one.
 
-It holds `index.faiss`, `entries.parquet`, `manifest.json` and, where the vectors that are searched are not the
+A folder holds `index.faiss`, `entries.parquet`, `manifest.json` and, where the vectors that are searched are not the
 embeddings themselves, `projection.safetensors`.
 
-Legend: N entries, D embedding, K vector.
+Legend: N entries, K numbers of a vector.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from xray.artifact import read_manifest, sha256, verify, write_manifest, written_whole
 from xray.errors import ArtifactError
-from xray.gallery.accelerator import Accelerator
-from xray.gallery.files import (
-    ENTRIES,
-    INDEX,
-    GalleryEntry,
-    GalleryManifest,
-    StorageChoice,
-    gpu_index,
-    read_entries,
-    read_vectors,
-    write_entries,
-    write_vectors,
-)
-from xray.gallery.gallery import Gallery, Wanted
+from xray.gallery.entries import GalleryEntry, read_entries, write_entries
+from xray.gallery.faiss_index import FaissIndex, read_vectors, write_vectors
+from xray.gallery.gallery import Gallery, GalleryManifest, NeighborQuery
 from xray.gallery.projection import Projection, read_projection, write_projection
-from xray.gallery.scan import EmbeddingArray, Scan
+from xray.gallery.vector_index import EmbeddingArray, StorageChoice, VectorIndex
 from xray.images.preprocess import PREPROCESS_VERSION
 
+ENTRIES = "entries.parquet"
+INDEX = "index.faiss"
 PROJECTION = "projection.safetensors"
+
+VECTOR_INDEXES: Mapping[str, Callable[[EmbeddingArray, bool], VectorIndex]] = {
+    "faiss": FaissIndex,
+}
+"""How each index is built, from vectors (N, K) and whether to use the GPU, by its name."""
+DEFAULT_INDEX = "faiss"
 
 
 def save_gallery(
@@ -46,7 +43,7 @@ def save_gallery(
     Args:
         vectors_NK: finite, of length 1.
         storage: `float32` keeps the vectors as they are. `float16` halves the file; it moves a similarity by less
-            than 1e-4, which reorders near ties, and the lengths are mended when the gallery is read.
+            than 1e-4, which reorders near ties, and the lengths are restored when the gallery is read.
         projection: what made the vectors of the embeddings, if they are not the embeddings themselves.
     """
     with written_whole(folder) as partial:
@@ -60,8 +57,12 @@ def save_gallery(
     return finished
 
 
-def load_gallery(folder: Path, checkpoint_id: str, on_gpu: bool = False) -> Gallery:
-    """Read and verify a folder; needs up to 5 x N x D bytes of memory, and 4 x N x D on the GPU.
+def load_gallery(folder: Path, checkpoint_id: str, on_gpu: bool = False, index: str = DEFAULT_INDEX) -> Gallery:
+    """Read and verify a folder; the vectors take 4 x N x K bytes of memory, and as many again while they are read.
+
+    Args:
+        on_gpu: whether to keep a copy of the vectors on the GPU, which answers queries without restrictions.
+        index: name in `VECTOR_INDEXES` of what searches the vectors.
 
     Raises:
         ArtifactError: a file is missing or damaged, or the gallery is empty, belongs to another checkpoint or was made
@@ -79,17 +80,15 @@ def load_gallery(folder: Path, checkpoint_id: str, on_gpu: bool = False) -> Gall
             f"{manifest.preprocess_version}, not {PREPROCESS_VERSION}); build it again with `python -m index_builder`."
         )
     entries = read_entries(folder / ENTRIES)
-    vectors_ND = read_vectors(folder / INDEX)
+    vectors_NK = read_vectors(folder / INDEX)
     expected = manifest.count, manifest.dimension
-    if not entries or len(entries) != manifest.count or vectors_ND.shape != expected:
+    if not entries or len(entries) != manifest.count or vectors_NK.shape != expected:
         raise ArtifactError(
-            f"{folder} has {len(entries)} entries and {len(vectors_ND)} vectors of {vectors_ND.shape[1]} numbers, but "
+            f"{folder} has {len(entries)} entries and {len(vectors_NK)} vectors of {vectors_NK.shape[1]} numbers, but "
             f"its manifest says {expected[0]} of {expected[1]}; build it again, and not empty."
         )
     projection = read_projection(folder / PROJECTION) if PROJECTION in manifest.checksums else None
-    scan = Scan.over(vectors_ND)
-    accelerator = Accelerator(lambda: gpu_index(vectors_ND), scan) if on_gpu else None
-    gallery = Gallery(manifest, entries, scan, accelerator, projection)
-    # The first search of a process costs ten times a later one's: nobody shall wait for it.
-    gallery.nearest(vectors_ND[0], Wanted(exclude_study=entries[0].study_key))
+    gallery = Gallery(manifest, entries, VECTOR_INDEXES[index](vectors_NK, on_gpu), projection)
+    # The first search of a process takes ten times as long as later ones, so it is done before any request arrives.
+    gallery.search_vector(vectors_NK[0], NeighborQuery(exclude_study=entries[0].study_key))
     return gallery

@@ -15,7 +15,7 @@ from PIL import Image
 from app.replica import Replica, assemble
 from tests.app.conftest import metric, png, serving
 from tests.phantoms import draw_phantom
-from xray.gallery.files import UNKNOWN
+from xray.gallery.entries import UNKNOWN
 from xray.images.decoding.decode import decode_radiograph
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from training.evaluate.retrieval_metrics import retrieval
 from xray.errors import InputError
-from xray.gallery.files import GalleryEntry, GalleryManifest
-from xray.gallery.gallery import Gallery
-from xray.gallery.scan import Scan
+from xray.gallery.entries import GalleryEntry
+from xray.gallery.faiss_index import FaissIndex
+from xray.gallery.gallery import Gallery, GalleryManifest
 from xray.images.preprocess import Placement
 from xray.images.radiograph import Box, Radiograph
 from xray.mura.studies import MuraRecord, Study
@@ -33,7 +33,7 @@ def gallery_of(kinds: list[tuple[str, int]], axes: list[int]) -> Gallery:
     )
     vectors = np.stack([near(axis, seed) for seed, axis in enumerate(axes)])
     manifest = GalleryManifest("", "Drawn", "train", "all", D, len(entries))
-    return Gallery(manifest, entries, Scan.over(vectors))
+    return Gallery(manifest, entries, FaissIndex(vectors))
 
 
 def query(number: int, part: str, target: int, axis: int) -> tuple[Study, StudyPrediction]:

@@ -1,6 +1,5 @@
 """The neighbors found are those of a plain matrix product, in its order."""
 
-import dataclasses
 import io
 import json
 from pathlib import Path
@@ -10,15 +9,18 @@ import msgspec
 import numpy as np
 import pyarrow
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from tests.conftest import STARTER
 from xray.artifact import MANIFEST, read_manifest, sha256
 from xray.errors import ArtifactError, InputError
-from xray.gallery.accelerator import Accelerator
-from xray.gallery.files import ENTRIES, INDEX, GalleryEntry, GalleryManifest, StorageChoice
-from xray.gallery.gallery import Gallery, Wanted
-from xray.gallery.storage import load_gallery, save_gallery
+from xray.gallery.entries import GalleryEntry
+from xray.gallery.faiss_index import FaissIndex
+from xray.gallery.gallery import SPARE_CANDIDATES, Gallery, GalleryManifest, NeighborQuery
+from xray.gallery.storage import ENTRIES, INDEX, VECTOR_INDEXES, load_gallery, save_gallery
+from xray.gallery.vector_index import StorageChoice
 from xray.images.preprocess import PREPROCESS_VERSION
 
 COUNT, DIMENSION = 300, 24
@@ -53,70 +55,124 @@ def gallery(folder: Path) -> Gallery:
     return load_gallery(folder, "0123456789ab")
 
 
-def brute_force(gallery: Gallery, vectors: np.ndarray, query_D: np.ndarray, wanted: Wanted) -> list[str]:
+def brute_force(gallery: Gallery, vectors: np.ndarray, query_D: np.ndarray, query: NeighborQuery) -> list[str]:
     """The same answer in float64, over the vectors that the gallery was given."""
     similarities_N = vectors.astype(np.float64) @ query_D.astype(np.float64)
-    rows = [row for row in np.argsort(-similarities_N, kind="stable") if similarities_N[row] < (wanted.below or 2)]
+    limit = np.inf if query.below is None else query.below
+    rows = [row for row in np.argsort(-similarities_N, kind="stable") if similarities_N[row] < limit]
     ranked = [gallery.entries[row] for row in rows]
     kept = [
-        entry.path
+        entry
         for entry in ranked
-        if wanted.body_part in (None, entry.body_part)
-        and wanted.label in (None, entry.label)
-        and wanted.exclude_study != entry.study_key
+        if query.body_part in (None, entry.body_part)
+        and query.label in (None, entry.label)
+        and query.exclude_study != entry.study_key
     ]
-    if wanted.per_study:
-        studies = [path.rsplit("/", 1)[0] for path in kept]
-        kept = [path for n, path in enumerate(kept) if studies[:n].count(studies[n]) < wanted.per_study]
-    return kept[: wanted.k]
+    if query.per_study:
+        studies = [entry.study_key for entry in kept]
+        kept = [entry for n, entry in enumerate(kept) if studies[:n].count(studies[n]) < query.per_study]
+    return [entry.path for entry in kept[: query.k]]
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "query",
     [
-        Wanted(k=10),
-        Wanted(k=10, body_part="XR_HAND"),
-        Wanted(k=10, label="abnormal"),
-        Wanted(k=10, body_part="XR_WRIST", label="normal", exclude_study="XR_WRIST/patient00003/study1"),
-        Wanted(k=COUNT * 2),
-        Wanted(k=COUNT, body_part="XR_ELBOW"),
-        Wanted(k=10, per_study=1),
-        Wanted(k=COUNT, label="normal", per_study=1),
-        Wanted(k=10, below=0.3),
-        Wanted(k=7, body_part="XR_HAND", per_study=1, below=0.25),
+        NeighborQuery(k=10),
+        NeighborQuery(k=10, body_part="XR_HAND"),
+        NeighborQuery(k=10, label="abnormal"),
+        NeighborQuery(k=10, body_part="XR_WRIST", label="normal", exclude_study="XR_WRIST/patient00003/study1"),
+        NeighborQuery(k=COUNT * 2),
+        NeighborQuery(k=COUNT, body_part="XR_ELBOW"),
+        NeighborQuery(k=10, per_study=1),
+        NeighborQuery(k=COUNT, label="normal", per_study=1),
+        NeighborQuery(k=10, below=0.3),
+        NeighborQuery(k=7, body_part="XR_HAND", per_study=1, below=0.25),
     ],
 )
-def test_neighbors_equal_a_brute_force_search(gallery: Gallery, vectors: np.ndarray, wanted: Wanted) -> None:
+def test_neighbors_equal_a_brute_force_search(gallery: Gallery, vectors: np.ndarray, query: NeighborQuery) -> None:
     for query_D in np.random.default_rng(1).normal(size=(20, DIMENSION)):
         query_D = (query_D / np.linalg.norm(query_D)).astype(np.float32)
-        found = gallery.search(query_D, wanted)
-        assert [neighbor.entry.path for neighbor in found] == brute_force(gallery, vectors, query_D, wanted)
+        found = gallery.search(query_D, query)
+        assert [neighbor.entry.path for neighbor in found] == brute_force(gallery, vectors, query_D, query)
         assert [neighbor.rank for neighbor in found] == list(range(1, len(found) + 1))
 
 
-class FakeIndex:
-    """A GPU's index, without one."""
-
-    def __init__(self, vectors: np.ndarray) -> None:
-        self.vectors = vectors
-        self.searches = 0
-
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        self.searches += 1
-        products = queries @ self.vectors.T
-        rows = np.argsort(-products, axis=1)[:, :k]
-        return np.take_along_axis(products, rows, axis=1), rows
+PARTS_OR_NONE = st.sampled_from([None, *PARTS])
+LABELS_OR_NONE = st.sampled_from([None, "normal", "abnormal"])
+STUDIES_OR_NONE = st.sampled_from([None, "XR_ELBOW/patient00000/study1", "XR_HAND/patient00002/study1"])
 
 
-def test_gpu_changes_no_neighbor_and_is_not_asked_to_filter(gallery: Gallery, vectors: np.ndarray) -> None:
-    fake = FakeIndex(vectors)
-    accelerated = dataclasses.replace(gallery, accelerator=Accelerator(lambda: fake, gallery.scan))
-    for query_D in vectors[:20]:
-        for wanted in (Wanted(k=10), Wanted(k=COUNT), Wanted(k=10, label="normal")):
-            assert accelerated.search(query_D, wanted) == gallery.search(query_D, wanted)
-    assert fake.searches == 2 * 20
-    assert accelerated.gpu_memory_bytes >= vectors.nbytes
-    assert gallery.gpu_memory_bytes == 0
+def gallery_with_ties(seed: int, count: int) -> tuple[Gallery, np.ndarray]:
+    """Few directions and many copies; multiples of 1/16, whose products neither float32 nor float64 rounds."""
+    rng = np.random.default_rng(seed)
+    vectors = (rng.integers(-3, 4, size=(5, 8)) / 16).astype(np.float32)[rng.integers(5, size=count)]
+    entries = tuple(
+        GalleryEntry(str(row), PARTS[row % 3], f"patient{row % 5:05d}", "study1", ("normal", "abnormal")[row % 2])
+        for row in range(count)
+    )
+    return Gallery(GalleryManifest("", "Drawn", "train", "all", 8, count), entries, FaissIndex(vectors)), vectors
+
+
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    count=st.integers(3, 120),
+    query=st.builds(
+        NeighborQuery,
+        k=st.integers(1, 60),
+        body_part=PARTS_OR_NONE,
+        label=LABELS_OR_NONE,
+        exclude_study=STUDIES_OR_NONE,
+        per_study=st.sampled_from([None, 1, 3]),
+        below=st.sampled_from([None, 0.0, 0.05]),
+    ),
+)
+def test_of_tied_entries_the_first_comes_first_whatever_the_restrictions(
+    seed: int, count: int, query: NeighborQuery
+) -> None:
+    gallery, vectors = gallery_with_ties(seed, count)
+    vector = (np.random.default_rng(seed + 1).integers(-3, 4, size=8) / 16).astype(np.float32)
+    products = vectors @ vector
+    assert products.dtype == np.float32
+    found = [neighbor.entry.path for neighbor in gallery.search_vector(vector, query)]
+    assert found == brute_force(gallery, vectors, vector, query)
+
+
+class NumpyIndex:
+    """Another `VectorIndex`: the smallest that there can be."""
+
+    def __init__(self, vectors: np.ndarray, on_gpu: bool) -> None:
+        self.stored, self.memory_bytes, self.gpu_memory_bytes = vectors, vectors.nbytes, 0
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        return self.stored[rows]
+
+    def search(self, query: np.ndarray, depth: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        products = self.stored @ query if allowed is None else np.where(allowed, self.stored @ query, -np.inf)
+        rows = np.argsort(-products)[:depth]
+        return products[rows], rows
+
+
+def test_another_index_needs_a_class_and_a_name_and_finds_the_same(
+    gallery: Gallery, folder: Path, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(VECTOR_INDEXES, "numpy", NumpyIndex)  # type: ignore[arg-type]
+    other = load_gallery(folder, "0123456789ab", index="numpy")
+    assert isinstance(other.index, NumpyIndex)
+    for query in (NeighborQuery(k=10), NeighborQuery(k=10, body_part="XR_HAND", label="abnormal", per_study=1)):
+        assert [other.search(each, query) for each in vectors[:20]] == [
+            gallery.search(each, query) for each in vectors[:20]
+        ]
+
+
+def test_more_ties_than_spare_candidates_widen_the_search(vectors: np.ndarray) -> None:
+    copies = np.repeat(vectors[:3], 2 * SPARE_CANDIDATES, axis=0)
+    entries = tuple(
+        GalleryEntry(str(row), "XR_HAND", f"patient{row}", "study1", "normal") for row in range(len(copies))
+    )
+    manifest = GalleryManifest("", "Drawn", "train", "all", DIMENSION, len(copies))
+    found = Gallery(manifest, entries, FaissIndex(copies)).search_vector(vectors[1], NeighborQuery(k=5))
+    assert [neighbor.entry.path for neighbor in found] == [str(2 * SPARE_CANDIDATES + place) for place in range(5)]
 
 
 def test_stored_vectors_are_those_given_or_their_float16_rounding_of_length_1(
@@ -139,7 +195,7 @@ def test_starter_gallery_is_read_as_float16_and_every_entry_or_its_first_copy_fi
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-6)
     first_of_copies = {vector.tobytes(): row for row, vector in reversed([*enumerate(vectors)])}
     for row in range(0, manifest.count, 29):
-        nearest = starter.nearest(vectors[row], Wanted(k=1))[0]
+        nearest = starter.search_vector(vectors[row], NeighborQuery(k=1))[0]
         assert nearest.entry == starter.entries[first_of_copies[vectors[row].tobytes()]]
         assert nearest.similarity > 0.9999
     assert starter.memory_bytes >= 4 * vectors.size
@@ -147,7 +203,7 @@ def test_starter_gallery_is_read_as_float16_and_every_entry_or_its_first_copy_fi
 
 def test_every_entry_finds_itself_first(gallery: Gallery) -> None:
     for row, vector in enumerate(gallery.vectors(np.arange(COUNT))):
-        nearest = gallery.search(vector, Wanted(k=1))[0]
+        nearest = gallery.search(vector, NeighborQuery(k=1))[0]
         assert nearest.entry == gallery.entries[row]
         assert nearest.similarity == pytest.approx(1, abs=1e-6)
 
@@ -164,13 +220,13 @@ def test_radiograph_itself_outdoes_its_near_copies_and_the_first_of_equals_comes
     manifest = GalleryManifest("0", "Drawn", "train", "all", DIMENSION, 50)
     save_gallery(tmp_path / "near", manifest, entries, vectors, storage)
     near = load_gallery(tmp_path / "near", "0")
-    found = [near.search(vector, Wanted(k=1))[0].entry.path for vector in vectors]
+    found = [near.search(vector, NeighborQuery(k=1))[0].entry.path for vector in vectors]
     assert found == [f"image{7 if row == 40 else row}.png" for row in range(50)]
 
 
 def test_excluded_study_is_left_out_with_all_its_views(gallery: Gallery) -> None:
     vector, entry = gallery.vectors(np.array([8]))[0], gallery.entries[8]
-    found = gallery.search(vector, Wanted(k=COUNT, exclude_study=entry.study_key))
+    found = gallery.search(vector, NeighborQuery(k=COUNT, exclude_study=entry.study_key))
     left_out = {other.path for other in gallery.entries if other.study_key == entry.study_key}
     assert entry.path in left_out
     assert {neighbor.entry.path for neighbor in found} == {other.path for other in gallery.entries} - left_out
@@ -178,13 +234,15 @@ def test_excluded_study_is_left_out_with_all_its_views(gallery: Gallery) -> None
 
 def test_unknown_body_part_is_refused_with_those_there_are(gallery: Gallery) -> None:
     with pytest.raises(InputError, match="XR_ELBOW, XR_HAND, XR_WRIST"):
-        gallery.search(np.zeros(DIMENSION, np.float32), Wanted(body_part="XR_SKULL"))
+        gallery.search(np.zeros(DIMENSION, np.float32), NeighborQuery(body_part="XR_SKULL"))
 
 
 def test_restrictions_that_leave_nothing_find_nothing(gallery: Gallery) -> None:
     only_normal = [entry for entry in gallery.entries if entry.label == "normal"]
-    assert len(gallery.search(np.zeros(DIMENSION, np.float32), Wanted(k=COUNT, label="normal"))) == len(only_normal)
-    assert gallery.search(np.zeros(DIMENSION, np.float32), Wanted(label="unheard of")) == []
+    assert len(gallery.search(np.zeros(DIMENSION, np.float32), NeighborQuery(k=COUNT, label="normal"))) == len(
+        only_normal
+    )
+    assert gallery.search(np.zeros(DIMENSION, np.float32), NeighborQuery(label="unheard of")) == []
 
 
 def rewrite(folder: Path, name: str, content: bytes) -> None:

@@ -26,8 +26,8 @@ def embeddings() -> np.ndarray:
 
 def test_vectors_are_projected_mixed_and_of_length_one(projection: Projection, embeddings: np.ndarray) -> None:
     mixed = (embeddings - projection.mean_D) @ projection.basis_DK @ projection.mixing_KK
-    assert projection.vectors(embeddings) == pytest.approx(mixed / np.linalg.norm(mixed, axis=1, keepdims=True))
-    assert projection.vectors(embeddings).dtype == np.float32
+    assert projection.project(embeddings) == pytest.approx(mixed / np.linalg.norm(mixed, axis=1, keepdims=True))
+    assert projection.project(embeddings).dtype == np.float32
     assert projection.dimension == K
 
 
@@ -43,7 +43,7 @@ def test_residual_is_the_distance_from_the_space(projection: Projection, embeddi
 def test_what_is_read_is_what_was_written(projection: Projection, embeddings: np.ndarray, tmp_path: Path) -> None:
     write_projection(tmp_path / "projection.safetensors", projection)
     read = read_projection(tmp_path / "projection.safetensors")
-    np.testing.assert_array_equal(read.vectors(embeddings), projection.vectors(embeddings))
+    np.testing.assert_array_equal(read.project(embeddings), projection.project(embeddings))
 
 
 def test_another_file_is_no_projection(tmp_path: Path) -> None:

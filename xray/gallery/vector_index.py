@@ -1,0 +1,48 @@
+"""Defines `VectorIndex`, the interface behind which a gallery searches its vectors.
+
+To add a vector store, write a class with these members in a file of its own and list it in `storage.VECTOR_INDEXES`.
+
+Legend: N entries, K numbers of a vector, R rows of entries.
+"""
+
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+BoolArray = npt.NDArray[np.bool_]
+DoubleArray = npt.NDArray[np.float64]
+EmbeddingArray = npt.NDArray[np.float32]
+RowArray = npt.NDArray[np.int64]
+
+StorageChoice = Literal["float32", "float16"]
+"""Number type of the vectors on disk; in memory they are float32."""
+
+
+class VectorIndex(Protocol):
+    """Searches the vectors of a gallery; many threads may search at once."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Return the host memory that the index uses."""
+
+    @property
+    def gpu_memory_bytes(self) -> int:
+        """Return the GPU memory that the index uses; 0 without a GPU."""
+
+    def vectors(self, rows_R: RowArray) -> EmbeddingArray:
+        """Return the vectors of some entries, (R, K) float32 of length 1."""
+
+    def search(
+        self, query_K: EmbeddingArray, depth: int, allowed_N: BoolArray | None = None
+    ) -> tuple[EmbeddingArray, RowArray]:
+        """Return the vectors with the greatest inner products with a query, the greatest first.
+
+        Args:
+            query_K: float32.
+            depth: how many, from 1 to the number of allowed vectors.
+            allowed_N: which vectors may be returned; None allows all.
+
+        Returns:
+            Inner products, computed in float32, and rows, (depth,) each. Equal products may come in any order.
+        """
