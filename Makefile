@@ -8,7 +8,7 @@ BIN := .venv/bin
 LOCK := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help demo serve dicom-node test test-quick check bench architecture lock
+.PHONY: help demo serve dicom-node test test-quick check docs bench architecture lock
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
@@ -27,18 +27,27 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=logical --max
 
 test: .venv/dev  ## set up and run all tests
 	@tests/install-tools || echo "the tests that need other projects' programs are skipped"
-	$(PYTEST)
+	$(PYTEST) --cov --cov-report=
+	@echo "lines that the tests run: $$($(BIN)/coverage report --format=total) %"
 
 test-quick: .venv/dev  ## run the tests that take no more than a moment, for the loop of changing a line
 	$(PYTEST) -m "not slow"
 
-check: .venv/dev  ## format, lint, types, import contracts, Dockerfile, compose file
+# The notice that it hides is about versions that the lock does not name.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+check: .venv/dev  ## format, lint, types, import contracts, Dockerfile, compose file, links of the documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(MKDOCS)
+
+docs: .venv/dev  ## build the documentation's site into site/; a broken link is an error
+	$(MKDOCS)
+	@echo "open site/index.html"
 
 bench: .venv/dev  ## measure the service beside its peers on this machine's CPU
 	$(BIN)/python -m benchmarks.serving

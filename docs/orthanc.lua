@@ -1,23 +1,24 @@
--- Series of radiographs of each stable study are sent to the service until it has taken them, and again only when their
--- instances have changed: results that come back make the study stable anew, and would otherwise send it round in a circle.
-local PEER = 'osteon' -- as Orthanc's configuration calls the service, under DicomWeb, Servers
-local SENT = '1042' -- a number that Orthanc leaves to its users
-local CLASSES = { -- of radiographs, whose modality may be DR, RG, OT or missing
+-- Sends the radiographs of each stable study to Osteon, and tries again until Osteon has taken them.
+-- A study is sent again only if its radiographs have changed: the results that come back make it stable once more, and
+-- without this check it would be sent forever.
+local PEER = 'osteon' -- name of the service in Orthanc's configuration, under DicomWeb, Servers
+local SENT = '1042' -- number of the metadata that holds what was sent; Orthanc leaves numbers from 1024 on to its users
+local CLASSES = { -- SOP classes of radiographs, whose modality may be DR, RG, OT or missing
   ['1.2.840.10008.5.1.4.1.1.1'] = true,
   ['1.2.840.10008.5.1.4.1.1.1.1'] = true,
   ['1.2.840.10008.5.1.4.1.1.1.1.1'] = true
 }
-local PATIENCE = 3600 -- seconds for which a service that is away, or refuses, is asked again
-local underway = {} -- what Orthanc's jobs are sending, by job
+local RETRY_SECONDS = 3600 -- how long to try again while the service is unavailable or refuses
+local underway = {} -- what each of Orthanc's jobs is sending, by the job's ID
 
 local function send(parcel)
-  -- In the background: a rule holds the lock that each of Orthanc's own answers needs.
+  -- In the background, because this script holds a lock that Orthanc needs for each of its responses.
   local job = {Resources = parcel.radiographs, Synchronous = false}
   local started = RestApiPost('/dicom-web/servers/' .. PEER .. '/stow', DumpJson(job, true))
   underway[ParseJson(started).ID] = parcel
 end
 
-local function ended(job)
+local function takeParcel(job)
   local parcel = underway[job]
   underway[job] = nil
   return parcel
@@ -49,15 +50,15 @@ function OnStableStudy(study, tags, metadata, origin)
 end
 
 function OnJobSuccess(job)
-  local parcel = ended(job)
+  local parcel = takeParcel(job)
   if parcel then
     RestApiPut('/studies/' .. parcel.study .. '/metadata/' .. SENT, parcel.instances)
   end
 end
 
 function OnJobFailure(job)
-  local parcel = ended(job)
-  if parcel and os.time() - parcel.since < PATIENCE then
+  local parcel = takeParcel(job)
+  if parcel and os.time() - parcel.since < RETRY_SECONDS then
     send(parcel)
   end
 end

@@ -50,7 +50,8 @@ class Intake:
             OtherPatientError: the study belongs to another patient.
             OtherContentError: the study has an instance with that UID and other content.
             SpoolFullError: the storage limit is reached.
-            After each of them nothing is stored.
+
+        After each of these errors nothing is stored.
         """
         storage, now = self._storage, self._storage.clock()
         digest = content_digest(storage.cipher, instance.data)

@@ -26,6 +26,7 @@ from index_builder.crawl_state import IndexedInstance, Origin, open_crawl_state
 from index_builder.pseudonyms import Pseudonyms
 from pacs.client.archive import Archive
 from pacs.client.configuration import read_archives
+from pacs.client.qido_json import InstanceReference
 from pacs.errors import ArchiveUnavailableError
 from tests.conftest import ROOT
 from tests.dicom_files import CANARY, dicom
@@ -39,7 +40,7 @@ from xray.engines.base import Engine
 from xray.errors import DatasetError, InputError
 from xray.gallery.gallery import Gallery, NeighborQuery
 from xray.gallery.storage import ENTRIES, INDEX, load_gallery
-from xray.images.radiograph import radiograph_of
+from xray.images.radiograph import Radiograph
 from xray.network.checkpoint import load_checkpoint
 from xray.predictor import Predictor
 
@@ -128,7 +129,7 @@ def test_radiographs_are_found_by_their_own_pixels_under_their_references(
     assert paths(options) == references(options)
     gallery = loaded(options)
     predictor = Predictor(load_checkpoint(options.checkpoint).manifest, engine)
-    asked = predictor.predict([radiograph_of(pixels(VIEWS * 3 + 1))]).embedding_D
+    asked = predictor.predict([Radiograph.from_pixels(pixels(VIEWS * 3 + 1))]).embedding_D
     nearest = gallery.search(asked, NeighborQuery(k=1))[0]
     assert (nearest.entry.path, nearest.entry.body_part) == (reference(options, 3, 1), "XR_HAND")
     assert nearest.similarity == pytest.approx(1, abs=1e-4)
@@ -246,7 +247,7 @@ def test_archive_that_is_away_ends_the_crawl_and_the_next_one_goes_on(
 ) -> None:
     file, given = Archive.retrieve_instance, iter(range(5))
 
-    def until_a_power_cut(archive: Archive, instance: fetch.InstanceReference) -> bytes:
+    def until_a_power_cut(archive: Archive, instance: InstanceReference) -> bytes:
         if next(given, None) is None:
             running.kill()
         return file(archive, instance)

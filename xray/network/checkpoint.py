@@ -22,7 +22,7 @@ SCHEMA_VERSION = 2
 WEIGHTS = "weights.safetensors"
 ID_LENGTH = 12
 """Hex digits of the SHA-256 of the weights that name a checkpoint."""
-CODE_VERSION = "0.1.0"
+CODE_VERSION = "0.2.0"
 """Version of this code, as in pyproject.toml."""
 
 StorageType = Literal["float32", "bfloat16", "float16"]

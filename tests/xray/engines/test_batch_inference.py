@@ -17,7 +17,7 @@ from xray.engines.batch_inference import (
     select_rows,
 )
 from xray.engines.registry import load_engine
-from xray.images.radiograph import PixelArray, radiograph_of
+from xray.images.radiograph import PixelArray, Radiograph
 from xray.network.checkpoint import load_checkpoint
 from xray.network.model import ModelOutput
 from xray.predictor import Predictor
@@ -30,7 +30,7 @@ COUNT = 11
 def test_batches_give_what_one_radiograph_at_a_time_gives(tiny_checkpoint: Path) -> None:
     checkpoint = load_checkpoint(tiny_checkpoint)
     predictor = Predictor(checkpoint.manifest, load_engine(checkpoint, "cpu"))
-    radiographs = [radiograph_of(draw_phantom(seed, seed % 2 == 0, 90, 70)) for seed in range(COUNT)]
+    radiographs = [Radiograph.from_pixels(draw_phantom(seed, seed % 2 == 0, 90, 70)) for seed in range(COUNT)]
     passes = list(infer_in_batches(predictor.engine, prepare_ahead(predictor.prepare, radiographs), batch_size=4))
     assert [prepared.radiograph for prepared, _ in passes] == radiographs
     for prepared, output in passes:
