@@ -298,7 +298,7 @@ def test_gallery_from_before_its_canvases_were_recorded_is_refused_with_what_to_
     manifest = json.loads((copy / MANIFEST).read_bytes()) | {"schema_version": 2}
     del manifest["preprocess_version"]
     (copy / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(ArtifactError, match="schema 2; this version reads 3: make the artifact again"):
+    with pytest.raises(ArtifactError, match="schema 2 and this version reads 3; make the artifact again"):
         load_gallery(copy, "0123456789ab")
 
 
