@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from index_builder.embedder import Embedder
-from index_builder.fit_projection import fit_projection, largest_dimension, scope_limit
+from index_builder.fit_projection import fit_projection, largest_dimension
 from index_builder.shards import Plan, Shard, ShardStore
 from index_builder.verify import check_gallery, sample_rows
 from xray.artifact import replace_folder, require_replaceable
@@ -60,7 +60,7 @@ class BuildOptions:
     """Type of the vectors on disk. `float16` halves the file and reorders near ties."""
     dimension: int = 256
     """Dimension that the embeddings are projected to, so that radiographs of one body part and label are near each
-    other; less where there are few radiographs. 0 searches the embeddings themselves, without a limit of the scope."""
+    other; less where there are few radiographs. 0 searches the embeddings themselves."""
     allow_overlap: bool = False
     """Allow patients of the split in another split of the dataset, where they find themselves as neighbors."""
 
@@ -132,7 +132,7 @@ def build(options: BuildOptions) -> GalleryManifest:
     records = select_records(options, split)
     require_disjoint(options.data, options.split, split.studies, options.allow_overlap)
     engine = load_engine(checkpoint, options.device, options.precision)
-    embedder = Embedder(Predictor(checkpoint.manifest, engine), options.batch)
+    embedder = Embedder(Predictor.from_artifacts(checkpoint, engine), options.batch)
     plan = make_plan(options, checkpoint.manifest.id, records)
     store = ShardStore.open(options.out, plan)
     shards = embed_all(store, embedder, records)
@@ -215,7 +215,6 @@ def write_projected(folder: Path, plan: Plan, embedded: EmbeddedRecords, options
         dimension=vectors_NK.shape[1],
         count=len(entries),
         unreadable=tuple(path for path, _ in embedded.unreadable),
-        scope_limit=scope_limit(embeddings_ND, entries, dimension) if projection else None,
     )
     return save_gallery(folder, manifest, entries, vectors_NK, options.storage, projection)
 

@@ -56,7 +56,7 @@ class CrawlOptions:
     checkpoint: Path
     """Checkpoint folder."""
     reference_gallery: Annotated[Path, tyro.conf.arg(aliases=["--like"])]
-    """Gallery folder of labeled radiographs and the same checkpoint; its projection and its scope are used."""
+    """Gallery folder of labeled radiographs and the same checkpoint; its projection is used."""
     out: Path
     """Gallery folder to write; the state of the crawl is kept beside it, in OUT.crawl."""
     archives: Path | None = None
@@ -131,9 +131,9 @@ def crawl(options: CrawlOptions) -> GalleryManifest:
             forget(options.delete, pseudonyms, state)
         else:
             engine = load_engine(checkpoint, options.device, options.precision)
-            embedder = Embedder(Predictor(checkpoint.manifest, engine), options.batch)
+            embedder = Embedder(Predictor.from_artifacts(checkpoint, engine, reference_gallery), options.batch)
             decoders = DecoderPool(os.cpu_count() or 1, DECODE_SECONDS)
-            dicom_embedder = DicomEmbedder(embedder, reference_gallery, pseudonyms, decoders)
+            dicom_embedder = DicomEmbedder(embedder, pseudonyms, decoders)
             with Archive(options.pacs, config) as archive:
                 asyncio.run(crawl_archive(archive, filters, dicom_embedder, state))
         return write_gallery(options, reference_gallery, state)

@@ -11,10 +11,10 @@ from index_builder.embedder import Embedder
 from index_builder.fetch import FetchedFile, FetchedStudy
 from index_builder.pseudonyms import Pseudonyms
 from xray.errors import InputError, OutOfScopeError
-from xray.gallery.gallery import Gallery
 from xray.gallery.vector_index import EmbeddingArray
 from xray.images.decoding.decoder_pool import DecoderPool
 from xray.images.radiograph import Radiograph
+from xray.network.ood import measure_scope
 
 BURNED_IN = "BurnedInAnnotation"
 """Reason to skip a radiograph whose tags say that the patient's name is drawn into its pixels."""
@@ -26,12 +26,10 @@ WRONG_INSTANCE = "AnotherInstance"
 class DicomEmbedder:
     """Decodes files in other processes, because a file may contain anything, and embeds them in this one.
 
-    Attributes:
-        reference_gallery: radiographs outside its scope are skipped.
+    Radiographs that are out of the checkpoint's scope are skipped.
     """
 
     embedder: Embedder
-    reference_gallery: Gallery
     pseudonyms: Pseudonyms
     decoders: DecoderPool
 
@@ -62,7 +60,7 @@ class DicomEmbedder:
     def _check_scope(
         self, instance: str, study: str, radiograph: Radiograph, embedding_D: EmbeddingArray
     ) -> IndexedInstance | SkippedInstance:
-        if not self.reference_gallery.scope(radiograph, embedding_D).in_scope:
+        if not measure_scope(radiograph, embedding_D, self.embedder.predictor.space).in_scope:
             return SkippedInstance(instance, study, OutOfScopeError.__name__)
         body_part = radiograph.dicom.body_part if radiograph.dicom else None
         return IndexedInstance(instance, study, body_part, embedding_D)

@@ -1,4 +1,4 @@
-"""Fits the projection in which radiographs of one body part and label are near each other, and the limit of its scope.
+"""Fits the projection in which radiographs of one body part and label are near each other.
 
 Legend: N entries, D embedding, K vector, C classes.
 """
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from xray.gallery.entries import GalleryEntry
 from xray.gallery.projection import Projection
 from xray.gallery.vector_index import EmbeddingArray
+from xray.network.embedding_space import principal_components
 
 DoubleArray = npt.NDArray[np.float64]
 ClassArray = npt.NDArray[np.int64]
@@ -18,11 +19,6 @@ ClassArray = npt.NDArray[np.int64]
 COMMON_WEIGHT = 0.1
 """Weight of a direction that does not separate the classes, where one that separates them completely has weight 1: of
 two entries of a class, the more similar one is still nearer."""
-FOLDS = 5
-"""Of the cross-validation of the scope's limit."""
-SCOPE_QUANTILE = 0.98
-"""Share of entries within the scope of a projection that was fitted without them. At 0.98 the starter's gallery refuses
-1 % of other limbs and 90 % of chests; at 0.99 it refused 0.5 % and 50 %."""
 
 
 def fit_projection(embeddings_ND: EmbeddingArray, entries: Sequence[GalleryEntry], dimension: int) -> Projection:
@@ -32,7 +28,7 @@ def fit_projection(embeddings_ND: EmbeddingArray, entries: Sequence[GalleryEntry
     nothing twice; those that separate the classes weigh more (probabilistic linear discriminant analysis, Ioffe
     2006, and Prince and Elder 2007).
     """
-    mean_D, basis_DK = _principal_components(embeddings_ND, dimension)
+    mean_D, basis_DK = principal_components(embeddings_ND, dimension)
     coordinates_NK = (embeddings_ND - mean_D) @ basis_DK
     classes_N = _classes(entries)
     counts_C = np.bincount(classes_N)
@@ -47,33 +43,9 @@ def fit_projection(embeddings_ND: EmbeddingArray, entries: Sequence[GalleryEntry
     return Projection(*(np.ascontiguousarray(part, np.float32) for part in parts))
 
 
-def scope_limit(embeddings_ND: EmbeddingArray, entries: Sequence[GalleryEntry], dimension: int) -> float:
-    """The `SCOPE_QUANTILE` of the entries' residuals, each under components of other studies (cross-validation)."""
-    _, studies_N = np.unique([entry.study_key for entry in entries], return_inverse=True)
-    folds_N = np.random.default_rng(0).permutation(studies_N.max() + 1)[studies_N] % FOLDS
-    residuals = [
-        _residuals(embeddings_ND[folds_N == fold], *_principal_components(embeddings_ND[folds_N != fold], dimension))
-        for fold in range(FOLDS)
-    ]
-    return float(np.quantile(np.concatenate(residuals), SCOPE_QUANTILE))
-
-
 def largest_dimension(entries: Sequence[GalleryEntry]) -> int:
     """The largest dimension of a projection that so many entries can be fitted to in four of five folds."""
     return (len(entries) - len(set(_classes(entries).tolist()))) // 2
-
-
-def _principal_components(embeddings_ND: EmbeddingArray, dimension: int) -> tuple[DoubleArray, DoubleArray]:
-    """The mean (D,) and the directions of greatest variance (D, K), orthonormal."""
-    mean_D = embeddings_ND.mean(0, dtype=np.float64)
-    centered_ND = embeddings_ND - mean_D
-    _, axes_DD = np.linalg.eigh(centered_ND.T @ centered_ND)
-    return mean_D, axes_DD[:, ::-1][:, :dimension]
-
-
-def _residuals(embeddings_ND: EmbeddingArray, mean_D: DoubleArray, basis_DK: DoubleArray) -> DoubleArray:
-    centered_ND = embeddings_ND - mean_D
-    return np.asarray(np.linalg.norm(centered_ND - (centered_ND @ basis_DK) @ basis_DK.T, axis=1))
 
 
 def _classes(entries: Sequence[GalleryEntry]) -> ClassArray:

@@ -8,6 +8,7 @@ from training.evaluate.compare import CompareOptions, compare
 from training.evaluate.evaluate import EvaluateOptions, evaluate
 from training.export.calibrate import CalibrateOptions, calibrate
 from training.export.check_engine import CheckOptions, check_engine
+from training.export.fit_scope import FitScopeOptions, fit_scope
 from training.export.import_original import ImportOptions, import_original
 from training.export.model_soup import AverageOptions, average
 from training.export.quantize import QuantizeOptions, quantize
@@ -20,6 +21,7 @@ Options = (
     TrainOptions
     | AverageOptions
     | CalibrateOptions
+    | FitScopeOptions
     | EvaluateOptions
     | CompareOptions
     | CheckOptions
@@ -30,6 +32,7 @@ Command = (
     Annotated[TrainOptions, tyro.conf.subcommand("train")]
     | Annotated[AverageOptions, tyro.conf.subcommand("average")]
     | Annotated[CalibrateOptions, tyro.conf.subcommand("calibrate")]
+    | Annotated[FitScopeOptions, tyro.conf.subcommand("fit-scope")]
     | Annotated[EvaluateOptions, tyro.conf.subcommand("evaluate")]
     | Annotated[CompareOptions, tyro.conf.subcommand("compare")]
     | Annotated[CheckOptions, tyro.conf.subcommand("check-engine")]
@@ -50,6 +53,8 @@ def main() -> None:
             case CalibrateOptions():
                 manifest = calibrate(options)
                 print(f"{manifest.calibration}\n{manifest.thresholds}\n{manifest.uncertainty}")
+            case FitScopeOptions():
+                print(f"limit of the scope: {fit_scope(options).scope_limit:.4f}")
             case EvaluateOptions():
                 evaluate(options)
                 print(f"page: {options.out / 'index.html'}")

@@ -9,7 +9,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +25,8 @@ FILE_MODE = 0o644
 NO_SPACE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """A full disk, a quota, and a limit on the size of a file."""
 ManifestT = TypeVar("ManifestT")
+Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
+"""Turns the fields of a manifest of an earlier schema version into those of this version."""
 
 
 def require_replaceable(target: Path) -> None:
@@ -172,11 +174,14 @@ def write_manifest(folder: Path, manifest: Any) -> None:
         partial.write_bytes(msgspec.json.format(_to_json(manifest), indent=2) + b"\n")
 
 
-def read_manifest(folder: Path, manifest_type: type[ManifestT]) -> ManifestT:
+def read_manifest(
+    folder: Path, manifest_type: type[ManifestT], upgrades: Mapping[int, Upgrade] | None = None
+) -> ManifestT:
     """Read and check a folder's manifest; every field must be present, defaults do not count.
 
     Args:
         manifest_type: a dataclass whose `schema_version` has this code's version as its default.
+        upgrades: by an earlier schema version, what turns a manifest of it into one of this version.
 
     Raises:
         ArtifactError: the manifest is missing, has another schema version, or is not of this type.
@@ -184,6 +189,8 @@ def read_manifest(folder: Path, manifest_type: type[ManifestT]) -> ManifestT:
     file = folder / MANIFEST
     try:
         stored = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+        if upgrades and stored.get("schema_version") in upgrades:
+            stored = upgrades[stored["schema_version"]](stored)
         _require_schema(file, stored, manifest_type)
         manifest = msgspec.convert(stored, manifest_type)
     except OSError as error:

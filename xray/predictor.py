@@ -9,21 +9,24 @@ Legend: B batch, S canvas side, D embedding, h, w cells of the map, n radiograph
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from xray.engines.base import Engine
 from xray.errors import InputError
 from xray.images.preprocess import MapArray, Placement, preprocess
 from xray.images.radiograph import PixelArray, Radiograph
 from xray.network.cam import Cam, cam_on_radiograph
-from xray.network.checkpoint import CheckpointManifest
+from xray.network.checkpoint import Checkpoint, CheckpointManifest
 from xray.network.decision import Decision, pool_views
+from xray.network.embedding_space import EmbeddingArray, EmbeddingSpace
 from xray.network.model import ModelOutput
+from xray.network.ood import Scope, measure_scope
 from xray.types import Label
 
-EmbeddingArray = npt.NDArray[np.float32]
+if TYPE_CHECKING:
+    from xray.gallery.gallery import Gallery
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,27 @@ class StudyPrediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """An engine that runs a checkpoint's network, and the manifest that says how to read its outputs."""
+    """An engine that runs a checkpoint's network, and the manifest that says how to read its outputs.
+
+    Attributes:
+        space: of the training data's embeddings; None where neither checkpoint nor gallery has it.
+    """
 
     manifest: CheckpointManifest
     engine: Engine
+    space: EmbeddingSpace | None = None
+
+    @classmethod
+    def from_artifacts(cls, checkpoint: Checkpoint, engine: Engine, gallery: "Gallery | None" = None) -> Self:
+        """Combine a checkpoint, an engine that runs it, and its gallery.
+
+        Version 0.1 kept the space and its limit in the gallery: where the checkpoint has none, the gallery's is used.
+        """
+        space = checkpoint.space
+        if space is None and gallery is not None and gallery.projection and gallery.manifest.scope_limit is not None:
+            projection = gallery.projection
+            space = EmbeddingSpace(projection.mean_D, projection.basis_DK, gallery.manifest.scope_limit)
+        return cls(checkpoint.manifest, engine, space)
 
     def predict(self, radiographs: Sequence[Radiograph]) -> StudyPrediction:
         """Predict one study with all steps, its radiographs in one batch."""
@@ -144,6 +164,10 @@ class Predictor:
             embedding_D=direction_D / np.linalg.norm(direction_D),
             radiographs=tuple(predictions),
         )
+
+    def scope(self, prediction: Prediction) -> Scope:
+        """Measure how far a radiograph is from those that the network can be applied to."""
+        return measure_scope(prediction.prepared.radiograph, prediction.embedding_D, self.space)
 
     def find_threshold(self, name: str) -> float:
         """The probability, from 0 to 1, that the manifest calls by that name.

@@ -99,8 +99,7 @@ def _require_room(study: _StudyInProgress, settings: Settings) -> None:
 async def _predict(predictor: PredictorService, bundle: ModelBundle, data: bytes) -> Prediction:
     prediction = (await predictor.run(await predictor.cache.prepare(bundle, data))).prediction
     if predictor.settings.scope != "off":
-        radiograph = prediction.prepared.radiograph
-        scope = await predictor.off_loop(bundle.gallery.scope, radiograph, prediction.embedding_D)
+        scope = await predictor.off_loop(bundle.predictor.scope, prediction)
         if not scope.in_scope:
             raise OutOfScopeError(f"The radiograph {scope.explanation}")
     return prediction

@@ -26,11 +26,10 @@ from app.logging import LOGGING
 from app.settings import Settings, read_settings
 from pacs.errors import PacsError
 from pacs.queue.errors import JobsUnavailableError, OtherContentError, OtherPatientError, SpoolFullError
-from xray.artifact import read_manifest
 from xray.errors import InputError, XrayError
 from xray.images.decoding.decoder_pool import DecoderPool
 from xray.images.dicom.object_kind import PRIVATE_CLASS, STANDARD_ROOT
-from xray.network.checkpoint import CheckpointManifest
+from xray.network.checkpoint import read_checkpoint_manifest
 from xray.sandbox.pool import ProcessNotStartedError
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND, UNABLE = 0x0000, 0xA700, 0xC000, 0xC001
@@ -53,7 +52,7 @@ class Node:
     def __init__(self, settings: Settings, hospital: Hospital, loop: asyncio.AbstractEventLoop) -> None:
         self._hospital, self._loop = hospital, loop
         self._decoders = DecoderPool(settings.decode_threads, settings.decode_seconds, settings.max_pixels)
-        self._checkpoint = read_manifest(settings.checkpoint, CheckpointManifest).id
+        self._checkpoint = read_checkpoint_manifest(settings.checkpoint).id
         self._slots = asyncio.Semaphore(settings.decode_threads)
 
     def store(self, event: Event) -> int | Dataset:

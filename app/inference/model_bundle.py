@@ -78,7 +78,13 @@ def load_bundle(settings: Settings) -> ModelBundle:
     logger.info("Preparing checkpoint %s; its first time on a machine takes longer.", checkpoint.manifest.id)
     quantized = settings.checkpoint / QUANTIZED
     engine = load_engine(checkpoint, settings.device, settings.precision, settings.cache, quantized)
-    predictor = Predictor(checkpoint.manifest, engine)
+    predictor = Predictor.from_artifacts(checkpoint, engine, gallery)
+    if predictor.space is None:
+        logger.warning(
+            "Checkpoint %s has no limit of its scope: only images in color or of few gray levels are out of scope. Run "
+            "`python -m training fit-scope`.",
+            checkpoint.manifest.id,
+        )
     sizes = sorted(predictor.engine.sizes_to_warm(settings.max_batch))
     batch_seconds = {size: _warm_up(predictor, size) for size in sizes}
     study = predictor.predict([decode_radiograph(CANARY.read_bytes())])

@@ -95,10 +95,7 @@ class PredictorService:
         """
         if self.settings.scope == "off":
             return ()
-        scope = bundle.gallery.scope
-        scopes: list[Scope] = await self.off_loop(
-            lambda: [scope(each.prepared.radiograph, each.embedding_D) for each in predictions]
-        )
+        scopes = await self.off_loop(lambda: [bundle.predictor.scope(each) for each in predictions])
         if self.settings.scope == "refuse":
             for number, found in enumerate(scopes, start=1):
                 if not found.in_scope:

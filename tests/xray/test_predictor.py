@@ -9,9 +9,14 @@ import pytest
 
 from tests.phantoms import draw_phantom
 from xray.engines.registry import load_engine
+from xray.gallery.entries import GalleryEntry
+from xray.gallery.gallery import GalleryManifest
+from xray.gallery.projection import Projection
+from xray.gallery.storage import load_gallery, save_gallery
 from xray.images.radiograph import Radiograph
 from xray.network.checkpoint import load_checkpoint
 from xray.network.decision import Calibration
+from xray.network.embedding_space import EmbeddingSpace
 from xray.predictor import Predictor
 
 
@@ -65,3 +70,38 @@ def test_threshold_of_the_manifest_decides_and_belongs_to_abnormal(
 
 def test_extreme_logits_keep_their_probability_finite() -> None:
     assert (Calibration().probability(1e4), Calibration().probability(-1e4)) == (1.0, 0.0)
+
+
+def test_space_of_the_checkpoint_comes_before_that_of_an_old_gallery(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    engine = load_engine(checkpoint, "cpu")
+    dimension = checkpoint.model.backbone.channels
+    mean, basis = np.zeros(dimension, np.float32), np.eye(dimension, 2, dtype=np.float32)
+    entry = GalleryEntry("Set/train/XR_HAND/patient1/study1/image1.png", "XR_HAND", "patient1", "study1", "normal")
+    manifest = GalleryManifest(checkpoint.manifest.id, "Set", "train", "all", 2, 1, scope_limit=0.25)
+    save_gallery(
+        tmp_path / "gallery",
+        manifest,
+        [entry],
+        np.eye(1, 2, dtype=np.float32),
+        projection=Projection(mean, basis, np.eye(2, dtype=np.float32)),
+    )
+    gallery = load_gallery(tmp_path / "gallery", checkpoint.manifest.id)
+    without, old = Predictor.from_artifacts(checkpoint, engine), Predictor.from_artifacts(checkpoint, engine, gallery)
+    own = EmbeddingSpace(mean, basis, 0.5)
+    new = Predictor.from_artifacts(dataclasses.replace(checkpoint, space=own), engine, gallery)
+    assert (without.space, new.space) == (None, own)
+    assert old.space is not None
+    assert old.space.limit == 0.25
+
+
+def test_unlike_radiograph_is_out_of_scope_where_a_space_is_known(
+    predictor: Predictor, views: list[Radiograph]
+) -> None:
+    prediction = predictor.predict(views[:1]).radiographs[0]
+    dimension = len(prediction.embedding_D)
+    away = EmbeddingSpace(np.zeros(dimension, np.float32), np.zeros((dimension, 1), np.float32), limit=0.5)
+    assert predictor.scope(prediction).in_scope
+    scope = dataclasses.replace(predictor, space=away).scope(prediction)
+    assert (scope.in_scope, scope.reason) == (False, "unlike the gallery")
+    assert scope.distance == pytest.approx(2, abs=1e-4)  # an embedding has length 1

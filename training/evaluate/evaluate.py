@@ -57,7 +57,7 @@ class EvaluateOptions:
     gallery: Path | None = None
     """Gallery folder of that checkpoint, to measure its neighbors."""
     ood: Annotated[Path | None, tyro.conf.arg(aliases=["--strangers"])] = None
-    """Folder of images that are no radiographs of limbs, to measure how many the gallery's scope refuses."""
+    """Folder of images that are no radiographs of limbs, to measure how many are out of the checkpoint's scope."""
     device: DeviceChoice = "auto"
     precision: PrecisionChoice = "auto"
     """The network's arithmetic on a CPU; `auto` is what the service uses on this machine."""
@@ -67,8 +67,6 @@ class EvaluateOptions:
     """Allow patients of the split in another split of the dataset, or in the gallery of one."""
 
     def __post_init__(self) -> None:
-        if self.ood and not self.gallery:
-            raise InputError("--ood measures the scope of a gallery; give --gallery too.")
         if self.resamples < 1:
             raise InputError(f"--resamples is {self.resamples}; give at least 1.")
 
@@ -91,7 +89,9 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         find_images(options.ood)  # it is measured last, but an error in it is raised now
     checkpoints = [load_checkpoint(folder) for folder in (options.checkpoint, *options.ensemble_with)]
     gallery = load_evaluation_gallery(options, checkpoints[0], studies)
-    predictors = [load_predictor(each, options) for each in checkpoints]
+    predictors = [load_predictor(each, options, gallery) for each in checkpoints]
+    if options.ood and predictors[0].space is None:
+        print(f"{options.checkpoint} has no limit of its scope, so --ood measures color and gray levels only.")
     predictions = average_ensemble([predict_all(each, studies, radiographs) for each in predictors])
     annotations = read_annotations(options.data)
     warn_unused(annotations, options.split, studies)
@@ -105,7 +105,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         calibration_of(sample_of(studies, predictions), options.resamples),
         measure_pointing(studies, predictions, annotations, options.resamples),
         measure_retrieval(studies, predictions, gallery, options.resamples) if gallery else None,
-        measure_ood(predictions, predictors[0], gallery, options.ood) if gallery and options.ood else None,
+        measure_ood(predictions, predictors[0], options.ood) if options.ood else None,
     )
     mistakes = worst_mistakes(studies, predictions, annotations)
     write_report(options.out, evaluation, studies, predictions, mistakes)
@@ -151,9 +151,9 @@ def load_evaluation_gallery(
     return gallery
 
 
-def load_predictor(checkpoint: Checkpoint, options: EvaluateOptions) -> Predictor:
+def load_predictor(checkpoint: Checkpoint, options: EvaluateOptions, gallery: Gallery | None) -> Predictor:
     """The checkpoint with an engine for the device and precision of the options."""
-    return Predictor(checkpoint.manifest, load_engine(checkpoint, options.device, options.precision))
+    return Predictor.from_artifacts(checkpoint, load_engine(checkpoint, options.device, options.precision), gallery)
 
 
 def studies_with_hardware(annotations: Mapping[str, Annotation]) -> set[str] | None:

@@ -1,4 +1,4 @@
-"""Measures how well a gallery's scope separates radiographs of limbs from other images."""
+"""Measures how well a checkpoint's scope separates radiographs of limbs from other images."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -11,10 +11,9 @@ from tqdm import tqdm
 from training.evaluate.metrics import auroc
 from xray.engines.batch_inference import infer_in_batches, prepare_ahead
 from xray.errors import InputError
-from xray.gallery.gallery import Gallery
 from xray.images.decoding.decode import read_radiograph
 from xray.mura.files import find_images
-from xray.predictor import Prediction, Predictor, Prepared, StudyPrediction
+from xray.predictor import Predictor, Prepared, StudyPrediction
 
 
 class OodMetrics(msgspec.Struct, frozen=True):
@@ -34,15 +33,13 @@ class OodMetrics(msgspec.Struct, frozen=True):
     auroc: float
 
 
-def measure_ood(
-    predictions: Sequence[StudyPrediction], predictor: Predictor, gallery: Gallery, folder: Path
-) -> OodMetrics | None:
+def measure_ood(predictions: Sequence[StudyPrediction], predictor: Predictor, folder: Path) -> OodMetrics | None:
     """Measure on every image below `folder`; None if no image can be read."""
-    own = np.array([distance(each, gallery) for study in predictions for each in study.radiographs])
+    own = np.array([predictor.scope(each).distance for study in predictions for each in study.radiographs])
     files = find_images(folder).images.values()
     prepared = (each for each in prepare_ahead(partial(_prepare, predictor), files) if each is not None)
     passes = tqdm(infer_in_batches(predictor.engine, prepared), desc="out of scope", unit="img")
-    other = np.array([distance(predictor.read(output, 0, each), gallery) for each, output in passes])
+    other = np.array([predictor.scope(predictor.read(output, 0, each)).distance for each, output in passes])
     if not len(other):
         return None
     targets = np.repeat([0, 1], [len(own), len(other)])
@@ -50,11 +47,6 @@ def measure_ood(
     return OodMetrics(
         refused=float((own > 1).mean()), ood_images=len(other), ood_refused=float((other > 1).mean()), auroc=area
     )
-
-
-def distance(prediction: Prediction, gallery: Gallery) -> float:
-    """How far a radiograph is from the gallery; above 1 it is out of scope."""
-    return gallery.scope(prediction.prepared.radiograph, prediction.embedding_D).distance
 
 
 def _prepare(predictor: Predictor, file: Path) -> Prepared | None:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -14,6 +15,7 @@ from training.dataset.sampling import SampledStudy, plan_epoch
 from training.evaluate.metrics import auroc
 from training.export.calibrate import CalibrateOptions, fit_manifest, youden_threshold
 from training.export.check_engine import check_export
+from training.export.fit_scope import MIN_RADIOGRAPHS, FitScopeOptions, embed_records, fit_space
 from training.fit.distributed import init_distributed
 from training.fit.history import EpochResult, Progress, draw_history
 from training.fit.loss import study_logits, total_loss
@@ -24,7 +26,14 @@ from training.options import TrainOptions
 from xray.artifact import atomic_file, write_manifest
 from xray.errors import InputError
 from xray.mura.studies import dataset_name, records_of
-from xray.network.checkpoint import Checkpoint, CheckpointManifest, TrainingData, load_checkpoint, save_checkpoint
+from xray.network.checkpoint import (
+    Checkpoint,
+    CheckpointManifest,
+    TrainingData,
+    load_checkpoint,
+    save_checkpoint,
+    save_scope,
+)
 
 
 def train(options: TrainOptions) -> None:
@@ -54,7 +63,7 @@ def train(options: TrainOptions) -> None:
 
 
 def finish_run(run: Run) -> None:
-    """Calibrate the best checkpoint, and check that the CPU's engine can serve it.
+    """Calibrate the best checkpoint, fit its scope, and check that the CPU's engine can serve it.
 
     Raises:
         ArtifactError: the engine differs from the network by more than it may.
@@ -62,7 +71,19 @@ def finish_run(run: Run) -> None:
     best = run.options.out / "best"
     if load_checkpoint(best).manifest.uncertainty is None:
         write_manifest(best, fit_manifest(CalibrateOptions(best, run.options.data), run.validation))
+    if load_checkpoint(best).manifest.scope_limit is None:
+        finish_scope(run, best)
     check_export(best, run.validation)
+
+
+def finish_scope(run: Run, best: Path) -> None:
+    """Fit the scope of the best checkpoint on the training data, unless that is too small."""
+    records = records_of(run.training)
+    if len(records) < MIN_RADIOGRAPHS:
+        print(f"{len(records)} radiographs are too few to fit the limit of the scope; {best} has none.")
+        return
+    embeddings_ND = embed_records(FitScopeOptions(best, run.options.data), records)
+    save_scope(best, fit_space(embeddings_ND, [record.study_key for record in records]))
 
 
 def train_one_epoch(run: Run, network: nn.Module, progress: Progress) -> Progress:

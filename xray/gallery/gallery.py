@@ -1,4 +1,4 @@
-"""Finds the reference radiographs nearest to a query, and tells whether the query is like them at all.
+"""Finds the reference radiographs nearest to a query.
 
 A `VectorIndex` proposes candidates by float32 inner products; the gallery ranks them in float64. The vectors have
 length 1, so their inner products are cosines.
@@ -20,8 +20,6 @@ from xray.gallery.entries import GalleryEntry
 from xray.gallery.projection import Projection
 from xray.gallery.vector_index import BoolArray, DoubleArray, EmbeddingArray, RowArray, VectorIndex
 from xray.images.preprocess import PREPROCESS_VERSION
-from xray.images.radiograph import Radiograph
-from xray.network.ood import Scope, appearance, farther
 from xray.types import LABELS
 
 SCHEMA_VERSION = 3
@@ -41,7 +39,8 @@ class GalleryManifest:
         only: `abnormal` when normal radiographs were left out, else `all`.
         unreadable: dataset paths that could not be decoded and are missing.
         dimension: of the vectors that are searched.
-        scope_limit: residual of the projection beyond which an embedding is unlike all entries; None without one.
+        scope_limit: distance from the projection's space beyond which an embedding is out of scope. Only galleries
+            of version 0.1 have it; now it is in the checkpoint.
         checksums: SHA-256 of each file of the folder, by name.
         preprocess_version: `PREPROCESS_VERSION` of the program that made the embeddings.
     """
@@ -125,14 +124,6 @@ class Gallery:
         """Return the vector of an embedding that is compared with those of the entries, (K,) float32 of length 1."""
         embedding_D = np.asarray(embedding_D, np.float32)
         return embedding_D if self.projection is None else self.projection.project(embedding_D[np.newaxis])[0]
-
-    def scope(self, radiograph: Radiograph, embedding_D: EmbeddingArray) -> Scope:
-        """Measure how far a radiograph is from what can be judged; without a projection, by its appearance alone."""
-        seen = appearance(radiograph)
-        if self.projection is None or self.manifest.scope_limit is None:
-            return seen
-        residual = float(self.projection.residuals(np.asarray(embedding_D, np.float32)[np.newaxis])[0])
-        return farther(seen, Scope(residual / self.manifest.scope_limit, "unlike the gallery"))
 
     def search_vector(self, vector_K: EmbeddingArray, query: NeighborQuery) -> list[Neighbor]:
         """Return the nearest entries, nearest first; fewer than k when the restrictions leave fewer.

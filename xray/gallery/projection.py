@@ -1,4 +1,4 @@
-"""Projects embeddings to the vectors that a gallery searches, and measures what the projection leaves out.
+"""Projects embeddings to the vectors that a gallery searches.
 
 Legend: B embeddings, D numbers of an embedding, K numbers of a vector.
 """
@@ -37,16 +37,6 @@ class Projection:
         """Return the vectors, (B, K) float32 of length 1."""
         vectors_BK = (embeddings_BD - self.mean_D) @ self.basis_DK @ self.mixing_KK
         return np.asarray(vectors_BK / np.linalg.norm(vectors_BK, axis=1, keepdims=True))
-
-    def residuals(self, embeddings_BD: EmbeddingArray) -> EmbeddingArray:
-        """Return the length of the part of each embedding that lies outside the space of the projection, (B,).
-
-        It tells inputs that are unlike the training data from those that are like it (Wang et al. 2022, arXiv
-        2203.10807).
-        """
-        centred_BD = embeddings_BD - self.mean_D
-        inside_BK = centred_BD @ self.basis_DK
-        return np.asarray(np.sqrt(np.maximum(0, (centred_BD**2).sum(1) - (inside_BK**2).sum(1))))
 
 
 def write_projection(file: Path, projection: Projection) -> None:

@@ -52,6 +52,11 @@ class MuraRecord:
         """`normal` or `abnormal`."""
         return LABELS[self.target]
 
+    @property
+    def study_key(self) -> str:
+        """Such as `XR_HAND/patient00006/study1`; unique within a dataset."""
+        return study_key(self.body_part, self.patient, self.study)
+
 
 @dataclass(frozen=True)
 class Study:
@@ -77,7 +82,7 @@ class Study:
     @property
     def key(self) -> str:
         """Such as `XR_HAND/patient00006/study1`; unique within a dataset."""
-        return study_key(self.records[0].body_part, self.records[0].patient, self.records[0].study)
+        return self.records[0].study_key
 
 
 def study_key(body_part: str, patient: str, study: str) -> str:
@@ -136,7 +141,7 @@ def read_split(root: Path, split: str) -> Split:
     for subpath, file in files.items():
         record = _parse_record(f"{name}/{subpath}", subpath, file)
         _require_same_label(record, subpath, split, labels)
-        by_study[study_key(record.body_part, record.patient, record.study)].append(record)
+        by_study[record.study_key].append(record)
     mixed = [key for key, records in by_study.items() if len({record.target for record in records}) > 1]
     if mixed:
         raise DatasetError(listing(mixed, "studies have a folder of each label"))

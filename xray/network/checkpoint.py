@@ -1,9 +1,14 @@
-"""Save and load checkpoints: a trained network on disk, as `weights.safetensors` and `manifest.json` in one folder."""
+"""Save and load checkpoints, a trained network on disk.
+
+A folder holds `weights.safetensors`, `manifest.json` and, once it is fitted, `scope.safetensors`: the space of the
+training data's embeddings.
+"""
 
 import dataclasses
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -14,12 +19,14 @@ from xray.errors import ArtifactError
 from xray.images.preprocess import PreprocessSpec
 from xray.network.backbone import BACKBONES
 from xray.network.decision import Calibration, StudyPooling, UncertaintyBand
+from xray.network.embedding_space import EmbeddingSpace, read_space, write_space
 from xray.network.model import MapSpec, XrayNetwork
 from xray.types import LABELS, Label
 
-SCHEMA_VERSION = 2
-"""Version of the manifest's fields; a manifest of another version is refused."""
+SCHEMA_VERSION = 3
+"""Version of the manifest's fields. Version 2, which knows no scope, is read too."""
 WEIGHTS = "weights.safetensors"
+SCOPE = "scope.safetensors"
 ID_LENGTH = 12
 """Hex digits of the SHA-256 of the weights that name a checkpoint."""
 CODE_VERSION = "0.2.0"
@@ -52,6 +59,8 @@ class CheckpointManifest:
         study_pooling: how the logits of a study's radiographs become one.
         thresholds: probability at or above which a study is abnormal, by name; `default` is always there.
         uncertainty: the probabilities at which the decision is `uncertain`; None until fitted.
+        scope_limit: distance from the training data's embeddings beyond which an image is out of scope; None until
+            fitted.
         labels: names of the targets 0 and 1.
         metrics: figures on the validation split at the epoch of this checkpoint.
         checksums: SHA-256 of each file of the folder, by name.
@@ -65,6 +74,7 @@ class CheckpointManifest:
     thresholds: dict[str, float] = field(default_factory=lambda: {"default": 0.5})
     calibration: Calibration = field(default_factory=Calibration)
     uncertainty: UncertaintyBand | None = None
+    scope_limit: float | None = None
     study_pooling: StudyPooling = "mean"
     labels: tuple[Label, Label] = LABELS
     id: str = ""
@@ -81,10 +91,11 @@ class CheckpointManifest:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network and its manifest."""
+    """A network, its manifest, and the space of its training data's embeddings; None until that is fitted."""
 
     model: XrayNetwork
     manifest: CheckpointManifest
+    space: EmbeddingSpace | None = None
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, storage: StorageType = "float32") -> CheckpointManifest:
@@ -101,9 +112,34 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, storage: StorageType =
     with atomic_folder(folder) as partial:
         save_file(tensors, partial / WEIGHTS)
         digest = sha256(partial / WEIGHTS)
-        manifest = dataclasses.replace(checkpoint.manifest, id=digest[:ID_LENGTH], checksums={WEIGHTS: digest})
+        manifest = dataclasses.replace(
+            checkpoint.manifest, id=digest[:ID_LENGTH], scope_limit=None, checksums={WEIGHTS: digest}
+        )
+        if checkpoint.space is not None:
+            manifest = _write_scope(partial, manifest, checkpoint.space)
         write_manifest(partial, manifest)
     return manifest
+
+
+def save_scope(folder: Path, space: EmbeddingSpace) -> CheckpointManifest:
+    """Add the space of the training data's embeddings to a checkpoint folder, or replace the one that it has.
+
+    All other files stay as they are. Returns the new manifest.
+    """
+    with atomic_folder(folder) as partial:
+        shutil.copytree(folder, partial, dirs_exist_ok=True)
+        manifest = _write_scope(partial, read_checkpoint_manifest(folder), space)
+        write_manifest(partial, manifest)
+    return manifest
+
+
+def read_checkpoint_manifest(folder: Path) -> CheckpointManifest:
+    """Read the manifest of a checkpoint without its weights.
+
+    Raises:
+        ArtifactError: the manifest is missing, damaged, or of an unknown schema version.
+    """
+    return read_manifest(folder, CheckpointManifest, upgrades={2: _upgrade_from_version_2})
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -112,7 +148,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         ArtifactError: a file is missing or damaged, the architecture is unknown, or the weights are of another one.
     """
-    manifest = read_manifest(folder, CheckpointManifest)
+    manifest = read_checkpoint_manifest(folder)
     if manifest.architecture not in BACKBONES:
         raise ArtifactError(
             f"{folder / MANIFEST} names the architecture {manifest.architecture!r}, which this version does not know; "
@@ -128,7 +164,23 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise ArtifactError(f"{folder / WEIGHTS} does not hold a {manifest.architecture}: {error}") from error
     if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
         raise ArtifactError(f"{folder / WEIGHTS} holds numbers that are not finite; use another checkpoint.")
-    return Checkpoint(model.eval(), manifest)
+    return Checkpoint(model.eval(), manifest, _read_scope(folder, manifest, model.backbone.channels))
+
+
+def _write_scope(folder: Path, manifest: CheckpointManifest, space: EmbeddingSpace) -> CheckpointManifest:
+    write_space(folder / SCOPE, space)
+    checksums = {**manifest.checksums, SCOPE: sha256(folder / SCOPE)}
+    return dataclasses.replace(manifest, scope_limit=space.limit, checksums=checksums)
+
+
+def _read_scope(folder: Path, manifest: CheckpointManifest, dimension: int) -> EmbeddingSpace | None:
+    if (manifest.scope_limit is None) != (SCOPE not in manifest.checksums):
+        raise ArtifactError(f"{folder}: its manifest names only one of {SCOPE} and scope_limit; copy the folder again.")
+    return None if manifest.scope_limit is None else read_space(folder / SCOPE, manifest.scope_limit, dimension)
+
+
+def _upgrade_from_version_2(stored: dict[str, Any]) -> dict[str, Any]:
+    return {**stored, "schema_version": SCHEMA_VERSION, "scope_limit": None}
 
 
 def _widen(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Tells radiographs that the network can be applied to from images that are out of scope.
 
-Three measures are divided by their limits: color, gray levels, and the distance of the embedding from the gallery's,
-which `xray.gallery` measures. The largest counts; above 1 the image is out of scope.
+Three measures are divided by their limits: color, gray levels, and the distance of the embedding from those of the
+training data (`xray.network.embedding_space`). The largest counts; above 1 the image is out of scope.
 
 Legend: h, w pixels of the radiograph's content.
 """
@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from xray.images.radiograph import Radiograph
+from xray.network.embedding_space import EmbeddingArray, EmbeddingSpace
 
 ScopeReason = Literal["in colour", "few gray levels", "unlike the gallery"]
 
@@ -59,17 +60,27 @@ class Scope:
         return f"{EXPLANATIONS[self.reason]} ({self.reason}: {self.distance:.2f} of the limit)."
 
 
+def measure_scope(radiograph: Radiograph, embedding_D: EmbeddingArray, space: EmbeddingSpace | None) -> Scope:
+    """Measure how far a radiograph is from those that the network can be applied to.
+
+    Args:
+        embedding_D: float32, of length 1.
+        space: of the training data's embeddings; without one, only the appearance is measured.
+    """
+    seen = appearance(radiograph)
+    if space is None:
+        return seen
+    unlike_training_data = Scope(space.distance(embedding_D), "unlike the gallery")
+    return max(seen, unlike_training_data, key=lambda scope: scope.distance)
+
+
 def appearance(radiograph: Radiograph) -> Scope:
-    """The scope as far as the pixels tell: their color and their gray levels."""
+    """Measure the scope as far as the pixels tell: their color and their gray levels."""
     pixels_hw = radiograph.content_pixels
     step = max(1, int(np.sqrt(pixels_hw.size / HISTOGRAM_PIXELS)))
     counts = np.bincount(pixels_hw[::step, ::step].ravel(), minlength=256)
     shares = counts[counts > 0] / counts.sum()
     entropy = float(-(shares * np.log2(shares)).sum())
     color = Scope(radiograph.color_share / MAX_COLORED, "in colour")
-    return farther(color, Scope(MIN_ENTROPY / max(entropy, np.finfo(float).tiny), "few gray levels"))
-
-
-def farther(first: Scope, second: Scope) -> Scope:
-    """The scope with the larger distance."""
-    return max(first, second, key=lambda scope: scope.distance)
+    gray_levels = Scope(MIN_ENTROPY / max(entropy, np.finfo(float).tiny), "few gray levels")
+    return max(color, gray_levels, key=lambda scope: scope.distance)

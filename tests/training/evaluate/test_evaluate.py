@@ -19,7 +19,7 @@ from training.evaluate.evaluate import EvaluateOptions, evaluate
 from training.evaluate.evaluation import Evaluation
 from training.export.calibrate import CalibrateOptions, calibrate
 from xray.engines.registry import load_engine
-from xray.errors import DatasetError, InputError
+from xray.errors import DatasetError
 from xray.images.decoding.decode import read_radiograph
 from xray.mura.studies import read_mura
 from xray.network.checkpoint import load_checkpoint
@@ -172,11 +172,6 @@ def test_patients_who_are_in_the_gallery_are_refused(tiny_checkpoint: Path, data
     (root / "train/XR_HAND").rename(root / "valid/XR_HAND")
     with pytest.raises(DatasetError, match="6 patients of valid are in the gallery too"):
         evaluate(EvaluateOptions(tiny_checkpoint, root, gallery=gallery, out=tmp_path / "out", device="cpu"))
-
-
-def test_ood_images_without_a_gallery_are_refused(tiny_checkpoint: Path, dataset: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="give --gallery too"):
-        EvaluateOptions(tiny_checkpoint, dataset, ood=tmp_path)
 
 
 def test_an_ensemble_of_one_network_twice_is_that_network(

@@ -31,15 +31,6 @@ def test_vectors_are_projected_mixed_and_of_length_one(projection: Projection, e
     assert projection.dimension == K
 
 
-def test_residual_is_the_distance_from_the_space(projection: Projection, embeddings: np.ndarray) -> None:
-    inside = projection.mean_D + np.random.default_rng(2).normal(size=(7, K)) @ projection.basis_DK.T
-    assert projection.residuals(inside.astype(np.float32)) == pytest.approx(0, abs=1e-3)
-    centred = embeddings - projection.mean_D
-    nearest = np.linalg.lstsq(projection.basis_DK, centred.T, rcond=None)[0]
-    expected = np.linalg.norm(centred.T - projection.basis_DK @ nearest, axis=0)
-    assert projection.residuals(embeddings) == pytest.approx(expected, rel=1e-4)
-
-
 def test_what_is_read_is_what_was_written(projection: Projection, embeddings: np.ndarray, tmp_path: Path) -> None:
     write_projection(tmp_path / "projection.safetensors", projection)
     read = read_projection(tmp_path / "projection.safetensors")
