@@ -93,9 +93,7 @@ class PartParser:
 def encode_files(files: Iterable[bytes]) -> tuple[str, bytes]:
     """Return the content type and the body that hold these DICOM files (PS3.18 8.7.1)."""
     boundary = uuid4().hex
-    pieces: list[bytes] = []
-    for file in files:
-        header = f"--{boundary}\r\nContent-Type: {DICOM}\r\nContent-Length: {len(file)}\r\n\r\n"
-        pieces += header.encode(), file, b"\r\n"
-    pieces.append(f"--{boundary}--\r\n".encode())
-    return f'{RELATED}; type="{DICOM}"; boundary={boundary}', b"".join(pieces)
+    header = f"--{boundary}\r\nContent-Type: {DICOM}\r\n\r\n".encode()
+    pieces = [piece for file in files for piece in (header, file, b"\r\n")]
+    body = b"".join([*pieces, f"--{boundary}--\r\n".encode()])
+    return f'{RELATED}; type="{DICOM}"; boundary={boundary}', body

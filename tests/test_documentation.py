@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.demo import SAMPLE, show
+from app.demo import SAMPLE, print_answers
 from app.replica import load_replica
 from app.settings import Settings
 from tests.app.conftest import serving
@@ -67,7 +67,7 @@ def test_documented_reply_is_what_the_starter_answers(command: str, shown: str, 
 
 
 def test_readme_shows_what_the_demo_prints(client: httpx.Client, capsys: pytest.CaptureFixture[str]) -> None:
-    show([SAMPLE], str(client.base_url))
+    print_answers([SAMPLE], str(client.base_url))
     printed = capsys.readouterr().out
     assert printed in README.read_text()
 

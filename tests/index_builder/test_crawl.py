@@ -244,17 +244,17 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_archive_that_is_away_ends_the_crawl_and_the_next_one_goes_on(
     running: RunningOrthanc, options: CrawlOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file, given = Archive.file, iter(range(5))
+    file, given = Archive.retrieve_instance, iter(range(5))
 
     def until_a_power_cut(archive: Archive, instance: fetch.InstanceReference) -> bytes:
         if next(given, None) is None:
             running.kill()
         return file(archive, instance)
 
-    monkeypatch.setattr(Archive, "file", until_a_power_cut)
+    monkeypatch.setattr(Archive, "retrieve_instance", until_a_power_cut)
     with pytest.raises(ArchiveUnavailableError, match="run the same command again"):
         crawl(options)
-    monkeypatch.setattr(Archive, "file", file)
+    monkeypatch.setattr(Archive, "retrieve_instance", file)
     running.start()
     assert crawl(options).count == STUDIES * VIEWS
 
