@@ -271,7 +271,7 @@ def test_self_check_catches_an_index_that_answers_wrongly_and_entries_that_slipp
 def test_folder_that_is_no_gallery_is_never_replaced(options: BuildOptions) -> None:
     options.out.mkdir()
     (options.out / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="Choose another folder"):
+    with pytest.raises(InputError, match="choose another folder"):
         build(options)
     assert (options.out / "thesis.txt").exists()
 
