@@ -80,7 +80,8 @@ def read_layout(data: bytes, *, implicit: bool, little: bool, last_tag: int | No
     Bytes after the pixels are ignored if they are not tags.
 
     Args:
-        implicit, little: the transfer syntax: implicit VR, and little-endian numbers.
+        implicit: whether the transfer syntax has implicit VRs.
+        little: whether its numbers are little-endian.
 
     Raises:
         UnreadableImageError: the data set is truncated or corrupt; a tag is repeated or out of order; there are more
