@@ -16,11 +16,11 @@ from tqdm import tqdm
 from training.dataset.annotations import Annotation, read_annotations, warn_unused
 from training.dataset.radiographs import read_radiographs
 from training.evaluate.evaluation import Evaluation, Row, page_of, print_evaluation, write_tables
+from training.evaluate.html_page import write_page
 from training.evaluate.metrics import RESAMPLES, Sample, auroc, calibration_of, figures_with_intervals
 from training.evaluate.ood import measure_ood
 from training.evaluate.pointing_game import measure_pointing
 from training.evaluate.predictions import average_ensemble, predict_all, sample_of
-from training.evaluate.report import write_page
 from training.evaluate.retrieval_metrics import measure_retrieval
 from training.evaluate.worst_cases import Mistake, worst_mistakes
 from xray.artifact import staged_files

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 
+from training.evaluate.html_page import Page
 from training.evaluate.metrics import CalibrationFigures, Interval, Sample
 from training.evaluate.ood import OodMetrics
 from training.evaluate.pointing_game import NEAR, Pointing
-from training.evaluate.report import Page
 from training.evaluate.retrieval_metrics import ALIKE, Retrieval
 from training.evaluate.worst_cases import Mistake
 from xray.mura.studies import Study, describe_counts
