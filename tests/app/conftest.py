@@ -2,14 +2,13 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import httpx
-import numpy as np
 import pytest
 import uvicorn
 
@@ -20,6 +19,7 @@ from app.settings import Settings
 from index_builder.build import BuildOptions, build
 from tests.phantoms import draw_phantom, write_dataset
 from tests.waiting import HUNG_SECONDS
+from xray.images.radiograph import PixelArray
 from xray.network.model import ModelOutput
 from xray.predictor import Predictor
 
@@ -48,13 +48,17 @@ class HeldEngine:
 
     def __init__(self, real: Predictor) -> None:
         self.real, self.gate, self.entered, self.broken = real.engine, threading.Event(), threading.Event(), False
+        self.device, self.precision = self.real.device, self.real.precision
 
-    def forward(self, pixels: np.ndarray) -> ModelOutput:
+    def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
         self.entered.set()
         self.gate.wait(HUNG_SECONDS)
         if self.broken:
             raise RuntimeError("out of memory at /secret/path")
-        return self.real.forward(pixels)
+        return self.real.forward(pixels_B1SS)
+
+    def sizes_to_warm(self, largest: int) -> Iterable[int]:
+        return self.real.sizes_to_warm(largest)
 
 
 def held(service: Replica, **changed: object) -> tuple[HeldEngine, Replica]:

@@ -179,6 +179,7 @@ def test_replaced_radiograph_of_equal_size_and_time_is_embedded_again(options: B
     options = dataclasses.replace(options, data=root, dimension=0, precision="float32")
     file = records_of(read_mura(root, "train"))[0].file
     status, pixels = file.stat(), cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
+    assert pixels is not None
     uncompressed = [cv2.IMWRITE_PNG_COMPRESSION, 0]
     cv2.imwrite(str(file), pixels, uncompressed)
     size = file.stat().st_size

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pytest
 import torch
@@ -323,8 +324,9 @@ def test_other_data_do_not_continue_a_run(options: TrainOptions, tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["epochs", "batch_studies", "max_views", "size"])
 def test_option_out_of_range_is_named(options: TrainOptions, name: str) -> None:
+    changed: dict[str, Any] = {name: 0}
     with pytest.raises(InputError, match=f"--{name.replace('_', '-')} is 0; give"):
-        replace(options, **{name: 0})
+        replace(options, **changed)
 
 
 @pytest.mark.parametrize("content", [b"torn", save({"a": torch.zeros(1)})])
