@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import httpx
+import numpy as np
 import pytest
 import uvicorn
 
@@ -68,9 +69,9 @@ def held(service: Replica, **changed: object) -> tuple[HeldEngine, Replica]:
     return engine, assemble(settings, replace(service.predictor.bundle, predictor=Predictor(real.manifest, engine)))
 
 
-def png(pixels: object) -> bytes:
+def png(pixels: np.ndarray) -> bytes:
     """PNG bytes of an array, written by OpenCV."""
-    return cv2.imencode(".png", pixels)[1].tobytes()  # type: ignore[call-overload,no-any-return]
+    return cv2.imencode(".png", pixels)[1].tobytes()
 
 
 def metric(client: httpx.Client, name: str) -> float:

@@ -208,10 +208,10 @@ def test_worker_that_dies_is_begun_again_and_meanwhile_the_replica_is_not_ready(
     hospital = hospital_at(tmp_path, settle=0)
     lease, deaths = hospital.jobs.lease, iter([ZeroDivisionError(CANARY)])
 
-    def dying(*arguments: object) -> object:
+    def dying(*arguments: Any) -> object:
         if error := next(deaths, None):
             raise error
-        return lease(*arguments)  # type: ignore[arg-type]
+        return lease(*arguments)
 
     monkeypatch.setattr(hospital.jobs, "lease", dying)
     with serving(assemble(service.settings, service.predictor.bundle, hospital)) as client:

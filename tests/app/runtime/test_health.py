@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -107,9 +108,9 @@ class HeldSearch:
         self.manifest, self.entries = real.manifest, real.entries
         self.memory_bytes, self.gpu_memory_bytes = real.memory_bytes, real.gpu_memory_bytes
 
-    def search(self, *arguments: object) -> object:
+    def search(self, *arguments: Any) -> object:
         self.gate.wait(HUNG_SECONDS)
-        return self.real.search(*arguments)  # type: ignore[arg-type]
+        return self.real.search(*arguments)
 
 
 @pytest.mark.parametrize("comes", [True, False])

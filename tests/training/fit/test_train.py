@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -363,9 +364,11 @@ def emptied(root: Path) -> str:
 
 
 @pytest.mark.parametrize("spoil", [unreadable, one_class, emptied])
-def test_bad_dataset_is_refused_before_the_first_step(options: TrainOptions, tmp_path: Path, spoil: object) -> None:
+def test_bad_dataset_is_refused_before_the_first_step(
+    options: TrainOptions, tmp_path: Path, spoil: Callable[[Path], str]
+) -> None:
     root = shutil.copytree(options.data, tmp_path / "Spoilt")
-    fault = spoil(root)  # type: ignore[operator]
+    fault = spoil(root)
     with pytest.raises(DatasetError, match=fault):
         train(replace(options, data=root))
     assert not (options.out / STATE).exists()
