@@ -38,10 +38,12 @@ from xray.images.dicom.file import read_file
 from xray.images.dicom.tags import read_shape, read_stored_bits
 from xray.images.radiograph import MAX_PIXELS
 
+Encoded = bytes | bytearray
+"""What imagecodecs says that it returns."""
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 
 
-def encode_j2k(pixels: np.ndarray, **options: object) -> bytes:
+def encode_j2k(pixels: np.ndarray, **options: Any) -> Encoded:
     """A JPEG 2000 codestream without loss."""
     return imagecodecs.jpeg2k_encode(pixels, codecformat="j2k", reversible=True, level=0, **options)
 
@@ -58,7 +60,7 @@ def encode_rle(pixels: np.ndarray) -> bytes:
     return struct.pack("<16L", len(padded), *starts, *[0] * (15 - len(padded))) + b"".join(padded)
 
 
-ENCODERS: dict[UID, Callable[[np.ndarray], bytes]] = {
+ENCODERS: dict[UID, Callable[[np.ndarray], Encoded]] = {
     JPEGLossless: imagecodecs.ljpeg_encode,
     JPEGLosslessSV1: imagecodecs.ljpeg_encode,
     JPEGLSLossless: imagecodecs.jpegls_encode,
@@ -67,7 +69,7 @@ ENCODERS: dict[UID, Callable[[np.ndarray], bytes]] = {
     RLELossless: encode_rle,
 }
 """The encoder of each compressed transfer syntax without loss."""
-LOSSY: dict[UID, Callable[[np.ndarray], bytes]] = {
+LOSSY: dict[UID, Callable[[np.ndarray], Encoded]] = {
     JPEGBaseline8Bit: lambda pixels: imagecodecs.jpeg8_encode(pixels, level=95),
     JPEGLSNearLossless: lambda pixels: imagecodecs.jpegls_encode(pixels, level=2),
     JPEG2000: lambda pixels: imagecodecs.jpeg2k_encode(pixels, codecformat="j2k", reversible=False, level=60),
@@ -80,12 +82,12 @@ CANARY = "Canary^Bird"
 """The patient's name in every file, which must not appear in logs or responses."""
 
 
-def make_header(pixels: np.ndarray, bits: int = 8, syntax: UID = ExplicitVRLittleEndian, **tags: object) -> FileDataset:
+def make_header(pixels: np.ndarray, bits: int = 8, syntax: UID = ExplicitVRLittleEndian, **tags: Any) -> FileDataset:
     """The header of a DX file of a hand, without pixels; `tags` are added to the default ones or replace them."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = syntax
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
-    meta.MediaStorageSOPInstanceUID = "1.2.826.0.1.3680043.10.1338.3"
+    meta.MediaStorageSOPInstanceUID = UID("1.2.826.0.1.3680043.10.1338.3")
     header = FileDataset(
         "",
         {},
@@ -122,7 +124,7 @@ def make_header(pixels: np.ndarray, bits: int = 8, syntax: UID = ExplicitVRLittl
 
 
 def dicom(
-    pixels: np.ndarray, bits: int = 8, syntax: UID = ExplicitVRLittleEndian, *, tail: bytes = b"", **tags: object
+    pixels: np.ndarray, bits: int = 8, syntax: UID = ExplicitVRLittleEndian, *, tail: bytes = b"", **tags: Any
 ) -> bytes:
     """The bytes of a DX file. `pixels` are stored values (H, W) of 8 or 16 bits; `tail` follows native pixels."""
     header = make_header(pixels, bits, syntax, **tags)
@@ -146,9 +148,9 @@ def lookup(first: int, bits: int, entries: np.ndarray, word: str = "<u2") -> lis
     return [item]
 
 
-def encapsulated(header: Dataset, stream: bytes = b"", raw: bytes | None = None) -> bytes:
+def encapsulated(header: Dataset, stream: Encoded = b"", raw: bytes | None = None) -> bytes:
     """A file with one codestream, or with `raw` as everything that follows the head of Pixel Data."""
-    header.PixelData = encapsulate([stream or b"\0\0"])
+    header.PixelData = encapsulate([bytes(stream) or b"\0\0"])
     header["PixelData"].VR = "OB"
     header["PixelData"].is_undefined_length = True
     if raw is None:

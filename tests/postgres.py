@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import pg8000.native
 
@@ -23,6 +23,15 @@ QUICK = ("fsync=off", "listen_addresses=", "shared_buffers=16MB")
 """No power cut is tested here: fsync is left out."""
 
 
+class _Process(TypedDict):
+    """Arguments of `subprocess.Popen`."""
+
+    cwd: Path
+    user: NotRequired[int]
+    group: NotRequired[int]
+    extra_groups: NotRequired[list[int]]
+
+
 @dataclass
 class Postgres:
     """A server that runs; `stop` and `start` are for tests of its absence."""
@@ -32,7 +41,8 @@ class Postgres:
 
     def start(self) -> None:
         options = [part for option in QUICK for part in ("-c", option)]
-        command = [Path(_installed()).with_name("postgres"), "-D", self.folder / "data", "-k", self.folder, *options]
+        command: list[str | Path] = [Path(_installed()).with_name("postgres"), "-D", self.folder / "data"]
+        command += ["-k", self.folder, *options]
         self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL, **_nobody_of_power(self.folder))
         wait_until(self._answers, "an answer of PostgreSQL")
 
@@ -88,7 +98,8 @@ def running_postgres() -> Iterator[Postgres]:
         folder = Path(name)
         if os.geteuid() == 0:
             shutil.chown(folder, "postgres", "postgres")
-        command = [_installed(), "-D", folder / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
+        command: list[str | Path] = [_installed(), "-D", folder / "data", "-U", "postgres", "-A", "trust"]
+        command += ["-E", "UTF8", "--no-sync"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **_nobody_of_power(folder))
         server = Postgres(folder)
         server.start()
@@ -104,7 +115,7 @@ def _installed() -> str:
     return path
 
 
-def _nobody_of_power(folder: Path) -> dict[str, Any]:
+def _nobody_of_power(folder: Path) -> _Process:
     """PostgreSQL refuses to be run by root."""
     if os.geteuid() != 0:
         return {"cwd": folder}

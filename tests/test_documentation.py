@@ -26,8 +26,8 @@ COMMANDS = re.findall(r"^\$ (curl .+)\n((?:(?!\$ |```).*\n)*)", HTTP_API.read_te
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
-    folders = {"checkpoint": STARTER / "checkpoint", "gallery": STARTER / "gallery"}
-    settings = Settings(**folders, device="cpu", precision="float32", scope="flag")
+    checkpoint, gallery = STARTER / "checkpoint", STARTER / "gallery"
+    settings = Settings(checkpoint=checkpoint, gallery=gallery, device="cpu", precision="float32", scope="flag")
     with serving(load_replica(settings)) as client:
         yield client
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from app.settings import Settings
 from index_builder.build import BuildOptions, build
 from tests.phantoms import draw_phantom, write_dataset
 from tests.waiting import HUNG_SECONDS
+from xray.images.radiograph import PixelArray
 from xray.network.model import ModelOutput
 from xray.predictor import Predictor
 
@@ -48,13 +49,17 @@ class HeldEngine:
 
     def __init__(self, real: Predictor) -> None:
         self.real, self.gate, self.entered, self.broken = real.engine, threading.Event(), threading.Event(), False
+        self.device, self.precision = self.real.device, self.real.precision
 
-    def forward(self, pixels: np.ndarray) -> ModelOutput:
+    def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
         self.entered.set()
         self.gate.wait(HUNG_SECONDS)
         if self.broken:
             raise RuntimeError("out of memory at /secret/path")
-        return self.real.forward(pixels)
+        return self.real.forward(pixels_B1SS)
+
+    def sizes_to_warm(self, largest: int) -> Iterable[int]:
+        return self.real.sizes_to_warm(largest)
 
 
 def held(service: Replica, **changed: object) -> tuple[HeldEngine, Replica]:
@@ -64,9 +69,9 @@ def held(service: Replica, **changed: object) -> tuple[HeldEngine, Replica]:
     return engine, assemble(settings, replace(service.predictor.bundle, predictor=Predictor(real.manifest, engine)))
 
 
-def png(pixels: object) -> bytes:
+def png(pixels: np.ndarray) -> bytes:
     """PNG bytes of an array, written by OpenCV."""
-    return cv2.imencode(".png", pixels)[1].tobytes()  # type: ignore[call-overload,no-any-return]
+    return cv2.imencode(".png", pixels)[1].tobytes()
 
 
 def metric(client: httpx.Client, name: str) -> float:

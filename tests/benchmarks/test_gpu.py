@@ -8,7 +8,17 @@ import pytest
 import torch
 
 from benchmarks import gpu
-from benchmarks.gpu import BASE, REFERENCE, EagerEngine, GpuBenchOptions, Measurement, equality, measure, rates
+from benchmarks.gpu import (
+    BASE,
+    REFERENCE,
+    BenchmarkedEngine,
+    EagerEngine,
+    GpuBenchOptions,
+    Measurement,
+    equality,
+    measure,
+    rates,
+)
 from tests.conftest import ROOT
 from xray.engines.cuda_engine import Bf16Network, CudaEngine
 from xray.engines.parity import LIMITS, Difference
@@ -29,7 +39,7 @@ def test_failing_engine_is_told_and_the_others_are_measured(
 ) -> None:
     monkeypatch.setattr(gpu, "CUDA", CPU)
     reference = TorchEngine(load_checkpoint(tiny_checkpoint), CPU)
-    engines = {
+    engines: dict[str, BenchmarkedEngine] = {
         REFERENCE: reference,
         BASE: EagerEngine(Bf16Network(reference.model).eval()),
         "broken": CudaEngine("broken", CPU, fail, 1024),

@@ -179,6 +179,7 @@ def test_replaced_radiograph_of_equal_size_and_time_is_embedded_again(options: B
     options = dataclasses.replace(options, data=root, dimension=0, precision="float32")
     file = records_of(read_mura(root, "train"))[0].file
     status, pixels = file.stat(), cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
+    assert pixels is not None
     uncompressed = [cv2.IMWRITE_PNG_COMPRESSION, 0]
     cv2.imwrite(str(file), pixels, uncompressed)
     size = file.stat().st_size
@@ -247,9 +248,12 @@ class Shifted:
 
     def __init__(self, real: VectorIndex, place: int) -> None:
         self.real, self.place, self.vectors = real, place, real.vectors
+        self.memory_bytes, self.gpu_memory_bytes = real.memory_bytes, real.gpu_memory_bytes
 
-    def search(self, query: np.ndarray, depth: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        products, rows = self.real.search(query, depth + 1, allowed)
+    def search(
+        self, query_K: np.ndarray, depth: int, allowed_N: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        products, rows = self.real.search(query_K, depth + 1, allowed_N)
         return np.delete(products, self.place), np.delete(rows, self.place)
 
 
@@ -261,9 +265,9 @@ def test_self_check_catches_an_index_that_answers_wrongly_and_entries_that_slipp
     sound = {row: vectors[row] for row in sample_rows(gallery)}
     check_gallery(gallery, sound)
     with pytest.raises(ArtifactError, match="does not find itself first"):
-        check_gallery(dataclasses.replace(gallery, index=Shifted(gallery.index, 0)), sound)  # type: ignore[arg-type]
+        check_gallery(dataclasses.replace(gallery, index=Shifted(gallery.index, 0)), sound)
     with pytest.raises(ArtifactError, match="Search and NumPy differ"):
-        check_gallery(dataclasses.replace(gallery, index=Shifted(gallery.index, 1)), sound)  # type: ignore[arg-type]
+        check_gallery(dataclasses.replace(gallery, index=Shifted(gallery.index, 1)), sound)
     with pytest.raises(ArtifactError, match="has the embedding of another"):
         check_gallery(gallery, {row: vectors[row - 1] for row in sound})
 

@@ -19,8 +19,13 @@ MANIFEST = GalleryManifest(checkpoint="c", dataset="d", split="train", only="all
 def called(monkeypatch: pytest.MonkeyPatch) -> list[BuildOptions | CrawlOptions]:
     """The options with which a gallery was to be built."""
     options: list[BuildOptions | CrawlOptions] = []
+
+    def remember(each: BuildOptions | CrawlOptions) -> GalleryManifest:
+        options.append(each)
+        return MANIFEST
+
     for name in ("build", "crawl"):
-        monkeypatch.setattr(command_line, name, lambda each: options.append(each) or MANIFEST)
+        monkeypatch.setattr(command_line, name, remember)
     return options
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -40,7 +41,7 @@ from xray.engines.base import Engine
 from xray.errors import DatasetError, InputError
 from xray.gallery.gallery import Gallery, NeighborQuery
 from xray.gallery.storage import ENTRIES, INDEX, load_gallery
-from xray.images.radiograph import Radiograph
+from xray.images.radiograph import PixelArray, Radiograph
 from xray.network.checkpoint import load_checkpoint
 from xray.predictor import Predictor
 
@@ -62,13 +63,13 @@ def reference_gallery(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFa
     return folder / "gallery"
 
 
-def pixels(number: int):
+def pixels(number: int) -> PixelArray:
     return draw_phantom(number, number % 4 == 0, height=64, width=64)
 
 
-def radiograph(study: int, view: int, **tags: object) -> Dataset:
+def radiograph(study: int, view: int, **tags: Any) -> Dataset:
     uid = f"{UIDS}.{study}"
-    own = {
+    own: dict[str, Any] = {
         "StudyInstanceUID": uid,
         "SeriesInstanceUID": f"{uid}.1",
         "SOPInstanceUID": f"{uid}.1.{view}",
@@ -107,6 +108,7 @@ def loaded(options: CrawlOptions) -> Gallery:
 
 
 def reference(options: CrawlOptions, study: int, view: int) -> str:
+    assert options.key is not None
     names = Pseudonyms.from_file(options.key)
     uid = f"{UIDS}.{study}"
     return f"ward/{names.name(uid)}/{names.name(f'{uid}.1.{view}')}"
@@ -278,6 +280,7 @@ def in_front_of(running: RunningOrthanc, odd: Callable[[str], Reply | None]) -> 
 
 
 def through(options: CrawlOptions, url: str) -> CrawlOptions:
+    assert options.archives is not None
     file = options.archives.with_name("gateway.toml")
     file.write_text(f'[ward]\nurl = "{url}"\ntimeout_seconds = 2\n')
     return dataclasses.replace(options, archives=file)
@@ -365,6 +368,7 @@ def test_embeddings_of_other_canvases_are_made_again_and_what_is_withdrawn_stays
 
 def test_wrong_options_are_refused_before_anything_is_fetched(options: CrawlOptions, tmp_path: Path) -> None:
     port = free_ports(1)[0]
+    assert options.archives is not None
     options.archives.write_text(f'[ward]\nurl = "http://127.0.0.1:{port}"\n')
     with pytest.raises(InputError, match="has no archive 'other'; it has ward"):
         crawl(dataclasses.replace(options, pacs="other", out=tmp_path / "other"))

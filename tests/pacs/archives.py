@@ -4,6 +4,7 @@ import io
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ UIDS = "1.2.826.0.1.3680043.10.1338"
 PIXELS = np.random.default_rng(1).integers(0, 4096, (64, 48)).astype(np.uint16)
 
 
-def instance(study: int, number: int, syntax: UID = ExplicitVRLittleEndian, **tags: object) -> Dataset:
+def instance(study: int, number: int, syntax: UID = ExplicitVRLittleEndian, **tags: Any) -> Dataset:
     """Return one radiograph in a series of its own."""
-    own = {
+    own: dict[str, Any] = {
         "StudyInstanceUID": f"{UIDS}.{study}",
         "SeriesInstanceUID": f"{UIDS}.{study}.{number}",
         "SOPInstanceUID": f"{UIDS}.{study}.{number}.1",

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping
 
 import numpy as np
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import data_element_generator, read_dataset
 from pydicom.filewriter import write_data_element, write_file_meta_info
@@ -66,9 +66,9 @@ def element(keyword: str, vr: str, value: bytes, syntax: UID = ExplicitVRLittleE
     )
 
 
-def _encoded(each: object, syntax: UID) -> bytes:
+def _encoded(each: DataElement | RawDataElement, syntax: UID) -> bytes:
     stream = _stream(syntax)
-    write_data_element(stream, each)  # type: ignore[arg-type]
+    write_data_element(stream, each)
     return stream.getvalue()
 
 

@@ -44,7 +44,8 @@ def test_order_of_the_views_does_not_change_the_study(predictor: Predictor, view
 
 def test_embeddings_of_radiographs_and_studies_have_length_one(predictor: Predictor, views: list[Radiograph]) -> None:
     study = predictor.predict(views)
-    lengths = [np.linalg.norm(each.embedding_D) for each in (study, *study.radiographs)]
+    embeddings = [study.embedding_D, *(each.embedding_D for each in study.radiographs)]
+    lengths = [np.linalg.norm(each) for each in embeddings]
     assert lengths == pytest.approx([1] * 4, abs=1e-5)
 
 

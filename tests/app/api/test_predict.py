@@ -94,7 +94,7 @@ def test_retrieve_honors_filters_and_excluded_study(client: httpx.Client, datase
     body_part, patient, folder = file.relative_to(dataset / "train").parts[:3]
     study = f"{body_part}/{patient}/{folder.split('_')[0]}"
     for written in (study, f"{study}_positive", file.relative_to(dataset.parent).parent.as_posix()):
-        query = {"k": 50, "body_part": body_part, "exclude_study": written}
+        query: dict[str, str | int] = {"k": 50, "body_part": body_part, "exclude_study": written}
         neighbors = client.post("/retrieve", params=query, files=files(file.read_bytes())).json()["neighbors"]
         assert {each["body_part"] for each in neighbors} == {body_part}
         assert study not in {f"{each['body_part']}/{each['patient']}/{each['study']}" for each in neighbors}

@@ -10,6 +10,7 @@ import time
 import zlib
 from pathlib import Path
 from shutil import copytree
+from typing import Any
 
 import httpx
 import numpy as np
@@ -44,15 +45,15 @@ def huge_header() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def form(*images: bytes, name: str = "image1.png") -> dict[str, object]:
+def form(*images: bytes, name: str = "image1.png") -> dict[str, Any]:
     return {"files": [("file", (name, image)) for image in images]}
 
 
-def raw(content: bytes, content_type: str) -> dict[str, object]:
+def raw(content: bytes, content_type: str) -> dict[str, Any]:
     return {"content": content, "headers": {"Content-Type": content_type}}
 
 
-REFUSALS = {
+REFUSALS: dict[str, tuple[str, str, dict[str, Any], int, str | None]] = {
     "empty body": ("POST", "/classify", raw(b"", "image/png"), 400, "MalformedRequestError"),
     "empty part": ("POST", "/classify", form(b""), 400, "MalformedRequestError"),
     "form without file": ("POST", "/classify", {"files": {"image": ("a.png", PHANTOM)}}, 400, "MalformedRequestError"),
@@ -86,7 +87,7 @@ REFUSALS = {
 @pytest.mark.parametrize("name", REFUSALS)
 def test_bad_request_gets_a_problem_and_the_next_good_one_is_answered(client: httpx.Client, name: str) -> None:
     method, path, body, status, kind = REFUSALS[name]
-    reply = client.request(method, path, **body)  # type: ignore[arg-type]
+    reply = client.request(method, path, **body)
     problem = reply.json()
     assert (reply.status_code, problem["status"]) == (status, status)
     assert reply.headers["content-type"] == "application/problem+json"
@@ -94,13 +95,13 @@ def test_bad_request_gets_a_problem_and_the_next_good_one_is_answered(client: ht
     assert problem["title"]
     assert len(problem["detail"]) > 8
     assert "Traceback" not in reply.text
-    assert client.post("/classify", **form(PHANTOM)).status_code == 200  # type: ignore[arg-type]
+    assert client.post("/classify", **form(PHANTOM)).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/cam?alpha=nan", "/retrieve?k=0", "/retrieve?body_part=XR_TAIL", "/analyze?cam=x"])
 def test_bad_option_is_refused_before_the_network_runs(client: httpx.Client, path: str) -> None:
     before = metric(client, "osteon_batch_size_count")
-    assert client.post(path, **form(PHANTOM)).status_code == 422  # type: ignore[arg-type]
+    assert client.post(path, **form(PHANTOM)).status_code == 422
     assert metric(client, "osteon_batch_size_count") == before
 
 
@@ -108,8 +109,8 @@ def test_studys_radiographs_share_the_limit_on_pixels(service: Replica) -> None:
     size = draw_phantom(seed=1).size
     limited = assemble(service.settings.model_copy(update={"max_pixels": 2 * size}), service.predictor.bundle)
     with serving(limited) as client:
-        assert client.post("/classify", **form(PHANTOM, PHANTOM)).status_code == 200  # type: ignore[arg-type]
-        problem = client.post("/classify", **form(PHANTOM, PHANTOM, PHANTOM)).json()  # type: ignore[arg-type]
+        assert client.post("/classify", **form(PHANTOM, PHANTOM)).status_code == 200
+        problem = client.post("/classify", **form(PHANTOM, PHANTOM, PHANTOM)).json()
         assert problem["type"].endswith("TooManyPixelsError")
         assert problem["detail"].startswith("Radiograph 3 of 3")
 
@@ -132,16 +133,16 @@ def test_full_service_refuses_with_retry_after_and_answers_those_inside(service:
     engine, held_service = held(service, max_pending=1)
     with serving(held_service) as client:
         inside: list[httpx.Response] = []
-        caller = threading.Thread(target=lambda: inside.append(client.post("/classify", **form(PHANTOM))))  # type: ignore[arg-type]
+        caller = threading.Thread(target=lambda: inside.append(client.post("/classify", **form(PHANTOM))))
         caller.start()
         engine.entered.wait(HUNG_SECONDS)
-        refused = client.post("/classify", **form(PHANTOM))  # type: ignore[arg-type]
+        refused = client.post("/classify", **form(PHANTOM))
         engine.gate.set()
         caller.join()
         assert refused.status_code == 429
         assert int(refused.headers["Retry-After"]) >= 1
         assert inside[0].status_code == 200
-        assert client.post("/classify", **form(PHANTOM)).status_code == 200  # type: ignore[arg-type]
+        assert client.post("/classify", **form(PHANTOM)).status_code == 200
 
 
 def test_crowded_service_turns_callers_away_before_it_looks_at_what_they_ask(service: Replica) -> None:
@@ -167,35 +168,35 @@ def test_no_request_is_sent_through_a_thread_for_what_it_depends_on() -> None:
 def test_callers_own_deadline_is_kept(service: Replica) -> None:
     engine, held_service = held(service)
     with serving(held_service) as client:
-        hurried = client.post("/classify", **form(PHANTOM), headers={"X-Deadline-Ms": "200"})  # type: ignore[arg-type]
+        hurried = client.post("/classify", **form(PHANTOM), headers={"X-Deadline-Ms": "200"})
         assert hurried.status_code == 504
         assert "0.2 s" in hurried.json()["detail"]
         engine.gate.set()
         for nonsense in ("0", "-5", "nan", "soon"):
-            reply = client.post("/classify", **form(PHANTOM), headers={"X-Deadline-Ms": nonsense})  # type: ignore[arg-type]
+            reply = client.post("/classify", **form(PHANTOM), headers={"X-Deadline-Ms": nonsense})
             assert reply.status_code == 422
 
 
 def test_caller_that_hangs_up_while_waiting_costs_no_pass(service: Replica) -> None:
     engine, held_service = held(service)
     with serving(held_service) as client:
-        first = threading.Thread(target=lambda: client.post("/classify", **form(PHANTOM)))  # type: ignore[arg-type]
+        first = threading.Thread(target=lambda: client.post("/classify", **form(PHANTOM)))
         first.start()
         engine.entered.wait(HUNG_SECONDS)
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{client.base_url}/classify", **form(OTHER_PHANTOM), timeout=0.3)  # type: ignore[arg-type]
+            httpx.post(f"{client.base_url}/classify", **form(OTHER_PHANTOM), timeout=0.3)
         while metric(client, "osteon_pending_requests") > 1:
             time.sleep(0.01)
         engine.gate.set()
         first.join()
-        client.post("/classify", **form(jpeg()))  # type: ignore[arg-type]
+        client.post("/classify", **form(jpeg()))
         assert metric(client, "osteon_batch_size_sum") == 2
 
 
 def test_late_answer_is_a_504_and_frees_its_place(service: Replica) -> None:
     engine, held_service = held(service, max_pending=1, deadline_seconds=0.2)
     with serving(held_service) as client:
-        assert client.post("/classify", **form(PHANTOM)).status_code == 504  # type: ignore[arg-type]
+        assert client.post("/classify", **form(PHANTOM)).status_code == 504
         engine.gate.set()
         assert client.get("/health/ready").status_code == 200
 
@@ -205,12 +206,12 @@ def test_engine_failure_is_a_500_that_hides_its_cause_and_the_next_request_is_fi
     engine.gate.set()
     with serving(held_service) as client:
         engine.broken = True
-        failed = client.post("/classify", **form(PHANTOM))  # type: ignore[arg-type]
+        failed = client.post("/classify", **form(PHANTOM))
         engine.broken = False
         assert failed.status_code == 500
         assert metric(client, 'osteon_requests_total{endpoint="/classify",status="500"}') == 1
         assert "secret" not in failed.text
-        assert client.post("/classify", **form(PHANTOM)).status_code == 200  # type: ignore[arg-type]
+        assert client.post("/classify", **form(PHANTOM)).status_code == 200
 
 
 @pytest.mark.parametrize(

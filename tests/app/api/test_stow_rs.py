@@ -36,7 +36,7 @@ TYPE = 'multipart/related; type="application/dicom"; boundary=b-1'
 CANNOT_UNDERSTAND, OUT_OF_RESOURCES, OTHER_STUDY = 0xC000, 0xA700, 0xA900
 
 
-def hand(number: int, study: str = STUDY, **tags: object) -> bytes:
+def hand(number: int, study: str = STUDY, **tags: Any) -> bytes:
     """A drawn radiograph, the n-th of its study."""
     return dicom(
         draw_phantom(seed=number),

@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import zlib
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -78,11 +79,11 @@ def raw_deflate(data: bytes) -> bytes:
         ("identity", bytes),
     ],
 )
-def test_compressed_body_is_read(client: httpx.Client, coding: str, pack: object) -> None:
-    packed = pack(PHANTOM)  # type: ignore[operator]
+def test_compressed_body_is_read(client: httpx.Client, coding: str, pack: Callable[[bytes], bytes]) -> None:
+    packed = pack(PHANTOM)
     expected = classify(client, PHANTOM, **{"Content-Type": "image/png"}).json()["probability"]
     raw = classify(client, packed, **{"Content-Type": "image/png", "Content-Encoding": coding})
-    parts = classify(client, pack(form("filename=a")), **FORM, **{"Content-Encoding": coding})  # type: ignore[operator]
+    parts = classify(client, pack(form("filename=a")), **FORM, **{"Content-Encoding": coding})
     assert (raw.json()["probability"], parts.json()["probability"]) == (expected, expected)
 
 
@@ -105,8 +106,8 @@ def test_body_that_inflates_beyond_the_limit_gets_413(client: httpx.Client) -> N
 @pytest.mark.parametrize(
     "fault", [lambda data: data[:-9], lambda data: data + b"more", lambda data: PHANTOM, lambda data: b""]
 )
-def test_damaged_compression_gets_400(client: httpx.Client, fault: object) -> None:
-    packed = fault(gzip.compress(PHANTOM))  # type: ignore[operator]
+def test_damaged_compression_gets_400(client: httpx.Client, fault: Callable[[bytes], bytes]) -> None:
+    packed = fault(gzip.compress(PHANTOM))
     reply = classify(client, packed, **{"Content-Type": "image/png", "Content-Encoding": "gzip"})
     assert reply.status_code == 400
     assert json.loads(reply.text)["detail"]

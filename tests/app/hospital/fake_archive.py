@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
-from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
 from pacs.client.configuration import ArchiveConfig
 from tests.dicom_files import dataset_of
-from tests.pacs.client.test_http_session import DICOM_JSON, Reply, answering
+from tests.pacs.client.test_http_session import DICOM_JSON, Reply, Request, answering
 
 PARTS = 'multipart/related; type="application/dicom"; boundary=q'
 
@@ -45,7 +44,7 @@ class FakeArchive:
     def reports(self, study: str) -> list[bytes]:
         return [data for (of, series, _), data in self.files.items() if of == study and self.modalities[series] == "SR"]
 
-    def _reply(self, request: BaseHTTPRequestHandler) -> Reply:
+    def _reply(self, request: Request) -> Reply:
         url = urlsplit(request.path)
         parts = url.path.removeprefix("/dicom-web/").split("/")
         self.asked.append(url.path)
@@ -85,10 +84,10 @@ class FakeArchive:
         head = b"--q\r\nContent-Type: application/dicom\r\n\r\n"
         return 200, {"Content-Type": PARTS}, head + self.files[place] + b"\r\n--q--\r\n"
 
-    def _stored(self, request: BaseHTTPRequestHandler) -> Reply:
+    def _stored(self, request: Request) -> Reply:
         header = Message()
         header["Content-Type"] = request.headers["Content-Type"]
-        for part in request.body.split(f"--{header.get_boundary()}".encode())[1:-1]:  # type: ignore[attr-defined]
+        for part in request.body.split(f"--{header.get_boundary()}".encode())[1:-1]:
             if self.keeps:
                 self.put(part.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n"))
         return 200, {"Content-Type": DICOM_JSON}, b"{}"

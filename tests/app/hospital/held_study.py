@@ -5,13 +5,12 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
 from pydicom import dcmread
 
 from tests.app.api.test_stow_rs import STUDY
-from tests.pacs.client.test_http_session import DICOM_JSON, Reply, answering
+from tests.pacs.client.test_http_session import DICOM_JSON, Reply, Request, answering
 
 PATIENT_ID = "CANARY-4711"
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
@@ -31,10 +30,10 @@ class HeldStudy:
     sop_class: str = DX
     stored: dict[str, bytes] = field(default_factory=dict)
 
-    def reply(self, request: BaseHTTPRequestHandler) -> Reply:
+    def reply(self, request: Request) -> Reply:
         url = urlsplit(request.path)
         if request.command == "POST":
-            return self._store(request.body)  # type: ignore[attr-defined]
+            return self._store(request.body)
         if url.path.endswith("/studies"):
             return _json([_tags({"0020000D": STUDY, "00100020": PATIENT_ID})])
         if url.path.endswith("/series"):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -163,7 +164,11 @@ def test_other_pixels_under_the_same_uid_are_refused_and_said(client: httpx.Clie
 
 def test_same_image_in_another_transfer_syntax_is_no_other_content(client: httpx.Client) -> None:
     job = stow(client, related(hand(1))).headers["x-jobs"]
-    names = {"StudyInstanceUID": STUDY, "SeriesInstanceUID": f"{STUDY}.1", "SOPInstanceUID": f"{STUDY}.1.1"}
+    names: dict[str, Any] = {
+        "StudyInstanceUID": STUDY,
+        "SeriesInstanceUID": f"{STUDY}.1",
+        "SOPInstanceUID": f"{STUDY}.1.1",
+    }
     compressed = dicom(draw_phantom(seed=1), 8, JPEG2000Lossless, **names)
     moments = (lambda: None, lambda: finished(client, job))
     for reach in moments:
@@ -203,10 +208,10 @@ def test_worker_that_dies_is_begun_again_and_meanwhile_the_replica_is_not_ready(
     hospital = hospital_at(tmp_path, settle=0)
     lease, deaths = hospital.jobs.lease, iter([ZeroDivisionError(CANARY)])
 
-    def dying(*arguments: object) -> object:
+    def dying(*arguments: Any) -> object:
         if error := next(deaths, None):
             raise error
-        return lease(*arguments)  # type: ignore[arg-type]
+        return lease(*arguments)
 
     monkeypatch.setattr(hospital.jobs, "lease", dying)
     with serving(assemble(service.settings, service.predictor.bundle, hospital)) as client:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
@@ -201,7 +202,7 @@ def associated(port: int, *contexts: Context) -> Association:
     return caller.associate("127.0.0.1", port)
 
 
-def radiograph(number: int = 1, private_bytes: int = 0, **tags: object) -> Dataset:
+def radiograph(number: int = 1, private_bytes: int = 0, **tags: Any) -> Dataset:
     dataset = dcmread(io.BytesIO(hand(number, **tags)))
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     if private_bytes:

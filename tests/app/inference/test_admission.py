@@ -1,6 +1,7 @@
 """Whoever would wait too long is told so at the door, and told when to come back."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -117,7 +118,7 @@ def test_radiographs_of_jobs_are_part_of_the_predicted_wait() -> None:
 
 def test_pauses_that_were_told_in_any_order_are_forgotten_when_they_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(admission.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     crowded = door(measured(1, 8, 16), max_wait_seconds=0.5)
     with crowded.admit(1, deadline=30) as permit:
         for radiographs in (600, 64, 64, 64):  # the longest pause first

@@ -125,8 +125,8 @@ print(clock(), flush=True)
 
 
 def test_stopped_process_does_not_age() -> None:
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", PAUSED], cwd=ROOT, **pipes) as running:
+    command = [sys.executable, "-c", PAUSED]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == "ready\n"
         began = time.monotonic()

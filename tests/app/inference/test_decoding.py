@@ -71,7 +71,7 @@ def test_rare_kinds_of_image_are_decoded_apart_and_answered_like_others(
         # Nothing but a process apart can decode from here on.
         monkeypatch.setattr(decoding, "decode_radiograph", None)
         for body in bodies:
-            reply = client.post("/classify", files={"file": body}).json()
+            reply = client.post("/classify", files={"file": bytes(body)}).json()
             assert reply["radiographs"][0]["logit"] == pytest.approx(expected, abs=1e-4)
 
 

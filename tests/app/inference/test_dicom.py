@@ -60,14 +60,14 @@ def test_reply_tells_the_facts_of_the_file_and_none_of_another_image(client: htt
     assert radiographs[1]["dicom"] is None
 
 
-OTHER_STUDY = {"StudyInstanceUID": "1.2.826.0.1.3680043.10.1338.9"}
-OTHER_PATIENT = {"PatientID": "OTHER-99", "PatientName": "Other^Olga"}
+OTHER_STUDY: dict[str, Any] = {"StudyInstanceUID": "1.2.826.0.1.3680043.10.1338.9"}
+OTHER_PATIENT: dict[str, Any] = {"PatientID": "OTHER-99", "PatientName": "Other^Olga"}
 
 
 @pytest.mark.parametrize("path", ["/classify", "/retrieve", "/analyze"])
 @pytest.mark.parametrize(("other", "reason"), [(OTHER_STUDY, "another study"), (OTHER_PATIENT, "another patient")])
 def test_radiographs_of_two_studies_or_patients_are_not_pooled(
-    client: httpx.Client, path: str, other: dict[str, str], reason: str
+    client: httpx.Client, path: str, other: dict[str, Any], reason: str
 ) -> None:
     files = (dicom(PHANTOM), png(PHANTOM), dicom(PHANTOM[:, ::-1], **other))
     reply = client.post(path, files=[("file", (f"{number}.dcm", data)) for number, data in enumerate(files)])

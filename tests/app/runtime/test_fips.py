@@ -27,7 +27,9 @@ FORBIDDEN = re.compile(r"\.so\.1\b|\.1\.1(?:\.|$)")
 PHANTOM = draw_phantom(seed=7)
 FILES = {
     "PNG": png(PHANTOM),
-    "JPEG of 12 bits, in a process apart": imagecodecs.jpeg_encode(PHANTOM.astype(np.uint16) << 4, bitspersample=12),
+    "JPEG of 12 bits, in a process apart": bytes(
+        imagecodecs.jpeg_encode(PHANTOM.astype(np.uint16) << 4, bitspersample=12)
+    ),
     "compressed DICOM, in a process apart": dicom(PHANTOM.astype(np.uint16) << 4, 12, JPEGLosslessSV1),
 }
 

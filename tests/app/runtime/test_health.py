@@ -6,14 +6,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 
 from app.replica import Replica, assemble
@@ -24,6 +24,7 @@ from tests.conftest import ROOT
 from tests.phantoms import draw_phantom
 from tests.waiting import HUNG_SECONDS, wait_until
 from xray.gallery.gallery import Gallery
+from xray.images.radiograph import PixelArray
 from xray.network.model import ModelOutput
 from xray.predictor import Predictor
 
@@ -56,10 +57,14 @@ class LyingEngine:
 
     def __init__(self, real: Predictor) -> None:
         self.real, self.lies = real.engine, False
+        self.device, self.precision = self.real.device, self.real.precision
 
-    def forward(self, pixels: np.ndarray) -> ModelOutput:
-        output = self.real.forward(pixels)
+    def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
+        output = self.real.forward(pixels_B1SS)
         return replace(output, logits_B=output.logits_B + 1.0) if self.lies else output
+
+    def sizes_to_warm(self, largest: int) -> Iterable[int]:
+        return self.real.sizes_to_warm(largest)
 
 
 def test_hung_engine_is_unready_first_and_in_the_end_not_live_its_callers_told_and_the_process_given_up(
@@ -103,9 +108,9 @@ class HeldSearch:
         self.manifest, self.entries = real.manifest, real.entries
         self.memory_bytes, self.gpu_memory_bytes = real.memory_bytes, real.gpu_memory_bytes
 
-    def search(self, *arguments: object) -> object:
+    def search(self, *arguments: Any) -> object:
         self.gate.wait(HUNG_SECONDS)
-        return self.real.search(*arguments)  # type: ignore[arg-type]
+        return self.real.search(*arguments)
 
 
 @pytest.mark.parametrize("comes", [True, False])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -140,13 +141,14 @@ def test_a_certificate_or_key_that_is_gone_or_damaged_is_the_operators(config: A
     damaged.write_text("no certificate")
     locked = tmp_path / "locked.key"
     run("openssl", "pkey", "-in", config.key, "-aes256", "-passout", "pass:secret", "-out", locked)
-    for changed in (
+    faults: tuple[dict[str, Any], ...] = (
         {"ca": damaged},
         {"certificate": damaged},
         {"key": damaged},
         {"key": locked},
         {"ca": tmp_path / "gone"},
-    ):
+    )
+    for changed in faults:
         with raises(ConfigurationError, "main"):
             Archive("main", replace(config, **changed))
 

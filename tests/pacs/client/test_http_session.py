@@ -21,11 +21,17 @@ QUERY = {"PatientName": CANARY}
 Reply = tuple[int, Mapping[str, str], bytes]
 
 
+class Request(BaseHTTPRequestHandler):
+    """One request of a client, read to its end."""
+
+    body: bytes
+
+
 @contextmanager
-def answering(reply: Callable[[BaseHTTPRequestHandler], Reply]) -> Iterator[str]:
+def answering(reply: Callable[[Request], Reply]) -> Iterator[str]:
     """Run a server that gives these replies; yield its URL."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Request):
         def do_GET(self) -> None:
             self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             status, headers, body = reply(self)

@@ -1,7 +1,6 @@
 """STOW-RS requests, and which responses count as stored."""
 
 import json
-from http.server import BaseHTTPRequestHandler
 
 import pytest
 from pydicom import Dataset
@@ -12,7 +11,7 @@ from pacs.client.wado_response import extract_dicom
 from pacs.errors import ArchiveRefusedError
 from tests.dicom_files import CANARY, saved
 from tests.pacs.archives import UIDS, instance, raises
-from tests.pacs.client.test_http_session import DICOM_JSON, Reply, answering, archive_that_answers
+from tests.pacs.client.test_http_session import DICOM_JSON, Reply, Request, answering, archive_that_answers
 
 pytestmark = pytest.mark.slow
 
@@ -20,12 +19,12 @@ STUDY = f"{UIDS}.1"
 
 
 def test_a_large_object_is_sent_whole_with_its_length_as_a_file() -> None:
-    sent: list[BaseHTTPRequestHandler] = []
+    sent: list[Request] = []
     stored = instance(1, 1, PixelData=bytes(3 << 20))
     plain = Dataset(stored)  # as a program makes it: no preamble
     plain.file_meta = stored.file_meta
 
-    def reply(request: BaseHTTPRequestHandler) -> Reply:
+    def reply(request: Request) -> Reply:
         sent.append(request)
         return 200, {"Content-Type": DICOM_JSON}, b"{}"
 
@@ -39,9 +38,9 @@ def test_a_large_object_is_sent_whole_with_its_length_as_a_file() -> None:
 
 
 def test_files_are_sent_byte_for_byte_even_where_no_library_could_read_them() -> None:
-    sent: list[BaseHTTPRequestHandler] = []
+    sent: list[Request] = []
 
-    def reply(request: BaseHTTPRequestHandler) -> Reply:
+    def reply(request: Request) -> Reply:
         sent.append(request)
         return 200, {"Content-Type": DICOM_JSON}, b"{}"
 

@@ -5,6 +5,7 @@ import json
 import tracemalloc
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ DRIPS = {
 REPLY_SECONDS = 0.5
 
 
-def opened(url: str, **changed: float) -> Archive:
+def opened(url: str, **changed: Any) -> Archive:
     return Archive("main", ArchiveConfig(url, **{"timeout_seconds": 30, "reply_seconds": REPLY_SECONDS, **changed}))
 
 

@@ -191,6 +191,7 @@ def test_same_answer_once_more_has_the_same_uids_and_another_has_others(jobs: Jo
     jobs.intake.request(STUDY, CHECKPOINT, ARCHIVE)
     again = answered(jobs, clock)
     assert (again.version, again.basis) == (2, first.basis)
+    assert again.basis is not None
     assert (
         jobs.repository.superseded_results(again, again.basis)
         == jobs.repository.superseded_results(first, first.basis)

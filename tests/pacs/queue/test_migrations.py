@@ -78,7 +78,7 @@ def _write_job(connection: Connection, cipher: Cipher, number: int, study: str, 
     connection.execute(text(JOB), job | times | {"state": state})
     files = [("incoming", file(1))] if state in ("waiting", "running") else [("results", each) for each in pair()]
     for table, each in files:
-        encrypted = cipher.encrypt(each.data, f"{table} {job['id']} {each.instance_uid}")
+        encrypted: bytes | None = cipher.encrypt(each.data, f"{table} {job['id']} {each.instance_uid}")
         if state == "delivered":
             encrypted = None
         names = {name: getattr(each, name) for name in ("series_uid", "instance_uid", "sop_class_uid")}

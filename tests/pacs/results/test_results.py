@@ -32,7 +32,7 @@ from xray.images.radiograph import MAX_PIXELS, PixelArray
 from xray.network.cam import Cam, Region
 
 STUDY = "1.2.826.0.1.3680043.10.1338.1"
-ABSENT = dict.fromkeys(("PatientName", "PatientID", "PatientBirthDate", "AccessionNumber"))
+ABSENT: dict[str, Any] = dict.fromkeys(("PatientName", "PatientID", "PatientBirthDate", "AccessionNumber"))
 HOT = Region(left=30, top=80, width=45, height=31, evidence=1.0)
 WARM = Region(left=0, top=0, width=20, height=10, evidence=0.625)
 LEFT_OUT = (("1.2.826.0.1.3680043.10.1338.99", "The image is constant; send a radiograph that shows anatomy."),)
@@ -121,7 +121,7 @@ def test_results_are_valid_dicom(case: StudyFinding, tmp_path: Path) -> None:
 @needs("dsrdump")
 def test_report_shows_probability_notice_and_what_was_left_out(tmp_path: Path) -> None:
     _, report = stored(CASES["three radiographs"], tmp_path)
-    command = ["dsrdump", "+Pl", report]
+    command: list[str | Path] = ["dsrdump", "+Pl", report]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert f'"{PROBABILITY.meaning}")="0.8125"' in shown
     assert f'"{THRESHOLD.meaning}")="0.218"' in shown
@@ -186,7 +186,7 @@ def test_results_belong_to_the_study_of_the_radiograph_in_series_of_their_own(ca
 
 def test_odd_patient_attributes_go_back_unchanged_and_unsaid(tmp_path: Path) -> None:
     """No value is refused, repaired or repeated in a warning."""
-    odd = {"PatientSex": "CANARY?", "StudyDate": "CANARY", "PatientName": "A=B=C=D=" + CANARY}
+    odd: dict[str, Any] = {"PatientSex": "CANARY?", "StudyDate": "CANARY", "PatientName": "A=B=C=D=" + CANARY}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         case = finding(radiograph(**odd))
@@ -259,7 +259,7 @@ def test_frame_runs_round_its_region_and_leaves_the_inside_free() -> None:
 def test_report_has_the_regions_and_numbers_of_the_finding(case: StudyFinding) -> None:
     """The files can be read by other programs."""
     capture, report = results(case)
-    content = Comprehensive3DSR.from_dataset(report).content
+    content: Any = Comprehensive3DSR.from_dataset(report).content  # highdicom does not say that it is a report's
     found = []
     for group in content.get_planar_roi_measurement_groups():
         corners = group.roi.value

@@ -22,7 +22,7 @@ def augmented(canvas: PixelArray, seed: int) -> PixelArray:
 
 def test_a_canvas_comes_out_as_a_canvas(canvas: PixelArray) -> None:
     out = augmented(canvas, 0)
-    assert (out.shape, out.dtype) == ((1, SIZE, SIZE), np.uint8)
+    assert (out.shape, out.dtype) == ((1, SIZE, SIZE), np.dtype(np.uint8))
 
 
 def test_the_same_draw_gives_the_same_canvas_and_leaves_its_source_alone(canvas: PixelArray) -> None:

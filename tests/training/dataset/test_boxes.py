@@ -26,7 +26,7 @@ def marked() -> tuple[PixelArray, PixelArray]:
 
 
 def center_of(mask: np.ndarray) -> np.ndarray:
-    return np.argwhere(mask).mean(0)
+    return np.asarray(np.argwhere(mask).mean(0))
 
 
 def test_a_box_lies_on_the_canvas_where_its_anatomy_lies(marked: tuple[PixelArray, PixelArray]) -> None:

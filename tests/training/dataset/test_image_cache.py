@@ -55,7 +55,9 @@ def test_radiograph_replaced_under_its_name_is_decoded_again(dataset: Path, tmp_
     records = records_of(read_mura(shutil.copytree(dataset, tmp_path / "Phantoms"), "train"))
     file, status = records[0].file, records[0].file.stat()
     before = decode_once(records, SPEC, tmp_path / "canvases")[records[0].path][0].copy()
-    cv2.imwrite(str(file), cv2.rotate(cv2.imread(str(file), cv2.IMREAD_GRAYSCALE), cv2.ROTATE_180))
+    pixels = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
+    assert pixels is not None
+    cv2.imwrite(str(file), cv2.rotate(pixels, cv2.ROTATE_180))
     if restored:
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     canvases = decode_once(records, SPEC, tmp_path / "canvases")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -20,6 +21,8 @@ from training.options import TrainOptions
 from xray.images.preprocess import PreprocessSpec
 from xray.mura.studies import MuraRecord, Study, records_of
 
+Sampling = Literal["balanced", "natural"]
+Weighting = Literal["body-part", "none"]
 OPTIONS = TrainOptions(Path("data"), Path("out"), size=32, batch_studies=4)
 LOPSIDED = {("XR_HAND", 0): 30, ("XR_HAND", 1): 5, ("XR_LEG", 0): 4, ("XR_LEG", 1): 12, ("XR_HIP", 0): 7}
 """Studies of each body part and target; hips are all normal."""
@@ -85,7 +88,7 @@ def test_balanced_sampling_draws_normal_and_abnormal_equally_often(lopsided: lis
 
 @pytest.mark.parametrize("sampling", ["balanced", "natural"])
 def test_chances_of_all_studies_add_up_to_one_and_are_equal_within_a_class(
-    sampling: str, lopsided: list[Study]
+    sampling: Sampling, lopsided: list[Study]
 ) -> None:
     chances = sampling_probabilities(lopsided, replace(OPTIONS, sampling=sampling))
     assert chances.sum() == pytest.approx(1)
@@ -188,13 +191,13 @@ def test_a_batch_keeps_studies_apart(drawn: list[Study]) -> None:
 
 @pytest.mark.parametrize("sampling", ["balanced", "natural"])
 @pytest.mark.parametrize("weighting", ["body-part", "none"])
-def test_a_drawn_study_weighs_one_on_average(sampling: str, weighting: str, lopsided: list[Study]) -> None:
+def test_a_drawn_study_weighs_one_on_average(sampling: Sampling, weighting: Weighting, lopsided: list[Study]) -> None:
     options = replace(OPTIONS, sampling=sampling, loss_weights=weighting)
     assert sampling_probabilities(lopsided, options) @ loss_weights(lopsided, options) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("sampling", ["balanced", "natural"])
-def test_weighted_draws_of_a_body_part_are_half_normal_half_abnormal(sampling: str, lopsided: list[Study]) -> None:
+def test_weighted_draws_of_a_body_part_are_half_normal_half_abnormal(sampling: Sampling, lopsided: list[Study]) -> None:
     options = replace(OPTIONS, sampling=sampling)
     counted: Counter[tuple[str, int]] = Counter()
     for each, chance, weight in zip(

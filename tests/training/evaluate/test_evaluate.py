@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -156,7 +157,7 @@ def test_patients_that_the_network_may_know_are_refused_unless_allowed_and_then_
     assert json.loads((options.out / "metrics.json").read_bytes())["overlap"] == {"train": 1}
 
 
-def options_of(command: Callable[..., object], checkpoint: Path, root: Path) -> CalibrateOptions | CompareOptions:
+def options_of(command: Callable[..., object], checkpoint: Path, root: Path) -> Any:
     if command is calibrate:
         return CalibrateOptions(checkpoint, root, device="cpu")
     return CompareOptions(checkpoint, checkpoint, root, device="cpu")

@@ -25,7 +25,7 @@ def drawn_sample(seed: int, studies: int = 80, patients: int = 30) -> Sample:
     """Probabilities on a coarse grid, so that many are equal."""
     random = np.random.default_rng(seed)
     targets = random.integers(0, 2, studies)
-    probabilities = np.round(np.clip(0.3 * targets + random.uniform(0, 0.7, studies), 0, 1), 1)
+    probabilities = np.clip(0.3 * targets + random.uniform(0, 0.7, studies), 0, 1).round(1)
     return Sample(targets, probabilities, random.integers(0, patients, studies).astype(str))
 
 

@@ -15,6 +15,7 @@ from xray.images.preprocess import Placement
 from xray.images.radiograph import Box, Radiograph
 from xray.mura.studies import MuraRecord, Study
 from xray.predictor import Prediction, Prepared, StudyPrediction
+from xray.types import Label
 
 D = 16
 KINDS = [("XR_HAND", 0), ("XR_HAND", 1), ("XR_LEG", 0)]
@@ -45,8 +46,8 @@ def query(number: int, part: str, target: int, axis: int) -> tuple[Study, StudyP
     )
     embedding = near(axis, 1000 + number)
     one = Prediction(prepared, 0.0, 0.0, 0.5, embedding, np.zeros((1, 1), np.float32))
-    label = ("normal", "abnormal")[target]
-    return Study((record,)), StudyPrediction(0.0, 0.5, label, label, 0.5, (1.0,), embedding, (one,))  # type: ignore[arg-type]
+    label: Label = "abnormal" if target else "normal"
+    return Study((record,)), StudyPrediction(0.0, 0.5, label, label, 0.5, (1.0,), embedding, (one,))
 
 
 def test_neighbors_of_their_own_kind_make_a_precision_of_one() -> None:

@@ -18,7 +18,7 @@ def draw(seed: int) -> np.ndarray:
     """Embeddings that vary most in ten directions."""
     random = np.random.default_rng(seed)
     embeddings = random.normal(size=(COUNT, D)) * np.where(np.arange(D) < 10, 1.0, 0.02) + 3 * np.eye(D)[-1]
-    return (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True), np.float32)
 
 
 def test_few_further_radiographs_and_most_other_images_are_beyond_the_limit() -> None:

@@ -24,11 +24,11 @@ NEW_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))([12])\.")
 def original() -> nn.Module:
     """DenseNet-121 with the outputs normal and abnormal, and batch norms that are no identities."""
     torch.manual_seed(1)
-    network = torchvision.models.densenet121(weights=None, num_classes=2)
+    network: nn.Module = torchvision.models.densenet121(weights=None, num_classes=2)
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
-            layer.running_mean = torch.randn_like(layer.running_mean) * 0.1
-            layer.running_var = torch.rand_like(layer.running_var) + 0.5
+            layer.running_mean = torch.randn_like(layer.get_buffer("running_mean")) * 0.1
+            layer.running_var = torch.rand_like(layer.get_buffer("running_var")) + 0.5
     return network.eval()
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,8 +25,8 @@ def tuned(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     return tmp_path / "tuned"
 
 
-def replace_manifest(checkpoint: Checkpoint, **changes: object) -> Checkpoint:
-    return replace(checkpoint, manifest=replace(checkpoint.manifest, **changes))  # type: ignore[arg-type]
+def replace_manifest(checkpoint: Checkpoint, **changes: Any) -> Checkpoint:
+    return replace(checkpoint, manifest=replace(checkpoint.manifest, **changes))
 
 
 def test_one_named_twice_counts_twice(tiny_checkpoint: Path, tuned: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_nothing_is_written_when_no_graph_passes(
 ) -> None:
     folder = copytree(tiny_checkpoint, tmp_path / "checkpoint")
     before = sorted(path.name for path in folder.iterdir())
-    monkeypatch.setitem(LIMITS, QUANTIZED, Difference(1e-9, 0.99, 0.99))
+    monkeypatch.setitem(LIMITS, "int8", Difference(1e-9, 0.99, 0.99))
     monkeypatch.setattr("training.export.int8.parts_of", lambda checkpoint: ["conv0", "denseblock1"])
     with pytest.raises(ArtifactError, match=r"No quantized graph passes.*conv0 in floating point.*logit within"):
         quantize(QuantizeOptions(folder, dataset, images=4))
@@ -119,7 +119,7 @@ def test_gate_is_passed_on_other_radiographs_than_the_ranges_are_taken_from(tmp_
 
 
 def test_limit_usage_is_the_share_of_the_limit_that_is_nearest() -> None:
-    limit, same = LIMITS[QUANTIZED], Difference(0.0, 1.0, 1.0)
+    limit, same = LIMITS["int8"], Difference(0.0, 1.0, 1.0)
     equal = Comparison("openvino-int8-cpu", 400, 200, same, same, 0.8, 0.8)
     assert limit_usage(equal) == 0
     assert limit_usage(replace(equal, worst=limit)) == pytest.approx(1)

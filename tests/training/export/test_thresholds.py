@@ -22,7 +22,7 @@ def drawn(seed: int, count: int, share: float = 0.2) -> tuple[np.ndarray, np.nda
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-logits))
+    return np.asarray(1 / (1 + np.exp(-logits)))
 
 
 def test_calibrated_probabilities_are_the_frequencies_of_further_studies() -> None:

@@ -56,7 +56,7 @@ def test_certainty_in_the_wrong_costs_its_logit_and_keeps_a_finite_gradient(sign
     logits = torch.full((5,), 100.0 * sign, requires_grad=True)
     wrong = 0.0 if sign > 0 else 1.0
     loss = mean_loss(logits, bags((2, 3), (wrong, wrong), (1.0, 1.0)))
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == pytest.approx(100)
     assert logits.grad is not None
     # Both studies count one half; the views of a study share its half equally.
@@ -66,7 +66,7 @@ def test_certainty_in_the_wrong_costs_its_logit_and_keeps_a_finite_gradient(sign
 def test_views_that_contradict_each_other_completely_come_to_one_half() -> None:
     logits = torch.tensor([100.0, -100.0], requires_grad=True)
     loss = mean_loss(logits, bags((2,), (1.0,), (1.0,)))
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == pytest.approx(np.log(2))
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
@@ -76,7 +76,7 @@ def test_views_that_contradict_each_other_completely_come_to_one_half() -> None:
 def test_a_study_is_pooled_in_training_as_when_serving(pooling: StudyPooling) -> None:
     generator = torch.Generator().manual_seed(0)
     logits, attentions = (3 * torch.randn(sum(VIEWS), generator=generator) for _ in range(2))
-    studies = zip(logits.split(list(VIEWS)), attentions.split(list(VIEWS)), strict=True)
+    studies = zip(torch.split(logits, list(VIEWS)), torch.split(attentions, list(VIEWS)), strict=True)
     served = [pool_views(study.double().numpy(), each.double().numpy(), pooling)[0] for study, each in studies]
     assert study_logits(output(logits, attentions), VIEWS, pooling).tolist() == pytest.approx(served, abs=1e-5)
 
@@ -103,6 +103,6 @@ def test_boxes_pull_the_map_towards_them() -> None:
     cams = torch.zeros((1, 3, 3), requires_grad=True)
     inside = torch.zeros((1, 3, 3), dtype=torch.bool)
     inside[0, 1, 1] = True
-    box_loss(cams, Bags(torch.zeros(1, 1, 1, 1), inside, (1,), torch.ones(1), torch.ones(1))).backward()
+    box_loss(cams, Bags(torch.zeros(1, 1, 1, 1), inside, (1,), torch.ones(1), torch.ones(1))).backward()  # type: ignore[no-untyped-call]
     assert cams.grad is not None
     assert (cams.grad < 0).tolist() == inside.tolist()

@@ -43,7 +43,7 @@ def test_plateau_waits_anew_after_an_improvement() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_plateau_is_that_of_torch(seed: int) -> None:
-    losses = 0.7 * np.exp(np.random.default_rng(seed).normal(-0.01, 0.2, 40).cumsum() / 3)
+    losses = (0.7 * np.exp(np.random.default_rng(seed).normal(-0.01, 0.2, 40).cumsum() / 3)).tolist()
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=PEAK)
     of_torch = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=PLATEAU_PATIENCE, eps=0)
     for epoch in range(len(losses)):

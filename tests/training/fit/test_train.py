@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pytest
 import torch
@@ -323,8 +325,9 @@ def test_other_data_do_not_continue_a_run(options: TrainOptions, tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["epochs", "batch_studies", "max_views", "size"])
 def test_option_out_of_range_is_named(options: TrainOptions, name: str) -> None:
+    changed: dict[str, Any] = {name: 0}
     with pytest.raises(InputError, match=f"--{name.replace('_', '-')} is 0; give"):
-        replace(options, **{name: 0})
+        replace(options, **changed)
 
 
 @pytest.mark.parametrize("content", [b"torn", save({"a": torch.zeros(1)})])
@@ -361,9 +364,11 @@ def emptied(root: Path) -> str:
 
 
 @pytest.mark.parametrize("spoil", [unreadable, one_class, emptied])
-def test_bad_dataset_is_refused_before_the_first_step(options: TrainOptions, tmp_path: Path, spoil: object) -> None:
+def test_bad_dataset_is_refused_before_the_first_step(
+    options: TrainOptions, tmp_path: Path, spoil: Callable[[Path], str]
+) -> None:
     root = shutil.copytree(options.data, tmp_path / "Spoilt")
-    fault = spoil(root)  # type: ignore[operator]
+    fault = spoil(root)
     with pytest.raises(DatasetError, match=fault):
         train(replace(options, data=root))
     assert not (options.out / STATE).exists()

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.phantoms import draw_phantom
+from xray.engines.base import Precision
 from xray.engines.batch_inference import (
     Canvas,
     concatenate,
@@ -43,6 +44,8 @@ class CountingEngine:
     """Says of each radiograph the value of its first pixel, and remembers the sizes of its batches."""
 
     name = "fake"
+    device = torch.device("cpu")
+    precision: Precision = "float32"
 
     def __init__(self) -> None:
         self.sizes: list[int] = []

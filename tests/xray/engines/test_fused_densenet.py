@@ -28,8 +28,8 @@ def restless() -> XrayNetwork:
     model = XrayNetwork("densenet121", PreprocessSpec(size=64)).eval()
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d):
-            nn.init.normal_(norm.running_mean, std=0.3)
-            nn.init.uniform_(norm.running_var, 0.5, 2)
+            nn.init.normal_(norm.get_buffer("running_mean"), std=0.3)
+            nn.init.uniform_(norm.get_buffer("running_var"), 0.5, 2)
             nn.init.normal_(norm.weight)
             nn.init.normal_(norm.bias, std=0.3)
     return model
@@ -76,7 +76,7 @@ def test_restructured_starter_in_bfloat16_passes_the_gate_by_far(starter: Checkp
 def test_equality_notices_one_wrong_statistic(restless: XrayNetwork) -> None:
     pixels = torch.from_numpy(noise_canvases(2, 64))
     wrong = copy.deepcopy(restless)
-    wrong.features.denseblock3.denselayer9.norm2.running_mean[5] += 1
+    wrong.get_buffer("features.denseblock3.denselayer9.norm2.running_mean")[5] += 1
     with torch.inference_mode(), pytest.raises(AssertionError):
         require_same(restless(pixels), FusedDenseNet(wrong, torch.float32)(pixels))
 
@@ -86,7 +86,8 @@ def test_first_convolution_of_one_channel_equals_that_of_three_equal_ones_at_the
     restless: XrayNetwork,
 ) -> None:
     gray = restless.normalize(torch.from_numpy(noise_canvases(2, 64)))
-    expected = restless.features.norm0(restless.features.conv0(gray.expand(-1, 3, -1, -1)))
+    conv, norm = (restless.features.get_submodule(name) for name in ("conv0", "norm0"))
+    expected = norm(conv(gray.expand(-1, 3, -1, -1)))
     weight, bias = fold_stem(restless.features, torch.float32)
     found = nn.functional.conv2d(gray, weight, stride=2, padding=3) + bias
     assert torch.allclose(found, expected, atol=1e-4)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree, rmtree
+from typing import Any
 
 import numpy as np
 import openvino
@@ -60,8 +61,8 @@ def test_folder_is_not_looked_at_in_another_precision(made: Path) -> None:
     assert load_engine(load_checkpoint(made), "cpu", "float32", quantized=nowhere).name == "openvino-float32-cpu"
 
 
-def change(folder: Path, **fields: object) -> None:
-    write_manifest(folder, replace(read_manifest(folder, QuantizedManifest), **fields))  # type: ignore[arg-type]
+def change(folder: Path, **fields: Any) -> None:
+    write_manifest(folder, replace(read_manifest(folder, QuantizedManifest), **fields))
 
 
 def without_manifest(folder: Path) -> None:

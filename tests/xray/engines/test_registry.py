@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,6 +42,9 @@ class OffEngine:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         output = self.reference.forward(pixels_B1SS)
         return replace(output, logits_B=output.logits_B + self.off)
+
+    def sizes_to_warm(self, largest: int) -> Iterable[int]:
+        return ()
 
 
 def fail(*_: object) -> None:

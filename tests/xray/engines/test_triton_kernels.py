@@ -27,7 +27,9 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def said_without_gpu(arguments: list[str], cache: Path, **environment: str) -> dict[str, float]:
     command = [sys.executable, "-m", "tests.xray.engines.triton_without_gpu", *arguments]
     variables = {**os.environ, "TRITON_CACHE_DIR": str(cache), **environment}
-    return json.loads(subprocess.run(command, cwd=ROOT, env=variables, check=True, capture_output=True).stdout)
+    done = subprocess.run(command, cwd=ROOT, env=variables, check=True, capture_output=True)
+    said: dict[str, float] = json.loads(done.stdout)
+    return said
 
 
 @without_gpu

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shutil import copytree
 
@@ -30,7 +31,7 @@ PARTS = ("XR_ELBOW", "XR_HAND", "XR_WRIST")
 @pytest.fixture(scope="module")
 def vectors() -> np.ndarray:
     vectors = np.random.default_rng(0).normal(size=(COUNT, DIMENSION)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +146,7 @@ class NumpyIndex:
         self.stored, self.memory_bytes, self.gpu_memory_bytes = vectors, vectors.nbytes, 0
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
-        return self.stored[rows]
+        return np.asarray(self.stored[rows])
 
     def search(self, query: np.ndarray, depth: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         products = self.stored @ query if allowed is None else np.where(allowed, self.stored @ query, -np.inf)
@@ -156,7 +157,7 @@ class NumpyIndex:
 def test_another_index_needs_a_class_and_a_name_and_finds_the_same(
     gallery: Gallery, folder: Path, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(VECTOR_INDEXES, "numpy", NumpyIndex)  # type: ignore[arg-type]
+    monkeypatch.setitem(VECTOR_INDEXES, "numpy", NumpyIndex)
     other = load_gallery(folder, "0123456789ab", index="numpy")
     assert isinstance(other.index, NumpyIndex)
     for query in (NeighborQuery(k=10), NeighborQuery(k=10, body_part="XR_HAND", label="abnormal", per_study=1)):
@@ -253,7 +254,7 @@ def rewrite(folder: Path, name: str, content: bytes) -> None:
     (folder / MANIFEST).write_bytes(msgspec.json.encode(manifest))
 
 
-def parquet_bytes(rows: list[dict[str, object]]) -> bytes:
+def parquet_bytes(rows: Sequence[Mapping[str, object]]) -> bytes:
     buffer = io.BytesIO()
     parquet.write_table(pyarrow.Table.from_pylist(rows), buffer)
     return buffer.getvalue()

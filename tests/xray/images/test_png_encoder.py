@@ -21,9 +21,10 @@ def test_two_readers_decode_the_pixels_that_went_in(shape: tuple[int, int], chan
         image.verify()  # checks every checksum
     assert (np.asarray(Image.open(io.BytesIO(encoded))) == pixels).all()
     decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert decoded is not None
     assert (decoded == (pixels if channels == 1 else pixels[..., ::-1])).all()
 
 
 def test_smooth_pictures_become_small() -> None:
-    phantom = cv2.GaussianBlur(draw_phantom(seed=1, height=512, width=410), (0, 0), 3)
+    phantom = np.asarray(cv2.GaussianBlur(draw_phantom(seed=1, height=512, width=410), (0, 0), 3), np.uint8)
     assert len(encode_png(phantom)) < phantom.size / 2

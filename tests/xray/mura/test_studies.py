@@ -3,6 +3,7 @@
 import csv
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -308,8 +309,8 @@ def label_one_study_twice(root: Path) -> str:
         label_one_study_twice,
     ],
 )
-def test_contradictions_are_named(root: Path, spoil: object) -> None:
-    culprit = spoil(root)  # type: ignore[operator]
+def test_contradictions_are_named(root: Path, spoil: Callable[[Path], str]) -> None:
+    culprit = spoil(root)
     with pytest.raises(DatasetError) as caught:
         read_mura(root, "valid")
     assert culprit in str(caught.value)

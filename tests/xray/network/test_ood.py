@@ -10,7 +10,7 @@ from PIL import Image
 from tests.phantoms import draw_phantom
 from xray.images.decoding.decode import decode_radiograph, read_radiograph
 from xray.images.radiograph import Radiograph
-from xray.network.ood import EXPLANATIONS, Scope, appearance
+from xray.network.ood import EXPLANATIONS, Scope, ScopeReason, appearance
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -64,7 +64,7 @@ def test_margins_make_no_radiograph_poor_in_grays() -> None:
 
 
 @pytest.mark.parametrize("reason", EXPLANATIONS)
-def test_refusal_never_says_that_the_image_shows_no_limb(reason: str) -> None:
+def test_refusal_never_says_that_the_image_shows_no_limb(reason: ScopeReason) -> None:
     explanation = Scope(1.25, reason).explanation
     assert "1.25 of the limit" in explanation
     assert "no limb" not in explanation

@@ -57,8 +57,8 @@ dcmtk = needs("dcmj2pnm")
 @pytest.mark.parametrize("syntax", [*NATIVE, *ENCODERS], ids=lambda syntax: syntax.name)
 @pytest.mark.parametrize("bits", [8, 12, 16])
 def test_lossless_transfer_syntaxes_give_the_very_pixels(syntax: UID, bits: int) -> None:
-    stored = {8: PHANTOM, 12: TWELVE_BITS, 16: PHANTOM.astype(np.uint16) * 257}[bits]
-    assert (decode_dicom(dicom(stored, bits, syntax)).pixels == PHANTOM).all()
+    stored: dict[int, np.ndarray] = {8: PHANTOM, 12: TWELVE_BITS, 16: PHANTOM.astype(np.uint16) * 257}
+    assert (decode_dicom(dicom(stored[bits], bits, syntax)).pixels == PHANTOM).all()
 
 
 @dcmtk
@@ -173,7 +173,7 @@ def test_bits_beside_the_stored_ones_are_left_away() -> None:
 
 
 def test_table_of_a_big_endian_file_is_read_as_such() -> None:
-    tags = {"VOILUTSequence": lookup(0, 12, np.arange(4096))}
+    tags: dict[str, Any] = {"VOILUTSequence": lookup(0, 12, np.arange(4096))}
     tags["VOILUTSequence"][0].LUTData = np.arange(4096, dtype=">u2").tobytes()
     big = decode_dicom(dicom(TWELVE_BITS, 12, ExplicitVRBigEndian, **tags))
     little = decode_dicom(dicom(TWELVE_BITS, 12, VOILUTSequence=lookup(0, 12, np.arange(4096))))
@@ -188,7 +188,12 @@ def test_facts_are_the_studys_and_not_the_patients() -> None:
 
 @pytest.mark.filterwarnings("ignore:Invalid value")
 def test_facts_that_are_missing_or_odd_are_left_away() -> None:
-    odd = {"ViewPosition": "Canary^Bird", "ImageLaterality": None, "ImagerPixelSpacing": None, "BodyPartExamined": None}
+    odd: dict[str, Any] = {
+        "ViewPosition": "Canary^Bird",
+        "ImageLaterality": None,
+        "ImagerPixelSpacing": None,
+        "BodyPartExamined": None,
+    }
     facts = decode_dicom(dicom(PHANTOM, StudyInstanceUID="Canary", **odd)).dicom
     assert facts is not None
     assert (facts.study_uid, facts.body_part, facts.laterality, facts.view, facts.spacing) == (None,) * 5
@@ -250,7 +255,7 @@ def test_refusal_repeats_no_value_that_may_be_a_patients() -> None:
 
 
 def test_for_processing_with_a_window_is_read() -> None:
-    tags = {"PresentationIntentType": "FOR PROCESSING", "WindowCenter": 128, "WindowWidth": 256}
+    tags: dict[str, Any] = {"PresentationIntentType": "FOR PROCESSING", "WindowCenter": 128, "WindowWidth": 256}
     assert decode_dicom(dicom(PHANTOM, **tags)).pixels.shape == PHANTOM.shape
 
 

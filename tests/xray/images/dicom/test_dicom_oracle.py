@@ -101,7 +101,7 @@ def turned(table: list[Any]) -> list[Any]:
 def mapped(table: list[Any], values: np.ndarray) -> np.ndarray:
     first = int(table[0].LUTDescriptor[1])
     entries = np.frombuffer(table[0].LUTData, "<u2").astype(float)
-    return entries[np.clip(np.rint(values) - first, 0, len(entries) - 1).astype(int)]
+    return np.asarray(entries[np.clip(np.rint(values) - first, 0, len(entries) - 1).astype(int)])
 
 
 @st.composite
@@ -271,7 +271,8 @@ def seen(drawn: Drawn) -> np.ndarray:
         rows = slice(tags["ShutterUpperHorizontalEdge"] - 1, tags["ShutterLowerHorizontalEdge"])
         inside[:] = False
         inside[rows, tags["ShutterLeftVerticalEdge"] - 1 : tags["ShutterRightVerticalEdge"]] = True
-    return inside & (drawn.values != tags.get("PixelPaddingValue", np.nan))
+    inside &= drawn.values != tags.get("PixelPaddingValue", np.nan)
+    return inside
 
 
 def farthest(left: np.ndarray, right: np.ndarray) -> float:

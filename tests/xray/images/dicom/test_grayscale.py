@@ -75,8 +75,9 @@ def test_table_without_its_entries_is_refused_by_its_tag(tag: str) -> None:
     short[0].LUTData = short[0].LUTData[:6000]
     del none[0].LUTData
     for item in (short, none, deep):
+        tags: dict[str, Any] = {tag: item}
         with pytest.raises(UnreadableImageError, match=r"\(0028,30[01]0\)"):
-            shown(TWELVE_BITS, **{tag: item})
+            shown(TWELVE_BITS, **tags)
 
 
 NO_WINDOW: dict[str, dict[str, Any]] = {
@@ -105,12 +106,17 @@ def test_window_that_can_be_none_counts_as_none(case: str) -> None:
 
 
 def test_first_of_several_windows_that_can_be_one_is_taken() -> None:
-    tags = {"WindowCenter": [0, 2048, 100], "WindowWidth": [0, 4096, 10]}
+    tags: dict[str, Any] = {"WindowCenter": [0, 2048, 100], "WindowWidth": [0, 4096, 10]}
     assert far(shown(TWELVE_BITS, **tags), PHANTOM) <= 1
 
 
 def test_narrow_window_of_an_image_that_is_rescaled_to_small_numbers_is_exact() -> None:
-    tags = {"RescaleSlope": "0.0001", "RescaleIntercept": 0, "WindowCenter": "0.2048", "WindowWidth": "0.4096"}
+    tags: dict[str, Any] = {
+        "RescaleSlope": "0.0001",
+        "RescaleIntercept": 0,
+        "WindowCenter": "0.2048",
+        "WindowWidth": "0.4096",
+    }
     assert far(shown(TWELVE_BITS, **tags), PHANTOM) <= 1
 
 
@@ -120,7 +126,8 @@ EDGE = 9
 def bordered(value: int, sides: str = "lrtb") -> tuple[np.ndarray, np.ndarray]:
     """A phantom of 12 bits with a border, and whether each pixel is inside."""
     inside = np.ones(PHANTOM.shape, bool)
-    for side, place in {"l": np.s_[:, :EDGE], "r": np.s_[:, -EDGE:], "t": np.s_[:EDGE], "b": np.s_[-EDGE:]}.items():
+    places: dict[str, Any] = {"l": np.s_[:, :EDGE], "r": np.s_[:, -EDGE:], "t": np.s_[:EDGE], "b": np.s_[-EDGE:]}
+    for side, place in places.items():
         if side in sides:
             inside[place] = False
     return np.where(inside, TWELVE_BITS, value).astype(np.uint16), inside

@@ -13,16 +13,20 @@ from xray.images.radiograph import Box
 PHANTOM = draw_phantom(seed=5)
 HEIGHT, WIDTH = PHANTOM.shape
 ROWS, COLUMNS = np.ogrid[1 : HEIGHT + 1, 1 : WIDTH + 1]
-WINDOW = {"WindowCenter": 128, "WindowWidth": 256, "VOILUTFunction": "LINEAR_EXACT"}
-RECTANGLE = {
+WINDOW: dict[str, Any] = {"WindowCenter": 128, "WindowWidth": 256, "VOILUTFunction": "LINEAR_EXACT"}
+RECTANGLE: dict[str, Any] = {
     "ShutterShape": "RECTANGULAR",
     "ShutterLeftVerticalEdge": 11,
     "ShutterRightVerticalEdge": WIDTH - 20,
     "ShutterUpperHorizontalEdge": 6,
     "ShutterLowerHorizontalEdge": HEIGHT - 8,
 }
-CIRCLE = {"ShutterShape": "CIRCULAR", "CenterOfCircularShutter": [80, 60], "RadiusOfCircularShutter": 40}
-TRIANGLE = {"ShutterShape": "POLYGONAL", "VerticesOfThePolygonalShutter": [10, 60, 120, 20, 120, 100]}
+CIRCLE: dict[str, Any] = {
+    "ShutterShape": "CIRCULAR",
+    "CenterOfCircularShutter": [80, 60],
+    "RadiusOfCircularShutter": 40,
+}
+TRIANGLE: dict[str, Any] = {"ShutterShape": "POLYGONAL", "VerticesOfThePolygonalShutter": [10, 60, 120, 20, 120, 100]}
 IN_RECTANGLE = (COLUMNS >= 11) & (COLUMNS <= WIDTH - 20) & (ROWS >= 6) & (ROWS <= HEIGHT - 8)
 IN_CIRCLE = (ROWS - 80) ** 2 + (COLUMNS - 60) ** 2 <= 40**2
 
@@ -95,10 +99,9 @@ def test_polygon_hides_what_lies_beside_it() -> None:
 @pytest.mark.parametrize("shape", [RECTANGLE, CIRCLE, TRIANGLE], ids=("rectangle", "circle", "polygon"))
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 def test_shutters_own_gray_has_no_part_in_what_is_judged(value: int, shape: dict[str, Any], photometric: str) -> None:
-    plain, gray = (
-        decode_dicom(dicom(PHANTOM, PhotometricInterpretation=photometric, **WINDOW, **shape, **tags))
-        for tags in ({}, {"ShutterPresentationValue": value})
-    )
+    tags = {"PhotometricInterpretation": photometric, **WINDOW, **shape}
+    plain = decode_dicom(dicom(PHANTOM, **tags))
+    gray = decode_dicom(dicom(PHANTOM, **tags, ShutterPresentationValue=value))
     assert (gray.pixels == plain.pixels).all()
     assert gray.content == plain.content
 

@@ -371,7 +371,7 @@ def test_rare_kind_of_jpeg_that_is_damaged_is_an_input_error_and_nothing_else(da
 def test_orientation_of_a_rare_kind_of_jpeg_is_applied(name: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = ROTATED_CLOCKWISE
-    profile, data = exif.tobytes(), ODD_JPEGS[name]
+    profile, data = exif.tobytes(), bytes(ODD_JPEGS[name])
     turned = data[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(profile)) + profile + data[2:]
     assert (decode_radiograph(turned).pixels == np.rot90(decode_radiograph(data).pixels, -1)).all()
 
