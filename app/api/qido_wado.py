@@ -62,7 +62,7 @@ class KeptResults:
             OutOfRangeError: the UID is invalid.
         """
         if not UID_PATTERN.fullmatch(study_uid):
-            raise OutOfRangeError("The path names no Study Instance UID.")
+            raise OutOfRangeError("The path does not contain a valid Study Instance UID.")
         return await asyncio.to_thread(self.hospital.jobs.repository.kept_results, study_uid, earlier=earlier)
 
     async def described(self, study_uid: str) -> list[DicomJson]:
@@ -173,7 +173,7 @@ def _studies(query: Query, level: Level, study_uid: str | None) -> Iterable[str]
         return [study_uid]
     if query.study_uids is None:
         raise MalformedRequestError(
-            "The query names no study. Results are encrypted by study, so send StudyInstanceUID, alone or with "
+            "The query names no study. Results are encrypted by study: give StudyInstanceUID, alone or with "
             f"other keys. {list_supported(level)}"
         )
     if len(query.study_uids) > MAX_STUDIES:
