@@ -123,7 +123,7 @@ class GalleryInfo(BaseModel):
 
 
 class InfoReply(BaseModel):
-    """What this replica runs. `error_rate` limits the errors of the decision; null if the checkpoint has no such limit."""
+    """What this replica runs. `error_rate` limits the errors of the decision; null if there is no limit."""
 
     version: str
     checkpoint: str
