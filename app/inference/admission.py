@@ -62,7 +62,7 @@ class BatchLatencyModel:
         spread = self.n_n - self.n * self.n / self.weight
         slope = (self.n_seconds - self.n * self.seconds / self.weight) / spread if spread > 1e-9 else math.inf
         proportional = self.seconds / self.n
-        # Batches of one size do not determine the offset, and noise can make it negative: then time is proportional to n.
+        # Batches of one size do not determine the offset, and noise can tilt the line: then time is proportional to n.
         slope = min(max(slope, 0.0), proportional)
         return max(0.0, (self.seconds - slope * self.n) / self.weight) + slope * n
 

@@ -21,7 +21,7 @@ CpuWaits = Mapping[str, float]
 
 
 def read_cpu_waits() -> CpuWaits:
-    """Return the waiting times that Linux records for the threads of this process; empty if the kernel has no record."""
+    """Return the waiting times that Linux records for this process's threads; empty if the kernel has no records."""
     waits: dict[str, float] = {}
     try:
         for task in TASKS.iterdir():
