@@ -18,11 +18,11 @@ except ImportError as error:
     raise ImportError("The fused GPU engine needs Triton, which is not installed; install triton.") from error
 
 SLICE = 64
-"""Channels that a program multiplies at a time; DenseNet's channel counts are multiples of 32."""
+"""Number of channels that a program multiplies at a time; DenseNet's channel counts are multiples of 32."""
 TILES = {128: 8, 64: 4, 32: 4, 16: 4}
-"""Warps of a program by the pixels of its tile, largest first. Large tiles read the weights less often."""
+"""Number of warps of a program by the pixels of its tile, largest first. Large tiles read the weights less often."""
 STAGES = 3
-"""Slices in flight: a program loads the next ones while it multiplies one."""
+"""Number of slices in flight: a program loads the next ones while it multiplies one."""
 
 
 @triton.jit
@@ -100,7 +100,7 @@ def shrink(x_BhwC: Tensor, norm: Affine) -> Tensor:
 
 
 def tile_for(pixels: int, processors: int) -> int:
-    """Pixels of the largest tile that leaves no multiprocessor idle, or of the smallest tile."""
+    """Return the pixels of the largest tile that keeps all multiprocessors busy, or else of the smallest tile."""
     return next((tile for tile in TILES if pixels >= tile * processors), min(TILES))
 
 

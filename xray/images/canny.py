@@ -1,4 +1,4 @@
-"""Detects edges with the method of Canny (1986), with the same result as OpenCV.
+"""Detects edges with the method of Canny (1986); the result is the same as OpenCV's.
 
 The gradients are those of Sobel; edges are thinned across their direction and joined by hysteresis.
 """
@@ -10,7 +10,7 @@ from scipy import ndimage
 TANGENT_22 = np.sqrt(2) - 1
 """The tangent of 22.5 degrees, up to which a gradient counts as horizontal."""
 EIGHT_NEIGHBORS = np.ones((3, 3))
-"""Pixels that touch at a corner belong to the same edge."""
+"""Structuring element: pixels that touch at a corner belong to the same edge."""
 
 BoolImage = npt.NDArray[np.bool_]
 

@@ -11,7 +11,7 @@ from xray.mura.tables import has_system_name, read_paths, split_prefix
 
 WITHOUT_IMAGE = "studies of the CSV without an image"
 LISTED_TWICE = "repeated rows of the CSV"
-"""Reasons for which rows are left out."""
+"""Reasons why rows are left out."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class _Rows:
             self.dataset = name
         if not subpath or name != self.dataset:
             wanted = f"{self.dataset or name}/{self.split}/XR_…"
-            raise DatasetError(f"{path} is listed in the {self.split} CSV but does not lie in {wanted}.")
+            raise DatasetError(f"{path} is listed in the {self.split} CSV but is not in {wanted}.")
         return subpath
 
 
