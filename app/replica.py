@@ -71,20 +71,12 @@ def assemble(settings: Settings, bundle: ModelBundle, hospital: Hospital | None 
     cache = PredictionCache(settings.result_cache_bytes, decoder, batcher, workers)
     health = ReplicaHealth(settings, batcher, admission)
     metrics.add_gauge("osteon_pending_requests", "Requests in the service.", lambda: len(admission.in_flight))
+    metrics.add_gauge("osteon_pending_radiographs", "Radiographs not yet predicted.", lambda: admission.radiographs)
+    metrics.add_gauge("osteon_pending_bytes", "Bytes of all request bodies.", lambda: admission.size)
     metrics.add_gauge(
-        "osteon_pending_radiographs", "Radiographs that the engine has not finished.", lambda: admission.radiographs
+        "osteon_queue_age_seconds", "Seconds that the oldest queued radiograph waits.", lambda: batcher.oldest_seconds
     )
-    metrics.add_gauge(
-        "osteon_pending_bytes", "Bytes of the bodies of the requests in the service.", lambda: admission.size
-    )
-    metrics.add_gauge(
-        "osteon_queue_age_seconds",
-        "Seconds that the oldest radiograph in the queue has waited.",
-        lambda: batcher.oldest_seconds,
-    )
-    metrics.add_gauge(
-        "osteon_canary_age_seconds", "Seconds since the canary last had the expected result.", lambda: health.canary_age
-    )
+    metrics.add_gauge("osteon_canary_age_seconds", "Seconds since the last good canary.", lambda: health.canary_age)
     metrics.add_gauge("osteon_kept_bytes", "Bytes of the predictions in the cache.", lambda: cache.size)
     predictor = PredictorService(
         settings,

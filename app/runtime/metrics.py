@@ -32,12 +32,8 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter("osteon_requests", "Requests answered.", ("endpoint", "status"), registry=self.registry)
-        self.seconds = self._histogram(
-            "osteon_request_seconds", "Seconds from a request's head to its reply.", ("endpoint",)
-        )
-        self.stage_seconds = self._histogram(
-            "osteon_stage_seconds", "Seconds that requests spend in each stage.", ("stage",)
-        )
+        self.seconds = self._histogram("osteon_request_seconds", "Seconds from head to reply.", ("endpoint",))
+        self.stage_seconds = self._histogram("osteon_stage_seconds", "Seconds per request and stage.", ("stage",))
         self.forward_seconds = self._histogram("osteon_forward_seconds", "Seconds of one forward pass.")
         self.batch_size = Histogram(
             "osteon_batch_size", "Radiographs per forward pass.", buckets=BATCH_BUCKETS, registry=self.registry
@@ -68,9 +64,7 @@ class Metrics:
             registry=self.registry,
         )
         self.overdue_jobs = Gauge(
-            "osteon_jobs_overdue_seconds",
-            "Seconds that the oldest due attempt has waited for a worker.",
-            registry=self.registry,
+            "osteon_jobs_overdue_seconds", "Seconds that the oldest due job waits.", registry=self.registry
         )
         self.overdue_jobs.set(math.nan)
         self.artifacts = Info("osteon_artifacts", "The artifacts in use.", registry=self.registry)

@@ -1,4 +1,4 @@
-"""Reads all radiographs of a split before anything is computed, so that an unreadable file is reported at once.
+"""Reads all radiographs of a split before anything is computed, so that unreadable files are reported at once.
 
 Legend: N records, S canvas side.
 """
@@ -30,7 +30,7 @@ def read_radiographs(records: Sequence[MuraRecord]) -> list[Radiograph]:
 
 
 def read_canvases(records: Sequence[MuraRecord], spec: PreprocessSpec) -> PixelArray:
-    """The network's input for each record, uint8 (N, 1, S, S).
+    """Return the network's input for each record, uint8 (N, 1, S, S).
 
     Raises:
         DatasetError: counts the unreadable images, names the first few and says what is wrong with each.
@@ -39,7 +39,7 @@ def read_canvases(records: Sequence[MuraRecord], spec: PreprocessSpec) -> PixelA
 
 
 def describe_unreadable(faults: Sequence[str], count: int) -> str:
-    """How many of `count` images cannot be read, and what is wrong with the first few."""
+    """Return a message that counts the unreadable images among `count`, with the reasons for the first few."""
     return f"{len(faults)} of {count} images cannot be read:\n  " + "\n  ".join(faults[:MAX_LISTED_PATHS])
 
 
