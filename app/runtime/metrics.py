@@ -32,7 +32,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter("osteon_requests", "Requests answered.", ("endpoint", "status"), registry=self.registry)
-        self.seconds = self._histogram("osteon_request_seconds", "Seconds from head to reply.", ("endpoint",))
+        self.seconds = self._histogram("osteon_request_seconds", "Seconds from request to reply.", ("endpoint",))
         self.stage_seconds = self._histogram("osteon_stage_seconds", "Seconds per request and stage.", ("stage",))
         self.forward_seconds = self._histogram("osteon_forward_seconds", "Seconds of one forward pass.")
         self.batch_size = Histogram(
