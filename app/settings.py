@@ -33,6 +33,7 @@ class Environment(EnvSettingsSource):
     """Environment source that ignores addresses of Kubernetes Services, whose names may be those of settings."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Read a variable; the address of a Kubernetes Service counts as not set."""
         value, key, is_complex = super().get_field_value(field, field_name)
         if isinstance(value, str) and SERVICE_VALUE.fullmatch(value.strip()):
             logger.warning(

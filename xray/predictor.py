@@ -63,7 +63,7 @@ class Prediction:
     cam_hw: MapArray
 
     def cam(self) -> Cam:
-        """The map on the radiograph's own pixel grid."""
+        """Return the map on the radiograph's own pixel grid."""
         return cam_on_radiograph(self.cam_hw, self.prepared.placement)
 
 

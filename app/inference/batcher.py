@@ -129,7 +129,7 @@ class Batcher:
         return self._clock() - self._clock_heartbeat
 
     def fault(self) -> str | None:
-        """The fault that only a restart can repair; None if there is none."""
+        """Return a fault that only a restart can repair; None if there is none."""
         if not self._thread.is_alive():
             return "The engine's thread is not running."
         if self._failures >= MAX_FAILURES:

@@ -48,12 +48,14 @@ class Server(uvicorn.Server):
         super().run(sockets=[listening])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Start to drain on the first SIGTERM; exit on any other signal."""
         super().handle_exit(sig, frame)
         if sig == signal.SIGTERM and not self._vitals.draining:
             self._vitals.draining = True
             self.should_exit, self._listen_until = False, time.monotonic() + self._drain_seconds
 
     async def on_tick(self, counter: int) -> bool:
+        """Return whether to stop listening; uvicorn calls this regularly."""
         self.should_exit = self.should_exit or time.monotonic() >= self._listen_until
         return await super().on_tick(counter)
 

@@ -39,7 +39,7 @@ LOGGERS_WITH_QUERIES = (
     "urllib3.response",
     "urllib3.util.retry",
 )
-"""Loggers of libraries that log whole queries, and thus patient data."""
+"""Loggers of libraries that log whole queries, and therefore patient data."""
 
 
 class ArchiveSession(requests.Session):

@@ -24,7 +24,7 @@ def read_radiographs(records: Sequence[MuraRecord]) -> list[Radiograph]:
     """Decode the image of each record.
 
     Raises:
-        DatasetError: counts the unreadable images, names the first few and says what is wrong with each.
+        DatasetError: images cannot be read; the message counts them and gives the reasons for the first few.
     """
     return _read(records, lambda radiograph: radiograph)
 
@@ -33,7 +33,7 @@ def read_canvases(records: Sequence[MuraRecord], spec: PreprocessSpec) -> PixelA
     """Return the network's input for each record, uint8 (N, 1, S, S).
 
     Raises:
-        DatasetError: counts the unreadable images, names the first few and says what is wrong with each.
+        DatasetError: images cannot be read; the message counts them and gives the reasons for the first few.
     """
     return np.stack(_read(records, lambda radiograph: preprocess(radiograph, spec)[0]))
 

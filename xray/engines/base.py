@@ -41,7 +41,7 @@ class Engine(Protocol):
         """The precision of the features; the head is in float32 in every engine."""
 
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
-        """Run uint8 (B, 1, S, S); return a `ModelOutput` of B rows, float32 tensors on the CPU."""
+        """Map uint8 (B, 1, S, S) to a `ModelOutput` of B rows, float32 tensors on the CPU."""
 
     def sizes_to_warm(self, largest: int) -> Iterable[int]:
         """Return the batch sizes up to `largest` whose first pass takes longer than later ones."""

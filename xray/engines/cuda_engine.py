@@ -56,7 +56,7 @@ class CudaEngine:
         return [size for size in BATCH_SIZES if size < 2 * largest]
 
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
-        """uint8 (B, 1, S, S) to a `ModelOutput` of B rows on the CPU."""
+        """Map uint8 (B, 1, S, S) to a `ModelOutput` of B rows on the CPU."""
         outputs = [
             unpack(self._run(pixels_B1SS[rows], size), self._dimensions) for rows, size in cuts(len(pixels_B1SS))
         ]
@@ -77,7 +77,7 @@ class Bf16Network(nn.Module):
         self.rest = _convolving_in(torch.bfloat16, features[stem_length:])
 
     def forward(self, pixels_B1SS: Tensor) -> ModelOutput:
-        """uint8 (B, 1, S, S) to a `ModelOutput` of B rows."""
+        """Map uint8 (B, 1, S, S) to a `ModelOutput` of B rows."""
         gray_B3SS = self.model.normalize(pixels_B1SS).to(self.stem_type).expand(-1, 3, -1, -1)
         stem_BChw = self.stem(gray_B3SS.contiguous(memory_format=torch.channels_last))
         return self.model.forward_head(self.rest(stem_BChw.bfloat16()))
@@ -172,7 +172,7 @@ class GraphRunner:
     """
 
     def __init__(self, network: Callable[[Tensor], Tensor], device: torch.device) -> None:
-        """`network` turns uint8 (B, 1, S, S) on the device into float32 (B, N) there, without waiting for it."""
+        """Wrap a network from uint8 (B, 1, S, S) to float32 (B, N) on the device, without waiting for the result."""
         self._network, self._device = network, device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
@@ -181,7 +181,7 @@ class GraphRunner:
 
     @torch.inference_mode()
     def __call__(self, pixels_B1SS: PixelArray, size: int) -> Tensor:
-        """uint8 (B, 1, S, S) to float32 (B, N) on the CPU, in memory that the next call overwrites.
+        """Map uint8 (B, 1, S, S) to float32 (B, N) on the CPU, in memory that the next call overwrites.
 
         Args:
             size: batch size of the graph to run, at least B; the surplus rows contain data of an earlier batch.

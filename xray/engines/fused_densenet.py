@@ -71,7 +71,7 @@ class FusedDenseNet:
 
     @torch.inference_mode()
     def __call__(self, pixels_B1SS: Tensor) -> ModelOutput:
-        """uint8 (B, 1, S, S) on the model's device to a `ModelOutput` of B rows there."""
+        """Map uint8 (B, 1, S, S) on the model's device to a `ModelOutput` of B rows there."""
         buffer_BhwC = self._enter(pixels_B1SS)
         self._run_block(self._blocks[0], buffer_BhwC)
         for transition, block in zip(self._transitions, self._blocks[1:], strict=True):

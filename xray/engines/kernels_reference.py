@@ -44,14 +44,14 @@ def activate(x: Tensor, norm: Affine) -> Tensor:
 
 
 def bottleneck(x_PC: Tensor, norm: Affine, weight_CK: Tensor, bias_K: Tensor) -> Tensor:
-    """`Steps.bottleneck`: (P, C) to (P, K)."""
+    """Compute `Steps.bottleneck`: (P, C) to (P, K)."""
     # Products of two 16-bit numbers are exact in float32, as in a tensor core.
     active_PC = activate(x_PC, norm).to(weight_CK.dtype).float()
     return torch.relu(active_PC @ weight_CK.float() + bias_K).to(weight_CK.dtype)
 
 
 def shrink(x_BhwC: Tensor, norm: Affine) -> Tensor:
-    """`Steps.shrink`: (B, h, w, C) to (B, h // 2, w // 2, C)."""
+    """Compute `Steps.shrink`: (B, h, w, C) to (B, h // 2, w // 2, C)."""
     pooled_BChw = F.avg_pool2d(activate(x_BhwC, norm).permute(0, 3, 1, 2), 2)
     return pooled_BChw.permute(0, 2, 3, 1).to(x_BhwC.dtype)
 

@@ -103,7 +103,7 @@ class OpenVinoEngine:
 
     @torch.inference_mode()
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
-        """uint8 (B, 1, S, S) to a `ModelOutput` of B rows."""
+        """Map uint8 (B, 1, S, S) to a `ModelOutput` of B rows."""
         self._request.infer({0: pixels_B1SS}, share_inputs=True)
         # The tensor is a view of OpenVINO's memory, which the next pass overwrites; the head's results are copies.
         return self._head(torch.from_numpy(self._request.get_output_tensor(0).data))

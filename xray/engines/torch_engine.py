@@ -32,7 +32,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
-        """uint8 (B, 1, S, S) to a `ModelOutput` of B rows on the CPU."""
+        """Map uint8 (B, 1, S, S) to a `ModelOutput` of B rows on the CPU."""
         # Without this, cuDNN rounds the operands of convolutions to 10 bits of mantissa (TF32) on a GPU.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             output: ModelOutput = self.model(torch.from_numpy(pixels_B1SS).to(self.device))

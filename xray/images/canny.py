@@ -30,7 +30,7 @@ def canny(pixels_HW: npt.NDArray[np.uint8], low: int, high: int) -> BoolImage:
 def _is_ridge(
     gradient_HW: npt.NDArray[np.int32], across_HW: npt.NDArray[np.int32], down_HW: npt.NDArray[np.int32]
 ) -> BoolImage:
-    """(H, W): whether the gradient is larger than at the two neighbors in its direction."""
+    """Return, (H, W), whether the gradient is larger than at the two neighbors in its direction."""
     padded = np.pad(gradient_HW, 1)
     height, width = gradient_HW.shape
 

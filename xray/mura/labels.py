@@ -100,7 +100,7 @@ def _require_all(root: Path, name: str, split: str, missing: Iterable[str]) -> N
 
 
 def _read_image_targets(rows: _Rows, left_out: Counter[str]) -> dict[str, int] | None:
-    """The target of each listed image, by path below the dataset's folder; None if there are no CSV files."""
+    """Return the target of each listed image, by path below the dataset's folder; None if there are no CSV files."""
     root, split = rows.root, rows.split
     image_labels = root / f"{split}.csv"
     if image_labels.is_file():

@@ -86,7 +86,7 @@ class Study:
 
 
 def study_key(body_part: str, patient: str, study: str) -> str:
-    """The key of a study: `XR_HAND/patient00006/study1`."""
+    """Return the key of a study: `XR_HAND/patient00006/study1`."""
     return f"{body_part}/{patient}/{study}"
 
 
@@ -156,7 +156,7 @@ def describe_counts(left_out: Mapping[str, int]) -> str:
 
 
 def split_folder(root: Path, split: str) -> Path:
-    """The folder of a split.
+    """Return the folder of a split.
 
     Raises:
         DatasetError: the folder does not exist.
@@ -170,12 +170,12 @@ def split_folder(root: Path, split: str) -> Path:
 
 
 def dataset_name(root: Path) -> str:
-    """The name of a dataset's folder, printable."""
+    """Return the name of a dataset's folder, printable."""
     return to_printable(root.resolve().name)
 
 
 def records_of(studies: Iterable[Study]) -> list[MuraRecord]:
-    """All images of the studies, in the order of the studies."""
+    """Return all images of the studies, in the order of the studies."""
     return [record for study in studies for record in study.records]
 
 

@@ -115,20 +115,20 @@ class XrayNetwork(nn.Module):
         self.register_buffer("std", torch.tensor(255 * spec.std), persistent=False)
 
     def forward(self, pixels_B1SS: Tensor) -> ModelOutput:
-        """uint8 (B, 1, S, S) to a `ModelOutput` of B rows."""
+        """Map uint8 (B, 1, S, S) to a `ModelOutput` of B rows."""
         return self.forward_head(self.forward_features(pixels_B1SS))
 
     def forward_features(self, pixels_B1SS: Tensor) -> Tensor:
-        """uint8 (B, 1, S, S) to the last feature map (B, C, h, w), after its activation."""
+        """Map uint8 (B, 1, S, S) to the last feature map (B, C, h, w), after its activation."""
         features_BChw: Tensor = self.features(self.normalize(pixels_B1SS).expand(-1, 3, -1, -1))
         return features_BChw
 
     def normalize(self, pixels_B1SS: Tensor) -> Tensor:
-        """uint8 (B, 1, S, S) to float32 gray levels of about mean 0 and variance 1."""
+        """Map uint8 (B, 1, S, S) to float32 gray levels with a mean of about 0 and a variance of about 1."""
         return (pixels_B1SS.float() - self.mean) / self.std
 
     def forward_head(self, features_BChw: Tensor) -> ModelOutput:
-        """The last feature map (B, C, h, w) in any float type to a `ModelOutput`, computed in float32."""
+        """Map the last feature map (B, C, h, w) in any float type to a `ModelOutput`, computed in float32."""
         with torch.autocast(features_BChw.device.type, enabled=False):
             features_BChw = features_BChw.float()
             cams_Bhw = torch.einsum("bchw,c->bhw", features_BChw, self.classifier.weight[0])

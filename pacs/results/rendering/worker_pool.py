@@ -19,7 +19,7 @@ class ResultPool:
     """Child processes for results. Use it on the event loop only."""
 
     def __init__(self, seconds: float, max_pixels: int) -> None:
-        """`seconds` is the timeout for reading one file; `max_pixels` is the maximum number of pixels of a file."""
+        """`seconds` is the timeout for reading one file, `max_pixels` the limit on its pixels."""
         self._seconds = seconds
         self._processes = ProcessPool("pacs.results.rendering.worker", [str(max_pixels)], PROCESSES)
 

@@ -16,7 +16,7 @@ class DecoderPool:
     """Child processes that decode. Use it on the event loop only."""
 
     def __init__(self, size: int, seconds: float, max_pixels: int = MAX_PIXELS) -> None:
-        """`size` is the number of processes; `seconds` is the CPU time for one file."""
+        """Create a pool of `size` processes; `seconds` is the limit on the CPU time for one file."""
         self._seconds = seconds
         self._processes = ProcessPool("xray.images.decoding.decoder_worker", [str(max_pixels)], size)
 

@@ -87,7 +87,7 @@ def decode_frame(
     libjpeg only warns about it and imagecodecs does not pass the warning on.
 
     Raises:
-        UnreadableImageError: the image is truncated, damaged, or not what the tags announce.
+        UnreadableImageError: the image is truncated, damaged, or not as the tags describe it.
     """
     stream = b"".join(fragments)
     if syntax == RLELossless:

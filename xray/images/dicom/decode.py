@@ -135,7 +135,7 @@ def _decode_words(header: Dataset, pixels: EncodedPixels, shape: tuple[int, int]
 
     Raises:
         UnsupportedFormatError: the transfer syntax is not supported.
-        UnreadableImageError: the pixels are not what the tags announce.
+        UnreadableImageError: the pixels do not match the tags.
         NoContentError: the compressed bytes are too few to show anything.
     """
     syntax = header.file_meta.TransferSyntaxUID
