@@ -48,7 +48,7 @@ class Query:
 
     Attributes:
         keys: for each keyword, a predicate on one value of the attribute.
-        study_uids: the studies that may match; None where the query names none.
+        study_uids: the studies that may match; None if the query names none.
         fields: tags to return in addition to the default ones; None for all tags of a result.
         limit: results to return at most; None for all.
         offset: matching results to skip.

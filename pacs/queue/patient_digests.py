@@ -19,7 +19,7 @@ def study_id(cipher: Cipher, study_uid: str) -> str:
 
 @dataclass(frozen=True)
 class PatientDigests:
-    """One digest for each attribute that distinguishes patients; empty where the attribute is unknown."""
+    """One digest for each attribute that distinguishes patients; empty if the attribute is unknown."""
 
     id: str = ""
     issuer: str = ""

@@ -38,7 +38,7 @@ class Source:
     """The attributes that results take from a radiograph's header, of limited size.
 
     Attributes:
-        laterality, view, body_part: code strings; None where the header has none.
+        laterality, view, body_part: code strings; None if the header has none.
         lossy: whether the pixels were ever compressed with loss.
         patient: the patient, in the form in which patients are compared.
         patient_and_study: attributes of the patient and the study, and their character set.

@@ -172,7 +172,7 @@ class GraphRunner:
     """
 
     def __init__(self, network: Callable[[Tensor], Tensor], device: torch.device) -> None:
-        """Wrap a network from uint8 (B, 1, S, S) to float32 (B, N) on the device, without waiting for the result."""
+        """Wrap a network, which maps uint8 (B, 1, S, S) to float32 (B, N) on the device without synchronizing."""
         self._network, self._device = network, device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
