@@ -23,7 +23,7 @@ SYSTEM_FOLDERS = frozenset({"__macosx", "lost+found", "system volume information
 SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "dicomdir"})
 """Names in lower case. A DICOMDIR is a DICOM file, but only a table of contents."""
 HIDDEN = "hidden or system files and folders"
-OTHER_NAME = "links to what is read under another name"
+OTHER_NAME = "links to files that are read under another name"
 NOT_REGULAR = "entries that are neither file nor folder"
 NO_SUFFIX = "files without suffix"
 """Reasons for which entries are left out."""
@@ -165,8 +165,7 @@ def _stat(entry: _Entry) -> os.stat_result | None:
         if entry.path.suffix.lower() in IMAGE_SUFFIXES:
             return None
         raise DatasetError(
-            f"{to_printable(str(entry.path))} is a link that leads nowhere ({error.strerror}); mount what it points "
-            "to, or remove it."
+            f"{to_printable(str(entry.path))} is a broken link ({error.strerror}); mount its target to, or remove it."
         ) from error
 
 

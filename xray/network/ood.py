@@ -26,11 +26,11 @@ HISTOGRAM_PIXELS = 65_536
 
 
 EXPLANATIONS: dict[ScopeReason, str] = {
-    "in colour": "is in colour, which a radiograph is not; send the radiograph itself, in gray, not a photograph of it",
-    "few gray levels": "shows too few gray levels to be judged; export it again with its whole range of gray",
+    "in colour": "is in color, unlike radiographs; send the radiograph itself, in gray, instead of a photograph of it",
+    "few gray levels": "has too few gray levels to be analyzed; export it again with its whole range of gray",
     "unlike the gallery": (
         "is unlike the radiographs that the network was trained on. It may still show a limb: of another body part, or "
-        "exposed, processed or cropped in another way. What the network says of it would mean nothing; /info names the "
+        "exposed, processed or cropped in another way. The network's output for it would mean nothing; /info names the "
         "body parts that it knows"
     ),
 }
