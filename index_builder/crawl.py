@@ -115,8 +115,8 @@ def crawl(options: CrawlOptions) -> GalleryManifest:
         PacsError: the archive does not respond or refuses the search; the state is kept, and the next crawl continues.
         ArtifactError: the checkpoint or the reference gallery is damaged, or they do not belong together.
         DatasetError: there is no radiograph to index; an existing gallery is removed.
-        InputError: the query or the archive's name is wrong, OUT is no gallery, or its state is of another archive or
-            key.
+        InputError: the query or the archive's name is wrong, OUT is not a gallery, or its state is of another archive
+            or key.
     """
     key_file = options.key_file
     require_replaceable(options.out)

@@ -122,8 +122,8 @@ class Job:
         version: 1 at first; increases by 1 whenever radiographs arrive after the study was answered.
         checkpoint: ID of the network that analyzed the study or, before that, is expected to.
         archive: name of the archive that the results go to; None keeps them here.
-        fetched_from: name of the archive that the study is fetched from, in addition to
-            what was sent; None fetches nothing.
+        fetched_from: name of the archive from which the study is fetched, in addition to instances that were sent;
+            None if it is not fetched.
         attempts: number of attempts since the job was created or last restarted.
         due: when the next attempt may start or, for a running job, when its lease expires; in UTC.
         reason: a sentence about the latest failure, or about radiographs that were left out.

@@ -26,8 +26,9 @@ DRAWN_LAST_LINE_SHARE = 0.98
 DRAWN_EDGE_LINES = 3
 """Maximum width of the edge of a drawn margin in lines; scaling and JPEG blur it."""
 DRAWN_EDGES = ((6, 0.9), (16, 0.7), (30, 0.15))
-"""At the edge of a drawn margin, at least one of these shares of the pixels differs by more than this many gray levels:
-almost all by a little, where there is air, or some by much, where a limb is cut off and the air is like the margin."""
+"""Pairs of gray levels and a share. At the edge of a drawn margin, for at least one pair, at least that share of the
+pixels differs by more gray levels: almost all by a little, where there is air, or some by much, where a limb is cut off
+and the air is like the margin."""
 
 SHADOW_TOLERANCE = 24
 """Gray levels by which a pixel in a collimator's shadow may differ from the median of its line. The median is not that

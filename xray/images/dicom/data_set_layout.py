@@ -1,6 +1,6 @@
 """Checks the structure of a DICOM data set before a parser reads it (PS3.5, chapter 7 and annex A.4).
 
-A parser keeps one of two equal tags, follows sequences to any depth, and accepts what is left of a truncated file. Such
+A parser keeps one of two equal tags, follows sequences to any depth, and accepts the rest of a truncated file. Such
 a file is refused here, so that all programs that read an accepted file read the same values.
 """
 
