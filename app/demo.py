@@ -19,14 +19,14 @@ from xray.errors import XrayError
 
 ROOT = Path(__file__).resolve().parent.parent
 DATASETS = ("data/*/valid", "../shared/*/valid")
-"""Where a checkout may have real radiographs in MURA layout, relative to its root."""
+"""Folders in a checkout that may have real radiographs in MURA layout, relative to its root."""
 SAMPLE = Path(str(importlib.resources.files("data_store"))) / "data" / "RG3_J2KR.dcm"
 """A computed radiography image of a lower leg from `pydicom-data`, whose package is named `data_store`."""
 OVERLAY = ROOT / ".osteon-demo" / "overlay.png"
 TIMEOUT_SECONDS = 60
 """Timeout of one request, in seconds; the first one on a slow CPU takes several."""
 POLL_SECONDS = 0.05
-"""Interval between two checks whether the server has started."""
+"""Interval between two checks whether the server has started, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def main() -> None:
     images = [options.image] if options.image else find_dataset_study() or [SAMPLE]
     missing = [str(image) for image in images if not image.is_file()]
     if missing:
-        sys.exit(f"{missing[0]} is not there; give the file of a radiograph.")
+        sys.exit(f"{missing[0]} does not exist; pass the file of a radiograph.")
     try:
         app = create_app(load_replica(read_settings(port=options.port, scope="flag")))
     except XrayError as error:
@@ -73,14 +73,14 @@ def main() -> None:
 
 
 def find_dataset_study() -> list[Path]:
-    """Return the radiographs of the first abnormal study of a local dataset; empty where there is no dataset."""
+    """Return the radiographs of the first abnormal study of a local dataset; empty if there is no dataset."""
     found = (folder for pattern in DATASETS for folder in sorted(ROOT.glob(f"{pattern}/XR_*/*/*_positive")))
     folder = next(found, None)
     return sorted(folder.resolve().glob("image*")) if folder else []
 
 
 def describe_source(images: list[Path]) -> str:
-    """Describe where the radiographs come from and which label their dataset gives them."""
+    """Describe where the radiographs come from and how their dataset labels them."""
     if images == [SAMPLE]:
         return f"{SAMPLE.name} (a real lower leg, DICOM, from pydicom-data)"
     label = "; its dataset says: abnormal" if images[0].parent.name.endswith("_positive") else ""

@@ -20,7 +20,7 @@ RequestError                    base class of the errors that only the service r
 └── DeadlineError               504
 
 Errors of other packages: JobsUnavailableError (`pacs`) and ProcessNotStartedError (no decoder can be started) are 503
-with Retry-After, and SealError (`pacs`) is 500.
+with Retry-After; SealError (`pacs`) is 500.
 """
 
 import logging
@@ -47,11 +47,11 @@ from xray.sandbox.pool import ProcessNotStartedError
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 10
-"""Retry-After, in seconds, when the database of jobs does not answer or no decoder can be started."""
+"""Retry-After in seconds if the database of jobs does not respond or no decoder can be started."""
 PROBLEM_TYPE = "application/problem+json"
 SAFE_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-"""Headers of every reply: no cache stores patient data, and no browser guesses the content type."""
-WHAT_IS_SERVED = "a radiograph is POSTed to /classify, /cam, /retrieve or /analyze, and /docs shows the rest."
+"""Headers of every reply, so that no cache stores patient data and no browser guesses the content type."""
+WHAT_IS_SERVED = "POST a radiograph to /classify, /cam, /retrieve or /analyze; /docs lists all endpoints."
 
 
 class RequestError(Exception):
@@ -63,23 +63,23 @@ class MalformedRequestError(RequestError):
 
 
 class UnknownCallerError(RequestError):
-    """The caller has to authenticate."""
+    """The caller is not authenticated."""
 
 
 class NotAllowedError(RequestError):
-    """The caller does not have the permission."""
+    """The caller does not have permission."""
 
 
 class UnknownPathError(RequestError):
-    """The path is not served."""
+    """Nothing is served at the path."""
 
 
 class WrongMethodError(RequestError):
-    """The path is served, but not for this method."""
+    """The path does not support the request's method."""
 
 
 class ConflictError(RequestError):
-    """The request conflicts with the current state of its resource."""
+    """The request conflicts with the current state of the resource."""
 
 
 class ReloadRefusedError(ConflictError):
@@ -114,11 +114,11 @@ class EngineError(RequestError):
 
 
 class NotReadyError(RequestError):
-    """The replica cannot serve at the moment."""
+    """The replica cannot serve requests at the moment."""
 
 
 class NotConfiguredError(NotReadyError):
-    """The operator has not configured what the request needs."""
+    """The request needs a feature that the operator has not configured."""
 
 
 class DeadlineError(RequestError):
@@ -150,7 +150,7 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     SealError: HTTPStatus.INTERNAL_SERVER_ERROR,
     ProcessNotStartedError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
-"""HTTP status of each error class; a subclass without an entry takes that of its nearest ancestor."""
+"""HTTP status of each error class; a subclass without an entry has the status of its nearest base class."""
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -166,12 +166,12 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def http_status(error: Exception) -> HTTPStatus:
-    """Return the HTTP status of an error whose class, or an ancestor of it, is in `STATUS`."""
+    """Return the HTTP status of an error. Its class or a base class of it has to be in `STATUS`."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
 def problem(request: Request, status: HTTPStatus, kind: str, detail: str) -> JSONResponse:
-    """Build a problem response and store its kind in the request's state, where the metrics read it."""
+    """Build a problem response, and store its kind in the request's state for the metrics."""
     request.state.reason = kind
     return JSONResponse(problem_content(status, kind, detail), status, media_type=PROBLEM_TYPE)
 
@@ -192,11 +192,11 @@ async def _own_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _server_fault(request: Request, error: Exception) -> JSONResponse:
-    # Log the template of the route: the path itself can name a study.
+    # Log the route's template and not the path, which can name a study.
     logger.error("%s %s: %s", request.method, request.scope["route"].path, error)
     if isinstance(error, SealError):
         return problem(request, http_status(error), type(error).__name__, str(error))
-    detail = f"{error} Nothing is wrong with the request; send it again later."
+    detail = f"{error} The request is valid; send it again later."
     reply = problem(request, http_status(error), type(error).__name__, detail)
     reply.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return reply
@@ -215,7 +215,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
         reply = problem(request, status, UnknownPathError.__name__, f"Nothing is served at this path; {WHAT_IS_SERVED}")
     elif status == HTTPStatus.METHOD_NOT_ALLOWED:
         reply = problem(
-            request, status, WrongMethodError.__name__, f"{request.method} is not served here; {WHAT_IS_SERVED}"
+            request, status, WrongMethodError.__name__, f"{request.method} is not supported here; {WHAT_IS_SERVED}"
         )
     else:
         reply = problem(request, status, MalformedRequestError.__name__, f"The request cannot be read: {error.detail}")
@@ -224,7 +224,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _client_disconnected(request: Request, error: Exception) -> JSONResponse:
-    # Nobody reads this reply. It keeps a disconnect from being logged as an error of the service.
+    # Nobody reads this reply, but without it the disconnect would be logged as an error of the service.
     return problem(
         request, HTTPStatus.BAD_REQUEST, MalformedRequestError.__name__, "The body ended before it was complete."
     )
@@ -236,7 +236,7 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
         request,
         HTTPStatus.INTERNAL_SERVER_ERROR,
         EngineError.__name__,
-        "This is our fault; the request may be sent again.",
+        "This is a fault of the service; you may send the request again.",
     )
     reply.headers.update(SAFE_HEADERS)  # this reply does not pass the middleware that adds them
     return reply

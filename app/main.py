@@ -1,4 +1,4 @@
-"""The application factory, and what runs from the start of the application to its end."""
+"""The application factory, and the background tasks of the application."""
 
 import asyncio
 import logging
@@ -28,7 +28,7 @@ def create_app(replica: Replica, give_up: Callable[[], None] = end_process) -> F
     """Build the application: its routes, middleware, error handlers and lifespan.
 
     Args:
-        give_up: called when the engine cannot recover; it has to end the process, so that a new one takes over.
+        give_up: called when the engine cannot recover; has to end the process, so that a supervisor starts a new one.
     """
     app = FastAPIOffline(
         title="Osteon", version=CODE_VERSION, description=NOTICE, lifespan=lifespan, redirect_slashes=False
@@ -48,7 +48,7 @@ def create_app(replica: Replica, give_up: Callable[[], None] = end_process) -> F
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Start the engine's thread and its watchdog; at the end finish the queued work and stop the workers."""
+    """Start the engine's thread and its watchdog; at the end, finish the queued work and stop the workers."""
     replica: Replica = app.state.replica
     predictor, hospital = replica.predictor, replica.hospital
     predictor.batcher.start()
@@ -60,7 +60,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
         tasks.append(asyncio.create_task(StudyWorker(predictor, replica.results, hospital).keep_working()))
     loop_watchdog = LoopWatchdog(predictor.clock, predictor.settings.engine_dead_seconds)
-    # In another thread the application is embedded: its host owns the process, its signals and its end.
+    # In another thread the application is embedded, and its host handles signals and ends the process.
     in_main_thread = threading.current_thread() is threading.main_thread()
     ticker = Ticker(predictor.clock, loop_watchdog.check if in_main_thread else lambda: None)
     if in_main_thread:
@@ -87,5 +87,5 @@ def _start_reload(predictor: PredictorService, tasks: list[asyncio.Task[None]]) 
 
 
 async def _reload(predictor: PredictorService) -> None:
-    with suppress(ReloadRefusedError):  # `reload` has logged it, and no caller waits
+    with suppress(ReloadRefusedError):  # `reload` has logged the error, and no caller waits for it
         await predictor.reload()

@@ -28,8 +28,8 @@ class Replica:
     """Everything a running replica holds.
 
     Attributes:
-        results: renders and reads results for archives, in child processes.
-        hospital: None where the settings name no database of jobs.
+        results: the child processes that render and read results for archives.
+        hospital: None if the settings name no database of jobs.
     """
 
     settings: Settings
@@ -50,7 +50,7 @@ def load_replica(settings: Settings) -> Replica:
     """
     if choose_device(settings.device).type == "cuda" and "max_batch" not in settings.model_fields_set:
         settings = settings.model_copy(update={"max_batch": GPU_BATCH})
-    # NumPy's BLAS threads spin for 25 ms after each product, on the cores that the engine needs.
+    # NumPy's BLAS threads spin for 25 ms after each matrix product, on cores that the engine needs.
     threadpool_limits(limits=1, user_api="blas")
     return assemble(settings, load_bundle(settings), load_hospital(settings))
 
@@ -71,13 +71,13 @@ def assemble(settings: Settings, bundle: ModelBundle, hospital: Hospital | None 
     cache = PredictionCache(settings.result_cache_bytes, decoder, batcher, workers)
     health = ReplicaHealth(settings, batcher, admission)
     metrics.add_gauge("osteon_pending_requests", "Requests in the service.", lambda: len(admission.in_flight))
-    metrics.add_gauge("osteon_pending_radiographs", "Radiographs of these requests.", lambda: admission.radiographs)
-    metrics.add_gauge("osteon_pending_bytes", "Bytes of their bodies.", lambda: admission.size)
+    metrics.add_gauge("osteon_pending_radiographs", "Radiographs not yet predicted.", lambda: admission.radiographs)
+    metrics.add_gauge("osteon_pending_bytes", "Bytes of all request bodies.", lambda: admission.size)
     metrics.add_gauge(
-        "osteon_queue_age_seconds", "How long the first in the queue waits.", lambda: batcher.oldest_seconds
+        "osteon_queue_age_seconds", "Seconds that the oldest queued radiograph waits.", lambda: batcher.oldest_seconds
     )
-    metrics.add_gauge("osteon_canary_age_seconds", "Since the canary had its known answer.", lambda: health.canary_age)
-    metrics.add_gauge("osteon_kept_bytes", "Of answers that are kept.", lambda: cache.size)
+    metrics.add_gauge("osteon_canary_age_seconds", "Seconds since the last good canary.", lambda: health.canary_age)
+    metrics.add_gauge("osteon_kept_bytes", "Bytes of the predictions in the cache.", lambda: cache.size)
     predictor = PredictorService(
         settings,
         bundle,

@@ -1,1 +1,1 @@
-"""Side-by-side measurements that anyone can run: `make bench`."""
+"""Side-by-side benchmarks that anyone can run: `make bench`."""

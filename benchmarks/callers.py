@@ -1,4 +1,4 @@
-"""Sends honest, slow and hostile requests to a service, and says in one word what became of each."""
+"""Sends ordinary, slow and hostile requests to a service, and names the outcome of each."""
 
 import asyncio
 import random
@@ -12,16 +12,16 @@ from benchmarks.load import EncodedRequest
 from benchmarks.servers import ADDRESS, PORT
 
 CALLER_COUNT = 16
-"""Concurrent callers: one full batch."""
+"""Number of concurrent callers: one full batch."""
 PROBABILITY_TOLERANCE = 0.002
-"""Largest difference from the predictor's own probability; another batch changes it by less."""
+"""Maximum difference from the predictor's own probability; another batch changes it by less."""
 REPLY_TIMEOUT_SECONDS = 60.0
-"""Time limit for any answer to a request, and for a process to end."""
+"""Timeout for a reply and for the end of a process, in seconds."""
 
 
 @dataclass(frozen=True)
 class KnownImage:
-    """An image, its request, and its right probability."""
+    """An image, its request and its expected probability."""
 
     image: bytes
     request: EncodedRequest
@@ -29,13 +29,13 @@ class KnownImage:
 
 
 def create_client() -> httpx.AsyncClient:
-    """A client with a connection for every caller, which ignores proxy settings."""
+    """Create a client with a connection for every caller; it ignores proxy settings."""
     limits = httpx.Limits(max_connections=2 * CALLER_COUNT, max_keepalive_connections=2 * CALLER_COUNT)
     return httpx.AsyncClient(timeout=REPLY_TIMEOUT_SECONDS, limits=limits, trust_env=False)
 
 
 async def send_image(http: httpx.AsyncClient, each: KnownImage) -> str:
-    """Send a radiograph, and check the answer."""
+    """Send a radiograph and check the reply."""
     try:
         reply = await http.post(each.request.address, content=each.request.content, headers=each.request.headers)
     except httpx.ConnectError:
@@ -89,12 +89,12 @@ async def hang_up_while_sending(http: httpx.AsyncClient, each: KnownImage) -> st
 
 
 async def hang_up_while_waiting(http: httpx.AsyncClient, each: KnownImage) -> str:
-    """Close the connection before the answer."""
+    """Close the connection before the reply."""
     return await _hang_up(each, len(each.request.content))
 
 
 async def send_slowly(http: httpx.AsyncClient, each: KnownImage) -> str:
-    """Send a radiograph over two seconds, as on a slow connection, and check the answer."""
+    """Send a radiograph over two seconds, as on a slow connection, and check the reply."""
 
     async def parts() -> AsyncIterator[bytes]:
         content = each.request.content

@@ -1,7 +1,7 @@
 """`python -m benchmarks.gpu`: measures eager torch, torch.compile, CUDA graphs and fused steps in one run on one GPU.
 
-A pass is measured as the service sees it: uint8 canvases in host memory to logits, embeddings and maps in host memory.
-Rates are multiples of eager bfloat16's, so that they can be compared between GPUs. Each row also has the difference of
+A pass is measured as in the service: from uint8 canvases in host memory to logits, embeddings and maps in host memory.
+Rates are multiples of eager bfloat16's, to be comparable between GPUs. Each row also has the difference of
 its output from eager float32's, because a fast engine with another output is useless.
 """
 
@@ -27,39 +27,39 @@ from xray.network.model import ModelOutput
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = "eager float32"
-"""The engine that the outputs are compared with."""
+"""The engine with which the outputs are compared."""
 BASE = "eager bfloat16"
-"""The engine that the rates are divided by."""
+"""The engine by whose rates the others are divided."""
 MIN_PASSES = 5
-"""Passes of a measurement, however long one takes."""
+"""Minimum number of passes in a measurement, however long a pass takes."""
 CUDA = torch.device("cuda")
-"""The device that is measured; a test replaces it by the CPU."""
+"""The device to measure; a test replaces it with the CPU."""
 
 
 @dataclass(frozen=True)
 class GpuBenchOptions:
-    """Measure the starter on this machine's GPU."""
+    """Measure the starter checkpoint on this machine's GPU."""
 
     checkpoint: Path = ROOT / "artifacts" / "starter" / "checkpoint"
     sizes: tuple[int, ...] = (224, 320)
     """Canvas sides in pixels."""
     batches: tuple[int, ...] = BATCH_SIZES
     seconds: float = 2.0
-    """Duration of each measurement."""
+    """Duration of each measurement, in seconds."""
     compile: bool = False
     """Measure torch.compile(mode="max-autotune") too, which takes minutes for every batch size."""
     out: Path = ROOT / "benchmarks" / "gpu.md"
 
 
 class EagerEngine:
-    """A network that is called kernel by kernel, or compiled for each batch size."""
+    """A network that runs kernel by kernel, or is compiled for each batch size."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
 
     @torch.inference_mode()
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
-        """The output of a batch, in host memory."""
+        """Return the output for a batch, in host memory."""
         return self._network(torch.from_numpy(pixels_B1SS).to(CUDA)).cpu()
 
 
@@ -71,7 +71,7 @@ class Measurement:
     """The passes of one engine over one batch.
 
     Attributes:
-        seconds: median of a pass.
+        seconds: median time of a pass.
         apart: worst difference from the reference.
     """
 
@@ -86,7 +86,7 @@ class Measurement:
 
 
 def main() -> None:
-    """Measure, and write and print the tables."""
+    """Measure; write and print the tables."""
     options = tyro.cli(GpuBenchOptions, prog="python -m benchmarks.gpu")
     if not torch.cuda.is_available():
         sys.exit("benchmarks.gpu needs an NVIDIA GPU, and torch sees none; run it on a machine that has one.")
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def build_engines(checkpoint: Checkpoint, compiled: bool) -> dict[str, BenchmarkedEngine]:
-    """The engines that this machine can build, by name; the reference and the base come first."""
+    """Build the engines that this machine supports, by name; the reference and the base come first."""
     plain: Network = Bf16Network(TorchEngine(checkpoint, CUDA).model).eval()
     builders: dict[str, Callable[[], BenchmarkedEngine]] = {
         REFERENCE: lambda: TorchEngine(checkpoint, CUDA),
@@ -121,16 +121,16 @@ def build_engines(checkpoint: Checkpoint, compiled: bool) -> dict[str, Benchmark
 
 
 def measure(engines: dict[str, BenchmarkedEngine], size: int, options: GpuBenchOptions) -> dict[str, list[Measurement]]:
-    """Measure every engine on every batch; all engines on one batch before the next, under the same conditions."""
+    """Measure every engine on every batch size; all engines on one size before the next, for equal conditions."""
     canvases = noise_canvases(max(options.batches), size)
     measured: dict[str, list[Measurement]] = {name: [] for name in engines}
     for batch in options.batches:
         expected = engines[REFERENCE].forward(canvases[:batch])
         for name, engine in engines.items():
-            torch.compiler.reset()  # every batch size is compiled, beyond the number that torch caches
+            torch.compiler.reset()  # compile for every batch size, even beyond torch's limit of cached ones
             try:
                 found, seconds = time_passes(engine, canvases[:batch], options.seconds)
-            except Exception as error:  # compilers raise anything; the other engines are still measured
+            except Exception as error:  # compilers may raise anything; the other engines are still measured
                 print(f"{name} fails at {batch} x {size} px: {error}", file=sys.stderr)
                 continue
             measured[name].append(Measurement(batch, seconds, difference(expected, found)))
@@ -139,8 +139,8 @@ def measure(engines: dict[str, BenchmarkedEngine], size: int, options: GpuBenchO
 
 
 def time_passes(engine: BenchmarkedEngine, pixels_B1SS: PixelArray, seconds: float) -> tuple[ModelOutput, float]:
-    """The output and the median time of a pass. `forward` returns when the output is in host memory."""
-    engine.forward(pixels_B1SS)  # captures, compiles, chooses algorithms
+    """Return the output and the median seconds of a pass. `forward` returns when the output is in host memory."""
+    engine.forward(pixels_B1SS)  # the first pass captures, compiles and chooses algorithms
     started = time.perf_counter()
     passes: list[float] = []
     while len(passes) < MIN_PASSES or time.perf_counter() - started < seconds:
@@ -151,7 +151,7 @@ def time_passes(engine: BenchmarkedEngine, pixels_B1SS: PixelArray, seconds: flo
 
 
 def rates(measured: dict[str, list[Measurement]], size: int, batches: tuple[int, ...]) -> list[str]:
-    """The table of the rates of all engines, over that of `BASE`."""
+    """Return the table of all engines' rates, divided by the rate of `BASE`."""
     base = {each.batch: each.rate for each in measured[BASE]}
     rows = []
     for name, row in measured.items():
@@ -165,7 +165,7 @@ def rates(measured: dict[str, list[Measurement]], size: int, batches: tuple[int,
 
 
 def equality(measured: dict[str, list[Measurement]], size: int) -> list[str]:
-    """The table of each engine's worst difference from `REFERENCE`."""
+    """Return the table of each engine's worst difference from `REFERENCE`."""
     rows = [
         [
             name,

@@ -1,6 +1,6 @@
-"""Puts a service under load: a closed loop of callers that wait for their answers, and an open loop that does not wait.
+"""Puts a service under load: with a closed loop of callers that wait for replies, and an open loop that does not wait.
 
-The load generator shares the cores with the service. It uses aiohttp, which takes a fifth of httpx's time.
+The load generator shares the cores with the service. It uses aiohttp, which needs a fifth of httpx's CPU time.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ import httpx
 import numpy as np
 
 TIMEOUT_SECONDS = 120
-"""Of one request; longer than any queue that the service admits."""
+"""Timeout of one request, in seconds; longer than any wait that the service admits."""
 MAX_CONNECTIONS = 1000
-"""Concurrent requests of the open loop."""
+"""Maximum number of concurrent requests in the open loop."""
 
 
 @dataclass
@@ -25,10 +25,10 @@ class LoadResult:
     """The result of one load.
 
     Attributes:
-        seconds: from the first request to the last answer.
+        seconds: seconds from the first request to the last reply.
         latencies: seconds of each request that was answered with 200.
-        refused: how many got 429 with `Retry-After`.
-        failed: how many got any other status.
+        refused: number of requests that got 429 with `Retry-After`.
+        failed: number of requests that got any other status.
     """
 
     seconds: float = 0.0
@@ -38,17 +38,17 @@ class LoadResult:
 
     @property
     def rate(self) -> float:
-        """Answers per second."""
+        """Replies per second."""
         return len(self.latencies) / self.seconds
 
     def percentile(self, share: float) -> float:
-        """Seconds within which that share of the answers came."""
+        """Return the seconds within which a share of the replies came."""
         return float(np.quantile(self.latencies, share)) if self.latencies else float("nan")
 
 
 @dataclass(frozen=True)
 class EncodedRequest:
-    """One request, encoded once, because encoding is not measured."""
+    """A request that is encoded in advance, because encoding is not measured."""
 
     address: str
     content: bytes
@@ -56,13 +56,13 @@ class EncodedRequest:
 
 
 def encode_request(address: str, **request: Any) -> EncodedRequest:
-    """A POST request; `request` is `files=` or `json=` as httpx takes them."""
+    """Encode a POST request; `request` is `files=` or `json=`, as for httpx."""
     encoded = httpx.Request("POST", address, **request)
     return EncodedRequest(address, encoded.read(), {"Content-Type": encoded.headers["Content-Type"]})
 
 
 async def closed_loop(requests: Sequence[EncodedRequest], clients: int, seconds: float) -> LoadResult:
-    """Run `clients` callers; each sends its next request when the last is answered, or after `Retry-After`."""
+    """Run `clients` callers; each sends its next request after the previous reply, or after `Retry-After`."""
     outcome = LoadResult()
     turn = itertools.cycle(requests)
     async with _client(clients) as client:
@@ -79,7 +79,7 @@ async def closed_loop(requests: Sequence[EncodedRequest], clients: int, seconds:
 
 
 async def open_loop(requests: Sequence[EncodedRequest], rate: float, seconds: float) -> LoadResult:
-    """Send requests at random times (Poisson), `rate` a second on average, without waiting for the answers."""
+    """Send requests at random times (Poisson), `rate` per second on average, without waiting for the replies."""
     outcome = LoadResult()
     turn = itertools.cycle(requests)
     arrivals = np.random.default_rng(0).exponential(1 / rate, int(rate * seconds)).cumsum()
@@ -102,7 +102,7 @@ def _client(connections: int) -> aiohttp.ClientSession:
 
 
 async def _call(client: aiohttp.ClientSession, turn: Iterator[EncodedRequest], outcome: LoadResult) -> float:
-    """Send one request, and return the seconds that the service asks this caller to wait."""
+    """Send one request; return the seconds that the service tells this caller to wait."""
     request = next(turn)
     started = time.perf_counter()
     async with client.post(request.address, data=request.content, headers=request.headers) as reply:

@@ -1,6 +1,6 @@
-"""Formats Markdown tables. It imports nothing, because `benchmarks.gpu` runs on machines with few packages."""
+"""Formats Markdown tables; imports nothing, because `benchmarks.gpu` runs on machines with few packages."""
 
 
 def table(header: list[str], rows: list[list[str]]) -> list[str]:
-    """The lines of a table."""
+    """Return the lines of a table."""
     return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]

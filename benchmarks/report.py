@@ -1,4 +1,4 @@
-"""Writes the results of `benchmarks.serving` as a page of tables and a picture."""
+"""Writes the results of `benchmarks.serving` as a page of tables with a plot."""
 
 import statistics
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from benchmarks.markdown import table
 PAGE = "serving.md"
 """Name of the page."""
 PICTURE = "serving.png"
-"""Name of the picture."""
+"""Name of the plot."""
 TICKS_MS = (50, 100, 200, 500, 1000)
-"""Ticks of the axis of latencies."""
+"""Ticks of the latency axis, in milliseconds."""
 
 
 @dataclass(frozen=True)
 class ClosedLoopResult:
-    """One closed loop.
+    """The result of one closed loop.
 
     Attributes:
-        limit: radiographs per second of the engine alone at that time.
+        limit: radiographs per second of the engine alone, measured around this loop.
     """
 
     outcome: LoadResult
@@ -31,7 +31,7 @@ class ClosedLoopResult:
 
     @property
     def share(self) -> float:
-        """Answers per second over the limit."""
+        """Replies per second as a share of the limit."""
         return self.outcome.rate / self.limit
 
     def __str__(self) -> str:
@@ -43,10 +43,10 @@ class ClosedLoopResult:
 
 @dataclass(frozen=True)
 class OpenLoopResult:
-    """One open loop.
+    """The result of one open loop.
 
     Attributes:
-        load: offered rate over the capacity.
+        load: offered rate as a share of the capacity.
         growth: share by which the service's resident memory grew.
     """
 
@@ -57,15 +57,15 @@ class OpenLoopResult:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything that one run measured.
+    """All results of one run.
 
     Attributes:
         limits: radiographs per second of the engine alone, around each server of each round.
-        closed: by server and number of clients, one for each round.
+        closed: results by server and number of clients, one for each round.
         alone: seconds to decode and predict one radiograph without a service.
-        cam: seconds of `/classify` and `/cam` for one caller.
-        capacity: answers per second, the best of the closed loops.
-        opened: one for each offered rate.
+        cam: latencies in seconds of `/classify` and `/cam` for one caller.
+        capacity: replies per second of the best closed loop.
+        opened: results of the open loops, one for each offered rate.
     """
 
     title: str
@@ -78,7 +78,7 @@ class Page:
 
 
 def write_page(page: Page, folder: Path) -> str:
-    """Write the page and the picture to the folder, and return the page's Markdown."""
+    """Write the page and the plot to the folder; return the page's Markdown."""
     text = "\n".join(["# Serving, side by side", "", *_lines(page), "", f"![the same as a picture]({PICTURE})", ""])
     (folder / PAGE).write_text(text)
     _draw(page, folder / PICTURE)

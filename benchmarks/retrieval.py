@@ -1,9 +1,9 @@
 """Compares the gallery's search with matrix products in NumPy and torch, in one run: `python -m benchmarks.retrieval`.
 
-The searches take turns on every query and have one thread each, as in the service, where the network needs the other
-cores. Times are given as ratios to the two matrix products, too, so that they mean the same on another machine, and
-every answer is compared with that of a float64 search. The realistic vectors lie between neighbors of the starter
-gallery, closer together than those of a real gallery of that size, which makes them hard to tell apart.
+The searches take turns on every query with one thread each, as in the service, where the network needs the other cores.
+Times are also given as ratios to the two matrix products, which are comparable between machines, and every result is
+compared with that of a float64 search. The realistic vectors lie between neighbors of the starter gallery; they are
+closer together than those of a real gallery of that size, which makes the search harder.
 
 Legend: S searches, N entries, Q queries, D numbers of a vector.
 """
@@ -31,25 +31,25 @@ ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("XR_ELBOW", "XR_FINGER", "XR_FOREARM", "XR_HAND", "XR_HUMERUS", "XR_SHOULDER", "XR_WRIST")
 LABELS = ("normal", "abnormal")
 EMBEDDING = 1920
-"""Numbers of DenseNet-201's embedding, which a gallery without a projection searches."""
+"""Length of DenseNet-201's embedding, which a gallery without a projection searches."""
 NEIGHBORS = 8
-"""Nearest vectors among which the other end of the line is drawn on which a realistic vector lies."""
+"""Number of nearest vectors from which the other end of a realistic vector's line is drawn."""
 NOISE = 0.02
-"""Standard deviation of the noise on a realistic vector's numbers, relative to them."""
+"""Standard deviation of the noise on a realistic vector's numbers, relative to the numbers."""
 MILLISECONDS = 1000
 
 Search = Callable[[EmbeddingArray], Sequence[int]]
-"""From a query (D,) to the rows of its nearest vectors."""
+"""A function from a query (D,) to the rows of its nearest vectors."""
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """Measure `Gallery.search` on this machine's CPU; leave it otherwise idle."""
+    """Measure `Gallery.search` on this machine's CPU, which should be idle otherwise."""
 
     gallery: Path = ROOT / "artifacts" / "starter" / "gallery"
-    """Gallery from whose vectors the realistic ones are made."""
+    """Gallery whose vectors are used to make the realistic ones."""
     entries: int = 36_808
-    """As many radiographs as MURA's training split has."""
+    """Number of entries; the default is the size of MURA's training split."""
     queries: int = 200
     k: int = 10
     seed: int = 0
@@ -85,7 +85,7 @@ def vector_sets(options: BenchOptions) -> Iterator[tuple[str, EmbeddingArray, Em
 
 
 def between_neighbors(vectors_ND: EmbeddingArray, count: int, rng: np.random.Generator) -> EmbeddingArray:
-    """Return points on the lines from vectors to one of their nearest, with noise."""
+    """Return points on lines from vectors to one of their nearest neighbors, with noise."""
     nearest_NK = np.argsort(-(vectors_ND @ vectors_ND.T), axis=1)[:, 1 : NEIGHBORS + 1]
     ends = rng.integers(len(vectors_ND), size=count)
     others = nearest_NK[ends, rng.integers(NEIGHBORS, size=count)]
@@ -140,7 +140,7 @@ def make_gallery(vectors_ND: EmbeddingArray) -> Gallery:
 
 
 def is_allowed(entry: GalleryEntry, query: NeighborQuery) -> bool:
-    """Tell whether the restrictions of a query leave an entry."""
+    """Return whether the restrictions of a query allow an entry."""
     return (
         query.body_part in (None, entry.body_part)
         and query.label in (None, entry.label)
@@ -149,13 +149,13 @@ def is_allowed(entry: GalleryEntry, query: NeighborQuery) -> bool:
 
 
 def nearest(products_N: EmbeddingArray, k: int) -> list[int]:
-    """Return the rows of the k greatest products, the greatest first."""
+    """Return the rows of the k largest products, largest first."""
     rows = np.argpartition(-products_N, k)[:k]
     return [int(row) for row in rows[np.argsort(-products_N[rows])]]
 
 
 def nearest_allowed(products_N: DoubleArray, k: int, allowed_N: BoolArray) -> list[int]:
-    """Return the right answer; of equal products, the lower row comes first."""
+    """Return the expected rows; of equal products, the lower row comes first."""
     return [int(row) for row in np.argsort(np.where(allowed_N, -products_N, np.inf), kind="stable")[:k]]
 
 
@@ -165,7 +165,7 @@ def rows_of(gallery: Gallery, query_D: EmbeddingArray, query: NeighborQuery) -> 
 
 
 def take_turns(searches: Sequence[Search], queries_QD: EmbeddingArray) -> tuple[DoubleArray, list[list[Sequence[int]]]]:
-    """Run every search on every query, one after the other, and return the seconds (S, Q) and the rows found."""
+    """Run every search on every query, one after the other; return the seconds (S, Q) and the rows found."""
     for search in searches:
         search(queries_QD[0])  # the first search of a process is slower
     seconds_SQ = np.empty((len(searches), len(queries_QD)))

@@ -1,4 +1,4 @@
-"""Starts the servers that are measured, with the same checkpoint on the same port, and encodes requests for each."""
+"""Starts the servers to measure, with the same checkpoint on the same port, and encodes requests for each."""
 
 import base64
 import os
@@ -20,12 +20,12 @@ from tests.phantoms import draw_phantom
 
 ROOT = Path(__file__).resolve().parent.parent
 PORT = 8765
-"""Of every server; one runs at a time."""
+"""Port of every server; only one runs at a time."""
 ADDRESS = f"http://127.0.0.1:{PORT}"
 START_SECONDS = 180
-"""Time limit for a start, which compiles the network."""
+"""Timeout for a start in seconds, because it compiles the network."""
 STOP_SECONDS = 20
-"""Time limit for a stop, after which the process is killed."""
+"""Timeout for a stop in seconds, after which the process is killed."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Server:
     """A server.
 
     Attributes:
-        module: what `python -m` starts, with the checkpoint and the port as arguments.
-        path: of its prediction endpoint.
-        takes_json: whether it takes an image as base64 in JSON, instead of a form.
+        module: module that `python -m` starts, with the checkpoint and the port as arguments.
+        path: path of its prediction endpoint.
+        takes_json: whether it accepts an image as base64 in JSON instead of a form.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Server:
     takes_json: bool = False
 
     def encode(self, image: bytes, path: str = "") -> EncodedRequest:
-        """A request with this image, to the prediction endpoint or another path."""
+        """Encode a request with an image to the prediction endpoint or another path."""
         address = f"{ADDRESS}{path or self.path}"
         if self.takes_json:
             return encode_request(address, json={"image": base64.b64encode(image).decode()})
@@ -59,7 +59,7 @@ LITSERVE = Server("LitServe, our OpenVINO", "benchmarks.peers.litserve_openvino"
 
 @contextmanager
 def run_server(server: Server, checkpoint: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server for the duration of the block. Ours has no result cache, because the callers repeat their images."""
+    """Run a server for the duration of the block. Ours has no result cache, because callers repeat images."""
     environment = {
         "OSTEON_PORT": str(PORT),
         "OSTEON_DEVICE": "cpu",
@@ -72,7 +72,7 @@ def run_server(server: Server, checkpoint: Path) -> Iterator[subprocess.Popen[by
     }
     arguments = [] if server is OSTEON else [str(checkpoint), str(PORT)]
     command = [sys.executable, "-m", server.module, *arguments]
-    # A new session, so that LitServe's workers, which outlive its SIGTERM, can be killed as a group.
+    # Start a new session, so that LitServe's workers, which survive its SIGTERM, can be killed as a group.
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL, start_new_session=True
     ) as process:
@@ -88,7 +88,7 @@ def run_server(server: Server, checkpoint: Path) -> Iterator[subprocess.Popen[by
 
 
 def resident_bytes(process: "subprocess.Popen[bytes]") -> int:
-    """Resident memory of a process."""
+    """Return the resident memory of a process, in bytes."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return 1024 * int(re.findall(r"VmRSS:\s+(\d+)", status)[0])
 
@@ -106,4 +106,4 @@ def _wait_until_up(server: Server, process: "subprocess.Popen[bytes]") -> None:
         except httpx.TransportError:
             pass
         time.sleep(0.1)
-    sys.exit(f"{server.name} does not answer")
+    sys.exit(f"{server.name} does not respond")

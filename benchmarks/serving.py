@@ -30,32 +30,32 @@ from xray.network.checkpoint import Checkpoint, load_checkpoint
 REAL_IMAGES = "../shared/FracAtlas/valid"
 """Folder of real radiographs, beside the checkout; phantoms are used if it is missing."""
 IMAGE_COUNT = 64
-"""Different images that the callers send in turn."""
+"""Number of different images, which the callers send in turn."""
 LONGEST_SIDE = 512
-"""Pixels of a phantom's longer side, as in MURA."""
+"""Longer side of an image in pixels, as in MURA."""
 BATCHES = (1, 16)
-"""Radiographs per pass of the engine alone; 1 is faster where its features fit into the CPU's cache."""
+"""Radiographs per pass of the engine alone; 1 is faster if its features fit into the CPU's cache."""
 LOADS = (0.5, 0.9, 2.0)
 """Offered rates of the open loop, as shares of the capacity that the closed loops found."""
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """Measure the starter on this machine's CPU."""
+    """Measure the starter checkpoint on this machine's CPU."""
 
     checkpoint: Path = ROOT / "artifacts" / "starter" / "checkpoint"
     seconds: float = 10.0
-    """Duration of each closed loop."""
+    """Duration of each closed loop, in seconds."""
     rounds: int = 3
     overload_seconds: float = 60.0
-    """Duration of each open loop."""
+    """Duration of each open loop, in seconds."""
     clients: tuple[int, ...] = (1, 4, 16, 64)
     out: Path = ROOT / "benchmarks"
     """Folder for serving.md and serving.png."""
 
 
 def main() -> None:
-    """Measure, and write and print the page."""
+    """Measure; write and print the page."""
     options = tyro.cli(BenchOptions, prog="python -m benchmarks.serving")
     images, source = load_pngs()
     checkpoint = load_checkpoint(options.checkpoint)
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def load_pngs() -> tuple[list[bytes], str]:
-    """Radiographs of 512 pixels as PNG, and a description of their source."""
+    """Return radiographs of 512 pixels as PNG, and a description of their source."""
     files = sorted((ROOT / REAL_IMAGES).rglob("*.jpg"))[::5][:IMAGE_COUNT]
     if files:
         drawings = [decode_radiograph(file.read_bytes()).pixels for file in files]
@@ -99,7 +99,7 @@ def load_pngs() -> tuple[list[bytes], str]:
 
 
 def rate_alone(engine: Engine, checkpoint: Checkpoint, images: Sequence[bytes], seconds: float) -> float:
-    """Radiographs per second of the engine in a loop, at the faster batch size."""
+    """Return the radiographs per second of the engine in a loop, at the faster batch size."""
     canvases = [preprocess(decode_radiograph(image), checkpoint.manifest.preprocess)[0] for image in images]
     rates = []
     for size in BATCHES:
@@ -114,7 +114,7 @@ def rate_alone(engine: Engine, checkpoint: Checkpoint, images: Sequence[bytes], 
 
 
 def alone_seconds(engine: Engine, checkpoint: Checkpoint, images: Sequence[bytes]) -> float:
-    """Median time to decode and predict one image, without a service."""
+    """Return the median seconds to decode and predict one image, without a service."""
 
     def answer(image: bytes) -> None:
         engine.forward(preprocess(decode_radiograph(image), checkpoint.manifest.preprocess)[0][np.newaxis])
@@ -123,14 +123,14 @@ def alone_seconds(engine: Engine, checkpoint: Checkpoint, images: Sequence[bytes
 
 
 def under_load(server: Server, images: Sequence[bytes], options: BenchOptions) -> dict[int, LoadResult]:
-    """The results of closed loops, by number of callers."""
+    """Run closed loops; return the results by number of callers."""
     requests = [server.encode(image) for image in images]
     with run_server(server, options.checkpoint):
         return {clients: asyncio.run(closed_loop(requests, clients, options.seconds)) for clients in options.clients}
 
 
 def cam_seconds(images: Sequence[bytes], options: BenchOptions) -> tuple[float, float]:
-    """Median latency of `/classify` and of `/cam` for one caller, measured alternately."""
+    """Return the median latencies of `/classify` and `/cam` in seconds for one caller, measured alternately."""
     with run_server(OSTEON, options.checkpoint):
         ways = [[OSTEON.encode(image, path) for image in images] for path in ("/classify", "/cam")]
         rounds = [
@@ -141,7 +141,7 @@ def cam_seconds(images: Sequence[bytes], options: BenchOptions) -> tuple[float, 
 
 
 def overloaded(images: Sequence[bytes], capacity: float, options: BenchOptions) -> Iterator[OpenLoopResult]:
-    """The results of open loops at each of `LOADS`."""
+    """Run open loops; yield the result for each of `LOADS`."""
     requests = [OSTEON.encode(image) for image in images]
     with run_server(OSTEON, options.checkpoint) as process:
         asyncio.run(closed_loop(requests, max(BATCHES), options.seconds))

@@ -1,10 +1,10 @@
 """`python -m benchmarks.soak hostile|reloads|stops`: abuses a running service and counts lost and wrong answers.
 
-hostile   a fifth of the requests are hostile files, callers that hang up, and slow senders
+hostile   a fifth of the requests are hostile files, disconnecting callers and slow senders
 reloads   the artifacts are reloaded again and again under load
-stops     SIGTERM under load, process after process
+stops     each process gets SIGTERM under load, and the next one starts
 
-Each prints a line of counts, and exits with status 1 if a count of `FAILURES` is not 0.
+Each subcommand prints a line of counts, and exits with status 1 if a count of `FAILURES` is not 0.
 """
 
 import asyncio
@@ -32,18 +32,18 @@ from xray.predictor import Predictor
 
 CHECKPOINT = ROOT / "artifacts" / "starter" / "checkpoint"
 MAX_GROWTH = 0.05
-"""Share by which resident memory may grow."""
+"""Maximum growth of the resident memory, as a share."""
 HOSTILE_SHARE = 0.2
-"""Of all requests."""
+"""Share of hostile requests among all requests."""
 SETTLE_SECONDS = 5.0
-"""Pause after the load, for the last requests to end."""
+"""Pause after the load in seconds, until the last requests have ended."""
 
 Process = subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True)
 class Hostile:
-    """Send requests, a fifth of which are hostile."""
+    """Send requests, of which a fifth are hostile."""
 
     requests: int = 10_000
 
@@ -57,7 +57,7 @@ class Reloads:
 
 @dataclass(frozen=True)
 class Stops:
-    """Stop the process under load, and start the next one."""
+    """Stop the process under load and start the next one, repeatedly."""
 
     stops: int = 50
 
@@ -76,7 +76,7 @@ FAILURES = {"lost", "wrong", "hung", "unready", "grown", "unclean end"}
 
 
 def main() -> None:
-    """Run the subcommand, print the counts, and exit with the status."""
+    """Run the subcommand, print the counts, and exit with status 1 if there are failures."""
     options: Hostile | Reloads | Stops = tyro.cli(Command, prog="python -m benchmarks.soak")
     known = predict_known_images()
     counts: Counts = Counter()
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def predict_known_images() -> list[KnownImage]:
-    """Images with the probabilities that a predictor without a service gives them."""
+    """Return images with the probabilities that a predictor computes without a service."""
     checkpoint = load_checkpoint(CHECKPOINT)
     predictor = Predictor(checkpoint.manifest, load_engine(checkpoint, "cpu"))
     return [
@@ -152,7 +152,7 @@ async def reload_under_load(known: Sequence[KnownImage], count: int, process: Pr
 
 
 async def stop_under_load(known: Sequence[KnownImage], process: Process, counts: Counts) -> None:
-    """Send SIGTERM under load: every accepted request must get its answer, and the process must exit with status 0."""
+    """Send SIGTERM under load: every accepted request must get its reply, and the process must exit with status 0."""
     over = asyncio.Event()
     async with create_client() as http:
         callers = [asyncio.create_task(send_until(over, http, known, place, counts)) for place in range(CALLER_COUNT)]
@@ -165,7 +165,7 @@ async def stop_under_load(known: Sequence[KnownImage], process: Process, counts:
 
 
 def stop(process: Process, counts: Counts) -> None:
-    """Stop a process, unless it has ended, and count whether its status is 0."""
+    """Stop a process unless it has ended, and count whether its exit status is 0."""
     process.terminate()
     counts["clean ends" if process.wait(REPLY_TIMEOUT_SECONDS) == 0 else "unclean end"] += 1
 

@@ -19,7 +19,7 @@ Command = Annotated[BuildOptions, tyro.conf.subcommand(FOLDER)] | Annotated[Craw
 
 
 def main() -> None:
-    """Build the gallery that the command line asks for, and print how many entries it has."""
+    """Build the gallery for the options on the command line, and print its number of entries."""
     with exit_with_message():
         arguments = with_subcommand(sys.argv[1:])
         options: Options = tyro.cli(Command, prog="python -m index_builder", args=arguments)
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def with_subcommand(arguments: Sequence[str]) -> list[str]:
-    """The arguments with a subcommand; where none is given, warn, and take `archive` if there is a `--pacs`."""
+    """Return the arguments with a subcommand. If none is given, warn, and use `archive` if there is a `--pacs`."""
     if not arguments or arguments[0] in (FOLDER, ARCHIVE, "-h", "--help"):
         return list(arguments)
     subcommand = ARCHIVE if any(argument.split("=")[0] == "--pacs" for argument in arguments) else FOLDER

@@ -33,9 +33,9 @@ from xray.network.checkpoint import load_checkpoint
 from xray.predictor import Predictor, Prepared
 
 SHARD_SIZE = 128
-"""Records per shard: the most that a killed builder has to embed again."""
+"""Number of records per shard: the most that have to be embedded again after a builder was killed."""
 MAX_NAMED = 10
-"""Unreadable images that are printed with their reason."""
+"""Maximum number of unreadable images to print with their reason."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,19 @@ class BuildOptions:
     """Gallery folder to write; an older one is replaced when the new one is complete."""
     split: str = "train"
     only: Literal["all", "abnormal"] = "all"
-    """`abnormal` leaves normal radiographs out, as the original project did."""
+    """`abnormal` leaves out normal radiographs, like the original project."""
     device: DeviceChoice = "auto"
     precision: PrecisionChoice = "auto"
-    """The network's arithmetic on a CPU; `float32` for a gallery that other machines will search."""
+    """Precision of the network on a CPU; use `float32` for a gallery that other machines will search."""
     batch: int = 16
     """Radiographs per forward pass."""
     storage: StorageChoice = "float32"
     """Type of the vectors on disk. `float16` halves the file and reorders near ties."""
     dimension: int = 256
-    """Dimension that the embeddings are projected to, so that radiographs of one body part and label are near each
-    other; less where there are few radiographs. 0 searches the embeddings themselves."""
+    """Dimension to which the embeddings are projected, so that radiographs of one body part and label are near each
+    other; less if there are few radiographs. 0 searches the embeddings themselves."""
     allow_overlap: bool = False
-    """Allow patients of the split in another split of the dataset, where they find themselves as neighbors."""
+    """Allow patients of the split in another split of the dataset, whose radiographs then find their own patients."""
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -76,7 +76,7 @@ class EmbeddedRecords:
     """The readable records.
 
     Attributes:
-        entries: the N readable records.
+        entries: gallery entries of the N readable records.
         embeddings_ND: float32.
         unreadable: dataset path and reason for each other record.
     """
@@ -87,7 +87,7 @@ class EmbeddedRecords:
 
 
 def embed_shard(embedder: Embedder, records: Sequence[MuraRecord], first_row: int) -> Shard:
-    """Embed one shard of records, the first of which is at `first_row` of the dataset."""
+    """Embed one shard of records; `first_row` is the position of its first record in the dataset."""
     rows: list[int] = []
     unreadable: list[tuple[str, str]] = []
     digests: list[str] = []
@@ -107,7 +107,7 @@ def embed_shard(embedder: Embedder, records: Sequence[MuraRecord], first_row: in
 
 
 def _prepare(predictor: Predictor, record: MuraRecord) -> tuple[Prepared | str, str]:
-    """The network's input for a record, or why it cannot be read; and the SHA-256 of its file."""
+    """Return the network's input for a record, or the reason why it cannot be read; and the SHA-256 of its file."""
     digest = UNREADABLE
     try:
         data, content = read_content(record.file)
@@ -122,9 +122,9 @@ def build(options: BuildOptions) -> GalleryManifest:
 
     Raises:
         ArtifactError: the checkpoint is damaged, or the finished gallery fails its own check.
-        DatasetError: the split is empty, nothing in it can be read, or it shares patients with another split.
-        InputError: OUT is no gallery, or an unfinished gallery of another checkpoint is beside it.
-        NoSpaceError: the disk is full; finished shards are kept, and so is the gallery that was there.
+        DatasetError: the split is empty, none of its images can be read, or it shares patients with another split.
+        InputError: OUT is not a gallery, or an unfinished gallery of another checkpoint is beside it.
+        NoSpaceError: the disk is full; finished shards and the existing gallery are kept.
     """
     require_replaceable(options.out)
     checkpoint = load_checkpoint(options.checkpoint)
@@ -146,7 +146,7 @@ def build(options: BuildOptions) -> GalleryManifest:
 
 
 def embed_all(store: ShardStore, embedder: Embedder, records: Sequence[MuraRecord]) -> list[Shard]:
-    """The shards of all records. A shard of an earlier builder is reused if its files have not changed."""
+    """Return the shards of all records. A shard of an earlier builder is reused if its files have not changed."""
     starts = range(0, len(records), SHARD_SIZE)
     kept = 0
     with tqdm(total=len(records), desc="embedding", unit="img") as bar:
@@ -158,26 +158,26 @@ def embed_all(store: ShardStore, embedder: Embedder, records: Sequence[MuraRecor
                 store.put(number, embed_shard(embedder, shard_records, start))
             bar.update(len(shard_records))
     if kept:
-        print(f"{kept} of {len(starts)} shards are those of a builder that was stopped")
+        print(f"{kept} of {len(starts)} shards are reused from a builder that was stopped")
     return [store.get(number) for number in range(len(starts))]
 
 
 def select_records(options: BuildOptions, split: Split) -> list[MuraRecord]:
-    """The images of the split that `--only` asks for.
+    """Return the images of the split that `--only` selects.
 
     Raises:
-        DatasetError: there are none.
+        DatasetError: there are no such images.
     """
     records = records_of(split.studies)
     if options.only == "abnormal":
         records = [record for record in records if record.label == "abnormal"]
     if not records:
-        raise DatasetError(f"{options.data / options.split} holds no abnormal study; leave out --only abnormal.")
+        raise DatasetError(f"{options.data / options.split} has no abnormal study; leave out --only abnormal.")
     return records
 
 
 def make_plan(options: BuildOptions, checkpoint_id: str, records: Sequence[MuraRecord]) -> Plan:
-    """What decides the content of the gallery's shards."""
+    """Return the plan, which determines the content of the gallery's shards."""
     dataset = records[0].path.split("/", 1)[0]
     return Plan(checkpoint_id, dataset, options.split, options.only, compute_names_fingerprint(records), SHARD_SIZE)
 
@@ -185,7 +185,7 @@ def make_plan(options: BuildOptions, checkpoint_id: str, records: Sequence[MuraR
 def assemble(
     folder: Path, plan: Plan, records: Sequence[MuraRecord], shards: Sequence[Shard], options: BuildOptions
 ) -> GalleryManifest:
-    """Join the shards into a gallery folder, and print what could not be read.
+    """Join the shards to a gallery folder, and print which images could not be read.
 
     Raises:
         DatasetError: no image could be read.

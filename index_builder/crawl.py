@@ -44,35 +44,35 @@ DECODE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class CrawlOptions:
-    """Index the radiographs of the archive PACS. Run it again at any time: only what is new is fetched, and what the
-    archive deleted from a study is removed.
+    """Index the radiographs of the archive PACS. Run it again at any time: only new radiographs are fetched, and those
+    that the archive deleted from a study are removed.
 
-    Entries are pseudonyms made with a key; nothing else about a patient is kept. `--delete` removes studies or
-    radiographs at once and permanently.
+    Entries are pseudonyms that are made with a key; nothing else about a patient is kept. `--delete` removes studies or
+    radiographs immediately and permanently.
     """
 
     pacs: str
-    """Name of the archive in the file of archives."""
+    """Name of the archive in the TOML file of archives."""
     checkpoint: Path
     """Checkpoint folder."""
     reference_gallery: Annotated[Path, tyro.conf.arg(aliases=["--like"])]
-    """Gallery folder of labeled radiographs and the same checkpoint; its projection is used."""
+    """Gallery folder with labeled radiographs and the same checkpoint; its projection is used."""
     out: Path
     """Gallery folder to write; the state of the crawl is kept beside it, in OUT.crawl."""
     archives: Path | None = None
     """TOML file of the hospital's archives."""
     query: tuple[str, ...] = ()
-    """Which studies: DICOM keywords with values, such as StudyDate=20260101- ModalitiesInStudy=DX. Default: all."""
+    """Studies to index, as DICOM keywords with values: StudyDate=20260101- ModalitiesInStudy=DX. Default: all."""
     delete: tuple[str, ...] = ()
-    """UIDs of studies or radiographs to remove; nothing is fetched then."""
+    """UIDs of studies or radiographs to remove; nothing is fetched in this case."""
     key: Path | None = None
-    """File of the key that makes the pseudonyms; created if it is missing. Who has it can find out which patient an
-    entry belongs to. Default: references.key in the user's data folder."""
+    """File of the key that makes the pseudonyms; created if it is missing. With the key, one can find out which patient
+    an entry belongs to. Default: references.key in the user's data folder."""
     device: DeviceChoice = "auto"
     precision: PrecisionChoice = "auto"
-    """The network's arithmetic on a CPU; `float32` for a gallery that other machines will search."""
+    """Precision of the network on a CPU; use `float32` for a gallery that other machines will search."""
     batch: int = 16
-    """Radiographs in memory at once, and per forward pass."""
+    """Maximum number of radiographs in memory, and per forward pass."""
     storage: StorageChoice = "float32"
     """Type of the vectors on disk."""
 
@@ -91,15 +91,15 @@ class CrawlOptions:
 
     @property
     def key_file(self) -> Path:
-        """Raises: InputError: no key file is given, and the user has no home folder."""
+        """File of the key. Raises InputError if none is given and the user has no home folder."""
         return self.key or data_folder() / "references.key"
 
     @property
     def filters(self) -> dict[str, str]:
-        """Values of the query by keyword.
+        """Return the values of the query by keyword.
 
         Raises:
-            InputError: a keyword is unknown or has no value. The message has no value, which may name a patient.
+            InputError: a keyword is unknown or has no value. The message repeats no value, which may name a patient.
         """
         pairs = [each.partition("=") for each in self.query]
         for keyword, equals, value in pairs:
@@ -109,14 +109,14 @@ class CrawlOptions:
 
 
 def crawl(options: CrawlOptions) -> GalleryManifest:
-    """Fetch what is new in the archive, or delete what `--delete` names, and write the gallery.
+    """Fetch new radiographs from the archive, or delete those that `--delete` names, and write the gallery.
 
     Raises:
-        PacsError: the archive does not answer or refuses the search; the state is kept, and the next crawl goes on.
+        PacsError: the archive does not respond or refuses the search; the state is kept, and the next crawl continues.
         ArtifactError: the checkpoint or the reference gallery is damaged, or they do not belong together.
-        DatasetError: there is no radiograph to index; the gallery that was there is removed.
-        InputError: the query or the archive's name is wrong, OUT is no gallery, or its state is of another archive or
-            key.
+        DatasetError: there is no radiograph to index; an existing gallery is removed.
+        InputError: the query or the archive's name is wrong, OUT is not a gallery, or its state is of another archive
+            or key.
     """
     key_file = options.key_file
     require_replaceable(options.out)
@@ -140,19 +140,19 @@ def crawl(options: CrawlOptions) -> GalleryManifest:
 
 
 def forget(uids: Sequence[str], pseudonyms: Pseudonyms, state: CrawlState) -> None:
-    """Delete studies and radiographs permanently, and print for each UID what was deleted."""
+    """Delete studies and radiographs permanently, and print the result for each UID."""
     for uid in uids:
         deleted = state.forget(pseudonyms.name(uid))
         outcome = f"{deleted} radiographs deleted" if deleted else "NOTHING OF IT WAS HERE; look at the UID"
-        print(f"{uid}: {outcome}. No crawl will take it in again.")
+        print(f"{uid}: {outcome}. No crawl will index it again.")
 
 
 @dataclass
 class CrawlCounts:
-    """What a crawl found.
+    """The counts of a crawl.
 
     Attributes:
-        new: radiographs that were not known before.
+        new: radiographs that were not in the state before.
         gone: radiographs that the archive no longer has.
         failed: radiographs that could not be fetched.
         unlisted: studies whose radiographs could not be searched.
@@ -166,10 +166,10 @@ class CrawlCounts:
     missing: int = 0
 
     def print_summary(self, studies: int) -> None:
-        """Print the counts that are not zero, of a crawl over so many studies."""
+        """Print the counts that are not zero, for a crawl over a number of studies."""
         print(f"{studies} studies, {self.new} new radiographs, {self.gone} gone")
         if self.missing:
-            print(f"{self.missing} studies were found and are not there any more")
+            print(f"{self.missing} studies were found but no longer exist")
         if self.unlisted:
             print(f"{self.unlisted} studies could not be searched; their entries stay until the next crawl")
         if self.failed:
@@ -179,10 +179,10 @@ class CrawlCounts:
 async def crawl_archive(
     archive: Archive, filters: Mapping[str, str], dicom_embedder: DicomEmbedder, state: CrawlState
 ) -> None:
-    """Add what is new in the archive to the state, and delete what is gone from its studies.
+    """Add new radiographs to the state, and delete those that are gone from their studies.
 
     Raises:
-        ArchiveUnavailableError: the archive answers nothing; the state keeps what was fetched.
+        ArchiveUnavailableError: the archive does not respond; the state keeps the radiographs that were fetched.
     """
     batch = dicom_embedder.embedder.batch
     fetcher = Fetcher(archive, dicom_embedder.pseudonyms, state.known_pseudonyms(), batch)
@@ -207,10 +207,10 @@ async def crawl_archive(
 
 
 def archive_config(options: CrawlOptions) -> ArchiveConfig:
-    """The archive's entry in the file of archives.
+    """Return the archive's entry in the file of archives.
 
     Raises:
-        InputError: the file has no archive of that name.
+        InputError: the file has no archive with that name.
     """
     archives = read_archives(options.archives) if options.archives else {}
     if options.pacs not in archives:
@@ -219,10 +219,10 @@ def archive_config(options: CrawlOptions) -> ArchiveConfig:
 
 
 def write_gallery(options: CrawlOptions, reference_gallery: Gallery, state: CrawlState) -> GalleryManifest:
-    """Write the gallery of all indexed radiographs, and check that its search is right.
+    """Write the gallery of all indexed radiographs, and check that its search is correct.
 
     Raises:
-        DatasetError: there is no radiograph to index; the gallery that was there is removed.
+        DatasetError: there is no radiograph to index; an existing gallery is removed.
     """
     instances = list(state.indexed())
     skipped = state.count_skipped()
@@ -231,7 +231,7 @@ def write_gallery(options: CrawlOptions, reference_gallery: Gallery, state: Craw
         print(f"{sum(skipped.values())} radiographs are left out: {reasons}")
     if not instances:
         shutil.rmtree(options.out, ignore_errors=True)
-        raise DatasetError(f"Nothing of archive {options.pacs} is to be indexed; there is no gallery {options.out}.")
+        raise DatasetError(f"Archive {options.pacs} has no radiograph to index, so there is no gallery {options.out}.")
     vectors_NK = np.concatenate([reference_gallery.project(each.embedding_D)[np.newaxis] for each in instances])
     manifest = GalleryManifest(
         checkpoint=reference_gallery.manifest.checkpoint,
@@ -250,6 +250,6 @@ def write_gallery(options: CrawlOptions, reference_gallery: Gallery, state: Craw
 
 
 def entry_of(archive: str, instance: IndexedInstance) -> GalleryEntry:
-    """The gallery entry of a radiograph; its path is a pseudonymous reference."""
+    """Return the gallery entry of a radiograph; its path is a pseudonymous reference."""
     path = f"{archive}/{instance.study}/{instance.instance}"
     return GalleryEntry(path, instance.body_part or UNKNOWN, UNKNOWN, instance.study, UNKNOWN)

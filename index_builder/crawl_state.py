@@ -1,6 +1,6 @@
-"""Remembers in one SQLite file which radiographs of an archive were read, under pseudonyms, with their embeddings.
+"""Stores in one SQLite file which radiographs of an archive were read, with pseudonyms and embeddings.
 
-Every committed change outlives a kill.
+Committed changes survive if the process is killed.
 
 Legend: D embedding.
 """
@@ -27,14 +27,14 @@ CREATE INDEX IF NOT EXISTS seen_by_study ON seen (study);
 CREATE TABLE IF NOT EXISTS withdrawn (name TEXT PRIMARY KEY);
 COMMIT;
 """
-"""Created in one transaction. `left_out` is the reason to skip a radiograph, `withdrawn` what was forgotten."""
+"""SQL that creates the tables. `left_out` is the reason to skip a radiograph; `withdrawn` has the forgotten UIDs."""
 SETTINGS = "PRAGMA locking_mode = EXCLUSIVE; PRAGMA secure_delete = ON;"
-"""One crawler at a time; the bytes of deleted rows are overwritten."""
+"""SQL settings: only one crawler at a time may use the file, and the bytes of deleted rows are overwritten."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What must be the same in every crawl that uses the file.
+    """Values that must be the same in every crawl that uses the file.
 
     Attributes:
         key: pseudonym of the empty string, which identifies the key.
@@ -51,7 +51,7 @@ class IndexedInstance:
 
     Attributes:
         instance, study: pseudonyms.
-        body_part: `XR_*`; None where the tags name no known one.
+        body_part: `XR_*`; None if the tags name no known body part.
         embedding_D: float32.
     """
 
@@ -76,23 +76,23 @@ class SkippedInstance:
 
 
 class CrawlState:
-    """The open file. Every method commits its change before it returns."""
+    """The open state of a crawl. Every method commits its change before it returns."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
     def known_pseudonyms(self) -> set[str]:
-        """Pseudonyms of the radiographs that were read, and of the studies and radiographs that were forgotten."""
+        """Return the pseudonyms of radiographs that were read, and of studies and radiographs that were forgotten."""
         rows = self._connection.execute("SELECT instance FROM seen UNION SELECT name FROM withdrawn")
         return {name for (name,) in rows}
 
     def put(self, instances: Sequence[IndexedInstance | SkippedInstance]) -> None:
-        """Add radiographs, or replace them."""
+        """Add radiographs or replace them."""
         with self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?)", map(_row, instances))
 
     def keep_only(self, study: str, instances: Collection[str]) -> int:
-        """Delete the radiographs of a study that the archive no longer has; return how many."""
+        """Delete the radiographs of a study that the archive no longer has; return their number."""
         rows = self._connection.execute("SELECT instance FROM seen WHERE study = ?", (study,))
         gone = [(name,) for (name,) in rows if name not in instances]
         with self._connection:
@@ -100,7 +100,7 @@ class CrawlState:
         return len(gone)
 
     def forget(self, pseudonym: str) -> int:
-        """Delete a study or radiograph so that no crawl takes it in again; return how many radiographs were deleted."""
+        """Delete a study or radiograph so that no crawl indexes it again; return the number of deleted radiographs."""
         with self._connection:
             self._connection.execute("INSERT OR IGNORE INTO withdrawn VALUES (?)", (pseudonym,))
             deleted = self._connection.execute(
@@ -109,7 +109,7 @@ class CrawlState:
             return deleted.rowcount
 
     def indexed(self) -> Iterator[IndexedInstance]:
-        """The radiographs of the gallery, sorted by study and instance."""
+        """Yield the radiographs of the gallery, sorted by study and instance."""
         rows = self._connection.execute(
             "SELECT instance, study, body_part, embedding FROM seen WHERE embedding NOT NULL ORDER BY study, instance"
         )
@@ -117,7 +117,7 @@ class CrawlState:
             yield IndexedInstance(instance, study, body_part, np.frombuffer(embedding, np.float32))
 
     def count_skipped(self) -> dict[str, int]:
-        """How many radiographs were skipped, by reason."""
+        """Return the number of skipped radiographs, by reason."""
         rows = self._connection.execute(
             "SELECT left_out, count(*) FROM seen WHERE left_out NOT NULL GROUP BY left_out ORDER BY left_out"
         )
@@ -158,9 +158,9 @@ def _require_origin(connection: sqlite3.Connection, file: Path, origin: Origin) 
 
 
 def _delete_outdated(connection: sqlite3.Connection) -> None:
-    """Delete the embeddings of another version's preprocessing, so that they are computed again.
+    """Delete embeddings from another version of the preprocessing, so that they are computed again.
 
-    What was forgotten stays forgotten.
+    Forgotten studies and radiographs stay forgotten.
     """
     if connection.execute("PRAGMA user_version").fetchone() != (PREPROCESS_VERSION,):
         with connection:

@@ -1,4 +1,4 @@
-"""Decodes and embeds the radiographs that were fetched from an archive, and skips those that a gallery must not hold.
+"""Decodes and embeds radiographs that were fetched from an archive, and skips those that must not be in a gallery.
 
 Legend: n radiographs, D embedding.
 """
@@ -17,14 +17,14 @@ from xray.images.radiograph import Radiograph
 from xray.network.ood import measure_scope
 
 BURNED_IN = "BurnedInAnnotation"
-"""Reason to skip a radiograph whose tags say that the patient's name is drawn into its pixels."""
+"""Reason to skip a radiograph whose tags say that its pixels show the patient's name."""
 WRONG_INSTANCE = "AnotherInstance"
-"""Reason to skip a file whose UID is not the one that was asked for."""
+"""Reason to skip a file whose UID differs from the requested one."""
 
 
 @dataclass(frozen=True)
 class DicomEmbedder:
-    """Decodes files in other processes, because a file may contain anything, and embeds them in this one.
+    """Decodes files in child processes, because files may be hostile, and embeds them in this process.
 
     Radiographs that are out of the checkpoint's scope are skipped.
     """
@@ -34,7 +34,7 @@ class DicomEmbedder:
     decoders: DecoderPool
 
     async def embed(self, study: FetchedStudy) -> list[IndexedInstance | SkippedInstance]:
-        """The new radiographs of a study, each with its embedding or with the reason to skip it."""
+        """Embed the new radiographs of a study; return each with its embedding or with the reason to skip it."""
         outcomes = await asyncio.gather(*(self._decode(file) for file in study.files))
         predictor = self.embedder.predictor
         prepared = [predictor.prepare(each) for each in outcomes if isinstance(each, Radiograph)]
@@ -47,7 +47,7 @@ class DicomEmbedder:
         ]
 
     async def _decode(self, file: FetchedFile) -> Radiograph | str:
-        """A radiograph that may be indexed, or the reason to skip it."""
+        """Return a radiograph that may be indexed, or the reason to skip it."""
         try:
             radiograph = await self.decoders.decode(file.data)
         except InputError as error:

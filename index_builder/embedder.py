@@ -25,7 +25,7 @@ class Embedder:
     batch: int
 
     def embed(self, prepared: Iterable[Prepared]) -> EmbeddingArray:
-        """Embeddings (n, D) float32; (0, 0) for no radiographs."""
+        """Return the embeddings (n, D) float32; (0, 0) if there are no radiographs."""
         passes = infer_in_batches(self.predictor.engine, prepared, self.batch)
         parts = [output.embeddings_BD.numpy() for _, output in passes]
         return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)

@@ -1,4 +1,4 @@
-"""Fetches the new radiographs of an archive's studies; the next study is fetched while the last one is embedded."""
+"""Fetches the new radiographs of an archive's studies; while one study is embedded, the next one is fetched."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
@@ -18,28 +18,28 @@ ARCHIVE_RETRY = Retrying(
     stop=stop_after_attempt(8),
     reraise=True,
 )
-"""For an archive that answers nothing: about two minutes, which covers a restart. Then the crawl ends, keeps what it
-has, and the next crawl goes on."""
+"""Retry policy for an archive that does not respond: about two minutes, which covers a restart. After that, the crawl
+ends and keeps its state, and the next crawl continues."""
 REQUEST_RETRY = Retrying(
     retry=retry_if_exception_type(ArchiveUnavailableError),
     wait=wait_exponential_jitter(initial=1, max=10),
     stop=stop_after_attempt(3),
     reraise=True,
 )
-"""For one request, before the crawler asks whether the archive answers at all."""
+"""Retry policy for one request, before the crawler checks whether the archive responds at all."""
 REQUEST_ERRORS = (ArchiveRefusedError, ArchiveUnavailableError, StudyMissingError)
-"""Errors that concern one study or radiograph only, once the archive is known to answer."""
+"""Errors that affect only one study or radiograph if the archive responds to other requests."""
 A = TypeVar("A")
 T = TypeVar("T")
 
 
 class ArchiveGoneError(PacsError):
-    """The archive has answered nothing for so long that the crawl ends."""
+    """The archive has not responded for so long that the crawl ends."""
 
 
 @dataclass(frozen=True)
 class FetchedFile:
-    """A radiograph as the archive sent it.
+    """A radiograph in the form that the archive sent.
 
     Attributes:
         instance: pseudonym of its UID.
@@ -54,10 +54,10 @@ class FetchedStudy:
     """A study, or a part of a study that has many new radiographs.
 
     Attributes:
-        study: its pseudonym.
-        listed: pseudonyms of all radiographs that the archive has of it; None where the search for them failed.
+        study: pseudonym of the study.
+        listed: pseudonyms of all radiographs that the archive has of the study; None if the search for them failed.
         files: the new radiographs.
-        failed: how many new radiographs the archive did not send.
+        failed: number of new radiographs that the archive did not send.
         missing: whether a search found the study, but the archive no longer has it.
     """
 
@@ -74,7 +74,7 @@ class Fetcher:
 
     Attributes:
         known: pseudonyms of studies and radiographs that are not fetched.
-        max_files: files that are in memory at once.
+        max_files: maximum number of files in memory.
     """
 
     archive: Archive
@@ -83,10 +83,10 @@ class Fetcher:
     max_files: int
 
     def fetch(self, studies: Iterable[StudyReference]) -> Iterator[FetchedStudy]:
-        """Fetch what is new in each study.
+        """Fetch the new radiographs of each study.
 
         Raises:
-            ArchiveGoneError: the archive answered nothing for longer than `ARCHIVE_RETRY` waits.
+            ArchiveGoneError: the archive did not respond for longer than `ARCHIVE_RETRY` waits.
         """
         for study in studies:
             pseudonym = self.pseudonyms.name(study.study_uid)
@@ -116,11 +116,11 @@ class Fetcher:
             return None
 
     def _request(self, ask: Callable[[A], T], about: A) -> T:
-        """Ask the archive, with retries.
+        """Send a request to the archive, with retries.
 
         Raises:
-            ArchiveGoneError: it answers nothing at all for longer than `ARCHIVE_RETRY` waits.
-            PacsError: it answers, but not this request.
+            ArchiveGoneError: the archive does not respond at all for longer than `ARCHIVE_RETRY` waits.
+            PacsError: the archive responds, but not to this request.
         """
         try:
             return REQUEST_RETRY(ask, about)

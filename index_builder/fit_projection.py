@@ -1,4 +1,4 @@
-"""Fits the projection in which radiographs of one body part and label are near each other.
+"""Fits a projection in which radiographs of the same body part and label are near each other.
 
 Legend: N entries, D embedding, K vector, C classes.
 """
@@ -17,16 +17,16 @@ DoubleArray = npt.NDArray[np.float64]
 ClassArray = npt.NDArray[np.int64]
 
 COMMON_WEIGHT = 0.1
-"""Weight of a direction that does not separate the classes, where one that separates them completely has weight 1: of
-two entries of a class, the more similar one is still nearer."""
+"""Weight of a direction that does not separate the classes; one that separates them completely has weight 1. It is not
+0, so that of two entries of one class the more similar one is still nearer."""
 
 
 def fit_projection(embeddings_ND: EmbeddingArray, entries: Sequence[GalleryEntry], dimension: int) -> Projection:
-    """Principal components, whitened within the classes, weighted by how well they separate the classes.
+    """Fit principal components that are whitened within the classes and weighted by how well they separate the classes.
 
-    A class is a body part with a label. Within the classes the coordinates have covariance 1, so that a cosine counts
-    nothing twice; those that separate the classes weigh more (probabilistic linear discriminant analysis, Ioffe
-    2006, and Prince and Elder 2007).
+    A class is a body part with a label. Within the classes the coordinates have covariance 1, so that a cosine does not
+    count correlated coordinates twice; coordinates that separate the classes have larger weights (probabilistic linear
+    discriminant analysis, Ioffe 2006, and Prince and Elder 2007).
     """
     mean_D, basis_DK = principal_components(embeddings_ND, dimension)
     coordinates_NK = (embeddings_ND - mean_D) @ basis_DK
@@ -44,7 +44,7 @@ def fit_projection(embeddings_ND: EmbeddingArray, entries: Sequence[GalleryEntry
 
 
 def largest_dimension(entries: Sequence[GalleryEntry]) -> int:
-    """The largest dimension of a projection that so many entries can be fitted to in four of five folds."""
+    """Return the largest dimension of a projection that can be fitted to four of five folds of these entries."""
     return (len(entries) - len(set(_classes(entries).tolist()))) // 2
 
 
@@ -53,6 +53,6 @@ def _classes(entries: Sequence[GalleryEntry]) -> ClassArray:
 
 
 def _whitening(covariance_KK: DoubleArray) -> DoubleArray:
-    """The matrix that gives coordinates of this covariance the covariance 1."""
+    """Return the matrix that transforms coordinates with this covariance to covariance 1."""
     variances_K, axes_KK = np.linalg.eigh(covariance_KK)
     return np.asarray(axes_KK / np.sqrt(np.maximum(variances_K, np.finfo(float).eps)))

@@ -1,7 +1,7 @@
 """Keeps the embeddings of finished shards on disk, so that a killed builder continues where it stopped.
 
-    .GALLERY.building/plan.json          what is being built; another plan never mixes with these shards
-    .GALLERY.building/00000.safetensors  the embeddings of one shard of records, and what could not be read
+    .GALLERY.building/plan.json          the plan of the gallery; shards of different plans are never mixed
+    .GALLERY.building/00000.safetensors  the embeddings of one shard of records, and its unreadable images
 
 Legend: n readable records of a shard, D embedding.
 """
@@ -28,12 +28,12 @@ PLAN = "plan.json"
 
 @dataclass(frozen=True)
 class Plan:
-    """What must be the same for shards to belong to one gallery.
+    """Values that must be the same for all shards of a gallery.
 
-    The contents of the files are checked for each shard, so that a changed file costs its own shard only.
+    The contents of the files are checked for each shard, so that a changed file only invalidates its own shard.
 
     Attributes:
-        fingerprint: of the paths and labels to index.
+        fingerprint: fingerprint of the paths and labels to index.
         shard_size: records per shard.
     """
 
@@ -47,7 +47,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Shard:
-    """The result for some consecutive records.
+    """The result for a sequence of consecutive records.
 
     Attributes:
         rows: positions of the readable records, from the start of the dataset.
@@ -64,7 +64,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardStore:
-    """The folder beside a gallery in which its shards are collected.
+    """The folder beside a gallery that collects its shards.
 
     Attributes:
         folder: `.GALLERY.building`.
@@ -74,7 +74,7 @@ class ShardStore:
 
     @classmethod
     def open(cls, out: Path, plan: Plan) -> "ShardStore":
-        """Open the store of a gallery: a new one, or what a killed builder left.
+        """Open the store of a gallery: a new one, or the one of a builder that was killed.
 
         Raises:
             InputError: the folder has an unfinished gallery of another checkpoint, dataset, option or version.
@@ -83,7 +83,7 @@ class ShardStore:
         plan_file = store.folder / PLAN
         if plan_file.exists() and _read_plan(plan_file) != plan:
             raise InputError(
-                f"{store.folder} holds an unfinished gallery of another checkpoint, dataset or option, or of another "
+                f"{store.folder} has an unfinished gallery of another checkpoint, dataset or option, or of another "
                 "version of this program; finish that one first, or remove the folder."
             )
         store.folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ class ShardStore:
         return self.folder / "gallery"
 
     def has(self, number: int, files: Sequence[Path]) -> bool:
-        """Whether a shard is complete and made from these files as they are now, by this version's preprocessing."""
+        """Return whether a shard is complete and was made from the current files by this version's preprocessing."""
         if not self._file(number).exists():
             return False
         try:

@@ -1,4 +1,4 @@
-"""Checks a finished gallery: its embeddings belong to its entries, and its search finds the true nearest neighbors.
+"""Checks of a finished gallery that embeddings belong to their entries and that searches find the nearest neighbors.
 
 Legend: N entries, M sampled ones, C consecutive ones, J neighbors, D embedding, K vector.
 """
@@ -13,19 +13,19 @@ from xray.gallery.gallery import Gallery, NeighborQuery
 from xray.gallery.vector_index import EmbeddingArray
 
 SAMPLE_SIZE = 64
-"""Entries that are embedded again and whose neighbors are compared with NumPy's; seconds on a CPU."""
+"""Number of entries to embed again and to search with NumPy, which takes seconds on a CPU."""
 CHUNK_SIZE = 1024
-"""Entries per matrix product; bounds the memory that their float64 copies take."""
+"""Number of entries per matrix product, which limits the memory for their float64 copies."""
 NEIGHBORS = 10
-"""Neighbors of each sampled entry that are compared."""
+"""Number of neighbors to compare for each sampled entry."""
 TOLERANCE = 1e-4
-"""Largest change of a similarity; storage as float16, or another batch, changes it by less."""
+"""Maximum change of a similarity; storage as float16 or another batch changes it by less."""
 ROUNDING = 1e-12
-"""Largest difference of a similarity; float64 sums of 1,920 products in another order differ by less."""
+"""Maximum difference of a similarity; float64 sums of 1,920 products in a different order differ by less."""
 
 
 def sample_rows(gallery: Gallery) -> list[int]:
-    """The rows of the entries that the check embeds again; always the same for a gallery."""
+    """Return the rows of the entries to embed again; always the same for a gallery."""
     count = len(gallery.entries)
     return sorted(int(row) for row in np.random.default_rng(0).choice(count, min(SAMPLE_SIZE, count), replace=False))
 
@@ -37,12 +37,12 @@ def check_gallery(gallery: Gallery, embedded_again: Mapping[int, EmbeddingArray]
         embedded_again: fresh embeddings (D,) of sampled entries, by row of the gallery.
 
     Raises:
-        ArtifactError: names the first entry that fails.
+        ArtifactError: an entry fails; the message names the first one.
     """
     for row, entry in enumerate(tqdm(gallery.entries, desc="checking", unit="entry")):
         vector_K = gallery.vectors(np.array([row]))[0]
         nearest = gallery.search_vector(vector_K, NeighborQuery(k=1))[0].similarity
-        # An exact copy elsewhere in the dataset may come first, but it is exactly as near.
+        # An exact copy elsewhere in the dataset may come first, but it has the same similarity.
         if not abs(nearest - float(vector_K @ vector_K)) <= TOLERANCE:
             raise ArtifactError(f"{entry.path} does not find itself first; build the gallery again.")
     again = {row: gallery.project(embedding_D) for row, embedding_D in embedded_again.items()}

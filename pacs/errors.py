@@ -2,21 +2,21 @@
 
 XrayError
 └── PacsError
-    ├── ConfigurationError         the archives' configuration or a file that it names; the operator can fix it
+    ├── ConfigurationError         the archives' configuration or a file named in it is invalid; the operator can fix it
     ├── ArchiveUnavailableError    no response, or status 408, 425, 429 or 5xx; the same may work later
     ├── ArchiveRefusedError        the archive refuses, or does not speak DICOMweb; a retry does not help
-    │   └── TooLargeError          its response exceeds the limit of bytes
+    │   └── TooLargeError          the response exceeds the size limit
     ├── StudyMissingError          the archive does not have that study
     └── ResultsError               the results of a study cannot be rendered or read
 
-Messages appear in logs and job lists. They may hold an archive's name and UIDs, never patient data or secrets.
+Messages appear in logs and job lists. They may contain an archive's name and UIDs, but never patient data or secrets.
 """
 
 from xray.errors import XrayError
 
 
 class PacsError(XrayError):
-    """Base of all errors raised on purpose by `pacs`."""
+    """Base class of all errors that `pacs` raises on purpose."""
 
 
 class ConfigurationError(PacsError):
@@ -32,7 +32,7 @@ class ArchiveRefusedError(PacsError):
 
 
 class TooLargeError(ArchiveRefusedError):
-    """A response exceeds the limit of bytes."""
+    """A response exceeds the size limit."""
 
 
 class StudyMissingError(PacsError):

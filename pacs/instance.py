@@ -1,11 +1,11 @@
-"""A DICOM file together with its UIDs, as the archive client, the queue and the results exchange it."""
+"""A DICOM file with its UIDs, in the form that the archive client, the queue and the results exchange."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Instance:
-    """A DICOM file and its UIDs; `data` is empty where only the UIDs are needed."""
+    """A DICOM file and its UIDs; `data` is empty if only the UIDs are needed."""
 
     series_uid: str
     instance_uid: str

@@ -1,4 +1,4 @@
-"""Loads a secret key from its file, and creates the file when it is missing."""
+"""Loads a secret key from its file; creates the file if it is missing."""
 
 import os
 import secrets
@@ -10,14 +10,14 @@ from xray.artifact import flush_to_disk
 KEY_BYTES = 32
 """Length of a key: AES-256 needs 32 bytes."""
 GROUP_AND_OTHERS = 0o077
-"""Permission bits of everybody but the file's owner."""
+"""Permission bits of all users except the file's owner."""
 
 
 def load_or_create_key(path: Path) -> bytes:
     """Return the key in `path`, a file of 64 hexadecimal digits with mode 0600; create it with a random key if missing.
 
     Raises:
-        ConfigurationError: the file cannot be read or created, other users can read it, or it holds no key.
+        ConfigurationError: the file cannot be read or created, other users can read it, or it has no key.
     """
     try:
         if not path.exists():
@@ -31,7 +31,7 @@ def load_or_create_key(path: Path) -> bytes:
 
 
 def _make_key(path: Path) -> None:
-    """Create the file atomically: of several processes the first wins, and the file never exists without a key."""
+    """Create the file atomically: if several processes try, the first wins, and the file never exists without a key."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
@@ -54,5 +54,7 @@ def _parse_key(text: bytes, path: Path) -> bytes:
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
-        raise ConfigurationError(f"The key file {path} must hold {2 * KEY_BYTES} hexadecimal digits and nothing else.")
+        raise ConfigurationError(
+            f"The key file {path} must contain {2 * KEY_BYTES} hexadecimal digits and nothing else."
+        )
     return key

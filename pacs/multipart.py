@@ -1,4 +1,4 @@
-"""Multipart bodies (RFC 2046): an incremental parser for requests and responses, and the encoder of DICOM files."""
+"""Multipart bodies (RFC 2046): an incremental parser for requests and responses, and an encoder for DICOM files."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ RELATED = "multipart/related"
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a body. The names of its headers are in lower case."""
+    """A part of a body. Header names are in lower case."""
 
     headers: dict[str, str]
     data: bytes
@@ -46,7 +46,7 @@ class PartParser:
         self._parser = MultipartParser(self.boundary, self._callbacks())
 
     def feed(self, chunk: bytes) -> list[Part]:
-        """Read the next chunk of the body and return the parts that it completes.
+        """Parse the next chunk of the body and return the parts that it completes.
 
         Raises:
             PartTooLargeError: a part is over the limit.
@@ -91,7 +91,7 @@ class PartParser:
 
 
 def encode_files(files: Iterable[bytes]) -> tuple[str, bytes]:
-    """Return the content type and the body that hold these DICOM files (PS3.18 8.7.1)."""
+    """Return the content type and the body of a multipart message with these DICOM files (PS3.18 8.7.1)."""
     boundary = uuid4().hex
     header = f"--{boundary}\r\nContent-Type: {DICOM}\r\n\r\n".encode()
     pieces = [piece for file in files for piece in (header, file, b"\r\n")]

@@ -22,7 +22,7 @@ else:  # the command line offers every registered name
 Precision = Literal["auto", "bfloat16", "float32"]
 
 MACHINE_ONLY = frozenset({"data", "out", "device", "workers", "save_minutes", "allow_overlap"})
-"""Options that do not change the result of a run, so that they may differ when it is resumed."""
+"""Options that do not change the result of a run, so they may differ when it is resumed."""
 LARGEST_STRIDE = 32
 """Pixels per cell of the coarsest map."""
 
@@ -32,7 +32,7 @@ class TrainOptions:
     """Train on DATA/train, select on DATA/valid, and write OUT/best and OUT/last; run it again to resume."""
 
     data: Path
-    """Dataset folder in MURA layout: it holds train/ and valid/."""
+    """Dataset folder in MURA layout, with train/ and valid/."""
     out: Path
     """Run folder; a killed run continues from it."""
     weights: str = "imagenet"
@@ -46,24 +46,24 @@ class TrainOptions:
     map_stride: MapStride = 32
     """Pixels of the input per cell of the CAM; 16 takes about a third more time, and efficientnet_b0 has only 32."""
     map_pooling: MapPooling = "mean"
-    """How the map becomes the logit; with `lse` a few cells can decide, which suits small findings."""
+    """How the map is pooled to the logit; with `lse`, a few cells can decide, which suits small findings."""
     study_pooling: StudyPooling = "mean"
-    """How the radiographs' logits become the study's: mean probability, log-mean-exp, or a learned attention."""
+    """How the radiographs' logits are pooled: mean probability, log-mean-exp, or a learned attention."""
     framing: Framing = "letterbox"
-    """The whole radiograph, or its window with the densest edges."""
+    """Input: the whole radiograph, or its window with the most edges."""
 
     epochs: int = 14
     batch_studies: int = 8
     """Studies per step and process, each with up to max_views radiographs."""
     max_views: int = 4
-    """Largest number of radiographs of a study per step; bounds the memory of a step."""
+    """Maximum number of radiographs of a study per step, which limits the memory of a step."""
     sampling: Literal["balanced", "natural"] = "balanced"
     """Sample normal and abnormal studies equally often, or each study once per epoch."""
     loss_weights: Literal["body-part", "none"] = "body-part"
-    """Weight a class by the other's share within its body part, counted as they are sampled."""
+    """Weight each class by the other's share within its body part, as sampled."""
     window: int = 0
     """Train on windows of this many pixels of the input, most of them at a box of annotations.csv; 0: no windows.
-    For a warm-up: a small finding fills a window, and a window takes less time."""
+    For a warm-up: a small finding fills a window, and windows take less time."""
     radiograph_loss: float = 0.0
     """Weight of the cross-entropy of each radiograph, added to that of the study."""
     box_loss: float = 0.0
@@ -75,16 +75,16 @@ class TrainOptions:
     learning_rate: float = 1e-4
     weight_decay: float = 1e-5
     schedule: Literal["plateau", "one-cycle", "constant"] = "plateau"
-    """Plateau divides the rate by ten when the validation loss stops falling; one-cycle warms up and anneals."""
+    """`plateau` divides the rate by ten when the validation loss stops falling; `one-cycle` warms up and anneals."""
     ema: float = 0.0
     """Decay of a moving average of the weights, which is then validated and saved (0.99: about a hundred steps); 0: no
     average."""
     precision: Precision = "auto"
-    """Arithmetic of the features in training and its validation. `auto` is bfloat16 where the hardware has it: a CPU
-    without it is a hundred times slower."""
+    """Precision of the features in training and validation. `auto` is bfloat16 if the hardware supports it: a CPU
+    that does not is a hundred times slower in it."""
 
     storage: StorageType = "float32"
-    """How the weights of OUT/best and OUT/last are stored."""
+    """Number type of the stored weights of OUT/best and OUT/last."""
     device: DeviceChoice = "auto"
     workers: int = 0
     """Worker processes that load batches; 0 loads them in the training process."""
@@ -131,18 +131,18 @@ class TrainOptions:
 
     @property
     def recipe(self) -> dict[str, object]:
-        """The options that decide the result; a resumed run must have the same."""
+        """Return the options that determine the result; a resumed run must have the same."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in MACHINE_ONLY}
 
 
 def _require_stride(architecture: str, stride: int) -> None:
-    """Raises: InputError: the architecture has no map of that stride."""
+    """Raise InputError if the architecture has no map of that stride."""
     strides = find_backbone(architecture).strides
     if stride not in strides:
         raise InputError(f"--map-stride is {stride}; {architecture} has {' or '.join(map(str, strides))}.")
 
 
 def require_size(size: int) -> None:
-    """Raises: InputError: the size is outside the range of the networks."""
+    """Raise InputError if the size is outside the range of the networks."""
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise InputError(f"--size is {size}; give {MIN_SIZE} to {MAX_SIZE} pixels.")

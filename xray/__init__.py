@@ -1,1 +1,1 @@
-"""What a radiograph is, and what the network says about it."""
+"""Radiographs, the network that analyzes them, and the gallery of reference radiographs."""

@@ -1,7 +1,7 @@
-"""Writes folders and files atomically, and checks an artifact against its manifest when it is read.
+"""Writes folders and files atomically, and verifies artifacts against their manifests when they are read.
 
 An artifact is a folder with a `manifest.json`: a checkpoint, a gallery, a compiled network or a cache. It is written
-beside its final place, manifest last, and then renamed, so that readers find a complete folder or none.
+under a temporary name, manifest last, and then renamed, so that readers find a complete folder or none.
 """
 
 import dataclasses
@@ -21,19 +21,19 @@ from xray.errors import ArtifactError, InputError, NoSpaceError
 MANIFEST = "manifest.json"
 """The file that makes a folder an artifact."""
 FILE_MODE = 0o644
-"""Permissions of an artifact's files: safetensors lets only the owner read, but the service runs as another user."""
+"""Permissions of an artifact's files. safetensors lets only the owner read, but the service may run as another user."""
 NO_SPACE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""A full disk, a quota, and a limit on the size of a file."""
+"""Error numbers for a full disk, an exceeded quota and an exceeded limit on file sizes."""
 ManifestT = TypeVar("ManifestT")
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
-"""Turns the fields of a manifest of an earlier schema version into those of this version."""
+"""A function that converts the fields of a manifest from an earlier schema version to this version."""
 
 
 def require_replaceable(target: Path) -> None:
-    """Make sure that writing `target` replaces nothing but an artifact; call it before hours of work.
+    """Check that writing `target` replaces nothing except an artifact; call this before a long computation.
 
     Raises:
-        InputError: something else is there, or the name is not UTF-8, which some libraries require.
+        InputError: `target` exists and is not an artifact, or its name is not UTF-8, which some libraries require.
     """
     try:
         str(target).encode()
@@ -41,14 +41,14 @@ def require_replaceable(target: Path) -> None:
         raise InputError(f"The name {str(target)!a} is not UTF-8; choose another folder.") from error
     backup = _backup_of(target)
     if backup.exists() and not target.exists():
-        backup.rename(target)  # a writer was killed between its two renames
+        backup.rename(target)  # a writer was killed between the two renames
     if target.exists() and not (target / MANIFEST).is_file() and (target.is_file() or any(target.iterdir())):
         raise InputError(f"{target} exists and holds no {MANIFEST}, so it is not replaced; choose another folder.")
 
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `target` that replaces `target` if the block succeeds, and is removed if not.
+    """Yield an empty folder that replaces `target` if the block succeeds and is removed if it fails.
 
     A killed process leaves at most a `.NAME.partial` folder, which readers ignore and the next writer removes.
 
@@ -70,7 +70,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def detect_full_disk(target: Path) -> Iterator[None]:
-    """Raise NoSpaceError for any error of the block that means that the disk of `target` is full."""
+    """Raise NoSpaceError if an error of the block means that the disk of `target` is full."""
     try:
         yield
     except NoSpaceError:
@@ -85,10 +85,10 @@ def detect_full_disk(target: Path) -> Iterator[None]:
 
 
 def allocate_file(file: Path, size: int) -> None:
-    """Create a file of `size` bytes whose disk space is reserved.
+    """Create a file of `size` bytes and reserve its disk space.
 
     Raises:
-        NoSpaceError: the disk has less space left; the message says how much is needed.
+        NoSpaceError: the disk does not have enough space; the message says how much is needed.
     """
     with file.open("wb") as stream:
         try:
@@ -123,7 +123,7 @@ def replace_folder(finished: Path, target: Path) -> None:
 
 @contextmanager
 def atomic_file(file: Path) -> Iterator[Path]:
-    """Yield a path beside `file`; what the block writes there replaces `file` atomically and survives a power cut.
+    """Yield a temporary path; the file that the block writes there replaces `file` atomically and survives a power cut.
 
     Raises:
         NoSpaceError: the disk is full; `file` is unchanged.
@@ -141,10 +141,10 @@ def atomic_file(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def staged_files(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder whose files replace those of `folder` if the block succeeds; other files are kept.
+    """Yield an empty folder; if the block succeeds, its files are moved to `folder`, which keeps all other files.
 
     Raises:
-        NoSpaceError: the disk is full; the files of `folder` are unchanged.
+        NoSpaceError: the disk is full; the files in `folder` are unchanged.
     """
     partial = _partial_of(folder)
     shutil.rmtree(partial, ignore_errors=True)
@@ -163,13 +163,13 @@ def staged_files(folder: Path) -> Iterator[Path]:
 
 
 def sha256(file: Path) -> str:
-    """SHA-256 of a file in hexadecimal digits."""
+    """Return the SHA-256 of a file in hexadecimal digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_manifest(folder: Path, manifest: Any) -> None:
-    """Write a manifest, a dataclass, as indented JSON; call it after all other files are written."""
+    """Write a manifest, a dataclass, as indented JSON; call this after all other files are written."""
     with atomic_file(folder / MANIFEST) as partial:
         partial.write_bytes(msgspec.json.format(_to_json(manifest), indent=2) + b"\n")
 
@@ -177,11 +177,11 @@ def write_manifest(folder: Path, manifest: Any) -> None:
 def read_manifest(
     folder: Path, manifest_type: type[ManifestT], upgrades: Mapping[int, Upgrade] | None = None
 ) -> ManifestT:
-    """Read and check a folder's manifest; every field must be present, defaults do not count.
+    """Read and check a folder's manifest. Every field must be present, even if it has a default.
 
     Args:
         manifest_type: a dataclass whose `schema_version` has this code's version as its default.
-        upgrades: by an earlier schema version, what turns a manifest of it into one of this version.
+        upgrades: for each earlier schema version, the function that converts its manifests to this version.
 
     Raises:
         ArtifactError: the manifest is missing, has another schema version, or is not of this type.
@@ -200,7 +200,7 @@ def read_manifest(
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{file} is damaged or of another version: {error}") from error
     if msgspec.json.decode(_to_json(manifest)) != stored:
-        raise ArtifactError(f"{file} lacks fields or holds unknown ones; make the artifact again with this version.")
+        raise ArtifactError(f"{file} lacks fields or has unknown ones; make the artifact again with this version.")
     return manifest
 
 
@@ -228,7 +228,7 @@ def flush_to_disk(path: Path) -> None:
 
 
 def _to_json(manifest: Any) -> bytes:
-    # As a dictionary, because msgspec omits the fields of a dataclass that `msgspec.convert` filled with defaults.
+    # Encode a dictionary, because msgspec omits fields of a dataclass that `msgspec.convert` filled with defaults.
     return msgspec.json.encode(dataclasses.asdict(manifest))
 
 
@@ -245,12 +245,12 @@ def _partial_of(target: Path) -> Path:
 
 
 def _backup_of(target: Path) -> Path:
-    resolved = target.resolve()  # so that "." has a name too
+    resolved = target.resolve()  # "." has no name until it is resolved
     return resolved.with_name(f".{resolved.name}.previous")
 
 
 def _no_space_reason(error: Exception) -> str:
-    """The operating system's text for a full disk if that is the cause of an error, else an empty string."""
+    """Return the operating system's text for a full disk if that caused an error, otherwise an empty string."""
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno) if error.errno in NO_SPACE_ERRNOS else ""
     # The errors of native libraries, such as safetensors and FAISS, have no errno; they quote the operating system.

@@ -1,4 +1,4 @@
-"""Ends a command-line program with one line on stderr if the user can correct what went wrong."""
+"""Ends a command-line program with one line on stderr if the user can fix the error."""
 
 import io
 import sys
@@ -13,7 +13,7 @@ def exit_with_message() -> Iterator[None]:
     """Exit with status 1 and a one-line message on stderr if the block raises an XrayError or OSError."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal may be unable to show the name of a file
+            stream.reconfigure(errors="backslashreplace")  # the terminal may not be able to show a file's name
     try:
         yield
     except (XrayError, OSError) as error:

@@ -2,12 +2,12 @@
 
 XrayError
 ├── InputError                   a radiograph or an option; the caller can correct it
-│   ├── UnsupportedFormatError   not an image format that is read
+│   ├── UnsupportedFormatError   the image format is not supported
 │   ├── TooManyPixelsError       more pixels than the limit
 │   ├── UnreadableImageError     a known format, but truncated or corrupt
-│   ├── NoContentError           decodes, but shows nothing: constant or tiny
+│   ├── NoContentError           decodes, but shows nothing: it is constant or tiny
 │   ├── MixedStudyError          the files belong to different studies or patients
-│   └── OutOfScopeError          decodes, but is not what the network was trained on
+│   └── OutOfScopeError          decodes, but is unlike the images that the network was trained on
 ├── DatasetError                 a folder in MURA layout; the researcher can correct it
 ├── ArtifactError                a checkpoint or gallery on disk is missing, damaged or of another kind
 └── NoSpaceError                 a disk is full
@@ -25,7 +25,7 @@ class InputError(XrayError):
 
 
 class UnsupportedFormatError(InputError):
-    """The bytes are not in an image format that is read."""
+    """The image format is not supported."""
 
 
 class TooManyPixelsError(InputError):
@@ -49,7 +49,7 @@ class OutOfScopeError(InputError):
 
 
 class DatasetError(XrayError):
-    """A dataset folder is empty, incomplete or holds unreadable images."""
+    """A dataset folder is empty, incomplete or has unreadable images."""
 
 
 class ArtifactError(XrayError):

@@ -1,4 +1,4 @@
-"""Predicts a study from its radiographs. Every probability of the program is computed here.
+"""Predicts a study from its radiographs. All probabilities of the program are computed here.
 
     Radiograph -> prepare -> engine.forward -> read -> Prediction -> predict_study -> StudyPrediction
 
@@ -35,7 +35,7 @@ class Prepared:
 
     Attributes:
         pixels_1SS: uint8, the network's square canvas.
-        placement: where the radiograph lies on the canvas, to bring a map back to its pixels.
+        placement: position of the radiograph on the canvas, to restore maps to its pixels.
     """
 
     radiograph: Radiograph
@@ -48,11 +48,11 @@ class Prediction:
     """The prediction for one radiograph.
 
     Attributes:
-        logit: before calibration: the pooled `cam_hw` plus the classifier's bias.
-        attention: log weight within its study, up to a constant; 0 where the network has no attention.
+        logit: logit before calibration: the pooled `cam_hw` plus the classifier's bias.
+        attention: log weight within its study, up to a constant; 0 if the network has no attention.
         probability: of abnormality, calibrated, from 0 to 1.
         embedding_D: float32 of length 1.
-        cam_hw: float32, how much each cell of the canvas speaks for abnormality.
+        cam_hw: float32, evidence of each cell of the canvas for abnormality.
     """
 
     prepared: Prepared
@@ -63,7 +63,7 @@ class Prediction:
     cam_hw: MapArray
 
     def cam(self) -> Cam:
-        """The map on the radiograph's own pixel grid."""
+        """Return the map on the radiograph's own pixel grid."""
         return cam_on_radiograph(self.cam_hw, self.prepared.placement)
 
 
@@ -72,12 +72,12 @@ class StudyPrediction:
     """The prediction for a study.
 
     Attributes:
-        logit: pooled over the radiographs, before calibration.
+        logit: logit pooled over the radiographs, before calibration.
         probability: of abnormality, calibrated, from 0 to 1.
-        label: `abnormal` when the probability is at least the threshold.
-        decision: the label, or `uncertain` where the checkpoint's uncertainty band leaves both labels open.
-        weights: of the radiographs in the study's logit; they sum to 1.
-        embedding_D: the radiographs' mean direction, float32 of length 1.
+        label: `abnormal` if the probability is at least the threshold.
+        decision: the label, or `uncertain` if the probability is in the checkpoint's uncertainty band.
+        weights: weights of the radiographs in the study's logit, which sum to 1.
+        embedding_D: mean direction of the radiographs' embeddings, float32 of length 1.
     """
 
     logit: float
@@ -92,10 +92,10 @@ class StudyPrediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """An engine that runs a checkpoint's network, and the manifest that says how to read its outputs.
+    """An engine that runs a checkpoint's network, and the manifest for interpreting its outputs.
 
     Attributes:
-        space: of the training data's embeddings; None where neither checkpoint nor gallery has it.
+        space: space of the training data's embeddings; None if neither checkpoint nor gallery has one.
     """
 
     manifest: CheckpointManifest
@@ -106,7 +106,7 @@ class Predictor:
     def from_artifacts(cls, checkpoint: Checkpoint, engine: Engine, gallery: "Gallery | None" = None) -> Self:
         """Combine a checkpoint, an engine that runs it, and its gallery.
 
-        Version 0.1 kept the space and its limit in the gallery: where the checkpoint has none, the gallery's is used.
+        Version 0.1 kept the space and its limit in the gallery; if the checkpoint has none, the gallery's is used.
         """
         space = checkpoint.space
         if space is None and gallery is not None and gallery.projection and gallery.manifest.scope_limit is not None:
@@ -115,24 +115,24 @@ class Predictor:
         return cls(checkpoint.manifest, engine, space)
 
     def predict(self, radiographs: Sequence[Radiograph]) -> StudyPrediction:
-        """Predict one study with all steps, its radiographs in one batch."""
+        """Predict one study in all steps, with its radiographs in one batch."""
         prepared = [self.prepare(radiograph) for radiograph in radiographs]
         output = self.engine.forward(np.stack([each.pixels_1SS for each in prepared]))
         return self.predict_study([self.read(output, row, each) for row, each in enumerate(prepared)])
 
     def prepare(self, radiograph: Radiograph) -> Prepared:
-        """Preprocess a radiograph as the checkpoint's manifest says."""
+        """Preprocess a radiograph as specified in the checkpoint's manifest."""
         return Prepared(radiograph, *preprocess(radiograph, self.manifest.preprocess))
 
     def read(self, output: ModelOutput, row: int, prepared: Prepared) -> Prediction:
-        """One row of the engine's output as a prediction for the radiograph in that row of the batch."""
+        """Convert one row of the engine's output to the prediction for the radiograph in that row of the batch."""
         logit = float(output.logits_B[row])
         return Prediction(
             prepared=prepared,
             logit=logit,
             attention=float(output.attentions_B[row]),
             probability=self.manifest.calibration.probability(logit),
-            # Copied, so that a cached prediction does not pin the whole batch in memory.
+            # Copy, so that a cached prediction does not pin the whole batch in memory.
             embedding_D=output.embeddings_BD[row].numpy().copy(),
             cam_hw=output.cams_Bhw[row].numpy().copy(),
         )
@@ -141,7 +141,7 @@ class Predictor:
         """Pool the predictions for the radiographs of one study, calibrate and decide.
 
         Args:
-            threshold_name: of one of the manifest's thresholds.
+            threshold_name: name of one of the manifest's thresholds.
 
         Raises:
             InputError: the manifest has no threshold of that name.
@@ -166,16 +166,16 @@ class Predictor:
         )
 
     def scope(self, prediction: Prediction) -> Scope:
-        """Measure how far a radiograph is from those that the network can be applied to."""
+        """Measure the distance of a radiograph from the images to which the network can be applied."""
         return measure_scope(prediction.prepared.radiograph, prediction.embedding_D, self.space)
 
     def find_threshold(self, name: str) -> float:
-        """The probability, from 0 to 1, that the manifest calls by that name.
+        """Return the manifest's threshold with a name, a probability from 0 to 1.
 
         Raises:
             InputError: the manifest has no threshold of that name.
         """
         thresholds = self.manifest.thresholds
         if name not in thresholds:
-            raise InputError(f"This checkpoint has no threshold of that name; choose one of {', '.join(thresholds)}.")
+            raise InputError(f"This checkpoint has no threshold with that name; choose one of {', '.join(thresholds)}.")
         return thresholds[name]

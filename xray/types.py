@@ -1,4 +1,4 @@
-"""Types that several packages share."""
+"""Types that are used in several packages."""
 
 from typing import Literal
 

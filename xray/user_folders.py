@@ -1,4 +1,4 @@
-"""Finds the folders in which the operating system lets a user's programs keep files."""
+"""Finds the user's folders for files of programs, as the operating system defines them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +8,11 @@ from platformdirs import user_cache_path, user_data_path
 from xray.errors import InputError
 
 APPLICATION = "osteon"
-"""The name of the folders."""
+"""The name of this program's folders."""
 
 
 def cache_folder() -> Path:
-    """The folder for files that can be made again.
+    """Return the folder for files that can be created again.
 
     Raises:
         InputError: the user has no home folder.
@@ -21,7 +21,7 @@ def cache_folder() -> Path:
 
 
 def data_folder() -> Path:
-    """The folder for files that have to be kept.
+    """Return the folder for files that have to be kept.
 
     Raises:
         InputError: the user has no home folder, as in a container that runs under a numeric user ID.

@@ -1,7 +1,7 @@
 """FastAPI dependencies of the routes: the parts of the replica, authentication, parameters and the prediction.
 
-The functions are coroutines even where they await nothing: FastAPI runs any other in a thread, on cores that the engine
-needs.
+The functions are coroutines even if they await nothing: FastAPI runs plain functions in threads, which would compete
+with the engine for the cores.
 """
 
 import math
@@ -35,9 +35,9 @@ from xray.predictor import StudyPrediction
 from xray.types import Label
 
 STUDY_FORM = re.compile(r"(?:.*/)?(?P<body_part>XR_\w+)/(?P<patient>patient\w+)/(?P<study>study[^\W_]+)(?:_\w+)?/?")
-"""A study's key, or the path of one of its radiographs, in the form that replies use."""
+"""A study's key, or the path of one of its radiographs, as written in replies."""
 REFERENCE_FORM = re.compile(r"(?:[\w-]+/)?(?P<study>[0-9a-f]{32})(?:/[0-9a-f]{32})?")
-"""The same for a study of a gallery that was built from an archive."""
+"""The same for a gallery that was built from an archive, where pseudonyms replace the UIDs."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class PredictedStudy:
     """The uploads of a request and their predictions, in the same order.
 
     Attributes:
-        scopes: how far each radiograph is from the training data; empty where the check is off.
+        scopes: how far each radiograph is from the training data; empty if the check is off.
         bundle: the artifacts that made the predictions.
     """
 
@@ -57,7 +57,7 @@ class PredictedStudy:
 
     @property
     def checkpoint(self) -> str:
-        """Id of the checkpoint that made the predictions."""
+        """ID of the checkpoint that made the predictions."""
         return self.bundle.predictor.manifest.id
 
 
@@ -80,13 +80,13 @@ async def metrics(request: Request) -> Metrics:
 
 
 async def results(request: Request) -> ResultPool:
-    """Return the processes that render and read results."""
+    """Return the pool of processes that render and read results."""
     running: ResultPool = request.app.state.replica.results
     return running
 
 
 async def optional_hospital(request: Request) -> Hospital | None:
-    """Return the connection to archives; None where none is configured."""
+    """Return the connection to the hospital's archives; None if none is configured."""
     running: Hospital | None = request.app.state.replica.hospital
     return running
 
@@ -102,25 +102,26 @@ async def predict_study(
     request: Request,
     predictor: PredictorDep,
     x_deadline_ms: Annotated[
-        float | None, Header(gt=0, allow_inf_nan=False, description="Milliseconds after which the answer is of no use.")
+        float | None,
+        Header(gt=0, allow_inf_nan=False, description="Milliseconds after which the caller stops waiting."),
     ] = None,
 ) -> Callable[..., AbstractAsyncContextManager[PredictedStudy]]:
-    """Return a context manager that reads the body and predicts; a route enters it once its options are valid.
+    """Return a context manager that reads the body and predicts; a route enters it after it has checked its options.
 
     Raises:
-        OutOfRangeError: the deadline is given more than once.
+        OutOfRangeError: the header with the deadline is sent more than once.
     """
     if len(request.headers.getlist("x-deadline-ms")) > 1:
-        raise OutOfRangeError("The header X-Deadline-Ms comes more than once; send it once.")
+        raise OutOfRangeError("The header X-Deadline-Ms was sent more than once; send it once.")
     seconds = min((x_deadline_ms or math.inf) / 1000, predictor.settings.deadline_seconds)
     return partial(_predict_uploads, request, predictor, seconds)
 
 
 async def require_capacity(predictor: PredictorDep) -> None:
-    """Reject the request if the replica is overloaded, before its options are read: under load this is the common case.
+    """Reject the request if the replica is overloaded. Runs before the options are read, so that rejecting is cheap.
 
     Raises:
-        OverloadedError: the predicted wait is too long; says when to retry.
+        OverloadedError: the predicted wait is too long; the error says when to retry.
     """
     predictor.admission.require_time(predictor.settings.deadline_seconds)
 
@@ -133,12 +134,12 @@ async def _predict_uploads(
     max_files: int | None = None,
     threshold: str = "default",
 ) -> AsyncIterator[PredictedStudy]:
-    """Acquire a permit, read the body and predict; the permit is released once the reply is built.
+    """Acquire a permit, read the body and predict; the permit is released after the reply is built.
 
     Args:
-        seconds: time until the deadline.
-        max_files: limit of an endpoint that takes fewer files than the settings allow.
-        threshold: name of the threshold that decides.
+        seconds: time left until the deadline.
+        max_files: limit on files, for an endpoint that takes fewer than the settings allow.
+        threshold: name of the threshold for the label.
     """
     size, stages = announced_size(request, predictor.settings), request.state.stages
     with predictor.admission.admit(size, seconds) as permit:
@@ -157,10 +158,10 @@ async def _predict_uploads(
 async def threshold_name(
     predictor: PredictorDep,
     threshold: Annotated[
-        str, Query(description="A name of the checkpoint's thresholds; `/info` lists them.")
+        str, Query(description="Name of one of the checkpoint's thresholds; `/info` lists them.")
     ] = "default",
 ) -> str:
-    """Return the name of the threshold in the query string, checked against the checkpoint in use."""
+    """Return the threshold's name from the query string, checked against the checkpoint in use."""
     predictor.bundle.predictor.find_threshold(threshold)
     return threshold
 
@@ -168,18 +169,22 @@ async def threshold_name(
 class NeighborParameters(BaseModel):
     """Query parameters that select neighbors."""
 
-    k: int = Field(5, ge=1, description="How many neighbors at most.")
-    body_part: str | None = Field(None, description="Only this one, e.g. XR_ELBOW.")
+    k: int = Field(5, ge=1, description="Maximum number of neighbors.")
+    body_part: str | None = Field(None, description="Only neighbors of this body part, such as XR_ELBOW.")
     label: Label | None = Field(None, description="Only these.")
-    exclude_study: str | None = Field(None, description="Leave this out, e.g. XR_ELBOW/patient04989/study1.")
-    per_study: int | None = Field(None, ge=1, description="At most so many of one study.")
+    exclude_study: str | None = Field(None, description="Study to leave out, such as XR_ELBOW/patient04989/study1.")
+    per_study: int | None = Field(None, ge=1, description="Maximum number of neighbors from one study.")
     below: float | None = Field(
-        None, gt=-1, le=1, allow_inf_nan=False, description="Leave out what is at least so similar: near-duplicates."
+        None,
+        gt=-1,
+        le=1,
+        allow_inf_nan=False,
+        description="Leave out near-duplicates: entries of at least this similarity.",
     )
 
 
 async def neighbor_query(predictor: PredictorDep, asked: Annotated[NeighborParameters, Query()]) -> NeighborQuery:
-    """Check the query parameters that select neighbors.
+    """Return the query for neighbors, with its parameters checked.
 
     Raises:
         OutOfRangeError: k is over the limit, or `exclude_study` is not a study.
@@ -201,7 +206,7 @@ def _study_key(written: str | None) -> str | None:
     parts = STUDY_FORM.fullmatch(written)
     if parts is None:
         raise OutOfRangeError(
-            "exclude_study names no study; write it like XR_ELBOW/patient04989/study1, or as ARCHIVE/STUDY."
+            "exclude_study is not the key of a study; write it like XR_ELBOW/patient04989/study1, or as ARCHIVE/STUDY."
         )
     return study_key(parts["body_part"], parts["patient"], parts["study"])
 
@@ -209,7 +214,7 @@ def _study_key(written: str | None) -> str | None:
 async def require_administrator(
     request: Request, predictor: PredictorDep, authorization: Annotated[str, Header(description="`Bearer TOKEN`")] = ""
 ) -> None:
-    """Require the administrator's token, or a caller on this machine where no token is set.
+    """Require the administrator's token or, if no token is set, a caller on this machine.
 
     Raises:
         NotAllowedError: the token is wrong, or the caller is remote.
@@ -217,13 +222,15 @@ async def require_administrator(
     token = predictor.settings.admin_token
     if token is None:
         if request.client is None or not ip_address(request.client.host).is_loopback:
-            raise NotAllowedError("Without OSTEON_ADMIN_TOKEN this is for callers on the service's own machine.")
+            raise NotAllowedError(
+                "OSTEON_ADMIN_TOKEN is not set, so only callers on the service's own machine may do this."
+            )
     elif not compare_digest(authorization.encode(), f"Bearer {token.get_secret_value()}".encode()):
-        raise NotAllowedError("Send the token of the administrator as 'Authorization: Bearer TOKEN'.")
+        raise NotAllowedError("Send the administrator's token as 'Authorization: Bearer TOKEN'.")
 
 
 async def require_hospital(hospital: OptionalHospitalDep) -> Hospital:
-    """Return the connection to archives.
+    """Return the connection to the hospital's archives.
 
     Raises:
         NotConfiguredError: none is configured.
@@ -234,7 +241,7 @@ async def require_hospital(hospital: OptionalHospitalDep) -> Hospital:
 async def authenticated_caller(
     predictor: PredictorDep, given: Annotated[HTTPBasicCredentials | None, Depends(HTTPBasic(auto_error=False))]
 ) -> str:
-    """Return the name of the caller, checked by HTTP Basic; "anybody" where the settings have no password.
+    """Return the name of the caller, checked by HTTP Basic; "anybody" if the settings have no password.
 
     Raises:
         UnknownCallerError: the name or the password is missing or wrong.
@@ -244,7 +251,9 @@ async def authenticated_caller(
         return "anybody"
     known = f"{user}:{password.get_secret_value()}".encode()
     if given is None or not compare_digest(f"{given.username}:{given.password}".encode(), known):
-        raise UnknownCallerError("Send the name and password that the operator has set, by HTTP Basic.")
+        raise UnknownCallerError(
+            "Send the name and password that the operator has set, with HTTP Basic authentication."
+        )
     return user
 
 

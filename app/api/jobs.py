@@ -19,7 +19,7 @@ from xray.images.dicom.tags import UID_PATTERN
 
 FHIR_JSON = "application/fhir+json"
 MAX_JOBS = 100
-"""Jobs in one reply of `/jobs`, at most; the latest ones."""
+"""Maximum number of jobs in one reply of `/jobs`, which lists the latest ones."""
 
 router = APIRouter(responses=REFUSALS, dependencies=[Depends(require_known_parameters)])
 
@@ -27,12 +27,18 @@ router = APIRouter(responses=REFUSALS, dependencies=[Depends(require_known_param
 class JobReply(BaseModel):
     """A job, which analyzes one version of a study.
 
-    `state` is `waiting` (for the attempt at `due`), `running`, `delivered` (the archive confirms that it has them),
-    `kept` (the results are here), `refused` (nothing in the study can be analyzed) or `dead` (no attempts are left, and
-    an operator has to retry). `reason` is the latest error, or what was left out.
+    `state` is one of:
 
-    Radiographs that arrive after the answer make a new `version`; its results replace those of the job in `supersedes`.
-    `refused` counts the radiographs that were not added to the study, by reason.
+    - `waiting`: the next attempt starts at `due`.
+    - `running`: a replica is working on it.
+    - `delivered`: the archive has confirmed that it has the results.
+    - `kept`: the results stay in this service, because no archive is configured for them.
+    - `refused`: nothing in the study can be analyzed.
+    - `dead`: all attempts have failed, and an operator has to retry the job.
+
+    `reason` is the latest error, or says which radiographs were left out. Radiographs that arrive after a study was
+    analyzed start a new `version`, whose results replace those of the job in `supersedes`. `refused` counts the
+    radiographs that were not added to the study, by reason.
     """
 
     model_config = ConfigDict(from_attributes=True)
@@ -61,12 +67,12 @@ async def jobs(
     hospital: HospitalDep,
     caller: CallerDep,
     response: Response,
-    state: Annotated[JobState | None, Query(description="Only these.")] = None,
-    study: Annotated[str | None, Query(description="Only those of this Study Instance UID.")] = None,
+    state: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
+    study: Annotated[str | None, Query(description="Only jobs of the study with this Study Instance UID.")] = None,
 ) -> list[JobReply]:
-    """The latest jobs; `X-Left-Alone` counts the instances that none was made for, as `/jobs/left-alone` does."""
+    """List the latest jobs. The header `X-Left-Alone` has the counts of `/jobs/left-alone`."""
     if study is not None and not UID_PATTERN.fullmatch(study):
-        raise OutOfRangeError("study has to be a Study Instance UID.")
+        raise OutOfRangeError("The parameter study has to be a Study Instance UID.")
     found = await asyncio.to_thread(hospital.jobs.repository.latest, MAX_JOBS, state, study)
     counts = await asyncio.to_thread(hospital.jobs.repository.left_alone)
     if counts:
@@ -76,23 +82,23 @@ async def jobs(
 
 @router.get("/jobs/left-alone")
 async def left_alone(hospital: HospitalDep, caller: CallerDep) -> dict[str, int]:
-    """How many instances were accepted and not analyzed, by reason, since the database was made."""
+    """Count the instances that were accepted but not analyzed, by reason, since the database was created."""
     return await asyncio.to_thread(hospital.jobs.repository.left_alone)
 
 
 @router.get("/jobs/{job_id}")
 async def job(job_id: str, hospital: HospitalDep, caller: CallerDep) -> JobReply:
-    """The state of one job."""
+    """Return the state of one job."""
     return await _reply(hospital, await _find_job(hospital, job_id))
 
 
 @router.get("/jobs/{job_id}/report", response_class=Response)
 async def report(job_id: str, hospital: HospitalDep, caller: CallerDep) -> Response:
-    """What was found, as a FHIR R4 DiagnosticReport with its Observations."""
+    """Return the result of a job as a FHIR R4 DiagnosticReport with its Observations."""
     job = await _find_job(hospital, job_id)
     answer = await asyncio.to_thread(hospital.jobs.repository.answer, job_id)
     if answer is None:
-        says = "is refused and gets no report" if job.state == JobState.REFUSED else "has no report yet"
+        says = "was refused and has no report" if job.state == JobState.REFUSED else "has no report yet"
         raise UnknownPathError(f"Job {job_id} {says}; GET /jobs/{job_id} says why.")
     return Response(answer, media_type=FHIR_JSON)
 
@@ -103,11 +109,11 @@ async def retry(job_id: str, hospital: HospitalDep, caller: CallerDep) -> JobRep
     reply = await _reply(hospital, await _find_job(hospital, job_id))
     if reply.state != JobState.DEAD:
         raise ConflictError(
-            f"Job {job_id} is {reply.state}, and only dead jobs can be retried; otherwise send the study again."
+            f"Job {job_id} is {reply.state}, and only dead jobs can be retried; send the study again instead."
         )
     if reply.superseded_by is not None:
         raise ConflictError(
-            f"Job {reply.superseded_by} has answered for the same study since; job {job_id} stays dead."
+            f"Job {reply.superseded_by} has analyzed the same study since then; job {job_id} stays dead."
         )
     after = await asyncio.to_thread(hospital.jobs.retry, job_id)
     hospital.arrived.set()
@@ -121,11 +127,11 @@ async def analyze_study(
     predictor: PredictorDep,
     hospital: HospitalDep,
     caller: CallerDep,
-    pacs: Annotated[str, Query(description="Name of the archive that has the study, and that the results go to.")],
+    pacs: Annotated[str, Query(description="Name of the archive that has the study and receives the results.")],
 ) -> JobReply:
     """Fetch a study from an archive, analyze it and send the results back to that archive."""
     if not VALID_UID.fullmatch(study_uid):
-        raise OutOfRangeError("The path names no Study Instance UID.")
+        raise OutOfRangeError("The path does not contain a valid Study Instance UID.")
     hospital.require_archive(pacs)
     checkpoint = predictor.bundle.predictor.manifest.id
     asked = await asyncio.to_thread(hospital.jobs.intake.request, study_uid, checkpoint, pacs)
@@ -137,7 +143,7 @@ async def analyze_study(
 async def _find_job(hospital: Hospital, job_id: str) -> Job:
     found = await asyncio.to_thread(hospital.jobs.repository.find, job_id) if job_id.isalnum() else None
     if found is None:
-        raise UnknownPathError("There is no job of that id; GET /jobs lists the latest.")
+        raise UnknownPathError("There is no job with that ID; GET /jobs lists the latest ones.")
     return found
 
 

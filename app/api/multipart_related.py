@@ -1,4 +1,4 @@
-"""The parts of a multipart request, forms (RFC 7578) and multipart/related (RFC 2387), as its body arrives."""
+"""Parses multipart requests while they arrive: forms (RFC 7578) and multipart/related (RFC 2387)."""
 
 from collections.abc import AsyncIterator
 
@@ -11,17 +11,17 @@ from app.settings import MEBIBYTE
 from pacs.multipart import RELATED, Part, PartParser, PartTooLargeError
 
 OVERHEAD_BYTES = 64 * 1024
-"""Allowance for the headers and boundaries of one part, in bytes."""
+"""Allowance for the headers and boundary of one part, in bytes."""
 
 
 async def iterate_related_parts(request: Request, part_type: str, max_part_mib: int) -> AsyncIterator[bytes]:
     """Yield the bodies of the parts of a multipart/related request.
 
     Args:
-        part_type: the media type that all parts must be of, such as application/dicom.
+        part_type: the media type that all parts must have, such as application/dicom.
 
     Raises:
-        UnsupportedContentTypeError: it is not multipart/related of such parts.
+        UnsupportedContentTypeError: the request is not multipart/related, or declares parts of another type.
         MalformedRequestError: the body is not multipart, or is cut off.
         PayloadTooLargeError: a part has more bytes than the limit; the rest is not read.
     """
@@ -41,7 +41,7 @@ async def iterate_parts(request: Request, max_part_mib: int) -> AsyncIterator[Pa
     """
     _, options = parse_options_header(request.headers.get("content-type", ""))
     if not options.get(b"boundary"):
-        raise MalformedRequestError("The Content-Type of this multipart body names no boundary.")
+        raise MalformedRequestError("The Content-Type of this multipart body has no boundary parameter.")
     max_part_bytes = max_part_mib * MEBIBYTE
     too_large = PayloadTooLargeError(f"A part is larger than {max_part_mib} MiB; send smaller files.")
     unfinished = 0
@@ -60,6 +60,6 @@ async def iterate_parts(request: Request, max_part_mib: int) -> AsyncIterator[Pa
         raise too_large from error
     except FormParserError as error:
         raise MalformedRequestError(
-            "The body is no multipart with the boundary that its Content-Type names."
+            "The body is not multipart with the boundary that its Content-Type names."
         ) from error
     raise MalformedRequestError("The body ends before its last boundary; send all of it.")

@@ -14,27 +14,27 @@ router = APIRouter(responses=REFUSALS, dependencies=[Depends(require_known_param
 
 @router.get("/", include_in_schema=False)
 async def documentation() -> RedirectResponse:
-    """A browser that opens the address is shown what is served."""
+    """Redirect a browser that opens the root path to the documentation."""
     return RedirectResponse("docs")
 
 
 @router.head("/", include_in_schema=False)
 async def present() -> Response:
-    """A monitor that asks for the head of the address learns that something answers."""
+    """Answer monitors that send HEAD to the root path to check that the service responds."""
     return Response()
 
 
 @router.get("/health", include_in_schema=False)
 @router.get("/health/live")
 async def live(health: HealthDep) -> HealthReply:
-    """Whether the engine gives signs of life; where it does not, only a new process will help."""
+    """Liveness: 200 while the engine makes progress; 503 when only a restart helps."""
     health.require_live()
     return HealthReply(status="live")
 
 
 @router.get("/health/ready")
 async def ready(health: HealthDep, hospital: OptionalHospitalDep) -> HealthReply:
-    """Whether radiographs are answered, rightly and in time: engine, canary, queue and the worker of jobs are well."""
+    """Readiness: 200 while engine, canary, queue and job worker are healthy; 503 when requests should go elsewhere."""
     health.require_ready()
     if hospital is not None:
         hospital.require_working()
@@ -43,7 +43,7 @@ async def ready(health: HealthDep, hospital: OptionalHospitalDep) -> HealthReply
 
 @router.get("/info")
 async def info(predictor: PredictorDep) -> InfoReply:
-    """What this replica runs, and its limits."""
+    """Describe the checkpoint, engine and gallery of this replica, and its limits."""
     model, gallery = predictor.bundle.predictor, predictor.bundle.gallery
     manifest = model.manifest
     limits = {"max_upload_mib", "max_pixels", "max_files", "max_neighbors", "max_pending", "deadline_seconds"}
@@ -71,7 +71,7 @@ async def info(predictor: PredictorDep) -> InfoReply:
 
 @router.get("/metrics", response_class=Response)
 async def show_metrics(metrics: MetricsDep, hospital: OptionalHospitalDep) -> Response:
-    """Counts and durations for Prometheus."""
+    """Return the metrics in the text format of Prometheus."""
     if hospital is not None:
         metrics.update_job_gauges(await hospital.counts())
     return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
@@ -79,6 +79,6 @@ async def show_metrics(metrics: MetricsDep, hospital: OptionalHospitalDep) -> Re
 
 @router.post("/admin/reload", dependencies=[Depends(require_administrator)])
 async def reload(predictor: PredictorDep) -> ReloadReply:
-    """Read checkpoint and gallery from their folders again; the old pair answers until the new one has been proven."""
+    """Load the checkpoint and the gallery again; the old ones serve until the new ones are verified."""
     bundle = await predictor.reload()
     return ReloadReply(checkpoint=bundle.predictor.manifest.id, entries=len(bundle.gallery.entries))

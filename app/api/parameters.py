@@ -1,4 +1,4 @@
-"""Checks of parameter names in query strings and forms: a misspelled name is an error and is never ignored."""
+"""Checks parameter names in query strings and forms: a misspelled name is an error instead of being ignored."""
 
 import re
 from collections import Counter
@@ -12,11 +12,11 @@ from fastapi.params import ParamTypes
 from app.errors import OutOfRangeError
 
 REPEATABLE_NAME = re.compile(r"[A-Za-z_][\w.\[\]-]{0,63}", re.ASCII)
-"""Names that an error message may repeat: an identifier, because anything else may be a patient's data."""
+"""Names that an error message may repeat: identifiers only, because anything else may be patient data."""
 
 
 async def require_known_parameters(request: Request) -> None:
-    """Require that the query string has only parameters of the endpoint, each once.
+    """Require that the query string has only parameters of the endpoint, each at most once.
 
     An endpoint without parameters accepts any, such as the timestamp that a probe adds to bypass caches.
 
@@ -31,7 +31,7 @@ async def require_known_parameters(request: Request) -> None:
     for name, count in Counter(name for name, _ in request.query_params.multi_items()).items():
         require_known(name, known, "parameter of this endpoint")
         if count > 1:
-            raise OutOfRangeError(f"'{name}' comes {count} times; send it once.")
+            raise OutOfRangeError(f"'{name}' was sent {count} times; send it once.")
 
 
 def require_known(name: str, known: Collection[str], kind: str) -> None:
@@ -41,17 +41,17 @@ def require_known(name: str, known: Collection[str], kind: str) -> None:
         kind: what the name should be, such as "form field".
 
     Raises:
-        OutOfRangeError: it is not; the message suggests the nearest known name.
+        OutOfRangeError: the name is unknown; the message suggests the nearest known one.
     """
     if name in known:
         return
-    word = f"'{name}'" if REPEATABLE_NAME.fullmatch(name) else "A name that was sent"
+    word = f"'{name}'" if REPEATABLE_NAME.fullmatch(name) else "One of the names"
     others = ", ".join(sorted(known))
-    raise OutOfRangeError(f"{word} is no {kind}; the nearest is '{nearest(name, known)}'. Known: {others}.")
+    raise OutOfRangeError(f"{word} is not a {kind}; the nearest is '{nearest(name, known)}'. Known: {others}.")
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """Return the known name that is a word of the given name, or else the most similar one."""
+    """Return the known name that occurs as a word in the given name; if there is none, the most similar one."""
     words = re.split(r"[^a-z0-9]+", name.lower())
     return (
         next((word for word in words if word in known), None)
@@ -64,6 +64,6 @@ def _query_parameters(request: Request) -> set[str]:
     dependant = getattr(route, "dependant", None)
     if dependant is None:
         return set()
-    # Fields of a model do not say where they come from; here, only query strings are declared by models.
+    # Fields of a model do not say where they come from; in this application, only query strings use models.
     declared = ((field.alias, getattr(field.field_info, "in_", None)) for field in get_flat_params(dependant))
     return {name for name, place in declared if place in (None, ParamTypes.query)}

@@ -50,10 +50,16 @@ UPLOAD: dict[str, Any] = {
     }
 }
 DEFAULT_ALPHA = 0.5
-"""Opacity of the heatmap at its peak, 0 to 1."""
+"""Default opacity of the heatmap at its peak, from 0 to 1."""
 
-AlphaQuery = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False, description="Opacity of the heat at its peak.")]
-StyleQuery = Annotated[Style, Query(description="`map` is gray, 255 at the peak; `boxes` frames where it is hottest.")]
+AlphaQuery = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False, description="Opacity of the heatmap at its peak.")]
+StyleQuery = Annotated[
+    Style,
+    Query(
+        description="`overlay` and `heatmap` are in color; `map` is gray, with 255 at the peak; `boxes` frames the "
+        "hottest regions."
+    ),
+]
 
 
 router = APIRouter(responses=REFUSALS, dependencies=[Depends(require_capacity), Depends(require_known_parameters)])
@@ -61,7 +67,7 @@ router = APIRouter(responses=REFUSALS, dependencies=[Depends(require_capacity), 
 
 @router.post("/classify", openapi_extra=UPLOAD)
 async def classify(threshold: ThresholdDep, answer: PredictStudyDep) -> ClassifyReply:
-    """The probability that the study is abnormal, what follows from it, and what each radiograph had in it."""
+    """Estimate the probability that the study is abnormal, and decide; with the share of each radiograph."""
     async with answer(threshold=threshold) as study:
         return ClassifyReply(**_classification(study))
 
@@ -70,7 +76,7 @@ async def classify(threshold: ThresholdDep, answer: PredictStudyDep) -> Classify
 async def cam(
     answer: PredictStudyDep, predictor: PredictorDep, style: StyleQuery = "overlay", alpha: AlphaQuery = DEFAULT_ALPHA
 ) -> Response:
-    """Where the evidence lies in one radiograph, as a PNG of its width and height."""
+    """Draw where the evidence lies in one radiograph, as a PNG of the radiograph's width and height."""
     async with answer(max_files=1) as study:
         with study.stages.measure("encode"):
             png = await predictor.off_loop(_render_png, study.prediction.radiographs[0], style, alpha)
@@ -80,7 +86,7 @@ async def cam(
 
 @router.post("/retrieve", openapi_extra=UPLOAD)
 async def retrieve(query: NeighborQueryDep, answer: PredictStudyDep, predictor: PredictorDep) -> RetrieveReply:
-    """The gallery's radiographs nearest to the study."""
+    """Find the radiographs of the gallery that are most similar to the study."""
     async with answer() as study:
         neighbors = await _neighbors(study, query, predictor)
         return RetrieveReply(
@@ -96,10 +102,10 @@ async def analyze(
     threshold: ThresholdDep,
     answer: PredictStudyDep,
     predictor: PredictorDep,
-    cam: Annotated[Literal["overlay", "none"], Query(description="`none` leaves the pictures out.")] = "overlay",
+    cam: Annotated[Literal["overlay", "none"], Query(description="`none` leaves out the overlays.")] = "overlay",
     alpha: AlphaQuery = DEFAULT_ALPHA,
 ) -> AnalyzeReply:
-    """All three answers from one pass."""
+    """Classify a study, draw its heatmaps and find similar radiographs, with one forward pass."""
     async with answer(threshold=threshold) as study:
         draw = partial(_draw_evidence, alpha=alpha if cam == "overlay" else None)
         with study.stages.measure("encode"):
@@ -172,7 +178,7 @@ def _render_png(prediction: Prediction, style: Style, alpha: float) -> bytes:
 
 
 def _draw_evidence(prediction: Prediction, alpha: float | None) -> tuple[list[RegionReply], str | None]:
-    """Return the regions of the radiograph's map and its overlay as a data URL; no overlay without an alpha."""
+    """Return the hottest regions of a radiograph and its overlay as a data URL; no overlay if `alpha` is None."""
     cam = prediction.cam()
     boxes = [RegionReply(**asdict(region)) for region in find_regions(cam)]
     if alpha is None:

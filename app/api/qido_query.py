@@ -48,8 +48,8 @@ class Query:
 
     Attributes:
         keys: for each keyword, a predicate on one value of the attribute.
-        study_uids: the studies that may match; None where the query names none.
-        fields: tags to return in addition to the default ones; None for all that a result has.
+        study_uids: the studies that may match; None if the query names none.
+        fields: tags to return in addition to the default ones; None for all tags of a result.
         limit: results to return at most; None for all.
         offset: matching results to skip.
         fuzzy: whether fuzzy matching was requested; it is not supported.
@@ -63,7 +63,7 @@ class Query:
     fuzzy: bool
 
     def matches(self, dataset: Dataset) -> bool:
-        """Whether every key matches the dataset."""
+        """Return whether every key matches the dataset."""
         return all(_fits(dataset, keyword, fits) for keyword, fits in self.keys.items())
 
     def page(self, found: Sequence[dict[str, object]]) -> Sequence[dict[str, object]]:
@@ -73,10 +73,10 @@ class Query:
 
 
 def parse_query(parameters: Iterable[tuple[str, str]], level: Level) -> Query:
-    """Parse the parameters of a query at a level.
+    """Parse the parameters of a query at one level.
 
     Raises:
-        MalformedRequestError: a key or value is invalid; the message repeats no value, which may be a patient's.
+        MalformedRequestError: a key or value is invalid; the message repeats no value, because it may be patient data.
     """
     keys: dict[str, Predicate] = {}
     parameters_given: dict[str, list[str]] = {}
@@ -87,7 +87,7 @@ def parse_query(parameters: Iterable[tuple[str, str]], level: Level) -> Query:
             continue
         keyword = _keyword(name, level)
         if keyword in keys:
-            raise MalformedRequestError(f"{keyword} is given more than once; give a key once.")
+            raise MalformedRequestError(f"{keyword} was sent more than once; send each key once.")
         if value.strip() in ("", "*"):  # universal matching (PS3.4 C.2.2.2.3)
             continue
         keys[keyword] = _predicate(keyword, value)
@@ -106,7 +106,7 @@ def parse_query(parameters: Iterable[tuple[str, str]], level: Level) -> Query:
 
 def list_supported(level: Level) -> str:
     """Return a sentence that lists the supported keys and parameters, for error messages."""
-    return f"Supported are {', '.join(KEYS[level])}, each by keyword or by tag, and {', '.join(PARAMETERS)}."
+    return f"Supported are {', '.join(KEYS[level])}, each as keyword or tag, and {', '.join(PARAMETERS)}."
 
 
 def _keyword(name: str, level: Level) -> str:
@@ -153,12 +153,12 @@ def _range_predicate(keyword: str, kind: str, value: str) -> Predicate:
 
 
 def _low(kind: str, value: str) -> str:
-    """Pad a value so that text compares like time; an open start is below all."""
+    """Pad a lower bound so that comparing text compares times; an open start is below all values."""
     return value if kind == "DA" else f"{value.replace('.', ''):0<12}"
 
 
 def _high(kind: str, value: str) -> str:
-    """Pad an upper bound; an open end, and the digits that a short time omits, are above all."""
+    """Pad an upper bound so that an open end, and the digits that a short time omits, are above all values."""
     return f"{value.replace('.', ''):9<12}"
 
 
@@ -171,7 +171,7 @@ def _split_values(value: str) -> list[str]:
 
 
 def _fits(dataset: Dataset, keyword: str, fits: Predicate) -> bool:
-    """Whether any value of an attribute matches; a missing or empty one never does."""
+    """Return whether any value of an attribute matches; a missing or empty attribute never does."""
     try:
         stored = dataset.get(keyword)
     except Exception:  # pydicom parses lazily, and raises almost any type on damaged data
@@ -207,5 +207,5 @@ def _fields(given: Iterable[str]) -> frozenset[int] | None:
         return None
     tags = [int(name, 16) if HEX_TAG.fullmatch(name) else tag_for_keyword(name) for name in names]
     if None in tags:
-        raise MalformedRequestError("includefield has to be keywords or tags of DICOM, or all.")
+        raise MalformedRequestError("includefield has to be DICOM keywords or tags, or all.")
     return frozenset(tag for tag in tags if tag is not None)

@@ -1,4 +1,4 @@
-"""Limits on the body of a request: its size as sent, its size once decompressed, and the rate at which it arrives."""
+"""Limits the body of a request: its size before and after decompression, and the time that it takes to arrive."""
 
 import asyncio
 import time
@@ -14,19 +14,19 @@ from app.settings import Settings
 
 CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 OTHER_CODINGS = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
-"""Registered content codings that an error message may repeat; any other value may hold private data."""
+"""Registered content codings that an error message may repeat; any other value may contain private data."""
 CHUNK_BYTES = 256 * 1024
 """Size limit of one decompressed chunk, in bytes."""
 GZIP, ZLIB, RAW_DEFLATE = zlib.MAX_WBITS | 16, zlib.MAX_WBITS, -zlib.MAX_WBITS
 MIN_BYTES_PER_SECOND = 64 * 1024
-"""Average rate that the sender of a long body has to reach, in bytes per second."""
+"""Minimum average rate of a long body, in bytes per second."""
 
 
 def limit_body_size(request: Request, settings: Settings, total: bool = True) -> Request:
     """Return the same request with a body that is decompressed and raises PayloadTooLargeError over the limit.
 
     Args:
-        total: limit the whole body; otherwise the reader has to limit what it keeps.
+        total: whether to limit the whole body; if not, the reader has to limit what it keeps.
 
     Raises:
         UnsupportedContentTypeError: the content coding is not supported.
@@ -57,7 +57,8 @@ def limit_body_pace(request: Request, seconds: float) -> Request:
                 message = await request.receive()
         except TimeoutError as error:
             raise DeadlineError(
-                f"The body came slower than {MIN_BYTES_PER_SECOND // 1024} KiB a second; send it again without pause."
+                f"The body arrived slower than {MIN_BYTES_PER_SECOND // 1024} KiB per second; send it again without "
+                "pauses."
             ) from error
         waited += time.monotonic() - started
         received += len(message.get("body", b""))
@@ -67,7 +68,7 @@ def limit_body_pace(request: Request, seconds: float) -> Request:
 
 
 def require_body_size(size: int, settings: Settings) -> None:
-    """Require that a body of `size` bytes is within the limit.
+    """Require that a body of `size` bytes is within the limit of the settings.
 
     Raises:
         PayloadTooLargeError: it is not.
@@ -79,7 +80,7 @@ def require_body_size(size: int, settings: Settings) -> None:
 
 
 def is_compressed(request: Request) -> bool:
-    """Whether the body is compressed, so that its decoded size differs from Content-Length."""
+    """Return whether the body is compressed, so that its decoded size differs from Content-Length."""
     return bool(_content_codings(request))
 
 
@@ -91,8 +92,8 @@ def _supported_coding(request: Request) -> str | None:
         return codings[0]
     named = ", ".join(each for each in codings if each in OTHER_CODINGS)
     raise UnsupportedContentTypeError(
-        f"This Content-Encoding{f' ({named})' if named else ''} is not read; "
-        "send the body as it is, or compressed once with gzip or deflate."
+        f"This Content-Encoding{f' ({named})' if named else ''} is not supported; "
+        "send the body uncompressed, or compressed once with gzip or deflate."
     )
 
 
@@ -136,7 +137,7 @@ async def _decompress(chunks: AsyncIterator[bytes], coding: str) -> AsyncIterato
     """Decompress a body into chunks of bounded size.
 
     Raises:
-        MalformedRequestError: the body is not compressed that way, or is cut off.
+        MalformedRequestError: the body is not compressed with that coding, or is cut off.
     """
     inflater = _Inflater(coding)
     try:
@@ -145,7 +146,9 @@ async def _decompress(chunks: AsyncIterator[bytes], coding: str) -> AsyncIterato
                 yield piece
                 await asyncio.sleep(0)  # let other requests run
     except zlib.error as error:
-        raise MalformedRequestError("The body is not compressed as its Content-Encoding says.") from error
+        raise MalformedRequestError(
+            "The body is not compressed with the coding that its Content-Encoding names."
+        ) from error
     if not inflater.ended:
         raise MalformedRequestError("The compressed body ends before it is complete; send all of it.")
 

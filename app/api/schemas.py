@@ -12,7 +12,7 @@ NOTICE = "Research use only. Not for diagnosis."
 
 
 class DicomReply(BaseModel):
-    """Attributes of a DICOM file; `spacing` is the distance between rows and between columns, in millimeters."""
+    """Attributes of a DICOM file. `spacing` is the distance between rows and between columns, in millimeters."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -28,8 +28,8 @@ class DicomReply(BaseModel):
 class RadiographReply(BaseModel):
     """One radiograph of the study.
 
-    `logit` is before calibration, `weight` its share in the study's probability; width and height are in pixels, as a
-    viewer shows it. `dicom` is null for other files.
+    `logit` is the network's output before calibration. `weight` is the radiograph's share in the study's probability.
+    `width` and `height` are in pixels, as a viewer shows the image. `dicom` is null for files that are not DICOM.
     """
 
     name: str
@@ -42,11 +42,12 @@ class RadiographReply(BaseModel):
 
 
 class ClassifyReply(BaseModel):
-    """`label` is `abnormal` when the study's probability reaches the threshold.
+    """The classification of one study.
 
-    `decision` is the label too, but `uncertain` where the checkpoint was fitted to say so rather than to err more often
-    than at its stated rate. `scope_distance` says how far the farthest radiograph is from what the network can judge,
-    as a share of the limit; beyond 1 it is not `in_scope`, for the reason given, and the probability means nothing.
+    `label` is `abnormal` if `probability` is at least `threshold`. `decision` is the label, or `uncertain` if the
+    checkpoint would be wrong more often than the `error_rate` that `/info` shows. `scope_distance` compares the
+    radiograph that is least like the training data with the limit: above 1 the study is not `in_scope`, `scope_reason`
+    says why, and the probability means nothing. All three are null if the check is off.
     """
 
     checkpoint: str
@@ -62,7 +63,7 @@ class ClassifyReply(BaseModel):
 
 
 class NeighborReply(BaseModel):
-    """One gallery entry; `path` is the dataset's, `similarity` the cosine."""
+    """One entry of the gallery. `path` is relative to its dataset; `similarity` is a cosine, from -1 to 1."""
 
     rank: int
     path: str
@@ -74,9 +75,10 @@ class NeighborReply(BaseModel):
 
 
 class RetrieveReply(BaseModel):
-    """Nearest first; fewer than k when the filters leave fewer.
+    """The most similar radiographs of the gallery, nearest first; fewer than `k` if the filters leave fewer.
 
-    `abnormal_share` of them is a second opinion beside the probability; None without neighbors.
+    `abnormal_share` is the share of abnormal radiographs among them, from 0 to 1: a second opinion beside the
+    probability. It is null if there are no neighbors.
     """
 
     checkpoint: str
@@ -86,7 +88,7 @@ class RetrieveReply(BaseModel):
 
 
 class RegionReply(BaseModel):
-    """A box where the map is hottest, in pixels as a viewer shows them; `evidence` is 1 at the map's peak."""
+    """A box around a hot region of the heatmap, in pixels as a viewer shows them. `evidence` is 1 at the map's peak."""
 
     left: int
     top: int
@@ -96,10 +98,10 @@ class RegionReply(BaseModel):
 
 
 class AnalyzeReply(ClassifyReply):
-    """The three answers in one, for each radiograph in order.
+    """Classification, heatmaps and neighbors of one study; `cams` and `regions` follow the order of the radiographs.
 
-    `cams` holds PNG data URLs unless `cam=none`. `regions` are where to look if the study is abnormal; a normal one has
-    a hottest place too.
+    `cams` holds overlays as PNG data URLs; it is empty with `cam=none`. `regions` show where to look if the study is
+    abnormal; a normal study has hottest regions too, and they mean nothing.
     """
 
     cams: list[str]
@@ -109,7 +111,7 @@ class AnalyzeReply(ClassifyReply):
 
 
 class GalleryInfo(BaseModel):
-    """The gallery that /retrieve searches."""
+    """The gallery that `/retrieve` searches. Memory is in bytes."""
 
     dataset: str
     split: str
@@ -121,7 +123,7 @@ class GalleryInfo(BaseModel):
 
 
 class InfoReply(BaseModel):
-    """What this replica runs; `error_rate` is that of the decision, where the checkpoint has one."""
+    """What this replica runs. `error_rate` limits the errors of the decision; null if there is no limit."""
 
     version: str
     checkpoint: str
@@ -144,7 +146,7 @@ class ReloadReply(BaseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457: `type` names our error class, `detail` says what to change."""
+    """A problem document (RFC 9457). `type` names the kind of error; `detail` says what to change."""
 
     type: str
     title: str
@@ -153,14 +155,14 @@ class Problem(BaseModel):
 
 
 class HealthReply(BaseModel):
-    """`live` or `ready`."""
+    """The result of a health check; `status` is `live` or `ready`."""
 
     status: str
 
 
 PROBLEM: dict[str, Any] = {PROBLEM_TYPE: {"schema": Problem.model_json_schema()}}
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"description": "The detail says what to change.", "content": PROBLEM},
-    "5XX": {"description": "Our fault, not ready, or no answer in time.", "content": PROBLEM},
+    "4XX": {"description": "The request cannot be answered; `detail` says what to change.", "content": PROBLEM},
+    "5XX": {"description": "The service failed, is not ready, or did not answer in time.", "content": PROBLEM},
 }
 """Error responses in the OpenAPI description of every endpoint."""

@@ -1,6 +1,6 @@
 """STOW-RS endpoint (PS3.18 10.5): store the studies that archives and modalities send and queue their analysis.
 
-The reply is sent once every radiograph is safe on disk; `/jobs` reports the progress of the analysis.
+The reply is sent when every radiograph is safe on disk; `/jobs` reports the progress of the analysis.
 """
 
 from collections import Counter
@@ -27,11 +27,11 @@ from xray.images.dicom.tags import UID_PATTERN, Identity
 
 DICOM_JSON = "application/dicom+json"
 MAX_INSTANCES = 1000
-"""Instances in one request, at most; a larger study needs several requests."""
+"""Maximum number of instances in one request; a larger study needs several requests."""
 CANNOT_UNDERSTAND, OUT_OF_RESOURCES, OTHER_STUDY = 0xC000, 0xA700, 0xA900
 """Failure reasons of PS3.18 Table I.2-2."""
 OTHER_PATIENT, DUPLICATE = OTHER_STUDY, 0x0111
-"""An instance that contradicts its study, and one whose UID another has (PS3.7 C.5.7)."""
+"""Failure reasons for a patient other than the study's, and for a UID that another instance has (PS3.7 C.5.7)."""
 
 router = APIRouter(prefix="/dicom-web", responses=REFUSALS)
 
@@ -57,7 +57,7 @@ class Receipt:
 
     @property
     def status(self) -> HTTPStatus:
-        """200 if all instances were stored, 202 for some and 409 for none (PS3.18 10.5.3)."""
+        """200 if all instances were stored, 202 if some were, 409 if none was (PS3.18 10.5.3)."""
         if not self.failed:
             return HTTPStatus.OK
         return HTTPStatus.ACCEPTED if self.accepted else HTTPStatus.CONFLICT
@@ -79,7 +79,7 @@ def _item(identity: Identity) -> Dataset:
 
 @router.post("/studies", response_class=Response)
 async def store(request: Request, predictor: PredictorDep, hospital: HospitalDep, caller: CallerDep) -> Response:
-    """Store instances of any studies: radiographs are analyzed, and all others are accepted but not analyzed."""
+    """Store instances of any studies. Radiographs are analyzed; other instances are accepted but not analyzed."""
     return await _store(request, predictor, hospital, None)
 
 
@@ -87,9 +87,9 @@ async def store(request: Request, predictor: PredictorDep, hospital: HospitalDep
 async def store_in_study(
     study_uid: str, request: Request, predictor: PredictorDep, hospital: HospitalDep, caller: CallerDep
 ) -> Response:
-    """Store instances of one study; instances of other studies fail."""
+    """Store instances of one study; instances of other studies are rejected."""
     if not UID_PATTERN.fullmatch(study_uid):
-        raise OutOfRangeError("The path names no Study Instance UID.")
+        raise OutOfRangeError("The path does not contain a valid Study Instance UID.")
     return await _store(request, predictor, hospital, study_uid)
 
 
@@ -100,12 +100,12 @@ async def _store(request: Request, predictor: PredictorService, hospital: Hospit
         async for data in iterate_related_parts(body, DICOM, settings.max_upload_mib):
             if len(receipt.accepted) + len(receipt.failed) == MAX_INSTANCES:
                 raise OutOfRangeError(
-                    f"More than {MAX_INSTANCES} instances were sent; send the others in a further request."
+                    f"More than {MAX_INSTANCES} instances were sent; send the rest in another request."
                 )
             await _store_instance(predictor, hospital, data, study_uid, receipt)
     await hospital.leave_alone(receipt.left_alone)
     if not receipt.accepted and not receipt.failed:
-        raise MalformedRequestError("The body has no parts; send each instance as one.")
+        raise MalformedRequestError("The body has no parts; send each instance as one part.")
     headers = {"X-Jobs": ", ".join(sorted(receipt.jobs))} if receipt.jobs else {}
     return JSONResponse(receipt.reply(), receipt.status, headers, DICOM_JSON)
 
@@ -138,5 +138,5 @@ async def _store_instance(
             receipt.fail(OUT_OF_RESOURCES, identity)
             return
         receipt.jobs[job.id] = job
-    # Archives send whole studies, including our own earlier results: skipping those is no failure.
+    # Archives send whole studies, including earlier results of this service: skipping those is not a failure.
     receipt.accept(identity)

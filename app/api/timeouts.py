@@ -12,27 +12,27 @@ from app.errors import DeadlineError
 
 @asynccontextmanager
 async def deadline(seconds: float) -> AsyncIterator[None]:
-    """Limit the time of a request, from reading its body to its reply; its queued work is dropped at the end.
+    """Limit the time of a request, from reading its body to its reply; after that its queued work is dropped.
 
     Args:
         seconds: time that the block may take.
 
     Raises:
-        DeadlineError: the time is over.
+        DeadlineError: the block took longer.
     """
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError as error:
         raise DeadlineError(
-            f"There was no answer within {seconds:g} s of the request's head; send the body without pause, or send the "
-            "request again, to another replica if any."
+            f"There was no answer within {seconds:g} s of the request's head; send the body without pauses, or send "
+            "the request again, to another replica if there is one."
         ) from error
 
 
 @asynccontextmanager
 async def cancel_on_disconnect(request: Request) -> AsyncIterator[Callable[[], None]]:
-    """Yield a function to call once the body is read; from then on the block ends when the client disconnects.
+    """Yield a function to call after the body is read; from then on the block ends when the client disconnects.
 
     Raises:
         ClientDisconnect: the client has disconnected.

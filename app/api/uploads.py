@@ -1,4 +1,4 @@
-"""Reads the uploaded files of a request from a form or the raw body, within the limits and without decoding them."""
+"""Reads the uploaded files of a request, from a form or the raw body, within the limits; it does not decode them."""
 
 import re
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ CHARSET_PART = "_charset_"
 FORM_TYPE = "multipart/form-data"
 RAW_TYPES = frozenset({"", "image/png", "image/jpeg", "image/jpg", "application/dicom", "application/octet-stream"})
 RAW_NAME = "radiograph"
-"""Name in the reply of an upload without a file name."""
+"""Name in the reply for an upload without a file name."""
 EXTENDED_NAME = re.compile(r";\s*filename\*\s*=\s*\"?([\w-]+)'[^']*'([^;\"\s]+)", re.IGNORECASE)
-"""A file name with its encoding (RFC 8187), which some clients send with or instead of the plain one."""
+"""A file name with its encoding (RFC 8187), which some clients send in addition to the plain one or instead."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 MAX_NAME_CHARS = 255
-"""Characters of a file name, at most."""
+"""Maximum number of characters in a file name."""
 MAX_PARTS = 1000
-"""Parts that are read at most; far above the limit on files, so that its own error is seen first."""
+"""Maximum number of parts that are read; far above the limit on files, so that that limit's error comes first."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ async def read_uploads(request: Request, settings: Settings, max_files: int) -> 
     """Read the images of one study: the multipart parts named `file`, or the raw body.
 
     Raises:
-        MalformedRequestError: no image, an empty one, an unsafe file name or broken multipart.
-        PayloadTooLargeError: more bytes than the limit; the rest is not read.
+        MalformedRequestError: there is no image, an image is empty, a file name is unsafe, or the multipart is broken.
+        PayloadTooLargeError: the body has more bytes than the limit; the rest is not read.
         UnsupportedContentTypeError: the declared type or encoding cannot be read.
-        OutOfRangeError: more files than the limit, or a form field that is not known.
+        OutOfRangeError: there are more files than the limit, or a form field is unknown.
     """
     content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     bounded = limit_body_size(request, settings)
@@ -68,7 +68,7 @@ async def read_uploads(request: Request, settings: Settings, max_files: int) -> 
 
 
 def announced_size(request: Request, settings: Settings) -> int:
-    """Return Content-Length, or the limit where the decoded size is not known in advance.
+    """Return Content-Length, or the limit if the decoded size is not known in advance.
 
     Raises:
         PayloadTooLargeError: Content-Length is over the limit.
@@ -91,7 +91,7 @@ async def _read_form(request: Request, settings: Settings, max_files: int) -> li
         if len(files) + len(fields) > MAX_PARTS:
             raise MalformedRequestError(f"The form has more than {MAX_PARTS} parts; send the radiographs of one study.")
     if not files:
-        raise MalformedRequestError(f"The form has no part named '{FIELD}'; send each radiograph as one.")
+        raise MalformedRequestError(f"The form has no part named '{FIELD}'; send each radiograph as one such part.")
     for field in fields:
         require_known(field, (FIELD,), "form field; options go into the query string, and each radiograph is a part")
     if len(files) > max_files:
@@ -106,14 +106,13 @@ def _upload(part: Part) -> Upload:
     name = name or RAW_NAME
     if name == ".." or len(name) > MAX_NAME_CHARS or CONTROL.search(name):
         raise MalformedRequestError(
-            "A file name may not lead upwards ('..') or hold control characters or more than "
-            f"{MAX_NAME_CHARS} characters."
+            f"A file name may not have '..' as a folder, control characters or more than {MAX_NAME_CHARS} characters."
         )
     return Upload(name, part.data)
 
 
 def _file_name(part: Part) -> str | None:
-    """Return the file name without its folder; None where the part has none."""
+    """Return the file name without its folder; None if the part has no file name."""
     if extended := EXTENDED_NAME.search(part.headers.get("content-disposition", "")):
         charset, quoted = extended.groups()
         written = unquote(quoted, "utf-8" if charset.lower() == "utf-8" else "latin-1", errors="replace")
@@ -140,7 +139,7 @@ def _decode_text(written: bytes) -> str:
 
 
 def _is_text(data: bytes) -> bool:
-    """Whether the data is text: PNG and JPEG start with bytes that are invalid UTF-8, and DICOM with zeros."""
+    """Return whether the data is text. PNG and JPEG start with bytes that are invalid UTF-8, and DICOM with zeros."""
     try:
         return bool(data) and b"\0" not in data and bool(data.decode())
     except UnicodeDecodeError:

@@ -1,7 +1,7 @@
 """Runs the network on the study of a job and turns the predictions into a finding.
 
-However many radiographs a study has, and however large they are, only one of them is in memory at a time: of the others
-a small picture, the map and a few numbers are kept.
+Only one radiograph of a study is in memory at a time. Of the others, a small picture, the heatmap and a few numbers are
+kept, so that memory does not grow with the size of the images.
 """
 
 import logging
@@ -26,7 +26,7 @@ from xray.network.checkpoint import CODE_VERSION
 from xray.predictor import Prediction
 
 MAX_LEFT_OUT = 256
-"""Most radiographs of a study that are left out by name; after that many the others are not examined."""
+"""Maximum number of radiographs of a study that are left out by name; the rest is then not examined."""
 NO_PIXELS: PixelArray = np.zeros((0, 0), np.uint8)
 
 logger = logging.getLogger(__name__)
@@ -38,10 +38,10 @@ class NothingToAnalyzeError(XrayError):
 
 @dataclass(frozen=True)
 class _AnalyzedRadiograph:
-    """What is kept of a radiograph after its analysis.
+    """The part of a radiograph that is kept after its analysis.
 
     Attributes:
-        prediction: without the pixels.
+        prediction: the prediction without the pixels.
     """
 
     source: Source
@@ -52,10 +52,10 @@ class _AnalyzedRadiograph:
 
 @dataclass
 class _StudyInProgress:
-    """The radiographs of a study so far.
+    """The radiographs of a study that were analyzed or left out so far.
 
     Attributes:
-        pixels: sum over the analyzed radiographs.
+        pixels: number of pixels of the analyzed radiographs together.
     """
 
     radiographs: list[_AnalyzedRadiograph] = field(default_factory=list)
@@ -67,7 +67,7 @@ class _StudyInProgress:
 async def analyze_study(
     predictor: PredictorService, results: ResultPool, job: Job, instances: AsyncGenerator[Instance]
 ) -> StudyFinding:
-    """Predict the radiographs of a study one after the other, then pool them; name those that cannot be analyzed.
+    """Predict the radiographs of a study one after the other and pool them; name the ones that cannot be analyzed.
 
     Raises:
         NothingToAnalyzeError: none of them can be analyzed; the message says why.
@@ -93,7 +93,9 @@ async def analyze_study(
 
 def _require_room(study: _StudyInProgress, settings: Settings) -> None:
     if len(study.radiographs) == settings.max_study_radiographs:
-        raise InputError(f"The study has more than {settings.max_study_radiographs} radiographs; these were judged.")
+        raise InputError(
+            f"The study has more than {settings.max_study_radiographs} radiographs; only those were analyzed."
+        )
 
 
 async def _predict(predictor: PredictorService, bundle: ModelBundle, data: bytes) -> Prediction:
@@ -109,14 +111,14 @@ async def _read_source(results: ResultPool, job: Job, instance: Instance) -> Sou
     """Read the attributes that the results copy from a radiograph's header.
 
     Raises:
-        InputError: they cannot be copied, or the file names another study or instance.
+        InputError: the attributes cannot be copied, or the file names another study or instance.
     """
     source = await results.source(instance.data)
     if (source.study_uid, source.instance_uid) != (job.study_uid, instance.instance_uid):
         raise UnreadableImageError("The file names more than one study or instance; export it again.")
     if source.not_copied:
         logger.warning(
-            "Job %s: %d attributes of an instance are too large, too deep or damaged and not in the results: %s.",
+            "Job %s: %d attributes of an instance are too large, too deep or damaged and are left out: %s.",
             job.id,
             len(source.not_copied),
             ", ".join(source.not_copied),
@@ -125,14 +127,16 @@ async def _read_source(results: ResultPool, job: Job, instance: Instance) -> Sou
 
 
 async def _add(predictor: PredictorService, source: Source, prediction: Prediction, study: _StudyInProgress) -> None:
-    """Keep what the results of the study need of a radiograph.
+    """Add to the study the part of a radiograph that its results need.
 
     Raises:
-        TooManyPixelsError: with it, the study has too many pixels.
+        TooManyPixelsError: the radiograph takes the study over the limit on pixels.
     """
     pixels, max_pixels = prediction.prepared.radiograph.pixels.size, predictor.settings.max_study_pixels
     if study.pixels + pixels > max_pixels:
-        raise TooManyPixelsError(f"The study has more than {max_pixels:,} pixels; those before it were judged.")
+        raise TooManyPixelsError(
+            f"The study has more than {max_pixels:,} pixels; only the radiographs before it were analyzed."
+        )
     number = len(study.radiographs) + 1
     study.radiographs.append(await predictor.off_loop(_without_pixels, source, prediction, number))
     study.pixels += pixels

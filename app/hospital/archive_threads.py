@@ -1,6 +1,6 @@
-"""Threads for the requests to archives, a few for each archive, so that a slow archive blocks only its own.
+"""Threads for requests to archives: a few for each archive, so that a slow archive blocks only its own.
 
-The event loop's default threads renew leases, read jobs and count them for /metrics; on two cores there are only six.
+The event loop's default threads also renew leases, read jobs and count them for /metrics; with two cores there are six.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pacs.client.archive import Archive
 
 THREADS_PER_ARCHIVE = 4
-"""A worker needs one; the others replace those that an earlier attempt still blocks."""
+"""A worker needs one thread; the others replace threads that an earlier attempt still blocks."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,13 +31,13 @@ class OpenArchive:
     pool: ThreadPoolExecutor
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a blocking method of the archive in one of its threads."""
+        """Call a blocking function in one of the archive's threads."""
         call = partial(function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self.pool, call)
 
 
 class ArchiveThreads:
-    """The thread pools of all archives; each is created when it is first needed."""
+    """The thread pools of all archives; each is created on first use."""
 
     def __init__(self) -> None:
         self._pools: dict[str, ThreadPoolExecutor] = {}
@@ -55,12 +55,12 @@ class ArchiveThreads:
             archive.close()
 
     def close(self) -> None:
-        """Start no further request."""
+        """Start no more requests."""
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _create_client(name: str, config: ArchiveConfig) -> "Archive":
-    from pacs.client.archive import Archive  # imported here because it takes a second, and most replicas do not need it
+    from pacs.client.archive import Archive  # imported here because it takes a second and most replicas do not need it
 
     return Archive(name, config)

@@ -1,6 +1,6 @@
-"""Limits on what callers of the DICOM node can make it hold: associations, PDUs, data sets and time.
+"""Limits on the memory and time that callers of the DICOM node can use: associations, PDUs, data sets and seconds.
 
-pynetdicom limits none of these while it receives them, so this module replaces its classes for one association.
+pynetdicom has no such limits while it receives data, so this module replaces its classes for one association.
 """
 
 import logging
@@ -21,17 +21,17 @@ logger = logging.getLogger(__name__)
 
 MEBIBYTE = 1 << 20
 MAX_PDU_BYTES = MEBIBYTE
-"""Limit of any PDU. The size announced in the association covers only data; a request of 128 contexts has 300 KB."""
+"""Size limit of any PDU. The negotiated size covers data only, and a request with 128 contexts has 300 KB."""
 MAX_COMMAND_BYTES = 64 << 10
-"""Limit of the command set of a message, which usually has a few hundred bytes."""
+"""Size limit of a message's command set, which usually has a few hundred bytes."""
 PDU_SECONDS = 30.0
 """Time from the first byte of a PDU to its last, in seconds."""
 POLL_SECONDS = 0.5
-"""Interval at which an association that waits for bytes checks whether it was ended, in seconds."""
+"""Interval at which an association that waits for data checks whether it was ended, in seconds."""
 READ_BYTES = 64 << 10
 """Bytes to read from a socket at a time."""
 MAX_QUEUED_MESSAGES = 2
-"""Messages that may wait for their response; PS3.7 D.3.3.3 allows more only if both sides agree."""
+"""Maximum number of messages waiting for a response; PS3.7 D.3.3.3 allows more only if both sides agree."""
 SILENT_SECONDS = 2.0
 """Time without a complete message after which an association may be ended for a new one, in seconds."""
 INVALID_PDU = "Evt19"
@@ -40,12 +40,12 @@ INVALID_PDU = "Evt19"
 
 @dataclass(frozen=True)
 class NodeLimits:
-    """Limits that the operator sets.
+    """The limits that the operator sets.
 
     Attributes:
-        associations: associations at the same time.
-        dataset_bytes: bytes of one instance.
-        memory_bytes: bytes of all instances that are being received or stored.
+        associations: maximum number of associations at the same time.
+        dataset_bytes: size limit of one instance, in bytes.
+        memory_bytes: size limit of all instances being received or stored, in bytes.
     """
 
     associations: int
@@ -54,14 +54,14 @@ class NodeLimits:
 
 
 class MemoryBudget:
-    """The bytes that all associations may hold together. Safe to use from any thread."""
+    """A budget of bytes that all associations share. Thread-safe."""
 
     def __init__(self, limit: int) -> None:
         self._lock = threading.Lock()
         self._free = limit
 
     def reserve(self, size: int) -> bool:
-        """Reserve bytes, or return False if there are not enough."""
+        """Reserve bytes; return False if not enough are left."""
         with self._lock:
             if size > self._free:
                 return False
@@ -69,16 +69,16 @@ class MemoryBudget:
             return True
 
     def release(self, size: int) -> None:
-        """Give back bytes."""
+        """Return reserved bytes to the budget."""
         with self._lock:
             self._free += size
 
 
 class BoundedDataset(BytesIO):
-    """A data set that is being received. Beyond the limits its bytes are dropped, and the sender is told at the end.
+    """A data set that is being received. Over the limits, its bytes are dropped and the sender gets an error.
 
     Attributes:
-        refusal: why the data set was dropped; None while it is complete.
+        refusal: why the data set was dropped; None if it was not.
     """
 
     def __init__(self, limit: int, memory: MemoryBudget) -> None:
@@ -87,7 +87,7 @@ class BoundedDataset(BytesIO):
         self._limit, self._memory, self._held = limit, memory, 0
 
     def write(self, data: Any) -> int:
-        """Append bytes, or drop them once the data set is refused."""
+        """Append bytes; drop them if the data set is refused."""
         if self.refusal is not None:
             return len(data)
         if self._held + len(data) > self._limit:
@@ -100,7 +100,7 @@ class BoundedDataset(BytesIO):
         return len(data)
 
     def release(self) -> None:
-        """Give the memory back; the data set is empty afterwards."""
+        """Release the memory; the data set is empty afterwards."""
         self._memory.release(self._held)
         self._held = 0
         self.seek(0)
@@ -111,7 +111,7 @@ class BoundedDataset(BytesIO):
         self.release()
 
     def __del__(self) -> None:
-        self._memory.release(self._held)  # of an association that ended within a message
+        self._memory.release(self._held)  # if the association ended within a message
 
 
 class BoundedMessages(DIMSEServiceProvider):
@@ -129,11 +129,11 @@ class BoundedMessages(DIMSEServiceProvider):
         self._limits, self._memory, self._command_bytes = limits, memory, 0
 
     def is_silent(self) -> bool:
-        """Whether the caller has completed no message for so long that the association may be ended."""
+        """Return whether the caller has completed no message for so long that the association may be ended."""
         return not self.serving and time.monotonic() - self.last_message > SILENT_SECONDS
 
     def receive_primitive(self, primitive: Any) -> None:
-        """Add the fragments of a primitive to the present message; abort the association if that fails."""
+        """Add the fragments of a primitive to the current message; abort the association if that fails."""
         if self.message is None:
             self._command_bytes = 0
             self.message = DIMSEMessage()
@@ -141,11 +141,11 @@ class BoundedMessages(DIMSEServiceProvider):
         for _, fragment in primitive.presentation_data_value_list:
             self._command_bytes += len(fragment) if fragment[:1] and fragment[0] & 1 else 0
         if self._command_bytes > MAX_COMMAND_BYTES or self.msg_queue.qsize() > MAX_QUEUED_MESSAGES:
-            self._abort("its caller sends too long commands or too many messages at once")
+            self._abort("its caller sent a command that is too long, or too many messages at once")
             return
         try:
             super().receive_primitive(primitive)
-        except Exception as error:  # a message may hold anything, and nothing catches errors in this thread
+        except Exception as error:  # a message may contain anything, and nothing else catches errors in this thread
             self._abort(f"a message cannot be read ({type(error).__name__})")
             return
         if self.message is None:
@@ -164,7 +164,7 @@ class AssociationLimit:
         self._limit, self._lock = limit, threading.Lock()
 
     def make_room(self, server: Any) -> bool:
-        """Return whether one more association fits, after ending the one that was silent for longest if necessary."""
+        """Return whether one more association fits; if necessary, end the one that has been silent for longest."""
         with self._lock:
             active = server.active_associations
             if len(active) < self._limit:
@@ -172,9 +172,9 @@ class AssociationLimit:
             silent = [each for each in active if isinstance(each.dimse, BoundedMessages) and each.dimse.is_silent()]
             if not silent:
                 return False
-            # An association within a message is ended only if all silent ones are within one.
+            # An association in the middle of a message is ended only if all silent ones are.
             first = min(silent, key=lambda each: (each.dimse.message is not None, each.dimse.last_message))
-            logger.warning("An association was ended to make room for another: it was silent for longest.")
+            logger.warning("The association that had been silent for longest was ended to make room for another.")
             _close_connection(first)
             first.join(SILENT_SECONDS)
             return True

@@ -1,6 +1,7 @@
-"""Collects the radiographs of a job: those that were sent for its study, and those that an archive has.
+"""Collects the radiographs of a job: those that were sent for its study and those that an archive has.
 
-Radiographs that do not belong to the study are left out and named. If both have an instance, the archive's is used.
+Radiographs that do not belong to the study are left out and named. If an instance was sent and is also in the archive,
+the archive's file is used.
 """
 
 import asyncio
@@ -20,17 +21,17 @@ from pacs.queue.patient_digests import PatientDigests
 from xray.errors import InputError
 from xray.images.patient_identity import Patient
 
-GONE = "It came earlier and its file is no longer kept; send it again."
-OTHER_PATIENT = "It belongs to another patient than the study."
-OTHER_CONTENT = "A file of this UID was sent whose content is not the archive's; the archive's was judged."
+GONE = "It was sent earlier and its file is no longer kept; send it again."
+OTHER_PATIENT = "It belongs to another patient, not to the study's."
+OTHER_CONTENT = "The file that was sent with this UID differs from the archive's; the archive's file was analyzed."
 
 
 @dataclass
 class RadiographCollector:
-    """Collects radiographs for one attempt at a job; the lists grow while the caller iterates over `instances`.
+    """Collects the radiographs for one attempt at a job; the lists grow while the caller iterates over `instances`.
 
     Attributes:
-        examined: all instances that were yielded, and sent ones that were left out, with the digest of their content.
+        examined: the instances that were yielded, and the sent ones that were left out, with digests of their content.
         left_out: SOP Instance UID and reason of each instance that was not yielded.
     """
 
@@ -44,8 +45,8 @@ class RadiographCollector:
         """Yield the radiographs, with one in memory at a time.
 
         Raises:
-            StudyMissingError: the archive to fetch from does not have the study, and nothing of it was sent.
-            NothingRetrievedError: the archive lists radiographs and returns none, and nothing of the study was sent.
+            StudyMissingError: the archive does not have the study, and nothing of it was sent.
+            NothingRetrievedError: the archive lists radiographs but returns none, and nothing of the study was sent.
         """
         stored = {
             each.instance.instance_uid: each
@@ -53,7 +54,7 @@ class RadiographCollector:
         }
         archive_name = self.job.fetched_from
         if archive_name is None and not all(each.has_data for each in stored.values()):
-            archive_name = self.job.archive  # it probably has the files that are no longer kept here
+            archive_name = self.job.archive  # this archive probably has the files that are no longer kept here
         if archive_name is not None:
             try:
                 async with aclosing(self._fetch(archive_name, stored)) as fetched:
@@ -65,7 +66,7 @@ class RadiographCollector:
         seen = {each.instance.instance_uid for each in self.examined}
         for each in stored.values():
             if each.instance.instance_uid not in seen and (sent := await self._load(each)) is not None:
-                # The archive's file of this UID may have been left out; this one is used in its place.
+                # The archive's file with this UID may have been left out; the file that was sent replaces it.
                 self.left_out = [(uid, reason) for uid, reason in self.left_out if uid != sent.instance_uid]
                 yield sent
 
@@ -90,13 +91,13 @@ class RadiographCollector:
                 if isinstance(each, SkippedInstance):
                     self.left_out.append((each.instance_uid, each.reason))
                 elif any(each.instance.instance_uid == known.instance.instance_uid for known in self.examined):
-                    continue  # the archive lists it in two series
+                    continue  # the archive lists the instance in two series
                 elif await self._is_of_patient(each.instance.instance_uid, each.patient):
                     await self._compare(each.instance, stored.get(each.instance.instance_uid))
                     yield each.instance
 
     async def _compare(self, instance: Instance, stored: StoredInstance | None) -> None:
-        """Compare an instance of the archive with the one that was sent under the same UID."""
+        """Compare an instance of the archive with the one that was sent with the same UID."""
         digest = await asyncio.to_thread(self.hospital.jobs.digest, instance.data)
         if stored is not None and stored.has_data and stored.digest != digest:
             sent: Instance | None = await asyncio.to_thread(self.hospital.jobs.repository.load, stored)
@@ -107,7 +108,7 @@ class RadiographCollector:
         self._record(instance, digest)
 
     async def _is_of_patient(self, instance_uid: str, patient: Patient | PatientDigests) -> bool:
-        """Whether an instance belongs to the study's patient, which the first instance of the study determines."""
+        """Return whether an instance belongs to the study's patient, which is that of the study's first instance."""
         try:
             await asyncio.to_thread(self.hospital.jobs.intake.assign_patient, self.job, patient)
         except OtherPatientError:

@@ -1,4 +1,4 @@
-"""Sends results to an archive and checks that it returns exactly these under their UIDs."""
+"""Sends results to an archive and checks that the archive returns the same results under their UIDs."""
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
@@ -15,13 +15,13 @@ from pacs.results.rendering.worker_pool import ResultPool
 from xray.images.patient_identity import Patient, normalize_text
 
 SPARE_BYTES = 64 << 10
-"""Allowance for what an archive adds to a result that it stores, in bytes."""
+"""Allowance for attributes that an archive adds to a stored result, in bytes."""
 
 
 async def require_same_patient(hospital: Hospital, open_archive: OpenArchive, job: Job) -> None:
     """Compare the patient of a study with the archive's, if the archive has the study.
 
-    Anyone who knows a Study Instance UID can send a radiograph of another patient under it before the archive does.
+    Any sender that knows a Study Instance UID can send another patient's radiograph with it before the archive does.
 
     Raises:
         ArchiveRefusedError: the archive has the study only under other Patient IDs.
@@ -36,7 +36,7 @@ async def require_same_patient(hospital: Hospital, open_archive: OpenArchive, jo
     if patient_ids:
         raise ArchiveRefusedError(
             f"Archive {archive.name} has this study under another Patient ID than the radiographs that were sent; find "
-            "out which is right. If the archive changes the IDs of all that it takes, set `coerces_patient_ids` for it."
+            "out which is right. If the archive changes the IDs of everything it stores, set `coerces_patient_ids`."
         )
 
 
@@ -47,10 +47,10 @@ async def deliver(
     results: Sequence[Instance],
     fingerprints: Mapping[str, Collection[bytes]],
 ) -> None:
-    """Store results that the archive does not have yet, then retrieve each one to confirm that it has it.
+    """Store the results that the archive does not have yet, then retrieve each one as confirmation.
 
     Args:
-        fingerprints: by SOP Instance UID, the fingerprints of files that count as that result.
+        fingerprints: by SOP Instance UID, the fingerprints of the files that count as that result.
 
     Raises:
         PacsError: the archive refuses the results, does not find them yet, or has another object under one of the UIDs.
@@ -59,12 +59,12 @@ async def deliver(
     if not await open_archive.run(archive.has_instances, study_uid, uids):
         await open_archive.run(archive.store_files, [result.data for result in results])
         if not await open_archive.run(archive.has_instances, study_uid, uids):
-            raise ArchiveUnavailableError(f"Archive {archive.name} took the results and does not find them yet.")
+            raise ArchiveUnavailableError(f"Archive {archive.name} accepted the results but does not find them yet.")
     for result in results:
         reference = InstanceReference(study_uid, result.series_uid, result.instance_uid, result.sop_class_uid, "")
         retrieved = await open_archive.run(archive.retrieve_decoded, reference, len(result.data) + SPARE_BYTES)
         if retrieved is None or await pool.fingerprint(retrieved) not in fingerprints.get(result.instance_uid, ()):
             raise ArchiveRefusedError(
-                f"Archive {archive.name} has something else than the result under {result.instance_uid}, or does not "
-                "give it out."
+                f"Archive {archive.name} has a different object than the result under {result.instance_uid}, or does "
+                "not return it."
             )

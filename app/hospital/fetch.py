@@ -1,4 +1,4 @@
-"""Fetches the radiographs of a study from an archive, one by one, and names those that it does not get."""
+"""Fetches the radiographs of a study from an archive, one by one, and names the ones that it cannot get."""
 
 import logging
 from collections.abc import AsyncGenerator
@@ -16,17 +16,17 @@ from xray.images.patient_identity import Patient
 
 logger = logging.getLogger(__name__)
 
-OTHER_STUDY = "The archive gave a file of another study."
-OTHER_INSTANCE = "The archive gave a file of another instance."
+OTHER_STUDY = "The archive returned a file of another study."
+OTHER_INSTANCE = "The archive returned a file of another instance."
 
 
 class NothingRetrievedError(PacsError):
-    """An archive lists radiographs of a study and returns none of them; the cause says why."""
+    """An archive lists radiographs of a study but returns none of them; the cause says why."""
 
 
 @dataclass(frozen=True)
 class SkippedInstance:
-    """A radiograph of a study that is left out, and why."""
+    """A radiograph that is left out, and the reason."""
 
     instance_uid: str
     reason: str
@@ -45,12 +45,12 @@ async def fetch_radiographs(
 ) -> AsyncGenerator[FetchedRadiograph | SkippedInstance]:
     """Yield the radiographs of a job's study, with one in memory at a time.
 
-    A radiograph that the archive refuses, or that is too large or damaged, is skipped. One that the archive cannot
-    return at the moment ends the attempt; the last attempt skips it.
+    A radiograph that the archive refuses, or that is too large or damaged, is skipped. If the archive cannot return a
+    radiograph at the moment, the attempt ends; the last attempt skips the radiograph instead.
 
     Raises:
-        StudyMissingError: the archive does not have the study, or no longer has what it lists of it.
-        NothingRetrievedError: the archive lists radiographs and returns none of them.
+        StudyMissingError: the archive does not have the study, or no longer has the instances that it lists.
+        NothingRetrievedError: the archive lists radiographs but returns none of them.
         PacsError: the archive is unavailable, or does not list the study.
     """
     is_last_attempt = job.attempts >= predictor.settings.job_attempts
@@ -80,11 +80,11 @@ async def fetch_radiographs(
 async def _fetch(
     predictor: PredictorService, archive: OpenArchive, reference: InstanceReference
 ) -> FetchedRadiograph | SkippedInstance | None:
-    """Fetch one instance; None if it is no radiograph, because an archive need not say what it lists."""
+    """Fetch one instance; return None if it is not a radiograph, because archives may list instances without class."""
     data = await archive.run(archive.archive.retrieve_instance, reference, predictor.settings.max_upload_bytes)
     identity = await predictor.decoder.identify(data)
     if identity.study_uid != reference.study_uid:
-        logger.warning("Archive %s gave a file of another study than it was asked for.", archive.archive.name)
+        logger.warning("Archive %s returned a file of another study than requested.", archive.archive.name)
         return SkippedInstance(reference.instance_uid, OTHER_STUDY)
     if identity.instance_uid != reference.instance_uid:
         return SkippedInstance(reference.instance_uid, OTHER_INSTANCE)

@@ -1,4 +1,4 @@
-"""Connects a replica to a hospital: takes radiographs into the job queue, and gives access to the archives."""
+"""Connects a replica to a hospital: adds radiographs to the job queue and gives access to the archives."""
 
 import asyncio
 import logging
@@ -32,19 +32,19 @@ Decode = Callable[[bytes], Awaitable[Radiograph]]
 
 @dataclass
 class WorkerState:
-    """State of the task that processes jobs; `fault` says what ended it, until it has restarted."""
+    """State of the task that processes jobs; `fault` says what ended it and is None while it runs."""
 
     fault: str | None = None
 
 
 @dataclass(frozen=True)
 class Hospital:
-    """The job queue of this replica, which others may share, and its archives.
+    """The job queue of this replica, which other replicas may share, and the archives.
 
     Attributes:
-        archives: by their name in the configuration.
+        archives: the archives, by their name in the configuration.
         destination: name of the archive that gets the results; None keeps them here.
-        settle: how long after the latest radiograph of a study its job waits for more.
+        settle: how long a job waits for more after the latest radiograph of its study.
         arrived: set when a job may be due.
         max_settle: longest time that a job waits after the first radiograph of its study.
     """
@@ -59,15 +59,15 @@ class Hospital:
     worker: WorkerState = field(default_factory=WorkerState)
 
     async def receive(self, checkpoint: str, identity: Identity, data: bytes, source: Source, decode: Decode) -> Job:
-        """Add a radiograph to the job of its study; it is safe on disk when this returns.
+        """Add a radiograph to the job of its study. The radiograph is safe on disk when this returns.
 
         Args:
-            decode: compares the file with an earlier one of the same UID: the same image in another transfer syntax,
-                or with other attributes, is the same content.
+            decode: decodes a file, to compare it with an earlier one of the same UID: the same image in another
+                transfer syntax, or with other attributes, counts as the same content.
 
         Raises:
             OtherPatientError: the study belongs to another patient.
-            OtherContentError: an instance of that UID shows another image.
+            OtherContentError: an earlier instance with that UID shows another image.
             SpoolFullError: the spool has reached its limit.
         """
         instance = Instance(identity.series_uid, identity.instance_uid, identity.sop_class_uid, data)
@@ -98,19 +98,21 @@ class Hospital:
             try:
                 await asyncio.to_thread(self.jobs.intake.count_left_alone, reason, instances)
             except PacsError as error:
-                logger.error("%d instances that are left alone (%s) were not counted: %s", instances, reason, error)
+                logger.error(
+                    "%d instances that are not analyzed (%s) could not be counted: %s", instances, reason, error
+                )
 
     def require_working(self) -> None:
         """Check that this replica processes jobs.
 
         Raises:
-            NotReadyError: its worker has ended and not restarted yet.
+            NotReadyError: the worker has ended and has not restarted yet.
         """
         if self.worker.fault is not None:
             raise NotReadyError(f"{self.worker.fault} Try another replica.")
 
     async def counts(self) -> QueueCounts | None:
-        """Count the jobs and instances by state; None, with a log line, if the database does not respond."""
+        """Count the jobs and instances by state; None if the database does not respond, which is logged."""
         try:
             return QueueCounts(
                 await asyncio.to_thread(self.jobs.repository.counts),
@@ -126,11 +128,11 @@ class Hospital:
         """Check that the configuration has an archive of that name.
 
         Raises:
-            OutOfRangeError: it has none.
+            OutOfRangeError: there is no such archive.
         """
         if name not in self.archives:
             known = ", ".join(sorted(self.archives)) or "none"
-            raise OutOfRangeError(f"There is no archive of that name; the configuration has: {known}.")
+            raise OutOfRangeError(f"There is no archive with that name; the configuration has: {known}.")
 
     @asynccontextmanager
     async def connect(self, name: str) -> AsyncIterator[OpenArchive]:
@@ -146,7 +148,7 @@ class Hospital:
 
 
 async def is_same_image(one: bytes, other: bytes, decode: Decode) -> bool:
-    """Whether two files hold the same image of the same side and view; False if one cannot be read."""
+    """Return whether two files have the same image of the same side and view; False if one cannot be read."""
     try:
         first, second = await decode(one), await decode(other)
     except InputError:
@@ -169,7 +171,7 @@ def load_hospital(settings: Settings) -> Hospital | None:
 
     if settings.results_to is not None and settings.results_to not in archives:
         raise ConfigurationError(
-            f"OSTEON_RESULTS_TO is {settings.results_to}, and OSTEON_ARCHIVES names no such archive."
+            f"OSTEON_RESULTS_TO is {settings.results_to}, but the file in OSTEON_ARCHIVES has no such archive."
         )
     jobs = Jobs(settings.jobs, Cipher.from_key_file(settings.jobs_key), settings.max_spool_bytes)
     return Hospital(
@@ -182,11 +184,11 @@ def load_hospital(settings: Settings) -> Hospital | None:
 
 
 def require_configured(hospital: Hospital | None) -> Hospital:
-    """Return the hospital.
+    """Return the hospital, which must be configured.
 
     Raises:
-        NotConfiguredError: none is configured.
+        NotConfiguredError: no hospital is configured.
     """
     if hospital is None:
-        raise NotConfiguredError("This replica takes no studies: set OSTEON_JOBS to a database, and start it again.")
+        raise NotConfiguredError("This replica accepts no studies: set OSTEON_JOBS to a database and restart it.")
     return hospital

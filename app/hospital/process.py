@@ -18,12 +18,12 @@ from pacs.results.rendering.worker_pool import ResultPool
 from pacs.results.result import Reference, StudyFinding
 
 MAX_NAMED = 3
-"""Most radiographs left out that the reason of a job names; its report names all."""
+"""Maximum number of left-out radiographs that a job's reason names; the report names all."""
 AMBIGUOUS_PATIENT = "A radiograph names two patients; export the study again."
 
 
 class RefusedStudyError(PacsError):
-    """Nothing in the study can be analyzed. Holds the instances that were examined to find that out."""
+    """Nothing in the study can be analyzed. The error has the instances that were examined."""
 
     def __init__(self, reason: str, examined: Sequence[ExaminedInstance]) -> None:
         super().__init__(reason)
@@ -32,7 +32,7 @@ class RefusedStudyError(PacsError):
 
 @dataclass(frozen=True)
 class _StoredResults:
-    """The results of this attempt or of an earlier one, and a sentence about what was left out."""
+    """The results of this or an earlier attempt, and a sentence about the radiographs that were left out."""
 
     files: list[Instance]
     left_out: str | None
@@ -47,10 +47,10 @@ class JobProcessor:
     hospital: Hospital
 
     async def process(self, job: Job) -> Job:
-        """Analyze a study, unless an earlier attempt has, deliver its results, and finish the job.
+        """Analyze a study unless an earlier attempt did, deliver its results, and finish the job.
 
         Raises:
-            LeaseLostError: another worker has the job.
+            LeaseLostError: another worker has taken over the job.
             RefusedStudyError: nothing in the study can be analyzed.
             PacsError: the study cannot be fetched, or its results cannot be rendered or delivered.
             RequestError: the network failed or is not ready.
@@ -94,7 +94,7 @@ class JobProcessor:
         return await self._store(job, finding, collector.examined)
 
     async def _require_one_patient(self, job: Job, finding: StudyFinding, examined: Sequence[ExaminedInstance]) -> None:
-        """Compare the patients in the results with the study's, because two parsers have read the files.
+        """Compare the patients in the results with the study's patient, because two parsers have read the files.
 
         Raises:
             RefusedStudyError: a radiograph belongs to another patient.
@@ -106,7 +106,7 @@ class JobProcessor:
                 raise RefusedStudyError(AMBIGUOUS_PATIENT, examined) from error
 
     async def _store(self, job: Job, finding: StudyFinding, examined: Sequence[ExaminedInstance]) -> _StoredResults:
-        """Render the results of a finding and store them, as successors of the results that they replace."""
+        """Render the results of a finding and store them as successors of the results that they replace."""
         jobs = self.hospital.jobs
         basis = jobs.basis(job, _basis(finding, examined))
         replaced = await asyncio.to_thread(jobs.repository.superseded_results, job, basis)
@@ -123,7 +123,7 @@ class JobProcessor:
 
 
 def _basis(finding: StudyFinding, examined: Sequence[ExaminedInstance]) -> list[str]:
-    """Return what a finding follows from, and its values, rounded to what the same network always reproduces."""
+    """Return the inputs of a finding and its values, rounded so that the same network always reproduces them."""
     values = f"{finding.probability:.4f} {finding.threshold:.4f} {finding.label} {finding.decision}"
     return [
         finding.checkpoint,
@@ -135,7 +135,7 @@ def _basis(finding: StudyFinding, examined: Sequence[ExaminedInstance]) -> list[
 
 
 def _left_out_sentence(finding: StudyFinding) -> str | None:
-    """Return the reason for a job whose study was not analyzed completely."""
+    """Return a sentence about the radiographs that were left out; None if there are none."""
     if finding.is_complete:
         return None
     named = [f"{uid}: {reason}" for uid, reason in finding.left_out[:MAX_NAMED]]

@@ -1,6 +1,6 @@
 """`python -m app.hospital.storescp` receives studies by C-STORE, for sites without DICOMweb.
 
-It shares the job database with the service, which analyzes the studies; it runs no network itself.
+It shares the job database with the service, which analyzes the studies; it does not run the network itself.
 """
 
 import asyncio
@@ -34,20 +34,20 @@ from xray.sandbox.pool import ProcessNotStartedError
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND, UNABLE = 0x0000, 0xA700, 0xC000, 0xC001
 OTHER_PATIENT, DUPLICATE = 0xA900, 0x0111
-"""Statuses of a C-STORE response (PS3.4 Table B.2-1 and PS3.7 C.5.7)."""
+"""Status codes of a C-STORE response (PS3.4 Table B.2-1 and PS3.7 C.5.7)."""
 STORAGE_SERVICE = "1.2.840.10008.4.2"
 """UID of the Storage Service Class."""
 STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
 """Prefix of the UIDs of DICOM's storage classes."""
 MAX_COMMENT_CHARS = 64
-"""Limit of an Error Comment (value representation LO)."""
+"""Maximum number of characters in an Error Comment, whose value representation is LO."""
 
-# Not __name__, which is __main__ for a program: the logging configuration knows only our packages.
+# Not __name__, which is __main__ for a program: the logging configuration names only this project's packages.
 logger = logging.getLogger("app.hospital.storescp")
 
 
 class Node:
-    """Handles the requests of associations in their threads; files are identified on the event loop, in processes."""
+    """Handles the requests of associations in their threads; child processes parse the files."""
 
     def __init__(self, settings: Settings, hospital: Hospital, loop: asyncio.AbstractEventLoop) -> None:
         self._hospital, self._loop = hospital, loop
@@ -56,7 +56,7 @@ class Node:
         self._slots = asyncio.Semaphore(settings.decode_threads)
 
     def store(self, event: Event) -> int | Dataset:
-        """Handle C-STORE: the instance is safe on disk when this returns success."""
+        """Handle C-STORE. The instance is safe on disk when this returns success."""
         request: Any = event.request
         data_set = request.DataSet
         if data_set.refusal is not None:
@@ -72,7 +72,7 @@ class Node:
             data_set.release()
 
     async def _store_in_turn(self, event: Event, sop_class_uid: str) -> int:
-        """Store an instance while only a few others are being stored, because each is copied several times."""
+        """Store an instance. Only a few are stored at a time, because each is copied several times in memory."""
         async with self._slots:
             return await self._store(event.encoded_dataset(), sop_class_uid)
 
@@ -85,7 +85,7 @@ class Node:
                 await self._hospital.receive(self._checkpoint, identity, data, "store", self._decoders.decode)
         except InputError as error:
             if not sop_class_uid.startswith(STANDARD_ROOT):
-                await self._hospital.leave_alone({PRIVATE_CLASS: 1})  # it may use a private encoding
+                await self._hospital.leave_alone({PRIVATE_CLASS: 1})  # its encoding may be private
                 return SUCCESS
             logger.warning("An instance was refused: %s", error)
             return CANNOT_UNDERSTAND
@@ -94,10 +94,10 @@ class Node:
         except OtherPatientError:
             return OTHER_PATIENT
         except (SpoolFullError, JobsUnavailableError, ProcessNotStartedError) as error:
-            logger.error("An instance could not be taken now: %s", error)
+            logger.error("An instance could not be accepted now: %s", error)
             return OUT_OF_RESOURCES
         except PacsError as error:
-            logger.error("An instance could not be kept: %s", error)
+            logger.error("An instance could not be stored: %s", error)
             return UNABLE
         return SUCCESS
 
@@ -109,7 +109,7 @@ def _refusal(status: int, reason: str) -> Dataset:
 
 
 def accept_unknown_classes(event: Event) -> None:
-    """Accept the private and unknown storage classes that a caller proposes, in the transfer syntaxes that we know."""
+    """Accept the private and unknown storage classes that a caller proposes, in the transfer syntaxes known here."""
     association = event.assoc
     unknown = _unknown_classes(association)
     further = [
@@ -120,7 +120,7 @@ def accept_unknown_classes(event: Event) -> None:
 
 
 def serve_unknown_classes(event: Event) -> dict[str, SOPClassCommonExtendedNegotiation]:
-    """Tell pynetdicom to handle the private and unknown classes like any storage class."""
+    """Make pynetdicom handle the private and unknown classes like any storage class."""
     served = {}
     for uid in _unknown_classes(event.assoc):
         served[uid] = SOPClassCommonExtendedNegotiation()
@@ -170,7 +170,7 @@ def listen(entity: AE, node: Node, settings: Settings) -> None:
 
 
 async def serve(settings: Settings) -> None:
-    """Listen until SIGTERM or SIGINT; open associations are then aborted, and their callers send again."""
+    """Listen until SIGTERM or SIGINT, then abort the open associations, whose callers have to send again."""
     hospital, loop = require_configured(load_hospital(settings)), asyncio.get_running_loop()
     entity = create_entity(settings)
     try:
@@ -180,7 +180,7 @@ async def serve(settings: Settings) -> None:
         raise NotConfiguredError(
             f"{address} cannot be opened ({error.strerror}); set OSTEON_DICOM_PORT to another port."
         ) from error
-    logger.info("%s takes studies by C-STORE on %s:%d.", settings.dicom_title, settings.host, settings.dicom_port)
+    logger.info("%s accepts studies by C-STORE on %s:%d.", settings.dicom_title, settings.host, settings.dicom_port)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -191,7 +191,7 @@ async def serve(settings: Settings) -> None:
 def main() -> None:
     """Run the node from the command line."""
     logging.config.dictConfig(LOGGING)
-    # It logs what peers send, which includes patients' names.
+    # pynetdicom logs what peers send, which includes patients' names.
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     _config.LOG_HANDLER_LEVEL = "none"
     try:

@@ -1,4 +1,4 @@
-"""Leases jobs from the queue and processes them; whatever happens in between, a job is done or will be retried."""
+"""Leases jobs from the queue and processes them. A job whose attempt fails or is interrupted is retried."""
 
 import asyncio
 import logging
@@ -23,9 +23,9 @@ from pacs.results.rendering.worker_pool import ResultPool
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-"""Interval between two looks for jobs that nobody announces, because they were postponed or come from elsewhere."""
+"""Interval between two queries for jobs that were postponed or come from another process, in seconds."""
 PURGE_SECONDS = 60.0
-"""Interval between two deletions of what is older than the settings allow, in seconds."""
+"""Interval between two deletions of data that is older than the settings allow, in seconds."""
 RESTART_SECONDS = 1.0
 MAX_RESTART_SECONDS = 60.0
 """Bounds of the pause before the worker restarts after an unexpected error, in seconds. The pause doubles each time."""
@@ -40,23 +40,23 @@ class StudyWorker:
     hospital: Hospital
 
     async def keep_working(self) -> None:
-        """Run `work`, and restart it after an unexpected error; until then this replica is not ready."""
+        """Run `work` and restart it after an unexpected error; until it has restarted, this replica is not ready."""
         pause = RESTART_SECONDS
         while True:
             started = time.monotonic()
             try:
                 await self.work()
-                reason = "an end that it should not have"
-            except Exception as error:  # the text may repeat the contents of a study, so only the type is logged
+                reason = "an unexpected return"
+            except Exception as error:  # the text may contain patient data, so only the type is logged
                 reason = type(error).__name__
             self.hospital.worker.fault = f"The worker of the jobs ended with {reason}."
             pause = RESTART_SECONDS if time.monotonic() - started > MAX_RESTART_SECONDS else pause
-            logger.error("%s It begins again in %g s.", self.hospital.worker.fault, pause)
+            logger.error("%s It restarts in %g s.", self.hospital.worker.fault, pause)
             await asyncio.sleep(pause)
             pause = min(2 * pause, MAX_RESTART_SECONDS)
 
     async def work(self) -> None:
-        """Process jobs as they fall due, for as long as the service runs."""
+        """Process jobs when they are due, for as long as the service runs."""
         lease = timedelta(seconds=self.predictor.settings.lease_seconds)
         policy = RetryPolicy(self.predictor.settings.job_attempts)
         owner = f"{socket.gethostname()}-{uuid4().hex[:8]}"
@@ -73,13 +73,13 @@ class StudyWorker:
                     await self.attempt(job, policy)
                     continue
             except PacsError as error:
-                # A job that was leased is retried when its lease has expired.
+                # A leased job is retried after its lease has expired.
                 logger.error("The jobs cannot be read or written: %s", error)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.hospital.arrived.wait(), POLL_SECONDS)
 
     async def attempt(self, job: Job, policy: RetryPolicy) -> None:
-        """Process a job once. A failure is stored in the job, and logged without the contents of the study.
+        """Process a job once. A failure is stored in the job and logged without patient data.
 
         Raises:
             PacsError: the outcome cannot be stored.
@@ -87,25 +87,25 @@ class StudyWorker:
         seconds, lease = self.predictor.settings.job_seconds, timedelta(seconds=self.predictor.settings.lease_seconds)
         processor = JobProcessor(self.predictor, self.results, self.hospital)
         try:
-            # Without the timeout, an archive that sends a byte now and then would hold a job forever.
+            # Without the timeout, an archive that sends a byte now and then would block a job forever.
             async with _renew_lease(self.hospital, job, lease), asyncio.timeout(seconds):
                 done = await processor.process(job)
-            logger.info("Job %s is %s, judged by checkpoint %s.", done.id, done.state, done.checkpoint)
+            logger.info("Job %s is %s, analyzed by checkpoint %s.", done.id, done.state, done.checkpoint)
         except LeaseLostError:
-            logger.warning("Job %s took too long and is another worker's now.", job.id)
+            logger.warning("Job %s took too long, and another worker has taken it over.", job.id)
         except RefusedStudyError as error:
-            with suppress(LeaseLostError):  # more of the study has arrived meanwhile
+            with suppress(LeaseLostError):  # more of the study may have arrived in the meantime
                 await asyncio.to_thread(self.hospital.jobs.finish, job, JobState.REFUSED, str(error), error.examined)
                 logger.info("Job %s is refused: %s", job.id, error)
         except (PacsError, RequestError) as error:
             await _postpone(self.hospital, job, str(error), policy)
         except TimeoutError:
             await _postpone(self.hospital, job, f"The attempt took more than {seconds:g} s.", policy)
-        except Exception as error:  # the text may repeat the contents of the study, so only the type is kept
+        except Exception as error:  # the text may contain patient data, so only the type is kept
             await _postpone(self.hospital, job, f"The analysis failed with {type(error).__name__}.", policy)
 
     async def _purge(self) -> None:
-        """Delete dead jobs and answered studies that are older than the settings allow; jobs go on if that fails."""
+        """Delete dead jobs and analyzed studies that are older than the settings allow; a failure is only logged."""
         settings, jobs = self.predictor.settings, self.hospital.jobs
         try:
             await asyncio.to_thread(jobs.purge_dead, timedelta(days=settings.dead_days))

@@ -1,7 +1,7 @@
-"""Decides whether the service accepts one more request, from the batch times so far and the work in flight.
+"""Decides whether the service accepts one more request, from recent batch times and the work in flight.
 
-A request is refused before its body is read if the radiographs in flight would delay it for longer than it may wait: a
-late answer would only take machine time from requests that can still be answered.
+A request is refused before its body is read if the radiographs in flight would delay it for too long: work on a reply
+that comes too late would delay requests that can still be answered in time.
 """
 
 import asyncio
@@ -16,21 +16,21 @@ from app.errors import OverloadedError
 from app.settings import MEBIBYTE, Settings
 
 DECAY = 0.95
-"""Weight of each batch time relative to the next newer one."""
+"""Weight of each batch time relative to the next newer one, so that old times fade out."""
 MIN_RETRY_SECONDS = 1
 MAX_RETRY_SECONDS = 10
 """Bounds of `Retry-After`, in seconds."""
 SENDERS_SHARE = 0.5
-"""Share of the bytes in flight that studies being received may take; the rest is for callers who wait for an answer."""
+"""Share of the bytes in flight that studies being received may use; the rest is for callers that wait for a reply."""
 SENDER_WAIT_SECONDS = 10.0
-"""How long the sender of a study waits for a permit before it gets 429, in seconds."""
+"""Time that the sender of a study waits for a permit before it gets 429, in seconds."""
 MIN_QUEUED_BATCHES = 2
-"""Full batches that may always wait, however slow the machine is: fewer would leave the engine idle in between."""
+"""Full batches that may always wait, even on a slow machine: with fewer, the engine would idle between batches."""
 
 
 @dataclass
 class BatchLatencyModel:
-    """The seconds of a batch of n radiographs as a line, slope * n + offset, fitted to the latest batches.
+    """Predicts the time of a batch of n radiographs, in seconds, as slope * n + offset, fitted to recent batches.
 
     The fields are the sums of a weighted least-squares fit.
     """
@@ -50,13 +50,13 @@ class BatchLatencyModel:
         self.n_seconds = DECAY * self.n_seconds + n * seconds
 
     def restart(self, batch_seconds: Mapping[int, float]) -> None:
-        """Forget the times of the previous network and start with the first ones of a new network, by batch size."""
+        """Drop the times of the previous network and start with times of the new one, in seconds by batch size."""
         self.weight = self.n = self.seconds = self.n_n = self.n_seconds = 0.0
         for n, seconds in batch_seconds.items():
             self.observe(n, seconds)
 
     def batch_seconds(self, n: float) -> float:
-        """Predict the time of one batch; 0 before the first observation."""
+        """Predict the time of one batch, in seconds; 0 before the first observation."""
         if not self.weight:
             return 0.0
         spread = self.n_n - self.n * self.n / self.weight
@@ -67,7 +67,7 @@ class BatchLatencyModel:
         return max(0.0, (self.seconds - slope * self.n) / self.weight) + slope * n
 
     def wait_seconds(self, radiographs: int, max_batch: int) -> float:
-        """Predict the time to finish a number of radiographs, in batches as full as possible."""
+        """Predict the time to finish a number of radiographs, in seconds, in batches as full as possible."""
         full, rest = divmod(radiographs, max_batch)
         return full * self.batch_seconds(max_batch) + (self.batch_seconds(rest) if rest else 0.0)
 
@@ -77,8 +77,8 @@ class Permit:
     """The right of one accepted request to use memory and the engine.
 
     Attributes:
-        radiographs: radiographs that the request has not given to the engine yet; 1 until they are counted.
-        size: bytes of its body.
+        radiographs: radiographs that the request has not submitted to the engine yet; 1 until they are counted.
+        size: bytes of the request's body.
     """
 
     radiographs: int
@@ -87,12 +87,12 @@ class Permit:
 
 @dataclass
 class Admission:
-    """Issues permits. Use it on the event loop only; `latency` is updated by the engine's thread.
+    """Issues permits. Use it on the event loop only; only `latency` is updated by the engine's thread.
 
     Attributes:
-        queued: returns the number of radiographs with the engine: of requests, jobs and the canary.
+        queued: returns the number of radiographs that the engine has not finished, of requests, jobs and the canary.
         in_flight: the permits of all requests in the service.
-        retry_times: when the refused callers are expected to retry, by the monotonic clock; a heap.
+        retry_times: times at which the refused callers are expected to retry, by the monotonic clock; a heap.
     """
 
     settings: Settings
@@ -107,22 +107,22 @@ class Admission:
 
     @property
     def radiographs(self) -> int:
-        """Radiographs that the engine has not finished."""
+        """Number of radiographs that the engine has not finished."""
         return sum(permit.radiographs for permit in self.in_flight) + self.queued()
 
     @property
     def size(self) -> int:
-        """Bytes of the bodies in flight."""
+        """Total size of the bodies in flight, in bytes."""
         return sum(permit.size for permit in self.in_flight)
 
     def require_time(self, deadline: float) -> None:
-        """Check that one more radiograph would not wait for too long.
+        """Check that one more radiograph would not wait too long.
 
         Args:
             deadline: seconds after which the answer is useless.
 
         Raises:
-            OverloadedError: it would; the error says when to retry.
+            OverloadedError: it would wait too long; the error says when to retry.
         """
         max_batch = self.settings.max_batch
         always_allowed = MIN_QUEUED_BATCHES * self.latency.batch_seconds(max_batch)
@@ -131,7 +131,7 @@ class Admission:
         wait = self.latency.wait_seconds(waiting + 1, max_batch)
         if waiting and wait > max_wait:
             raise OverloadedError(
-                f"{waiting} radiographs wait, {wait:.1f} s of work; send the request again after the pause.",
+                f"{waiting} radiographs are queued, {wait:.1f} s of work; send the request again after the pause.",
                 self._schedule_retry(max_wait),
                 "wait",
             )
@@ -141,7 +141,7 @@ class Admission:
         """Hold a permit for the duration of the block.
 
         Args:
-            size: bytes of the body, as far as they are known.
+            size: bytes of the body, as far as known.
             deadline: seconds after which the answer is useless.
 
         Raises:
@@ -154,9 +154,9 @@ class Admission:
 
     @asynccontextmanager
     async def admit_sender(self) -> AsyncIterator[None]:
-        """Hold a permit for the sender of a study, which does not wait for the network; wait for one if necessary.
+        """Hold a permit for the sender of a study, which does not wait for the network; wait for a permit if necessary.
 
-        The radiographs of the study count once its job gives them to the engine.
+        The radiographs of the study are counted when its job submits them to the engine.
 
         Raises:
             OverloadedError: too many studies are being received, or too many bytes are in flight.
@@ -165,12 +165,12 @@ class Admission:
             await asyncio.wait_for(self._senders.acquire(), SENDER_WAIT_SECONDS)
         except TimeoutError as error:
             raise OverloadedError(
-                "As many studies are being received as there is room for; send this one again after the pause.",
+                "Too many studies are being received at the moment; send this one again after the pause.",
                 MAX_RETRY_SECONDS,
                 "senders",
             ) from error
         try:
-            # Only one instance is in memory at a time, whatever the length of the body.
+            # Only one instance is in memory at a time, however long the body is.
             with self._hold(Permit(0, self.settings.max_upload_bytes)):
                 yield
         finally:
@@ -183,11 +183,11 @@ class Admission:
         try:
             yield permit
         finally:
-            # By identity, because permits of two requests may be equal.
+            # Compare by identity, because permits of two requests may be equal.
             self.in_flight = [each for each in self.in_flight if each is not permit]
 
     def _schedule_retry(self, max_wait: float) -> int:
-        """Return the seconds until there is room behind all earlier refused callers, so that not all return at once."""
+        """Return the seconds until a retry, later than for callers refused before, so that not all retry at once."""
         now = time.monotonic()
         while self.retry_times and self.retry_times[0] <= now:
             heapq.heappop(self.retry_times)

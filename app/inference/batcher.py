@@ -1,7 +1,7 @@
-"""Batches the radiographs of many callers: one forward pass for all that wait when the engine is free.
+"""Batches the radiographs of many callers: when the engine is free, one forward pass takes all that wait.
 
-One thread owns the engine. Callers write their canvases into the next batch while the present one runs, and the free
-engine takes that batch as it is: no timer, no waiting for a full batch, nothing left to copy.
+One thread owns the engine. Callers write their canvases into the next batch while the current one runs. When it ends,
+the engine takes the next batch as it is: there is no timer, no waiting for a full batch, and nothing left to copy.
 
 Legend: B batch, S canvas side.
 """
@@ -20,16 +20,16 @@ from app.errors import EngineError, NotReadyError
 from xray.predictor import Prediction, Predictor, Prepared
 
 HEARTBEAT_SECONDS = 0.5
-"""Longest time between two heartbeats of an engine that has nothing to do, in seconds."""
+"""Maximum time between two heartbeats of an idle engine, in seconds."""
 MAX_FAILURES = 3
-"""Failed passes in a row after which the engine is broken: an error of a GPU may last until the process ends."""
+"""Consecutive failed passes after which the engine counts as broken: a GPU error may last until the process ends."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TimedPrediction:
-    """The prediction of one radiograph, the seconds that it waited, and the seconds of its batch."""
+    """The prediction of one radiograph, the time that it waited and the time of its batch, in seconds."""
 
     prediction: Prediction
     wait_seconds: float
@@ -38,7 +38,7 @@ class TimedPrediction:
 
 @dataclass(frozen=True)
 class QueuedRadiograph:
-    """One radiograph that waits for the engine, and the future that its caller waits for."""
+    """One radiograph that waits for the engine, and the future with its result."""
 
     prepared: Prepared
     queued_at: float = field(default_factory=time.monotonic)
@@ -46,7 +46,7 @@ class QueuedRadiograph:
 
 
 class Batch:
-    """Radiographs for one pass of one engine; their canvases are already in one array."""
+    """Radiographs for one forward pass; their canvases are already in one array."""
 
     def __init__(self, predictor: Predictor, capacity: int, first: Prepared) -> None:
         self.predictor = predictor
@@ -54,7 +54,7 @@ class Batch:
         self._pixels_B1SS = np.empty((capacity, *first.pixels_1SS.shape), np.uint8)
 
     def has_room(self, predictor: Predictor) -> bool:
-        """Whether one more radiograph for this predictor fits."""
+        """Return whether one more radiograph for this predictor fits."""
         return predictor is self.predictor and len(self.queued) < len(self._pixels_B1SS)
 
     def add(self, radiograph: QueuedRadiograph) -> None:
@@ -63,7 +63,7 @@ class Batch:
         self.queued.append(radiograph)
 
     def forward(self, rows: Sequence[int]) -> list[Prediction]:
-        """Run the engine on some rows of the batch and return their predictions in that order."""
+        """Run the engine on some rows of the batch; return their predictions in the same order."""
         is_whole = len(rows) == len(self.queued)
         pixels_B1SS = self._pixels_B1SS[: len(rows)] if is_whole else self._pixels_B1SS[list(rows)]
         output = self.predictor.engine.forward(pixels_B1SS)
@@ -82,8 +82,8 @@ class Batcher:
         """Create a batcher; `start` runs it.
 
         Args:
-            on_batch: called in the engine's thread with the size of each batch and its seconds.
-            clock: seconds in which this process could run (`app.inference.clock`).
+            on_batch: called in the engine's thread with the size and the seconds of each batch.
+            clock: returns seconds; a `ProcessClock` counts only those in which this process could run.
         """
         self._max_batch, self._on_batch, self._clock = max_batch, on_batch, clock
         self._batches: deque[Batch] = deque()
@@ -99,7 +99,7 @@ class Batcher:
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
-        """Finish the queue and stop the thread; wait for it for at most `seconds`."""
+        """Finish the queue and stop the thread; wait at most `seconds` for that."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -107,31 +107,31 @@ class Batcher:
 
     @property
     def oldest_seconds(self) -> float:
-        """How long the first radiograph in the queue has waited; 0 for an empty queue."""
+        """Time that the first radiograph in the queue has waited, in seconds; 0 if the queue is empty."""
         with self._changed:
             return time.monotonic() - self._batches[0].queued[0].queued_at if self._batches else 0.0
 
     @property
     def queued(self) -> int:
-        """Radiographs that wait for the engine or are in its present batch."""
+        """Number of radiographs that wait for the engine or are in its current batch."""
         with self._changed:
             batches = [self._running, *self._batches] if self._running else [*self._batches]
             return sum(not each.result.done() for batch in batches for each in batch.queued)
 
     @property
     def silent_seconds(self) -> float:
-        """Wall time since the engine's latest heartbeat, whatever delays the next one."""
+        """Wall time since the engine's latest heartbeat, in seconds, even if the process could not run."""
         return time.monotonic() - self._heartbeat
 
     @property
     def idle_seconds(self) -> float:
-        """Time since the engine's latest heartbeat in which this process could run."""
+        """Time since the engine's latest heartbeat in which this process could run, in seconds."""
         return self._clock() - self._clock_heartbeat
 
     def fault(self) -> str | None:
-        """Return what only a restart can repair; None if nothing."""
+        """Return a fault that only a restart can repair; None if there is none."""
         if not self._thread.is_alive():
-            return "The engine's thread does not run."
+            return "The engine's thread is not running."
         if self._failures >= MAX_FAILURES:
             return f"The last {self._failures} forward passes failed."
         return None
@@ -140,7 +140,7 @@ class Batcher:
         """Queue one radiograph.
 
         Raises:
-            NotReadyError: the engine's thread does not run.
+            NotReadyError: the engine's thread is not running.
         """
         radiograph = QueuedRadiograph(prepared)
         with self._changed:
@@ -164,14 +164,14 @@ class Batcher:
 
     def _run(self) -> None:
         while (batch := self._next_batch()) is not None:
-            # A caller that disconnected or reached its deadline has canceled its future: its row is left out.
+            # A caller that disconnected or reached its deadline has canceled its future, so its row is left out.
             rows = [row for row, each in enumerate(batch.queued) if each.result.set_running_or_notify_cancel()]
             if rows:
                 self._forward(batch, rows)
             self._running = None
 
     def _next_batch(self) -> Batch | None:
-        """Wait for a batch and take it out of the queue; None once the batcher is stopped and the queue empty."""
+        """Wait for a batch and remove it from the queue; None if the batcher is stopped and the queue is empty."""
         with self._changed:
             while True:
                 self._heartbeat, self._clock_heartbeat = time.monotonic(), self._clock()
@@ -186,15 +186,17 @@ class Batcher:
         queued, started = [batch.queued[row] for row in rows], time.monotonic()
         try:
             predictions = batch.forward(rows)
-        except Exception:  # any error of the engine concerns only these callers, and the thread has to go on
+        except Exception:  # an error affects only the callers in this batch, and the thread has to continue
             logger.exception("The forward pass of %d radiographs failed.", len(queued))
             self._failures += 1
             for each in queued:
-                each.result.set_exception(EngineError("The network failed; this is our fault. Send the request again."))
+                each.result.set_exception(
+                    EngineError("The network failed, which is a fault of the service; send the request again.")
+                )
             return
         self._failures = 0
         seconds = time.monotonic() - started
         for each, prediction in zip(queued, predictions, strict=True):
-            if not each.result.done():  # `abandon` may have failed it meanwhile
+            if not each.result.done():  # `abandon` may have failed it in the meantime
                 each.result.set_result(TimedPrediction(prediction, started - each.queued_at, seconds))
         self._on_batch(len(queued), seconds)

@@ -1,7 +1,7 @@
 """A clock that counts only the time in which this process could run, to tell a hang from a pause or starvation.
 
-Wall time goes on while a virtual machine is paused, while the process is stopped, and while other programs use the
-processors. None of that is a sign of a hang, so the watchdogs that end the process use this clock and no other.
+Wall time also passes while a virtual machine is paused, while the process is stopped, and while other programs use the
+processors. None of these is a hang, so the watchdogs that end the process use only this clock.
 """
 
 import threading
@@ -12,16 +12,16 @@ from pathlib import Path
 TICK_SECONDS = 0.5
 """Interval between two ticks of the clock, in seconds."""
 MAX_TICK_SECONDS = 2 * TICK_SECONDS
-"""Most time that one tick can add, in seconds. A later tick was delayed from outside."""
+"""Maximum time that one tick adds, in seconds. A later tick means that something else delayed the process."""
 TASKS = Path("/proc/self/task")
 NANOSECOND = 1e-9
 
 CpuWaits = Mapping[str, float]
-"""Seconds that each thread has waited for a processor since its start, by thread id."""
+"""Seconds that each thread has waited for a processor since its start, by thread ID."""
 
 
 def read_cpu_waits() -> CpuWaits:
-    """Return what Linux records for the threads of this process; empty where there is no such record."""
+    """Return the waiting times that Linux records for this process's threads; empty if the kernel has no records."""
     waits: dict[str, float] = {}
     try:
         for task in TASKS.iterdir():
@@ -35,7 +35,7 @@ def read_cpu_waits() -> CpuWaits:
 
 
 class ProcessClock:
-    """A clock that stops while the process is paused and runs as slowly as its most starved thread."""
+    """A clock that stops while the process is paused and slows down while its threads wait for a processor."""
 
     def __init__(
         self, now: Callable[[], float] = time.monotonic, cpu_waits: Callable[[], CpuWaits] = read_cpu_waits
@@ -51,7 +51,7 @@ class ProcessClock:
         return self._seconds
 
     def tick(self) -> None:
-        """Add the time since the latest tick, as far as the process could use it."""
+        """Add the part of the time since the latest tick in which the process could run."""
         now, waits = self._now(), self._cpu_waits()
         could_run = min(now - self._last_tick, MAX_TICK_SECONDS)
         starved = max((waits[each] - self._last_waits.get(each, waits[each]) for each in waits), default=0.0)

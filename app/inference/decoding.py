@@ -1,7 +1,7 @@
-"""Decodes images for the network: ordinary ones in a worker thread, all others in child processes.
+"""Decodes images for the network: small PNG and JPEG files in a worker thread, all others in child processes.
 
-A thread cannot be stopped, so no file may occupy one for long. PNG and JPEG files that announce many pixels or many
-scans, and DICOM files, whose headers alone may inflate without limit, are decoded where memory and time are limited.
+A thread cannot be stopped, so no file may occupy one for long. PNG and JPEG files with many pixels or scans, and DICOM
+files, whose headers alone may inflate without limit, are decoded in processes with limits on memory and time.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from xray.images.radiograph import Radiograph
 from xray.predictor import Predictor, Prepared
 
 MAX_QUICK_EFFORT = 10_000_000
-"""Most pixels times scans to decode in a worker thread, which takes a fraction of a second."""
+"""Maximum product of pixels and scans for a worker thread, which decodes that in a fraction of a second."""
 
 
 class Decoder:
@@ -29,7 +29,7 @@ class Decoder:
         """Decode an image and preprocess it for a network.
 
         Raises:
-            InputError: as `decode_radiograph`.
+            InputError: the image is invalid; see `decode_radiograph`.
             UnreadableImageError: also if decoding takes too much time or memory, or crashes.
         """
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Loads the checkpoint and the gallery that serve together, verifies them and warms them up."""
+"""Loads a checkpoint and its gallery, verifies that they belong together and warms them up."""
 
 import itertools
 import logging
@@ -20,10 +20,10 @@ from xray.network.checkpoint import load_checkpoint
 from xray.predictor import Predictor, StudyPrediction
 
 CANARY = Path(__file__).resolve().parent / "canary.png"
-"""A drawn radiograph, sent through the service regularly to check that its answer is still the first one."""
+"""A drawn radiograph that is analyzed at regular intervals to check that the result is still the first one."""
 CANARY_NEIGHBORS = NeighborQuery(k=3)
 LOGIT_TOLERANCE = 0.1
-"""Tolerance of a canary's logit and similarities: other radiographs in its batch change them by less."""
+"""Tolerance for the canary's logit and similarities. Other radiographs in the batch change them by less than this."""
 
 logger = logging.getLogger(__name__)
 
@@ -32,25 +32,25 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class CanaryAnswer:
-    """The answer to the canary: its logit and the similarities of its nearest entries."""
+    """The result for the canary: its logit and the similarities of its nearest entries."""
 
     logit: float
     similarities: tuple[float, ...]
 
     def agrees_with(self, other: "CanaryAnswer") -> bool:
-        """Whether both answers are equal within `LOGIT_TOLERANCE`."""
+        """Return whether both results are equal within `LOGIT_TOLERANCE`."""
         mine, theirs = (np.array([answer.logit, *answer.similarities]) for answer in (self, other))
         return mine.shape == theirs.shape and bool(np.allclose(mine, theirs, rtol=0, atol=LOGIT_TOLERANCE))
 
 
 @dataclass(frozen=True)
 class ModelBundle:
-    """A checkpoint's network and the gallery that belongs to it; a reload replaces both.
+    """A network and the gallery that was built with it; a reload replaces both.
 
     Attributes:
-        expected_canary: the answer to the canary when the bundle was loaded.
-        batch_seconds: the time of a batch, by its size, measured during warm-up.
-        number: unique among the bundles of this process.
+        expected_canary: the result for the canary when the bundle was loaded.
+        batch_seconds: the time of a batch in seconds, by its size, measured during warm-up.
+        number: a number that is unique among the bundles of this process.
     """
 
     predictor: Predictor
@@ -75,13 +75,13 @@ def load_bundle(settings: Settings) -> ModelBundle:
     device = choose_device(settings.device)
     checkpoint = load_checkpoint(settings.checkpoint)
     gallery = load_gallery(settings.gallery, checkpoint.manifest.id, on_gpu=device.type == "cuda")
-    logger.info("Preparing checkpoint %s; its first time on a machine takes longer.", checkpoint.manifest.id)
+    logger.info("Preparing checkpoint %s; the first time on a machine takes longer.", checkpoint.manifest.id)
     quantized = settings.checkpoint / QUANTIZED
     engine = load_engine(checkpoint, settings.device, settings.precision, settings.cache, quantized)
     predictor = Predictor.from_artifacts(checkpoint, engine, gallery)
     if predictor.space is None:
         logger.warning(
-            "Checkpoint %s has no limit of its scope: only images in color or of few gray levels are out of scope. Run "
+            "Checkpoint %s has no scope limit: only images in color or with few gray levels are out of scope. Run "
             "`python -m training fit-scope`.",
             checkpoint.manifest.id,
         )
@@ -91,18 +91,18 @@ def load_bundle(settings: Settings) -> ModelBundle:
     expected = canary_answer(study, gallery.search(study.embedding_D, CANARY_NEIGHBORS))
     if not np.isfinite(expected.logit):
         raise ArtifactError(
-            f"{settings.checkpoint} gives a drawn radiograph the logit {expected.logit}; use another checkpoint."
+            f"{settings.checkpoint} computes the logit {expected.logit} for the canary; use another checkpoint."
         )
     return ModelBundle(predictor, gallery, expected, batch_seconds)
 
 
 def canary_answer(study: StudyPrediction, neighbors: list[Neighbor]) -> CanaryAnswer:
-    """Return the logit and the similarities of the canary's prediction and neighbors."""
+    """Return the result for the canary from its prediction and its neighbors."""
     return CanaryAnswer(study.radiographs[0].logit, tuple(neighbor.similarity for neighbor in neighbors))
 
 
 def _warm_up(predictor: Predictor, size: int) -> float:
-    """Run a batch twice and return the seconds of the second run: the first one compiles and allocates."""
+    """Run a batch twice and return the seconds of the second run, because the first one compiles and allocates."""
     side = predictor.manifest.preprocess.size
     pixels_B1SS = np.zeros((size, 1, side, side), np.uint8)
     predictor.engine.forward(pixels_B1SS)

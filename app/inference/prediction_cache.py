@@ -1,6 +1,6 @@
-"""Predicts each image once: equal images that arrive together share a pass, and the latest predictions are kept.
+"""Predicts each image once: equal images that arrive together share a forward pass, and a cache keeps predictions.
 
-So `/cam` after `/classify` needs no second pass.
+A request to `/cam` after one to `/classify` for the same image therefore needs no second pass.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from xray.predictor import Prediction, Predictor, Prepared
 
 Key = tuple[int, bytes]
 Source = Literal["pass", "shared", "kept"]
-"""Where a prediction came from: a pass of its own, one for another caller, or the cache."""
+"""Where a prediction came from: its own forward pass, a pass for another caller, or the cache."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class DecodedUpload:
     """A decoded image, ready for the network.
 
     Attributes:
-        key: the bundle's number and the SHA-256 of the bytes. Not the checkpoint's id, which stays the same when only
-            its calibration changes.
-        cached: the prediction, if it is in the cache.
+        key: the bundle's number and the SHA-256 of the bytes. The checkpoint's ID would not do, because it stays the
+            same when only the calibration changes.
+        cached: the prediction if it is in the cache, otherwise None.
     """
 
     key: Key
@@ -48,7 +48,7 @@ class PredictionCache:
         self._predictions: LRUCache[Key, Prediction] = LRUCache(max_bytes, _size)
 
     async def prepare(self, bundle: ModelBundle, data: bytes) -> DecodedUpload:
-        """Decode an image, unless it is in the cache or being decoded.
+        """Decode an image unless its prediction is in the cache or it is already being decoded.
 
         Raises:
             InputError: the image cannot be read.
@@ -63,11 +63,11 @@ class PredictionCache:
         return DecodedUpload(key, predictor, prepared)
 
     async def predict(self, upload: DecodedUpload) -> tuple[TimedPrediction, Source]:
-        """Run the network, unless the prediction is in the cache or on its way.
+        """Run the network unless the prediction is in the cache or already being computed.
 
         Raises:
-            EngineError: the pass failed.
-            NotReadyError: the engine does not run.
+            EngineError: the forward pass failed.
+            NotReadyError: the engine is not running.
         """
         if upload.cached is not None:
             return TimedPrediction(upload.cached, 0.0, 0.0), "kept"
@@ -83,12 +83,12 @@ class PredictionCache:
         return (await self._submit(bundle.predictor, prepared)).prediction
 
     def clear(self) -> None:
-        """Drop all predictions, which an earlier bundle made."""
+        """Drop all predictions, because an earlier bundle made them."""
         self._predictions.clear()
 
     @property
     def size(self) -> int:
-        """Bytes of the predictions in the cache."""
+        """Size of the predictions in the cache, in bytes."""
         return int(self._predictions.currsize)
 
     def _submit(self, predictor: Predictor, prepared: Prepared) -> "asyncio.Future[TimedPrediction]":
@@ -96,7 +96,7 @@ class PredictionCache:
 
 
 def _size(prediction: Prediction) -> int:
-    """Return the bytes of a prediction's arrays."""
+    """Return the size of a prediction's arrays, in bytes."""
     prepared = prediction.prepared
     arrays = prepared.radiograph.pixels, prepared.pixels_1SS, prediction.embedding_D, prediction.cam_hw
     return sum(array.nbytes for array in arrays)

@@ -1,4 +1,4 @@
-"""Predicts studies with the artifacts that serve now, and exchanges these artifacts while requests run."""
+"""Predicts studies with the artifacts in use, and replaces these artifacts while requests run."""
 
 import asyncio
 import gc
@@ -30,10 +30,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class PredictorService:
-    """The one way to predict, for requests and for jobs.
+    """Predicts radiographs, for requests and jobs alike.
 
     Attributes:
-        bundle: the artifacts in use. A request reads them once and uses the same ones to its end.
+        bundle: the artifacts in use. A request reads this once and uses the same artifacts to its end.
         workers: threads for decoding, searching and drawing.
         on_prediction: called with the source of each radiograph's prediction.
         on_bundle: called with each new bundle.
@@ -54,7 +54,7 @@ class PredictorService:
     async def predict(
         self, bundle: ModelBundle, images: Sequence[bytes], stages: Stages, permit: Permit
     ) -> list[Prediction]:
-        """Predict the radiographs of one study in one pass.
+        """Predict the radiographs of one study in one forward pass.
 
         They are decoded one after the other: a request occupies one worker at a time, and none once it has failed.
 
@@ -62,7 +62,7 @@ class PredictorService:
             permit: the request's permit, which counts the radiographs until the engine has them.
 
         Raises:
-            InputError: an image cannot be read, or the images have too many pixels together.
+            InputError: an image cannot be read, or the images together have too many pixels.
             MixedStudyError: the files name different studies or patients.
         """
         uploads: list[DecodedUpload] = []
@@ -73,7 +73,7 @@ class PredictorService:
                     self._require_pixels(uploads)
                     _require_same_study(uploads)
                 except InputError as error:
-                    # By number and not by name, because a file name may hold a patient's.
+                    # Use the number and not the file name, which may contain a patient's name.
                     raise type(error)(f"Radiograph {number} of {len(images)}: {error}") from error
         permit.radiographs = 0
         predictions = await asyncio.gather(*(self.run(upload) for upload in uploads))
@@ -82,13 +82,13 @@ class PredictorService:
         return [each.prediction for each in predictions]
 
     async def run(self, upload: DecodedUpload) -> TimedPrediction:
-        """Return the prediction of one decoded radiograph, from a pass or from the cache."""
+        """Return the prediction of one decoded radiograph, from a forward pass or the cache."""
         prediction, source = await self.cache.predict(upload)
         self.on_prediction(source)
         return prediction
 
     async def scopes(self, bundle: ModelBundle, predictions: Sequence[Prediction]) -> tuple[Scope, ...]:
-        """Return how far each radiograph is from the training data; empty if the settings switch the check off.
+        """Return how far each radiograph is from the training data; empty if the settings turn the check off.
 
         Raises:
             OutOfScopeError: a radiograph is out of scope, and the settings say to refuse it.
@@ -107,35 +107,35 @@ class PredictorService:
         return await asyncio.get_running_loop().run_in_executor(self.workers, work, *arguments)
 
     async def reload(self) -> ModelBundle:
-        """Load the artifacts again; the present bundle serves until the new one is verified and warm.
+        """Load the artifacts again; the current bundle serves until the new one is verified and warmed up.
 
         Raises:
             ReloadRefusedError: another reload is running, or the new artifacts cannot serve.
         """
         if self.reloading.locked():
-            raise ReloadRefusedError("A reload is running; wait until it ends.")
+            raise ReloadRefusedError("Another reload is running; wait until it has finished.")
         async with self.reloading:
             started = time.monotonic()
             try:
                 bundle = await asyncio.to_thread(load_bundle, self.settings)
-            except Exception as error:  # whatever is wrong with the new artifacts, the present ones go on
+            except Exception as error:  # whatever is wrong with the new artifacts, the current ones keep serving
                 is_expected = isinstance(error, XrayError)
                 logger.error(
-                    "The reload failed, and checkpoint %s goes on: %s",
+                    "The reload failed, and checkpoint %s keeps serving: %s",
                     self.bundle.predictor.manifest.id,
                     error if is_expected else type(error).__name__,
                     exc_info=not is_expected,
                 )
                 raise ReloadRefusedError(
-                    "The new checkpoint or gallery is not fit to serve and the old pair goes on; the log says why."
+                    "The new checkpoint or gallery cannot be used, and the old ones keep serving; the log says why."
                 ) from error
             self.use(bundle)
-            await asyncio.to_thread(gc.collect)  # a network has reference cycles, which keep the old one's memory
+            await asyncio.to_thread(gc.collect)  # frees the old network's memory, which reference cycles hold
             logger.info("Reloaded in %.1f s; serving %s.", time.monotonic() - started, bundle)
             return bundle
 
     def use(self, bundle: ModelBundle) -> None:
-        """Serve new requests with a bundle; requests in flight keep the one that they started with."""
+        """Serve new requests with a bundle; requests in flight keep the bundle that they started with."""
         self.bundle = bundle
         self.cache.clear()
         self.admission.latency.restart(bundle.batch_seconds)
@@ -145,17 +145,21 @@ class PredictorService:
         pixels = sum(upload.prepared.radiograph.pixels.size for upload in uploads)
         if pixels > self.settings.max_pixels:
             raise TooManyPixelsError(
-                f"The study has {pixels:,} pixels up to here; scale it down to at most {self.settings.max_pixels:,}."
+                f"The study has {pixels:,} pixels so far; scale it down to at most {self.settings.max_pixels:,}."
             )
 
 
 def _require_same_study(uploads: Sequence[DecodedUpload]) -> None:
-    """Compare the latest file with all before it; PNG and JPEG files do not name their study."""
+    """Compare the latest file with all files before it; PNG and JPEG files do not name their study."""
     headers = [each.prepared.radiograph.dicom for each in uploads if each.prepared.radiograph.dicom is not None]
     if uploads[-1].prepared.radiograph.dicom is None:
         return
     *others, latest = headers
     if len({each.study_uid for each in headers} - {None}) > 1:
-        raise MixedStudyError("The file names another study than one before; send each study in a request of its own.")
+        raise MixedStudyError(
+            "The file names another study than an earlier file; send each study in a separate request."
+        )
     if not all(is_same_patient(each.patient, latest.patient) for each in others):
-        raise MixedStudyError("The file names another patient than one before; send each patient's study on its own.")
+        raise MixedStudyError(
+            "The file names another patient than an earlier file; send each patient's study separately."
+        )

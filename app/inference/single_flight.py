@@ -1,4 +1,4 @@
-"""Runs one piece of work for all callers that ask for the same thing at the same time."""
+"""Runs a task once for all callers that request the same result at the same time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
@@ -15,7 +15,7 @@ class _Flight(Generic[ResultT]):
 
 
 class SingleFlight(Generic[ResultT]):
-    """Work in progress, by key. It is canceled only when its last caller has been canceled.
+    """Tasks in progress, by key. A task is canceled only when all of its callers have been canceled.
 
     Use it on the event loop only.
     """
@@ -24,11 +24,11 @@ class SingleFlight(Generic[ResultT]):
         self._flights: dict[Hashable, _Flight[ResultT]] = {}
 
     def __contains__(self, key: Hashable) -> bool:
-        """Whether work for this key is in progress."""
+        """Return whether a task for this key is in progress."""
         return key in self._flights
 
     async def do(self, key: Hashable, work: Callable[[], Awaitable[ResultT]]) -> ResultT:
-        """Return the result of `work`, or of the work for this key in progress; every caller gets the same error."""
+        """Run `work`, or join the task in progress for this key; all callers get the same result or error."""
         flight = self._flights.get(key)
         if flight is None:
             flight = self._flights[key] = _Flight(asyncio.ensure_future(work()))

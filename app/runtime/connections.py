@@ -1,7 +1,7 @@
 """HTTP connections with the limits and timeouts that uvicorn does not have.
 
-The parser is h11: it bounds the size of the headers, and it ignores an upgrade to HTTP/2, where httptools drops the
-body. It costs 0.1 ms more than httptools per request, and 0.2 ms with a body of 1 MB; a forward pass takes 80 ms.
+The parser is h11 because it limits the size of the headers and ignores an upgrade to HTTP/2, where httptools drops the
+body. It takes 0.1 ms more than httptools per request, or 0.2 ms with a body of 1 MB; a forward pass takes 80 ms.
 """
 
 import asyncio
@@ -20,17 +20,17 @@ from app.errors import PROBLEM_TYPE, SAFE_HEADERS, MalformedRequestError, proble
 MAX_HEADER_BYTES = 32 * 1024
 """Size limit of a request line and its headers, in bytes."""
 HEADER_TIMEOUT_SECONDS = 10.0
-"""Time for a complete request head, in seconds, from the start of the connection or from the reply before it."""
+"""Time for a complete request head, in seconds, from the start of the connection or from the previous reply."""
 REPLY_SECONDS = 30.0
 """Time in which a client has to read each MiB of its reply, in seconds."""
 CHECK_INTERVAL_SECONDS = 0.5
-"""Interval between two checks of a connection. Timeouts count checks, so a paused process closes no connection."""
+"""Interval between two checks of a connection, in seconds. Timeouts count checks, so a pause closes no connection."""
 MAX_CONNECTIONS = 1000
-"""Limit on open connections; half of the limit on open files applies where that is lower."""
+"""Limit on open connections; half of the limit on open files applies if that is lower."""
 
 Phase = Literal["work", "reply", "head"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
-"""The phases by what closing the connection costs, most expensive first."""
+"""The phases, ordered by the cost of closing a connection in them, most expensive first."""
 
 
 class Connection(H11Protocol):
@@ -43,7 +43,7 @@ class Connection(H11Protocol):
 
     @property
     def phase(self) -> Phase:
-        """What the connection waits for: a request head, the work of the service, or the client to read the reply."""
+        """What the connection waits for: the service's work, the client reading the reply, or a request head."""
         if self.cycle is not None and not self.cycle.response_complete:
             return "reply" if self.cycle.response_started else "work"
         return "reply" if self.transport.get_write_buffer_size() else "head"
@@ -59,21 +59,24 @@ class Connection(H11Protocol):
         return self.phase == "head" and (self.cycle is None or bool(self.conn.trailing_data[0]))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the timeouts; at the limit on connections, close the one that has been idle for longest."""
         super().connection_made(transport)
         self._idle_since = self.loop.time()
         self._check_timer = self.loop.call_later(CHECK_INTERVAL_SECONDS, self._check)
         open_ones = [each for each in self.connections if isinstance(each, Connection) and not each.is_closing]
         if len(open_ones) > max_connections():
-            # Close the connection that is idle for longest. The new one is idle itself, so none in use is closed.
+            # Close the connection that has been idle for longest. The new one is idle too, so none in use is closed.
             max(open_ones, key=lambda each: (PHASES.index(each.phase), -each._idle_since)).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the timeouts."""
         if self._check_timer is not None:
             self._check_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        # h11 checks the size of incomplete heads only, so pass at most one byte more than the limit at a time.
+        """Pass data to the parser within the limit on the size of a request head."""
+        # h11 checks the size of incomplete heads only, so pass at most one byte more than the limit at once.
         while data and not self.transport.is_closing():
             room = len(data)
             if self.conn.their_state is h11.IDLE:
@@ -82,8 +85,9 @@ class Connection(H11Protocol):
             super().data_received(piece)
 
     def on_response_complete(self) -> None:
+        """Prepare for the next request; close the connection if the body of this one was not read."""
         if self.conn.their_state is h11.SEND_BODY:
-            self.transport.close()  # more of the body is left than the service drains
+            self.transport.close()  # more of the body is left than the service reads and drops
         self._idle_since = self.loop.time()
         super().on_response_complete()
 
@@ -95,7 +99,10 @@ class Connection(H11Protocol):
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()
             return
-        status, detail = HTTPStatus.BAD_REQUEST, "This is no HTTP/1.1 request; the service reads no other."
+        status, detail = (
+            HTTPStatus.BAD_REQUEST,
+            "This is not an HTTP/1.1 request, and the service supports no other protocol.",
+        )
         if len(self.conn.trailing_data[0]) > MAX_HEADER_BYTES:
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             detail = f"The request's head is larger than {MAX_HEADER_BYTES // 1024} KiB; send fewer or shorter headers."
@@ -107,7 +114,7 @@ class Connection(H11Protocol):
         self.transport.close()
 
     def _should_upgrade(self) -> bool:
-        # A server may ignore the offer to upgrade (RFC 9110, 7.8); Java's HttpClient sends it with every request.
+        # A server may ignore an offer to upgrade (RFC 9110, 7.8). Java's HttpClient sends one with every request.
         return False
 
     def _check(self) -> None:
@@ -118,7 +125,7 @@ class Connection(H11Protocol):
             "head": HEADER_TIMEOUT_SECONDS,
             "work": None,
             "reply": REPLY_SECONDS,
-        }  # the service bounds its own work
+        }  # the service limits its own work
         limit = limits[self.phase]
         if limit is not None and self._unchanged_checks * CHECK_INTERVAL_SECONDS >= limit:
             self.transport.abort()
@@ -127,7 +134,7 @@ class Connection(H11Protocol):
 
 
 def server_config(app: ASGIApp, **options: Any) -> uvicorn.Config:
-    """Build the uvicorn configuration of a server with these connections."""
+    """Build the configuration of a uvicorn server with these connections."""
     return uvicorn.Config(
         app, http=Connection, ws="none", h11_max_incomplete_event_size=MAX_HEADER_BYTES, access_log=False, **options
     )
@@ -140,6 +147,6 @@ def max_connections() -> int:
 
 
 def raise_file_limit() -> None:
-    """Raise the soft limit on open files to the hard limit, so that connections leave enough for other files."""
+    """Raise the soft limit on open files to the hard limit, so that connections do not use up all file descriptors."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

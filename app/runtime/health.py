@@ -1,7 +1,8 @@
 """Health of a replica: readiness and liveness checks, and a watchdog that ends a process that cannot recover.
 
-A hung engine never releases its thread, so the watchdog ends the process and the supervisor starts a new one. Only time
-in which the process could run counts (`app.inference.clock`): a paused or starved replica is not ready, but lives on.
+A hung engine never releases its thread, so the watchdog ends the process and a supervisor starts a new one. Only time
+in which the process could run counts (`app.inference.clock`): a replica that is paused or starved of CPU is not ready,
+but it is not ended.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ SILENT_SECONDS = 2.5
 """Seconds without progress of the engine after which the replica is not ready, also when paused or starved of CPU."""
 SILENT_BATCHES = 3
 DEAD_BATCHES = 8
-"""Multiples of the predicted batch time that replace the limits in seconds on a slow machine."""
+"""Multiples of the predicted batch time; they apply instead of the limits in seconds where they are longer."""
 EXIT_STATUS = os.EX_SOFTWARE
 """Exit code of a process that the watchdog ends."""
 POLL_SECONDS = 0.25
@@ -35,11 +36,11 @@ POLL_SECONDS = 0.25
 EXIT_GRACE_SECONDS = 1.0
 """Time to send the last replies before the process ends, in seconds."""
 CANARY_SECONDS = 10.0
-"""Timeout of a canary after which the replica is not ready, in seconds."""
+"""Time without a reply to a canary after which the replica is not ready, in seconds."""
 DEAD_CANARIES = 3
 """Consecutive canary failures after which the process ends."""
 MAX_BUSY_CORES = 4
-"""Most cores that native code may keep busy while it blocks the interpreter legitimately."""
+"""Maximum number of cores that native code may use in normal operation while it blocks the interpreter."""
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +52,9 @@ class ReplicaHealth:
     """State behind the liveness and readiness probes.
 
     Attributes:
-        draining: the replica is shutting down: it answers what it has accepted and is not ready for more.
-        canary_failure: why the latest canary failed; None after a correct answer.
-        canary_time: monotonic time of the latest correct answer, in seconds.
+        draining: whether the replica is shutting down: it answers accepted requests and is not ready for more.
+        canary_failure: why the latest canary failed; None if it had the expected result.
+        canary_time: monotonic time of the latest expected result, in seconds.
     """
 
     settings: Settings
@@ -65,29 +66,29 @@ class ReplicaHealth:
 
     @property
     def canary_age(self) -> float:
-        """Seconds since the latest correct answer to the canary."""
+        """Seconds since the canary last had the expected result."""
         return time.monotonic() - self.canary_time
 
     def record_canary(self, failure: str | None) -> None:
-        """Store the outcome of a canary; `failure` is None for a correct answer."""
+        """Store the outcome of a canary; `failure` is None if it had the expected result."""
         self.canary_failure = failure
         if failure is None:
             self.canary_time = time.monotonic()
 
     def fatal_fault(self) -> str | None:
-        """Return why the replica cannot recover without a restart; None while it can."""
+        """Return why only a restart helps; None if the replica is alive."""
         if fault := self.batcher.fault():
             return fault
         idle, limit = self.batcher.idle_seconds, self.settings.engine_dead_seconds
         if idle > max(limit, DEAD_BATCHES * self._batch_seconds):
-            return f"The engine has given no sign of life in {idle:.0f} s that the process could run."
+            return f"The engine has made no progress in {idle:.0f} s in which the process could run."
         return None
 
     def require_live(self) -> None:
         """Check liveness.
 
         Raises:
-            NotReadyError: the engine is dead or hangs, and only a restart helps.
+            NotReadyError: the engine has stopped or hangs, and only a restart helps.
         """
         _require_none(self.fatal_fault)
 
@@ -95,7 +96,7 @@ class ReplicaHealth:
         """Check readiness.
 
         Raises:
-            NotReadyError: the replica should get no new requests at the moment.
+            NotReadyError: the replica should not get new requests at the moment.
         """
         _require_none(
             self.fatal_fault,
@@ -112,10 +113,10 @@ class ReplicaHealth:
     def _silence_fault(self) -> str | None:
         silent = self.batcher.silent_seconds
         limit = max(SILENT_SECONDS, SILENT_BATCHES * self._batch_seconds)
-        return f"The engine has given no sign of life for {silent:.1f} s." if silent > limit else None
+        return f"The engine has made no progress for {silent:.1f} s." if silent > limit else None
 
     def _draining_fault(self) -> str | None:
-        return "This replica was told to stop." if self.draining else None
+        return "This replica is shutting down." if self.draining else None
 
     def _queue_age_fault(self) -> str | None:
         oldest = self.batcher.oldest_seconds
@@ -129,7 +130,7 @@ def _require_none(*faults: Callable[[], str | None]) -> None:
 
 
 async def watch_engine(predictor: PredictorService, health: ReplicaHealth, give_up: Callable[[], None]) -> None:
-    """Watch the engine until only a restart helps; then fail all waiting requests and call `give_up`."""
+    """Watch the engine until only a restart helps, then fail all waiting requests and call `give_up`."""
     canaries = asyncio.create_task(_send_canaries(predictor, health))
     try:
         while (fault := health.fatal_fault()) is None and not canaries.done():
@@ -154,13 +155,13 @@ class LoopWatchdog:
         self._last_beat = clock()
 
     async def beat(self) -> None:
-        """Record a heartbeat of the event loop until cancelled."""
+        """Record heartbeats of the event loop until canceled."""
         while True:
             self._last_beat = self._clock()
             await asyncio.sleep(POLL_SECONDS)
 
     def arm(self) -> None:
-        """Start the kernel timer; it ends the process with the number of SIGPROF as exit code."""
+        """Start the kernel timer, which ends the process with the number of SIGPROF as exit code."""
         libc = ctypes.CDLL(None)
         libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
         # The default action of the signal does not end process 1 of a container, so the handler calls _exit.
@@ -171,7 +172,7 @@ class LoopWatchdog:
     def check(self) -> None:
         """End the process if the event loop is blocked; the clock calls this at every tick, in its own thread."""
         self._restart_timer()
-        if self._clock() - self._last_beat > self._seconds + MAX_TICK_SECONDS:  # one tick can add that much
+        if self._clock() - self._last_beat > self._seconds + MAX_TICK_SECONDS:  # one tick can add MAX_TICK_SECONDS
             faulthandler.dump_traceback(all_threads=True)
             end_process()
 
@@ -185,22 +186,22 @@ class LoopWatchdog:
 
 
 async def send_canary(predictor: PredictorService) -> str | None:
-    """Send the canary through decoding, forward pass and search; return what went wrong, or None."""
+    """Send the canary through decoding, forward pass and search; return what went wrong, or None if nothing did."""
     bundle = predictor.bundle
     try:
         prediction = await predictor.cache.predict_uncached(bundle, CANARY.read_bytes())
         study = bundle.predictor.predict_study([prediction])
         found = await predictor.off_loop(bundle.gallery.search, study.embedding_D, CANARY_NEIGHBORS)
-    except Exception:  # any error here means that requests fail too
+    except Exception:  # any error here means that requests fail as well
         logger.exception("The canary failed.")
         return "The canary failed."
     if not canary_answer(study, found).agrees_with(bundle.expected_canary):
-        return "The canary's answer differs from the first one."
+        return "The canary's result differs from the first one."
     return None
 
 
 async def _send_canaries(predictor: PredictorService, health: ReplicaHealth) -> None:
-    """Send canaries until `DEAD_CANARIES` in a row fail, or one gets no answer within `engine_dead_seconds`."""
+    """Send canaries until `DEAD_CANARIES` fail in a row, or one takes longer than `engine_dead_seconds`."""
     dead = 0
     while dead < DEAD_CANARIES:
         await asyncio.sleep(predictor.settings.canary_seconds)
@@ -217,10 +218,10 @@ async def _send_canaries(predictor: PredictorService, health: ReplicaHealth) -> 
 async def _wait_for_canary(
     canary: asyncio.Task[str | None], predictor: PredictorService, health: ReplicaHealth
 ) -> bool:
-    """Wait for a canary, record when it is late, and return whether it finished within `engine_dead_seconds`."""
+    """Wait for a canary, record if it is late, and return whether it finished within `engine_dead_seconds`."""
     sent = predictor.clock()
     await asyncio.wait({canary}, timeout=CANARY_SECONDS)
     while not canary.done() and predictor.clock() - sent < predictor.settings.engine_dead_seconds:
-        health.record_canary(f"The canary had no answer within {CANARY_SECONDS:g} s.")
+        health.record_canary(f"The canary had no result within {CANARY_SECONDS:g} s.")
         await asyncio.wait({canary}, timeout=POLL_SECONDS)
     return canary.done()

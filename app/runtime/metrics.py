@@ -14,16 +14,16 @@ from app.inference.timing import Stages
 from pacs.queue.job import QueueCounts
 
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
-"""Radiographs per batch, up to the default on a GPU."""
+"""Upper bounds of batch sizes, up to the default on a GPU."""
 STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 """Upper bounds of durations, in seconds."""
 UNROUTED = "unrouted"
-"""Label of every path that is not served, so that a scanner cannot create unlimited time series."""
+"""Label for all unknown paths, so that a scanner cannot create unlimited time series."""
 
 RAW_SAFE_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SAFE_HEADERS.items()]
 
 UNEXPECTED = "unexpected"
-"""Label of every error without a problem type."""
+"""Label for all errors without a problem type."""
 
 
 class Metrics:
@@ -32,42 +32,42 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter("osteon_requests", "Requests answered.", ("endpoint", "status"), registry=self.registry)
-        self.seconds = self._histogram("osteon_request_seconds", "From a request's head to its answer.", ("endpoint",))
-        self.stage_seconds = self._histogram("osteon_stage_seconds", "Of a request, by stage.", ("stage",))
-        self.forward_seconds = self._histogram("osteon_forward_seconds", "Of one forward pass of a batch.")
+        self.seconds = self._histogram("osteon_request_seconds", "Seconds from request to reply.", ("endpoint",))
+        self.stage_seconds = self._histogram("osteon_stage_seconds", "Seconds per request and stage.", ("stage",))
+        self.forward_seconds = self._histogram("osteon_forward_seconds", "Seconds of one forward pass.")
         self.batch_size = Histogram(
             "osteon_batch_size", "Radiographs per forward pass.", buckets=BATCH_BUCKETS, registry=self.registry
         )
         self.refusals = Counter(
             "osteon_refusals",
-            "Problems answered, by kind, or by the limit that was reached.",
+            "Requests that failed, by kind of problem or by the limit that was reached.",
             ("reason",),
             registry=self.registry,
         )
         self.answers = Counter(
             "osteon_answers",
-            "Radiographs answered, by where from: pass, shared, kept.",
+            "Radiographs answered, by source of the prediction: pass, shared, kept.",
             ("source",),
             registry=self.registry,
         )
-        self.jobs = Gauge("osteon_jobs", "Studies taken, by state.", ("state",), registry=self.registry)
+        self.jobs = Gauge("osteon_jobs", "Jobs in the queue, by state.", ("state",), registry=self.registry)
         self.left_alone = Gauge(
             "osteon_left_alone_instances",
-            "Instances accepted and not analyzed, by reason, of all replicas.",
+            "Instances accepted but not analyzed, by reason, over all replicas.",
             ("reason",),
             registry=self.registry,
         )
         self.refused_instances = Gauge(
             "osteon_refused_instances",
-            "Radiographs that were not taken into a study, by reason.",
+            "Radiographs that were not added to their study, by reason.",
             ("reason",),
             registry=self.registry,
         )
         self.overdue_jobs = Gauge(
-            "osteon_jobs_overdue_seconds", "Since an attempt was due that nobody has begun.", registry=self.registry
+            "osteon_jobs_overdue_seconds", "Seconds that the oldest due job waits.", registry=self.registry
         )
         self.overdue_jobs.set(math.nan)
-        self.artifacts = Info("osteon_artifacts", "What answers.", registry=self.registry)
+        self.artifacts = Info("osteon_artifacts", "The artifacts in use.", registry=self.registry)
 
     def add_gauge(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """Add a gauge that calls `value` whenever the metrics are read."""
@@ -87,7 +87,7 @@ class Metrics:
         )
 
     def update_job_gauges(self, counts: QueueCounts | None) -> None:
-        """Replace the gauges of the job queue; None where the database does not answer."""
+        """Replace the gauges of the job queue; `counts` is None if the database does not respond."""
         self.jobs.clear()
         self.left_alone.clear()
         self.refused_instances.clear()
@@ -137,7 +137,9 @@ class MetricsMiddleware:
         try:
             await self.app(scope, receive, measured_send)
         except Exception:
-            measure(HTTPStatus.INTERNAL_SERVER_ERROR)  # the outermost layer sends the reply, past this middleware
+            measure(
+                HTTPStatus.INTERNAL_SERVER_ERROR
+            )  # the outermost layer sends the reply, which bypasses this middleware
             raise
 
     def _headers(self, stages: Stages, seconds: float) -> list[tuple[bytes, bytes]]:

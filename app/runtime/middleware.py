@@ -7,15 +7,15 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DRAIN_TIMEOUT_SECONDS = 10.0
-"""Time to read the rest of a body after its request was answered, in seconds."""
+"""Time limit for reading the rest of a body after the reply, in seconds."""
 MAX_DRAIN_BYTES = 256 * 1024 * 1024
-"""Bytes of that rest that are read at most."""
+"""Maximum number of bytes to read of that rest."""
 
 
 class NormalizePath:
     """Strip slashes at the end of the path, and route HEAD as GET; the server drops the body of the reply.
 
-    A redirect would lose the body, and it would lead to any Host that the caller names.
+    A redirect would lose the body, and it would point to any host that the caller names in the Host header.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -30,9 +30,9 @@ class NormalizePath:
 
 
 class DrainRequestBody:
-    """Keep reading the request body after an early reply, so that a client which sends all of it first gets the reply.
+    """Keep reading the request body after an early reply, so that a client that sends all of it first gets the reply.
 
-    Closing a connection while bytes arrive resets it, and the reply is lost.
+    Closing a connection while bytes arrive resets it, and the client loses the reply.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -60,7 +60,7 @@ class DrainRequestBody:
 
 
 class _BodyReceiver:
-    """Passes on the messages of a request and tracks whether more of its body follows."""
+    """Passes on the messages of a request and tracks whether its body has ended."""
 
     def __init__(self, receive: Receive) -> None:
         self._source = receive

@@ -18,13 +18,13 @@ from app.settings import Settings
 logger = logging.getLogger(__name__)
 
 KEEPALIVE_GRACE_SECONDS = 0.5
-"""Time for a further request on a used connection at shutdown, in seconds; a first request keeps its usual timeout."""
+"""Time for another request on a used connection at shutdown, in seconds; a first request keeps its usual timeout."""
 POLL_SECONDS = 0.05
 """Interval between two checks for pending requests, in seconds."""
 
 
 class Server(uvicorn.Server):
-    """Server that drains on SIGTERM: not ready, each connection closed with its reply, then no longer listening."""
+    """Drains on SIGTERM: reports not ready, closes each connection after its reply, then stops listening."""
 
     def __init__(self, app: FastAPI, settings: Settings, health: ReplicaHealth) -> None:
         # No access log: query strings can name patients, and /metrics counts the requests.
@@ -35,7 +35,7 @@ class Server(uvicorn.Server):
         self._listen_until = float("inf")
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until a signal stops the server; exits with status 3 where the port cannot be opened."""
+        """Serve until a signal stops the server; exit with status 3 if the port cannot be opened."""
         raise_file_limit()
         try:
             listening = self.config.bind_socket()
@@ -43,17 +43,19 @@ class Server(uvicorn.Server):
             logger.error("%s:%d cannot be opened; set OSTEON_PORT to another port.", self.config.host, self.config.port)
             raise
         listening.set_inheritable(False)
-        # The kernel queues clients that connect just before the end; this second handle keeps their queue open.
+        # The kernel queues clients that connect just before the end; this second handle keeps the queue open.
         self._backlog_socket = listening.dup()
         super().run(sockets=[listening])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Start to drain on the first SIGTERM; exit on any other signal."""
         super().handle_exit(sig, frame)
         if sig == signal.SIGTERM and not self._vitals.draining:
             self._vitals.draining = True
             self.should_exit, self._listen_until = False, time.monotonic() + self._drain_seconds
 
     async def on_tick(self, counter: int) -> bool:
+        """Return whether to stop listening; uvicorn calls this regularly."""
         self.should_exit = self.should_exit or time.monotonic() >= self._listen_until
         return await super().on_tick(counter)
 

@@ -1,1 +1,1 @@
-"""The servers that ours is measured against, each as its own users would write it."""
+"""The servers with which ours is compared, each written like its users would write it."""

@@ -1,4 +1,4 @@
-"""The plain peer: FastAPI, one torch model, one pass for each request in FastAPI's own thread pool."""
+"""The plain peer: FastAPI with one torch model and one pass for each request, in FastAPI's own thread pool."""
 
 import sys
 from pathlib import Path
@@ -13,7 +13,7 @@ from xray.network.checkpoint import load_checkpoint
 
 
 def create_app(checkpoint: Path) -> FastAPI:
-    """An application with the checkpoint and one endpoint."""
+    """Create an application with the checkpoint and one endpoint."""
     loaded = load_checkpoint(checkpoint)
     app = FastAPI()
 

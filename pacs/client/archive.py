@@ -18,21 +18,21 @@ from pacs.errors import ArchiveRefusedError, StudyMissingError, TooLargeError
 from pacs.multipart import encode_files
 
 MAX_INSTANCE_BYTES = 256 << 20
-"""Default limit of one DICOM file; an uncompressed radiograph of 4096 x 4096 pixels has 32 MiB."""
+"""Default size limit of one DICOM file, in bytes; an uncompressed radiograph of 4096 x 4096 pixels has 32 MiB."""
 STUDIES_PER_PAGE = 1000
 """Matches requested at a time, so that a response stays far below `MAX_RESPONSE_BYTES`."""
 MAX_STUDIES = 10_000_000
-"""Limit of the matches of a search for studies, in case an archive repeats pages endlessly."""
+"""Maximum number of matches in a search for studies, in case an archive repeats pages endlessly."""
 MAX_MATCHES = 10_000
-"""Limit of the matches of a search within a study, far above what radiography produces."""
+"""Maximum number of matches in a search within a study, far more than a radiography study has."""
 ENVELOPE_BYTES = 4 << 10
-"""Allowance for the multipart boundaries and the part's header around an instance."""
+"""Allowance for the multipart boundaries and the part's header around an instance, in bytes."""
 ORIGINAL = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 """Accept header for a file as it is stored, in any transfer syntax, even one that the archive cannot decode."""
 DECODED = 'multipart/related; type="application/dicom"'
 """Accept header for a file in Explicit VR Little Endian, the default of PS3.18 8.7.3.5.2."""
 PYDICOM_WRITE_ERRORS = (AttributeError, LookupError, NotImplementedError, OSError, TypeError, ValueError, struct.error)
-"""Errors of pydicom for data sets that cannot be encoded; their texts hold values, so they are not repeated."""
+"""Errors of pydicom for data sets that cannot be encoded; their texts contain values, so they are not repeated."""
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Archive:
         self._client.set_http_retry_params(retry=False)
 
     def close(self) -> None:
-        """Abort the request in progress and refuse further ones."""
+        """Abort the request in progress and refuse all later ones."""
         self._session.close()
 
     def __enter__(self) -> Self:
@@ -73,7 +73,7 @@ class Archive:
     def search_studies(self, query: Mapping[str, str]) -> list[StudyReference]:
         """Return all studies that match a query such as {"StudyDate": "20260101-"}, by DICOM keyword.
 
-        Matches without a Study Instance UID cannot be retrieved: they are left out, and their number is logged.
+        Studies without a Study Instance UID cannot be retrieved: they are left out, and their number is logged.
         """
 
         def page(offset: int | None) -> Sequence[Match]:
@@ -98,7 +98,7 @@ class Archive:
             ]
 
     def patient_ids(self, study_uid: str) -> set[str]:
-        """Return the Patient IDs that the archive has for the study; empty if it does not have the study or an ID."""
+        """Return the Patient IDs that the archive has for the study; empty if it has no such study or no ID."""
         qido_json.require_uid(study_uid)
         with typed_errors(self.name, study_uid):
             found = qido_json.matches_in(
@@ -112,7 +112,7 @@ class Archive:
         """Return all series of a study.
 
         Raises:
-            StudyMissingError: there are none.
+            StudyMissingError: the archive has no series of the study.
         """
         qido_json.require_uid(study_uid)
 
@@ -171,16 +171,16 @@ class Archive:
         found: dict[str, Match] = {}
         while len(found) <= limit:
             matches = {qido_json.uid_in(match, tag): match for match in page(len(found) or None)}
-            if matches.keys() <= found.keys():  # an archive that ignores offsets repeats the first page
+            if matches.keys() <= found.keys():  # archives that ignore offsets repeat the first page
                 return found
             found.update(matches)
         raise ArchiveRefusedError(f"Archive {self.name} returns more than {limit} matches; narrow the query.")
 
     def retrieve(self, study_uid: str, max_bytes: int = MAX_INSTANCE_BYTES) -> Iterator[bytes]:
-        """Yield each radiograph of a study as a DICOM file, as it is stored, with one in memory at a time.
+        """Yield each radiograph of a study as a DICOM file in its stored encoding, with one in memory at a time.
 
-        Each file is requested when the iterator reaches it. The files are not parsed: that is left to a worker
-        process, which a hostile file may crash.
+        Each file is requested when the iterator reaches it. The files are not parsed here, because a hostile file may
+        crash the parser; worker processes do that.
 
         Raises:
             StudyMissingError: the archive does not have the study.
@@ -190,7 +190,7 @@ class Archive:
             yield self.retrieve_instance(instance, max_bytes)
 
     def retrieve_instance(self, instance: InstanceReference, max_bytes: int = MAX_INSTANCE_BYTES) -> bytes:
-        """Return one instance as a DICOM file, as it is stored; raises the same errors as `retrieve`."""
+        """Return one instance as a DICOM file in its stored encoding; raises the same errors as `retrieve`."""
         try:
             with typed_errors(self.name, instance.study_uid):
                 return self._retrieve(instance, max_bytes)
@@ -210,7 +210,7 @@ class Archive:
         return extract_dicom(response.headers.get("Content-Type", ""), response.content)
 
     def has_instances(self, study_uid: str, instance_uids: Collection[str]) -> bool:
-        """Whether searches find all of these instances in the study."""
+        """Return whether searches find all of these instances in the study."""
         try:
             return all(self._finds(study_uid, uid) for uid in instance_uids)
         except StudyMissingError:
@@ -225,7 +225,7 @@ class Archive:
             return any(qido_json.text_in(match, qido_json.INSTANCE).strip(" \0") == instance_uid for match in found)
 
     def retrieve_decoded(self, instance: InstanceReference, max_bytes: int) -> bytes | None:
-        """Return the file that the archive returns for a UID, in Explicit VR Little Endian; None if it has none.
+        """Return the archive's file of an instance in Explicit VR Little Endian; None if the archive has none.
 
         Raises:
             TooLargeError: the file has more than `max_bytes`.
@@ -242,7 +242,7 @@ class Archive:
         Call `has_instances` to check that they can be found.
 
         Raises:
-            ArchiveRefusedError: among others, an instance was not stored; the message holds the reason code.
+            ArchiveRefusedError: the archive did not store an instance, among others; the message has the reason code.
         """
         self.store_files([_as_file(dataset) for dataset in datasets])
 

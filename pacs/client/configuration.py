@@ -12,11 +12,11 @@ import msgspec
 from pacs.errors import ConfigurationError
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
-"""For the connection and each wait for more bytes."""
+"""Timeout for the connection and for each wait for more bytes, in seconds."""
 DEFAULT_REPLY_SECONDS = 120.0
-"""For a whole response: long enough for a large file on a slow network."""
+"""Timeout for a whole response, in seconds: long enough for a large file on a slow network."""
 ARCHIVE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""Names appear in messages and logs, so they only have letters, digits, hyphens and underscores."""
+"""Allowed archive names. They appear in messages and logs, so they have no special characters."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class ArchiveConfig:
 
     Attributes:
         url: DICOMweb root, such as `https://pacs.example.org/dicom-web`.
-        user: for HTTP Basic, with the password in `password_file`.
-        bearer_file: holds a bearer token, instead of user and password.
-        certificate: client certificate for mutual TLS, as PEM, with its private `key`.
-        ca: PEM bundle of the only certificate authorities that are trusted; by default those of `certifi`.
-        timeout_seconds: for the connection, and for each wait for more bytes of a response.
-        reply_seconds: for a whole response, from the request to the last byte.
-        coerces_patient_ids: whether the archive changes the Patient ID of what it stores. If so, its ID is not compared
-            with that of the radiographs before results are delivered.
+        user: user name for HTTP Basic; its password is in `password_file`.
+        bearer_file: file with a bearer token, which replaces user and password.
+        certificate: client certificate for mutual TLS, as PEM file; `key` is the file of its private key.
+        ca: PEM bundle of the trusted certificate authorities; by default those of `certifi`.
+        timeout_seconds: timeout for the connection and for each wait for more bytes of a response.
+        reply_seconds: timeout for a whole response, from the request to its last byte.
+        coerces_patient_ids: whether the archive changes the Patient ID of objects that it stores. If so, its ID is not
+            compared with that of the radiographs before results are delivered.
     """
 
     url: str
@@ -47,18 +47,18 @@ class ArchiveConfig:
     coerces_patient_ids: bool = False
 
     def __post_init__(self) -> None:
-        """Raise ValueError for invalid settings; msgspec and `read_archives` add the name of the table."""
+        """Raise ValueError for invalid settings; `read_archives` adds the name of the table."""
         _require_plain_url(self.url)
         if (self.user is None) != (self.password_file is None):
             raise ValueError("`user` and `password_file` go together")
         if self.user is not None and (":" in self.user or not self.user.isprintable()):
-            raise ValueError("`user` may not hold a colon or control characters, by the rules of HTTP Basic")
+            raise ValueError("`user` may not contain a colon or control characters, by the rules of HTTP Basic")
         if self.user is not None and self.bearer_file is not None:
             raise ValueError("give `user` and `password_file`, or `bearer_file`, not both")
         if (self.certificate is None) != (self.key is None):
             raise ValueError("`certificate` and `key` go together")
         if self.certificate is not None and not self.url.startswith("https:"):
-            raise ValueError("`certificate` needs a `url` of https")
+            raise ValueError("`certificate` needs an https `url`")
         if not 0 < self.timeout_seconds <= 3600:
             raise ValueError("`timeout_seconds` must be more than 0 and at most 3600")
         if not 0 < self.reply_seconds <= 3600:
@@ -69,7 +69,7 @@ def read_archives(path: Path) -> dict[str, ArchiveConfig]:
     """Return the archives of a TOML file by name, in order; relative paths are relative to the file's folder.
 
     Raises:
-        ConfigurationError: with the file, the table and the key that is unknown, missing or invalid.
+        ConfigurationError: the file is invalid; the message names the table and the key.
     """
     try:
         tables = tomllib.loads(path.read_text("utf-8"))
@@ -83,7 +83,7 @@ def read_archives(path: Path) -> dict[str, ArchiveConfig]:
 def _archive(path: Path, name: str, table: object) -> ArchiveConfig:
     if ARCHIVE_NAME.fullmatch(name) is None:
         raise ConfigurationError(
-            f"{path}: {name!r} is not a valid name of an archive; use up to 64 letters, digits, - and _."
+            f"{path}: {name!r} is not a valid archive name; use up to 64 letters, digits, - and _."
         )
     if not isinstance(table, dict):
         raise ConfigurationError(f"{path}: {name!r} is outside of a table; put it below a line [NAME].")
@@ -111,7 +111,7 @@ def _archive(path: Path, name: str, table: object) -> ArchiveConfig:
 
 
 def _require_plain_url(url: str) -> None:
-    """Raise ValueError unless the URL is a plain DICOMweb root. Messages omit the URL, which may hold a password."""
+    """Raise ValueError unless the URL is a plain DICOMweb root. Messages omit the URL, which may contain a password."""
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -120,6 +120,6 @@ def _require_plain_url(url: str) -> None:
     if not valid:
         raise ValueError("`url` must be the DICOMweb root, http:// or https://")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("`url` may not hold user or password: use `user` and `password_file`")
+        raise ValueError("`url` may not contain user or password: use `user` and `password_file`")
     if parts.query or parts.fragment:
-        raise ValueError("`url` may not hold a query or fragment")
+        raise ValueError("`url` may not contain a query or fragment")

@@ -20,7 +20,7 @@ from pacs.errors import ArchiveRefusedError, ArchiveUnavailableError, Configurat
 
 JSON_TYPES = ("application/dicom+json", "application/json")
 MAX_SECRET_BYTES = 64 << 10
-"""Limit of a password or token file; more is certainly not a secret."""
+"""Size limit of a password or token file, in bytes; a larger file is not a secret."""
 RETRYABLE_STATUSES = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 MISSING_STATUSES = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 PERMANENT_ERRORS = (
@@ -39,13 +39,13 @@ LOGGERS_WITH_QUERIES = (
     "urllib3.response",
     "urllib3.util.retry",
 )
-"""Loggers of libraries whose records hold whole queries, and thus patient data."""
+"""Loggers of libraries that log whole queries, and therefore patient data."""
 
 
 class ArchiveSession(requests.Session):
-    """Uses one archive's settings only: no retries, redirects, environment proxies or .netrc.
+    """A session with the settings of one archive only: no retries, redirects, environment proxies or .netrc.
 
-    Responses are read completely when a method returns, within `reply_seconds` and a limit of bytes.
+    When a method returns, the response has been read completely, within `reply_seconds` and a size limit.
     """
 
     def __init__(self, name: str, config: ArchiveConfig) -> None:
@@ -70,7 +70,7 @@ class ArchiveSession(requests.Session):
 
     @contextmanager
     def body_limit(self, max_bytes: int) -> Iterator[None]:
-        """Limit bodies to `max_bytes` in the block, instead of the limit for JSON."""
+        """Limit bodies to `max_bytes` in the block, instead of `MAX_RESPONSE_BYTES`."""
         self._adapter.max_bytes = max_bytes
         try:
             yield
@@ -78,10 +78,10 @@ class ArchiveSession(requests.Session):
             self._adapter.max_bytes = MAX_RESPONSE_BYTES
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """Send a request, corrected for quirks of dicomweb_client and Orthanc."""
+        """Send a request, with corrections for quirks of dicomweb_client and Orthanc."""
         request.headers.pop("Host", None)  # dicomweb_client omits the port; http.client sets it correctly
         if request.url is not None:
-            request.url = request.url.replace("%2A", "*")  # Orthanc does not decode it, and would find nothing
+            request.url = request.url.replace("%2A", "*")  # Orthanc does not decode it and would find nothing
         response = super().send(request, **kwargs)
         kind = _media_type(response)
         if kind in JSON_TYPES:
@@ -91,7 +91,7 @@ class ArchiveSession(requests.Session):
 
 
 def _require_readable(name: str, config: ArchiveConfig) -> None:
-    """Load the certificates once. In a request, a damaged one looks like a refusal, and an encrypted key prompts."""
+    """Load the certificates once: in a request, a damaged one looks like a refusal, and an encrypted key prompts."""
     try:
         context = ssl.create_default_context(cafile=config.ca)
         if config.certificate and config.key:
@@ -137,8 +137,8 @@ class SecretFromFile(AuthBase):
 def typed_errors(name: str, study_uid: str | None = None) -> Iterator[None]:
     """Convert errors of libraries in the block to errors of `pacs`, without their texts.
 
-    Their messages hold URLs with queries and parts of data sets. An archive that rejects our certificate may close the
-    connection before the reason is read (TLS 1.3), and then seems unavailable.
+    Their messages contain URLs with queries and parts of data sets. An archive that rejects our certificate may close
+    the connection before the reason is read (TLS 1.3); it then seems unavailable.
     """
     try:
         yield
@@ -156,7 +156,7 @@ def typed_errors(name: str, study_uid: str | None = None) -> Iterator[None]:
         raise ArchiveRefusedError(f"Archive {name}: {_reason(error)}") from None
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise ArchiveUnavailableError(f"Archive {name} cannot be reached: {type(error).__name__}.") from None
-    except OSError as error:  # those of requests are subclasses and handled above
+    except OSError as error:  # errors of `requests` are subclasses, handled above
         raise ConfigurationError(f"Archive {name}: `certificate`, `key` or `ca`: {type(error).__name__}.") from None
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ArchiveRefusedError(f"Archive {name}: {_unusable(error)}") from None
@@ -192,7 +192,7 @@ def _unusable(error: Exception) -> str:
 
 
 def _tls_reason(error: BaseException) -> str:
-    """Return OpenSSL's reason, such as CERTIFICATE_VERIFY_FAILED, which holds no URL."""
+    """Return OpenSSL's reason, such as CERTIFICATE_VERIFY_FAILED, which contains no URL."""
     reasons = [each.reason for each in _chain(error) if isinstance(each, ssl.SSLError) and each.reason]
     return reasons[0] if reasons else "no reason given"
 
@@ -212,7 +212,7 @@ def _media_type(response: requests.Response) -> str:
 
 
 def _silence_loggers() -> None:
-    """Filter the loggers: levels and handlers set elsewhere do not undo a filter, and adding it again has no effect."""
+    """Filter the loggers: levels and handlers set elsewhere do not undo that, and adding one twice has no effect."""
     for name in LOGGERS_WITH_QUERIES:
         logging.getLogger(name).addFilter(_drop)
 

@@ -1,4 +1,4 @@
-"""Parses an archive's DICOM JSON into references and failures that hold no patient data."""
+"""Parses an archive's DICOM JSON into references and failures without patient data."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from pacs.errors import ArchiveRefusedError
 from xray.images.dicom.object_kind import OTHER_MODALITIES, is_radiograph
 
 Match = Mapping[str, Any]
-"""One match of a search: a data set by tag (PS3.18 F.2)."""
+"""One match of a search: a data set, keyed by tag (PS3.18 F.2)."""
 STUDY, SERIES, INSTANCE, SOP_CLASS = "0020000D", "0020000E", "00080018", "00080016"
 MODALITY, MODALITIES, DATE, TIME = "00080060", "00080061", "00080020", "00080030"
 PATIENT_ID = "00100020"
@@ -18,11 +18,11 @@ FAILED, FAILED_INSTANCE, FAILURE_REASON = "00081198", "00081155", "00081197"
 DUPLICATE = 0x0111
 """Failure reason "duplicate SOP instance"."""
 UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
-"""Stricter than the UIDs that are accepted in files, because a text such as `..` would change the path of a request."""
+"""A valid UID. Stricter than for UIDs in files, because a text such as `..` would change the path of a request."""
 
 
 class MalformedResponseError(ValueError):
-    """An archive's response cannot be used; the message holds nothing of the response."""
+    """An archive's response cannot be used; the message repeats nothing of the response."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class StudyReference:
     """A study that a search found.
 
     Attributes:
-        modalities: of its series; empty if the archive does not report them.
+        modalities: modalities of its series; empty if the archive does not report them.
         date: YYYYMMDD, or empty.
         time: HHMMSS with an optional fraction, or empty.
     """
@@ -56,7 +56,7 @@ class SeriesReference:
 
     @property
     def may_have_radiographs(self) -> bool:
-        """Whether the modality allows for radiographs."""
+        """Return whether the series may have radiographs, by its modality."""
         return self.modality not in OTHER_MODALITIES
 
 
@@ -72,12 +72,12 @@ class InstanceReference:
 
     @property
     def may_be_radiograph(self) -> bool:
-        """Whether to retrieve it; without a SOP class, only the file itself can tell."""
+        """Return whether the instance may be a radiograph; without a SOP class, only the file itself can tell."""
         return not self.sop_class_uid or is_radiograph(self.modality, self.sop_class_uid)
 
 
 def require_uid(text: str) -> None:
-    """Raise ArchiveRefusedError unless the text is a DICOM UID; the message omits the text, which may be anything."""
+    """Raise ArchiveRefusedError unless the text is a DICOM UID. The message omits it, which may be patient data."""
     if UID.fullmatch(text) is None:
         raise ArchiveRefusedError("The Study Instance UID of the request is not a valid DICOM UID.")
 
@@ -98,12 +98,12 @@ def uid_in(match: Match, tag: str) -> str:
 
 
 def has_uid(match: Match, tag: str) -> bool:
-    """Whether `tag` has a valid UID."""
+    """Return whether `tag` has a valid UID."""
     return UID.fullmatch(text_in(match, tag).strip(" \0")) is not None
 
 
 def text_in(match: Match, tag: str) -> str:
-    """Return the first value of `tag` as text, or an empty one."""
+    """Return the first value of `tag` as text; empty if there is none."""
     return next(iter(texts_in(match, tag)), "")
 
 
@@ -124,7 +124,7 @@ class Failure:
     """An instance that was not stored, according to a STOW-RS response.
 
     Attributes:
-        instance: its UID, or "an instance".
+        instance: the SOP Instance UID, or "an instance" if the response has none.
         reason: a code of PS3.18 I.2.2; None if the response has none.
     """
 
@@ -133,7 +133,7 @@ class Failure:
 
     @property
     def is_duplicate(self) -> bool:
-        """Whether the archive reports that it already has the instance."""
+        """Return whether the archive reports that it already has the instance."""
         return self.reason == DUPLICATE
 
     def __str__(self) -> str:

@@ -14,19 +14,19 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from pacs.errors import ArchiveUnavailableError, TooLargeError
 
 MAX_RESPONSE_BYTES = 16 << 20
-"""Limit of a JSON response after decompression, about 10,000 matches. Parsed, it may take thirty times the memory."""
+"""Size limit of a decompressed JSON response, in bytes: about 10,000 matches. Parsed, they take 30 times that."""
 CHUNK_BYTES = 1 << 20
-"""Bytes read at a time before the limit is checked."""
+"""Bytes to read at a time before the limit is checked."""
 
 
 class PendingResponse:
-    """A response that a thread waits for; `late` is set when its time is over."""
+    """A response that a thread waits for; `late` is set after its timeout."""
 
     late = False
 
 
 class InterruptibleConnection:
-    """The connection to an archive in use, which any thread may shut down."""
+    """The connection to an archive that is in use. Any thread may shut it down."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -35,7 +35,7 @@ class InterruptibleConnection:
         self._closed = False
 
     def use(self, connection: socket) -> None:
-        """Replace the connection by a new one; it is shut down at once if the response is late already."""
+        """Replace the connection with a new one, which is shut down at once if the response is already late."""
         with self._lock:
             self._socket = connection
             if self._closed or (self._awaited is not None and self._awaited.late):
@@ -49,7 +49,7 @@ class InterruptibleConnection:
 
     @contextmanager
     def limit_time(self, seconds: float) -> Iterator[PendingResponse]:
-        """Shut down the connection if the block takes longer than `seconds`, which ends all waiting in it."""
+        """Shut down the connection if the block takes longer than `seconds`, which ends all reads in the block."""
         pending = self._awaited = PendingResponse()
         timer = threading.Timer(seconds, self._end, (pending,))
         timer.daemon = True
@@ -69,13 +69,13 @@ class InterruptibleConnection:
 
 
 class BoundedAdapter(HTTPAdapter):
-    """Reads each response completely within a time and a size limit, or aborts it.
+    """Reads each response completely, within a time limit and a size limit, or aborts it.
 
     A socket timeout alone restarts with every byte, and `requests` reads bodies of any size, including those of
     redirects and errors.
 
     Attributes:
-        max_bytes: limit of the next body after decompression.
+        max_bytes: size limit of the next body after decompression, in bytes.
     """
 
     def __init__(self, name: str, reply_seconds: float) -> None:
@@ -146,4 +146,4 @@ def _shut(connection: socket | None) -> None:
     try:
         socket.shutdown(connection, SHUT_RDWR)  # SSLSocket.shutdown would remove TLS from the reader
     except OSError:
-        return  # closed already
+        return  # already closed

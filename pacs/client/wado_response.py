@@ -9,13 +9,13 @@ from pacs.errors import ArchiveUnavailableError
 from pacs.multipart import DICOM, RELATED, PartParser
 
 PREAMBLE_BYTES = 128
-"""Length of a DICOM file's preamble, which the signature "DICM" follows."""
+"""Length of a DICOM file's preamble, in bytes; the signature "DICM" follows it."""
 
 
 def extract_dicom(content_type: str, body: bytes) -> bytes:
     """Return the DICOM file in a response: its first part, which PS3.18 says is the only one.
 
-    Some archives send the file without multipart wrapping, some of them with a wrong media type; both are accepted.
+    Some archives send the file without multipart, even with a wrong media type; both are accepted.
 
     Raises:
         ArchiveUnavailableError: the body ends before the part does.
@@ -31,7 +31,7 @@ def extract_dicom(content_type: str, body: bytes) -> bytes:
     start = body.find(b"--" + boundary)
     parser = PartParser(boundary, max_part_bytes=len(body))
     try:
-        parts = parser.feed(body[start:]) if start >= 0 else []  # without the text before the first boundary
+        parts = parser.feed(body[start:]) if start >= 0 else []  # skip the text before the first boundary
     except FormParserError as error:
         raise MalformedResponseError(f"its {RELATED} response to WADO-RS is malformed.") from error
     if parts:

@@ -29,9 +29,9 @@ from pacs.queue.migrations import migrate
 
 ADDRESS_EXAMPLES = "sqlite:////folder/jobs.sqlite or postgresql+pg8000://user@host/database"
 TIMEOUT_SECONDS = 20
-"""Timeout for a lock and for any response of a database server; longer than any transaction of ours takes."""
+"""Timeout for a lock and for any response of a database server, in seconds; longer than any transaction here takes."""
 CREATION_LOCK = 7_361_902
-"""Key of the PostgreSQL advisory lock, an arbitrary number; replicas that start together create the tables in turn."""
+"""Key of the PostgreSQL advisory lock, an arbitrary number, so that only one replica at a time creates the tables."""
 CHECK_WORD, CHECK_PURPOSE = b"osteon", "check of the key"
 """Known word in the table `layout`, which shows whether the key is the right one."""
 PRAGMAS = (
@@ -45,11 +45,11 @@ POSTGRESQL_SETTINGS = (
     f"lock_timeout = '{TIMEOUT_SECONDS}s'",
     f"idle_in_transaction_session_timeout = '{TIMEOUT_SECONDS}s'",
 )
-"""PostgreSQL settings: a replica whose machine vanished cannot lock a row for longer."""
+"""PostgreSQL settings, so that a replica whose machine has failed does not lock a row for longer."""
 
 
 class Database:
-    """An SQLite database for one machine, or PostgreSQL for several. Safe to use from any thread."""
+    """A database of jobs: SQLite for one machine or PostgreSQL for several. Thread-safe."""
 
     def __init__(self, address: str, cipher: Cipher) -> None:
         """Connect, and create or migrate the tables.
@@ -66,7 +66,7 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Open a transaction: it is committed when the block ends, and rolled back if it raises."""
+        """Open a transaction, which is committed when the block ends and rolled back if it raises."""
         with _typed_errors(), self._engine.begin() as connection:
             yield connection
 
@@ -96,7 +96,7 @@ def _engine(address: str) -> Engine:
         return _sqlite_engine(url)
     if url.drivername == "postgresql+pg8000":
         return _postgresql_engine(url)
-    raise ConfigurationError(f"The database of jobs cannot be {url.drivername}; give {ADDRESS_EXAMPLES}.")
+    raise ConfigurationError(f"The database of jobs cannot be {url.drivername}; use {ADDRESS_EXAMPLES}.")
 
 
 def _sqlite_engine(url: URL) -> Engine:
@@ -108,13 +108,13 @@ def _sqlite_engine(url: URL) -> Engine:
     engine = create_engine(url, hide_parameters=True)
 
     def on_connect(connection: Any, _: object) -> None:
-        connection.isolation_level = None  # the driver would begin its own transactions, and too late
+        connection.isolation_level = None  # otherwise the driver begins its own transactions, too late
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
 
     def on_begin(connection: Connection) -> None:
         reading = connection.get_execution_options().get("reading")
-        # A writer locks at the start: a reader that becomes a writer would fail instead of waiting for the lock.
+        # A writer locks at the start, because a reader that becomes a writer fails instead of waiting for the lock.
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     event.listen(engine, "connect", on_connect)
@@ -145,7 +145,7 @@ def _create_tables(connection: Connection, cipher: Cipher) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(CREATION_LOCK)))
     tables.layout.create(connection, checkfirst=True)
-    tables.left_alone.create(connection, checkfirst=True)  # older databases with the same layout lack it
+    tables.left_alone.create(connection, checkfirst=True)  # older databases with this layout lack this table
     row = connection.execute(select(tables.layout)).one_or_none()
     if row is None:
         tables.metadata.create_all(connection)
@@ -155,7 +155,7 @@ def _create_tables(connection: Connection, cipher: Cipher) -> None:
     if row.version > tables.VERSION:
         raise ConfigurationError(
             f"The database of jobs has layout {row.version}, and this program knows {tables.VERSION}: "
-            "run the version that wrote it, or give another database."
+            "run the version that wrote it, or use another database."
         )
     try:
         cipher.decrypt(row.check, CHECK_PURPOSE)
@@ -167,7 +167,7 @@ def _create_tables(connection: Connection, cipher: Cipher) -> None:
 
 @contextmanager
 def _typed_errors() -> Iterator[None]:
-    """Raise JobsUnavailableError for errors of the database, with the type only: messages repeat rows and addresses."""
+    """Raise JobsUnavailableError for database errors, with the type only: their texts repeat rows and addresses."""
     try:
         yield
     except (SQLAlchemyError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Encryption of stored data, and keyed digests of the values that the database is searched by."""
+"""Encryption of stored data, and keyed digests for searching the database."""
 
 import hmac
 import secrets
@@ -13,15 +13,15 @@ from pacs.key_file import load_or_create_key
 from pacs.queue.errors import SealError
 
 NONCE_BYTES = 12
-"""Length of a nonce. Nonces are random, so one key is good for 2^32 encryptions (NIST SP 800-38D, 8.3)."""
+"""Length of a nonce, in bytes. Nonces are random, so one key allows 2^32 encryptions (NIST SP 800-38D, 8.3)."""
 TAG_BYTES = 16
-"""Length of the AES-GCM authentication tag."""
+"""Length of the AES-GCM authentication tag, in bytes."""
 OVERHEAD_BYTES = NONCE_BYTES + TAG_BYTES
 """Bytes that encryption adds to the data."""
 DIGEST_PURPOSE = b"osteon keyed digests"
-"""Derives the key of `Cipher.digest`, so that encryption and digests never share one."""
+"""Purpose of the derived key of `Cipher.digest`, so that encryption and digests do not share a key."""
 LENGTH_BYTES = 8
-"""Each part of a digest is preceded by its length in this many bytes, so that parts cannot run together."""
+"""Size of the length before each part of a digest, in bytes; without it, ("ab", "c") would equal ("a", "bc")."""
 
 
 class Cipher:
@@ -36,16 +36,16 @@ class Cipher:
 
     @classmethod
     def from_key_file(cls, path: Path) -> Self:
-        """Load the key from `path`, or create the file. Raises ConfigurationError as `load_or_create_key` does."""
+        """Load the key from `path`, or create the file. Raises the same errors as `load_or_create_key`."""
         return cls(load_or_create_key(path))
 
     def encrypt(self, data: bytes, purpose: str) -> bytes:
-        """Encrypt `data` to nonce, ciphertext and tag: `OVERHEAD_BYTES` longer than `data`."""
+        """Encrypt `data`; return nonce, ciphertext and tag, which are `OVERHEAD_BYTES` longer than `data`."""
         nonce = secrets.token_bytes(NONCE_BYTES)
         return nonce + self._aead.encrypt(nonce, data, purpose.encode())
 
     def decrypt(self, encrypted: bytes, purpose: str) -> bytes:
-        """Decrypt what `encrypt` returned for the same purpose.
+        """Decrypt bytes that `encrypt` returned for the same purpose.
 
         Raises:
             SealError: the data is damaged, or was encrypted with another key or for another purpose.
@@ -58,7 +58,7 @@ class Cipher:
             raise SealError("The encrypted data is damaged or was encrypted with another key.") from None
 
     def digest(self, purpose: str, *parts: bytes | str) -> bytes:
-        """HMAC-SHA256 of the purpose and the parts in this order: 32 bytes, which only this key can reproduce."""
+        """Return the HMAC-SHA256 of the purpose and the parts in this order: 32 bytes that depend on the key."""
         mac = hmac.new(self._digest_key, digestmod=sha256)
         for part in (purpose, *parts):
             data = part.encode() if isinstance(part, str) else part

@@ -9,19 +9,19 @@ PacsError
 ├── LeaseLostError          the worker no longer holds the job: another has it, or the study has grown
 └── JobsUnavailableError    the database does not respond or cannot be written; the same may work later
 
-What only an operator can fix, such as a key file that others can read, is a `ConfigurationError`.
-Messages appear in logs and job lists, so they never hold patient data, file contents or addresses with a password.
+Faults that only an operator can fix, such as a key file that other users can read, are a `ConfigurationError`.
+Messages appear in logs and job lists, so they never contain patient data, file contents or addresses with a password.
 """
 
 from pacs.errors import PacsError
 
 
 class SealError(PacsError):
-    """Stored data cannot be decrypted. HTTP problems of this type bear the name of the class."""
+    """Stored data cannot be decrypted. The class name is the type of HTTP problems."""
 
 
 class SpoolFullError(PacsError):
-    """An instance was refused because the limit of stored bytes is reached."""
+    """An instance was refused because the storage limit is reached."""
 
 
 class InstanceRefusedError(PacsError):

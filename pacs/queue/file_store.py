@@ -1,7 +1,7 @@
 """Stores DICOM files encrypted in the database: the radiographs of studies and the results of jobs.
 
-Every method works within the transaction of the `Connection` that it is given. The caller has locked the row of the
-study or the job.
+Every method works within the transaction of its `Connection` argument. The caller has to lock the row of the study or
+the job first.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from pacs.queue.patient_digests import PatientDigests
 from pacs.queue.tables import instance_purpose, instances, jobs, results
 
 PREAMBLE_BYTES = 132
-"""Length of a DICOM file's preamble and signature."""
+"""Length of a DICOM file's preamble and signature, in bytes."""
 GROUP_LENGTH = b"\x02\x00\x00\x00UL\x04\x00"
 """First bytes of a file's first element, whose value is the length of the meta header."""
 EVICTION_BATCH_ROWS = 100
@@ -30,13 +30,13 @@ class StoredInstance:
     """A radiograph of a study, without its data.
 
     Attributes:
-        number: of its row; grows in the order of arrival.
+        number: number of its row; increases in the order of arrival.
         version: the first version of the study that includes it.
-        judged: the latest version that examined it, 0 for none.
-        instance: its UIDs; the data is empty.
-        patient: None where the patient is unknown.
-        digest: of its content; None where it is unknown.
-        has_data: whether its file is still stored.
+        judged: the latest version that examined it; 0 if none has.
+        instance: the UIDs; the data is empty.
+        patient: digests of the patient; None if unknown.
+        digest: digest of the content; None if unknown.
+        has_data: whether the file is still stored.
     """
 
     number: int
@@ -72,7 +72,7 @@ class InstanceStore:
         self._cipher = cipher
 
     def find(self, connection: Connection, study_id: str, instance_uid: str) -> StoredInstance | None:
-        """Return the radiograph of that UID in that study, or None."""
+        """Return the radiograph with a UID in a study; None if there is none."""
         row = connection.execute(_select_without_data().where(_is_instance(study_id, instance_uid))).first()
         return None if row is None else _stored_instance(row)
 
@@ -90,7 +90,7 @@ class InstanceStore:
         patient: PatientDigests,
         arrival: tuple[int, datetime],
     ) -> None:
-        """Store a new radiograph; `arrival` is the version that it arrives for, and the time."""
+        """Store a new radiograph; `arrival` is the version that it belongs to, and the time."""
         row = self._row(study_id, instance) | {"study_id": study_id, "version": arrival[0], "judged": 0}
         connection.execute(instances.insert().values(row | {"owner": patient.to_text(), "came": arrival[1]}))
 
@@ -99,13 +99,13 @@ class InstanceStore:
     ) -> None:
         """Store a radiograph's file again after it was purged.
 
-        The content may differ from the first file's where the study is fetched from an archive.
+        The content may differ from the first file's if the study is fetched from an archive.
         """
         row = self._row(study_id, instance) | {"came": now}
         connection.execute(update(instances).where(instances.c.number == stored.number).values(row))
 
     def read_data(self, connection: Connection, number: int) -> bytes | None:
-        """Return the file of a row; None where it was purged."""
+        """Return the file of a row; None if it was purged."""
         row = connection.execute(select(instances).where(instances.c.number == number)).first()
         if row is None or row.sealed is None:
             return None
@@ -120,7 +120,7 @@ class InstanceStore:
     ) -> None:
         """Record that a version examined these radiographs, and insert those that were fetched from an archive.
 
-        `examination` is the version, and the time.
+        `examination` is the version and the time.
         """
         version, now = examination
         for each in examined:
@@ -142,7 +142,7 @@ class InstanceStore:
                 connection.execute(instances.insert().values(row))
 
     def stored_bytes(self, connection: Connection, state: JobState | None = None) -> int:
-        """Return the encrypted size of all files, or of those of studies with an unanswered job in that state."""
+        """Return the encrypted size of all files in bytes, or of those of studies with an unanswered job in `state`."""
         query = select(func.coalesce(func.sum(instances.c.size), 0)).where(instances.c.size > 0)
         if state is not None:
             unanswered = and_(jobs.c.study_id == instances.c.study_id, jobs.c.state == state, jobs.c.answered.is_(None))
@@ -150,18 +150,18 @@ class InstanceStore:
         return int(connection.execute(query).scalar_one())
 
     def purge(self, connection: Connection, study_id: str) -> None:
-        """Delete the files of a study, and keep their rows."""
+        """Delete the files of a study but keep their rows."""
         connection.execute(update(instances).where(instances.c.study_id == study_id).values(sealed=None, size=0))
 
     def purge_answered(self, connection: Connection, until: datetime) -> int:
-        """Delete the files that arrived by `until` and that no job still needs; return how many."""
+        """Delete files that arrived by `until` and that no job needs; return their number."""
         is_expired = and_(instances.c.size > 0, instances.c.came <= until, ~_is_needed())
         return int(connection.execute(update(instances).where(is_expired).values(sealed=None, size=0)).rowcount)
 
     def evict(self, connection: Connection, size: int) -> int:
-        """Delete files that no job still needs, oldest first, until `size` bytes are free; return the bytes freed.
+        """Delete files that no job needs, oldest first, until `size` bytes are freed; return the number of bytes freed.
 
-        Returns less than `size` if too few files can be deleted.
+        The result is less than `size` if too few files can be deleted.
         """
         query = select(instances.c.number, instances.c.size).where(instances.c.size > 0, ~_is_needed())
         query = query.order_by(instances.c.came).limit(EVICTION_BATCH_ROWS)
@@ -194,7 +194,7 @@ class ResultStore:
         self._cipher = cipher
 
     def insert(self, connection: Connection, job_id: str, instance: Instance, fingerprint: bytes | None) -> None:
-        """Store a result; its fingerprint remains when the file is purged."""
+        """Store a result; its fingerprint stays when the file is purged."""
         encrypted = self._cipher.encrypt(instance.data, _result_purpose(job_id, instance.instance_uid))
         row = {
             "job_id": job_id,
@@ -208,7 +208,7 @@ class ResultStore:
         connection.execute(results.insert().values(row))
 
     def has_any(self, connection: Connection, job_id: str) -> bool:
-        """Whether a job has results."""
+        """Return whether a job has results."""
         query = select(results.c.number).where(results.c.job_id == job_id).limit(1)
         return connection.execute(query).first() is not None
 
@@ -233,7 +233,7 @@ class ResultStore:
         connection.execute(delete(results).where(results.c.job_id == job_id))
 
     def purge(self, connection: Connection, job_id: str) -> None:
-        """Delete the files of a job's results, and keep their UIDs and fingerprints."""
+        """Delete the files of a job's results but keep their UIDs and fingerprints."""
         connection.execute(update(results).where(results.c.job_id == job_id).values(sealed=None, size=0))
 
     def _instance(self, row: Row[Any]) -> Instance:
@@ -252,7 +252,7 @@ def _is_instance(study_id: str, instance_uid: str) -> Any:
 
 
 def _is_needed() -> Any:
-    """Whether a job of the study is still unanswered; a dead one may be retried by an operator."""
+    """SQL condition: a job of the study is still unanswered. A dead one counts, because an operator may retry it."""
     is_unanswered = jobs.c.answered.is_(None) & jobs.c.state.in_((*OPEN, JobState.DEAD))
     return exists().where(jobs.c.study_id == instances.c.study_id, is_unanswered)
 

@@ -1,4 +1,4 @@
-"""Adds radiographs to their studies, each to exactly one version, and counts those that are not taken.
+"""Adds radiographs to their studies, each to exactly one version, and counts the ones that are refused.
 
 The patient of each radiograph is compared with the patient of the study's first one. Transactions that change a study
 lock its row, so that simultaneous arrivals are handled one after the other.
@@ -39,19 +39,20 @@ class Intake:
         self._storage = storage
 
     def receive(self, arrival: Arrival, instance: Instance, settling: Settling) -> Job:
-        """Add an instance to its study, and return the job that will answer for it.
+        """Add an instance to its study, and return the job that will cover it.
 
-        An instance that arrives before work on its study has begun, or soon after, joins the open job: the lease of a
-        worker is revoked, and the job starts over with all instances. A later one creates a further version of the
-        study, which includes all instances. An instance that is already stored with the same content changes nothing,
-        unless the answer does not cover it or comes from another network; it restarts a job that is refused or dead.
+        An instance that arrives before work on its study has begun, or soon after, joins the open job. If a worker has
+        the job, its lease is revoked and the job starts over with all instances. A later instance creates a new version
+        of the study, which includes all instances. An instance that is already stored with the same content restarts a
+        job that is refused or dead. Otherwise it changes nothing, unless the results do not cover it or come from
+        another network.
 
         Raises:
             OtherPatientError: the study belongs to another patient.
             OtherContentError: the study has an instance with that UID and other content.
             SpoolFullError: the storage limit is reached.
 
-        After each of these errors nothing is stored.
+        If one of these errors is raised, nothing is stored.
         """
         storage, now = self._storage, self._storage.clock()
         digest = content_digest(storage.cipher, instance.data)
@@ -64,7 +65,7 @@ class Intake:
             if stored is not None and not self._is_same(connection, stored, digest):
                 if stored.has_data or latest is None or latest.fetched_from is None:
                     raise OtherContentError(f"Instance {instance.instance_uid} is already stored with other content.")
-                stored = replace(stored, judged=0)  # so that the worker compares it with the archive's file
+                stored = replace(stored, judged=0)  # makes the worker compare it with the archive's file
             job = self._job_for(study, latest, stored, (arrival, now, settling))
             if latest is not None and job == latest:
                 return latest
@@ -79,9 +80,9 @@ class Intake:
     def request(self, study_uid: str, checkpoint: str, archive: str) -> Job:
         """Create or update the job of a study that is to be fetched from an archive, and whose results go back to it.
 
-        Radiographs of the study that were sent are included. A job that is already to be fetched from there is
-        returned unchanged. A study that is answered gets a further version, because the archive may have more
-        radiographs now; if it has not, the results are the same as before.
+        Radiographs of the study that were sent are included. A job that already fetches from that archive is returned
+        unchanged. A study that is answered gets a new version, because the archive may have more radiographs now; if it
+        does not, the results are the same as before.
         """
         storage, now = self._storage, self._storage.clock()
         with storage.database.writing() as connection:
@@ -99,7 +100,7 @@ class Intake:
             return update_job(connection, replace(revoked, archive=archive, fetched_from=archive))
 
     def _needs_further_version(self, latest: Job, archive: str) -> bool:
-        """Whether a request creates a further version: the study is answered, or its results go to another archive."""
+        """Return whether a request creates a new version: the study is answered or its results go elsewhere."""
         if latest.answered is not None:
             return latest.state != JobState.REFUSED
         return latest.state in OPEN and latest.archive not in (None, archive)
@@ -119,7 +120,7 @@ class Intake:
             assign_patient(connection, study, patient)
 
     def count_refusal(self, study_uid: str, reason: str) -> str | None:
-        """Count an instance that was refused in that study; return the id of the study's latest job, or None."""
+        """Count an instance that was refused in a study; return the ID of the study's latest job, or None."""
         storage = self._storage
         with storage.database.writing() as connection:
             study = lock_or_create_study(connection, storage.database, storage.cipher, study_uid)
@@ -128,23 +129,23 @@ class Intake:
             return next((job.id for job in select_versions(connection, study.id)), None)
 
     def count_left_alone(self, reason: str, instances: int = 1) -> None:
-        """Count instances that were accepted and are not analyzed; `reason` is one of a small fixed set."""
+        """Count instances that were accepted but not analyzed; `reason` is one of a small fixed set."""
         database, counter = self._storage.database, tables.left_alone.c.instances
         with database.writing() as connection:
             increment(connection, database, counter, {"reason": reason}, instances, latest=self._storage.clock())
 
     def _latest(self, connection: Connection, study: Study) -> Job | None:
-        """Return the study's latest job, locked."""
+        """Return the study's latest job and lock its row."""
         jobs = select_versions(connection, study.id)
         return lock_job(connection, jobs[0].id) if jobs else None
 
     def _require_patient(
         self, connection: Connection, study: Study, latest: Job | None, patient: PatientDigests
     ) -> None:
-        """Raise OtherPatientError unless the study can be the patient's.
+        """Raise OtherPatientError if the study belongs to another patient.
 
-        The patient of a study that is still to be fetched is the one the archive names, so what is sent meanwhile
-        does not assign it.
+        If a study is still to be fetched, the archive determines its patient, so instances that are sent in the
+        meantime do not.
         """
         if study.patient is not None or latest is None or latest.fetched_from is None or latest.answered is not None:
             assign_patient(connection, study, patient)
@@ -162,7 +163,7 @@ class Intake:
     def _job_for(
         self, study: Study, latest: Job | None, stored: StoredInstance | None, event: tuple[Arrival, datetime, Settling]
     ) -> Job:
-        """Return the job that answers for an instance, or the latest unchanged if the instance changes nothing."""
+        """Return the job that will cover an instance, or the latest job unchanged if the instance changes nothing."""
         arrival, now, settling = event
         if latest is None:
             return self._next(study, None, arrival, now).with_instance(now, settling)
@@ -178,7 +179,7 @@ class Intake:
         return self._next(study, latest, arrival, now).with_instance(now, settling)
 
     def _is_answered(self, latest: Job, stored: StoredInstance, arrival: Arrival) -> bool:
-        """Whether the study's answer, stored or in progress, covers this instance."""
+        """Return whether the study's results, stored or in progress, cover this instance."""
         if latest.answered is None:
             return stored.has_data
         # The C-STORE node does not follow the service's reloads, so its checkpoint may be outdated.
@@ -188,9 +189,9 @@ class Intake:
         return stored.judged >= latest.version and not has_new_checkpoint
 
     def _next(self, study: Study, latest: Job | None, arrival: Arrival, now: datetime) -> Job:
-        """Return a new job after the latest, without instances.
+        """Return a new job that follows the latest one, without instances.
 
-        Where the study is fetched from an archive, the results go to that archive like those before.
+        If the study is fetched from an archive, the results go to that archive, as before.
         """
         version = 1 if latest is None else latest.version + 1
         fetched_from = None if latest is None else latest.fetched_from
@@ -213,15 +214,15 @@ class Intake:
         )
 
     def _enforce_limit(self, connection: Connection) -> None:
-        """Evict files that no job needs until the storage limit is kept.
+        """Evict files that no job needs until the stored files are within the limit.
 
-        Replicas that store at the same time may exceed the limit by what each of them stores.
+        Replicas that store at the same time may together exceed the limit by one file each.
 
         Raises:
             SpoolFullError: too few files can be evicted.
         """
         instances = self._storage.instances
-        dead = instances.stored_bytes(connection, JobState.DEAD)  # these have a limit of their own
+        dead = instances.stored_bytes(connection, JobState.DEAD)  # these have a separate limit
         excess = instances.stored_bytes(connection) - dead - self._storage.max_bytes
         if excess > 0 and instances.evict(connection, excess) < excess:
             raise SpoolFullError(

@@ -10,9 +10,9 @@ from typing import Literal, Self
 from xray.images.patient_identity import Patient
 
 Source = Literal["stow", "store", "pull"]
-"""How a study arrives: by STOW-RS, by C-STORE, or fetched from an archive on request."""
+"""How a study arrives: by STOW-RS ("stow"), by C-STORE ("store"), or fetched from an archive on request ("pull")."""
 JITTER = 0.2
-"""Largest fraction by which a pause is shortened at random, so that many jobs do not become due at once."""
+"""Maximum fraction by which a pause is shortened at random, so that many jobs do not become due at once."""
 
 
 class JobState(StrEnum):
@@ -21,15 +21,15 @@ class JobState(StrEnum):
     WAITING = "waiting"
     """Not started, or between two attempts."""
     RUNNING = "running"
-    """Leased to a worker, which may have died."""
+    """Leased to a worker, which may have crashed."""
     DELIVERED = "delivered"
     """Final: the archive has confirmed that it has the results."""
     KEPT = "kept"
     """Final: no archive is configured, and the results are stored here."""
     REFUSED = "refused"
-    """Final until a radiograph of the study is sent again: nothing in it can be judged."""
+    """Nothing in the study can be analyzed. Final until a radiograph of the study is sent again."""
     DEAD = "dead"
-    """Final until an operator retries it or the study is sent again: the attempts are used up."""
+    """All attempts failed. Final until an operator retries the job or the study is sent again."""
 
 
 OPEN = (JobState.WAITING, JobState.RUNNING)
@@ -42,11 +42,11 @@ FINISHED = (*DONE, JobState.REFUSED)
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often a job is attempted, and how long it waits in between.
+    """How often a job is attempted, and how long it waits between attempts.
 
     Attributes:
         attempts: number of failed attempts after which the job is dead.
-        first_pause: after the first failure; each further pause is twice as long, up to `longest_pause`.
+        first_pause: pause after the first failure; each further pause is twice as long, up to `longest_pause`.
     """
 
     attempts: int = 12
@@ -55,7 +55,9 @@ class RetryPolicy:
 
     def pause(self, attempts: int) -> timedelta:
         """Return the pause after that many attempts, shortened at random by up to `JITTER`."""
-        doublings = min(attempts - 1, 32)  # the longest pause is reached long before, and a timedelta would overflow
+        doublings = min(
+            attempts - 1, 32
+        )  # the longest pause is reached long before that, and a timedelta would overflow
         full: timedelta = min(self.first_pause * 2**doublings, self.longest_pause)
         return full * (1 - JITTER * random.random())
 
@@ -68,9 +70,9 @@ class Settling:
     """How long a study waits for more radiographs before work on it begins.
 
     Attributes:
-        pause: after its latest instance.
-        limit: after its first instance, however many follow. While a worker has the job, instances that arrive later
-            than this belong to a further version.
+        pause: time after the latest instance.
+        limit: time after the first instance, however many follow. While a worker has the job, instances that arrive
+            later than this belong to a new version.
     """
 
     pause: timedelta
@@ -83,8 +85,8 @@ class QueueCounts:
 
     Attributes:
         states: number of jobs in each state.
-        overdue: time since the earliest attempt was due that no worker has started.
-        left_alone: number of instances that were accepted and not analyzed, by reason.
+        overdue: time that the oldest due attempt has waited for a worker.
+        left_alone: number of instances that were accepted but not analyzed, by reason.
         refusals: number of instances that were refused, by reason.
     """
 
@@ -96,10 +98,10 @@ class QueueCounts:
 
 @dataclass(frozen=True)
 class Arrival:
-    """What is known about an instance besides its file.
+    """Facts about an instance that are not in its file.
 
     Attributes:
-        checkpoint: id of the network that is to judge it, as far as the receiver knows.
+        checkpoint: ID of the network that is expected to analyze it.
         archive: name of the archive that the results go to; None keeps them here.
     """
 
@@ -112,25 +114,25 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Job:
-    """The analysis of one version of a study, that is, of the radiographs that had arrived when work on it began.
+    """The analysis of one version of a study: of the radiographs that had arrived when the analysis began.
 
     Attributes:
         id: opaque.
         study_id: opaque; the same for all versions of a study.
-        version: 1 for the first radiographs, and one more whenever radiographs arrive after the answer.
-        checkpoint: id of the network that judged it; until then, of the one that is expected to.
+        version: 1 at first; increases by 1 whenever radiographs arrive after the study was answered.
+        checkpoint: ID of the network that analyzed the study or, before that, is expected to.
         archive: name of the archive that the results go to; None keeps them here.
-        fetched_from: name of the archive that the study is fetched from, in addition to
-            what was sent; None fetches nothing.
-        attempts: started since the job was created or last restarted.
-        due: UTC; when the next attempt may start. For a running job, when its lease expires.
-        reason: a sentence about the latest failure, or about what was left out.
+        fetched_from: name of the archive from which the study is fetched, in addition to instances that were sent;
+            None if it is not fetched.
+        attempts: number of attempts since the job was created or last restarted.
+        due: when the next attempt may start or, for a running job, when its lease expires; in UTC.
+        reason: a sentence about the latest failure, or about radiographs that were left out.
         opened: when its first instance arrived, or when it was last restarted.
         answered: when its results were stored or it was refused; None before that.
-        basis: keyed digest of what the answer follows from: equal ones have equal results.
-        left_out: a sentence about the radiographs that the answer does not cover; None if there are none.
+        basis: keyed digest of the inputs of the analysis; jobs with the same basis have the same results.
+        left_out: a sentence about the radiographs that the results do not cover; None if there are none.
         instances: number of radiographs that arrived for this version.
-        owner: name of the worker that leases it, or leased it last.
+        owner: name of the worker that holds the lease or held it last.
         lease_number: increases with each lease and each revocation; a worker with an older number has lost the job.
     """
 
@@ -158,15 +160,15 @@ class Job:
 
     @property
     def is_undecided(self) -> bool:
-        """Whether it is open and has no answer yet."""
+        """Whether the job is open and has no results yet."""
         return self.state in OPEN and self.answered is None
 
     def accepts_instance(self, now: datetime, settling: Settling) -> bool:
-        """Whether an instance that arrives now belongs to this version; a long attempt is not restarted for it."""
+        """Return whether an instance that arrives now belongs to this version; long attempts are not restarted."""
         return self.is_undecided and (self.state == JobState.WAITING or now < self.opened + settling.limit)
 
     def restarted(self, now: datetime, pause: timedelta = timedelta(0)) -> Self:
-        """Reset the attempts; results that are stored stay valid."""
+        """Reset the attempts; stored results stay valid."""
         answered = None if self.basis is None else self.answered
         return replace(
             self,
@@ -212,17 +214,17 @@ class Job:
         )
 
     def has_used_up(self, policy: RetryPolicy) -> bool:
-        """Whether the policy allows no further attempt."""
+        """Return whether the policy allows no more attempts."""
         return self.attempts >= policy.attempts
 
     def postponed(self, reason: str, policy: RetryPolicy, now: datetime) -> Self:
-        """End an attempt without an answer; the job is dead if the attempts are used up."""
+        """End an attempt without results; the job is dead if the attempts are used up."""
         state = JobState.DEAD if self.has_used_up(policy) else JobState.WAITING
         return replace(self, state=state, due=now + policy.pause(self.attempts), reason=reason, changed=now)
 
     def purged(self, now: datetime) -> Self:
         """Mark a dead job as purged: only its row is left."""
-        reason = f"{self.reason} The radiographs of the study have been deleted since; send them again."
+        reason = f"{self.reason} The radiographs of the study have been deleted since then; send them again."
         return replace(self, instances=0, reason=reason, changed=now, answered=None, basis=None, left_out=None)
 
     def answer_stored(self, checkpoint: str, basis: str, left_out: str | None, now: datetime) -> Self:

@@ -1,7 +1,7 @@
-"""A durable queue of studies: it takes in radiographs and leases jobs to workers, so that none is lost or done twice.
+"""A durable queue of studies: stores radiographs and leases jobs to workers, so that none is lost or done twice.
 
 Everything is committed when a method returns, and a worker can write only while it holds the lease. The clocks of
-replicas on several machines must agree to within a lease; otherwise work is repeated, but its results are not.
+replicas on several machines must agree to within a lease; otherwise studies are analyzed twice, with the same results.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,14 +33,14 @@ ATTEMPTS_EXHAUSTED = "The service stopped in the middle of an attempt, and the a
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an attempt found in a study.
+    """The outcome of an attempt that analyzed a study.
 
     Attributes:
         results: DICOM files, each with its fingerprint.
-        answer: the FHIR report.
-        basis: keyed digest of what the answer follows from; see `Jobs.basis`.
-        examined: the radiographs that were examined, whether they were judged or left out.
-        left_out: a sentence about what was left out; it is kept if a later attempt only delivers.
+        answer: the FHIR report, as JSON.
+        basis: keyed digest of the inputs of the analysis; see `Jobs.basis`.
+        examined: the radiographs that were examined, whether analyzed or left out.
+        left_out: a sentence about the radiographs that were left out; it stays if a later attempt only delivers.
     """
 
     results: Sequence[tuple[Instance, bytes | None]]
@@ -52,7 +52,7 @@ class Outcome:
 
 
 class Jobs:
-    """The queue, for workers and operators. Safe to use from any thread, and by any process with the same database.
+    """The queue, for workers and operators. Thread-safe; several processes may use the same database.
 
     Every method may raise JobsUnavailableError.
 
@@ -80,8 +80,8 @@ class Jobs:
     def lease(self, owner: str, lease: timedelta, policy: RetryPolicy = DEFAULT_POLICY) -> Job | None:
         """Lease the earliest job that is due or whose lease has expired; no two callers get the same job.
 
-        A further version of a study waits until the one before it has ended. An attempt counts when it begins, so that
-        a study that crashes the service also runs out of attempts.
+        A new version of a study waits until the previous one has ended. An attempt counts when it starts, so that a
+        study that crashes the service also runs out of attempts.
         """
         now = self._storage.clock()
         table = tables.jobs
@@ -101,9 +101,9 @@ class Jobs:
             return update_job(connection, replace(require_lease(connection, job), due=self._storage.clock() + lease))
 
     def store_results(self, job: Job, outcome: Outcome) -> list[Instance]:
-        """Store the results of a job before anything is sent; return those that are valid.
+        """Store the results of a job before anything is sent; return the valid results.
 
-        Where an earlier attempt has stored results, those stay valid and `outcome` is discarded.
+        If an earlier attempt has stored results, those stay valid and `outcome` is discarded.
 
         Raises:
             LeaseLostError: nothing was stored; the results must not be sent.
@@ -124,7 +124,7 @@ class Jobs:
     def finish(
         self, job: Job, state: JobState, reason: str | None = None, examined: Sequence[ExaminedInstance] = ()
     ) -> Job:
-        """End a job as delivered, kept or refused. Of delivered results only the UIDs and fingerprints are kept.
+        """End a job as delivered, kept or refused. Only the UIDs and fingerprints of delivered results are kept.
 
         The radiographs stay until `purge_answered` or eviction deletes them, in case more of the study arrives.
 
@@ -143,13 +143,13 @@ class Jobs:
             return update_job(connection, current.finished(state, reason, now))
 
     def postpone(self, job: Job, reason: str, policy: RetryPolicy = DEFAULT_POLICY) -> Job:
-        """End an attempt without an answer: the job waits, longer each time, or is dead. Raises LeaseLostError."""
+        """End an attempt without results: the job waits, longer each time, or is dead. Raises LeaseLostError."""
         with self._storage.database.writing() as connection:
             current = require_lease(connection, job)
             return update_job(connection, current.postponed(reason, policy, self._storage.clock()))
 
     def retry(self, job_id: str) -> Job | None:
-        """Restart a dead job now, unless a later job has answered for its study.
+        """Restart a dead job, unless a later job has analyzed its study.
 
         Returns any other job unchanged, and None if there is no such job.
         """
@@ -160,13 +160,14 @@ class Jobs:
             return update_job(connection, job.restarted(self._storage.clock()))
 
     def purge_answered(self, age: timedelta) -> int:
-        """Delete the radiographs that are older than `age` and that no job still needs; return how many."""
+        """Delete radiographs that are older than `age` and that no job needs; return their number."""
         with self._storage.database.writing() as connection:
             return self._storage.instances.purge_answered(connection, self._storage.clock() - age)
 
     def purge_dead(self, age: timedelta) -> int:
-        """Delete the files of studies whose job has been dead for `age`, and of the longest dead above the limit of
-        bytes; return the number of jobs.
+        """Delete the files of studies whose job has been dead for `age`; return the number of jobs.
+
+        If dead jobs exceed the storage limit, the files of those that have been dead longest are deleted too.
         """
         table, storage = tables.jobs, self._storage
         is_dead = (table.c.state == JobState.DEAD) & (table.c.instances > 0)
@@ -184,7 +185,7 @@ class Jobs:
         return purged
 
     def _purge(self, connection: Connection, job: Job) -> bool:
-        """Return False where the job was restarted meanwhile."""
+        """Delete the files of a dead job; return False if the job was restarted in the meantime."""
         lock_study(connection, job.study_id)
         current = lock_job(connection, job.id)
         if current is None or current.state != JobState.DEAD:
@@ -196,11 +197,11 @@ class Jobs:
         return True
 
     def basis(self, job: Job, parts: Sequence[str]) -> str:
-        """Return a keyed digest of what the answer of a job follows from: equal ones have equal results."""
+        """Return a keyed digest of the inputs of an analysis; jobs with the same basis have the same results."""
         return self._storage.cipher.digest("basis", job.study_id, *parts).hex()
 
     def seed(self, basis: str, replaced: Sequence[Instance]) -> bytes:
-        """Return the secret that the UIDs of an answer are derived from."""
+        """Return the secret from which the UIDs of the results are derived."""
         return self._storage.cipher.digest("seed", basis, *(each.instance_uid for each in replaced))
 
     def digest(self, data: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Migrates a database with an older layout to the present one when it is opened.
+"""Migrates a database with an older layout to the current one when it is opened.
 
 Layout 1 had one job for each study and checkpoint, deleted the radiographs of a study with its answer, and stored
 nothing about patients. Its jobs become versions of their studies in the order of their creation.
@@ -26,7 +26,7 @@ BACKFILL = (
     "UPDATE jobs SET answered = changed WHERE state IN ('delivered', 'kept', 'refused')",
     "UPDATE jobs SET answered = changed, basis = '1 ' || id WHERE id IN (SELECT job_id FROM results)",
 )
-"""The basis is unique for each job, so that any later answer replaces what layout 1 found."""
+"""SQL that fills the new columns. The basis is unique for each job, so later results replace those of layout 1."""
 
 incoming = Table(
     "incoming",
@@ -79,7 +79,7 @@ def _move_files(connection: Connection, cipher: Cipher) -> None:
         ).one()
         same = (files.c.study_id == job.study_id) & (files.c.instance_uid == row.instance_uid)
         if connection.execute(select(files.c.number).where(same)).first() is not None:
-            continue  # it was also stored for the job of another checkpoint
+            continue  # the file was also stored for another checkpoint's job
         data = cipher.decrypt(row.sealed, f"incoming {row.job_id} {row.instance_uid}")
         encrypted = cipher.encrypt(data, tables.instance_purpose(job.study_id, row.instance_uid))
         kept = {name: row._mapping[name] for name in ("series_uid", "instance_uid", "sop_class_uid")}

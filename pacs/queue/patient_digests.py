@@ -1,4 +1,4 @@
-"""Keyed digests of a study and its patient, which can be compared without revealing who the patient is."""
+"""Keyed digests of a study and its patient, which can be compared without revealing the patient's identity."""
 
 from dataclasses import dataclass, fields
 from typing import Self
@@ -9,17 +9,17 @@ from xray.images.patient_identity import Patient, is_same_patient
 DIGEST_DIGITS = 32
 """Hexadecimal digits of a digest: 128 bits, so that two values never collide by chance."""
 SEPARATOR = ":"
-"""Between the digests in the database, which are hexadecimal."""
+"""Separator between the hexadecimal digests in the database."""
 
 
 def study_id(cipher: Cipher, study_uid: str) -> str:
-    """Return the id of a study in the database, a keyed digest of its Study Instance UID."""
+    """Return the ID of a study in the database, a keyed digest of its Study Instance UID."""
     return cipher.digest("study", study_uid).hex()[:DIGEST_DIGITS]
 
 
 @dataclass(frozen=True)
 class PatientDigests:
-    """One digest for each attribute that distinguishes patients; empty where the attribute is unknown."""
+    """One digest for each attribute that distinguishes patients; empty if the attribute is unknown."""
 
     id: str = ""
     issuer: str = ""
@@ -39,7 +39,7 @@ class PatientDigests:
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """Parse what `to_text` returned."""
+        """Parse the output of `to_text`."""
         return cls(*text.split(SEPARATOR))
 
     def to_text(self) -> str:

@@ -1,4 +1,4 @@
-"""Answers questions about the jobs and files in the database; nothing is changed here."""
+"""Queries the jobs and files in the database; changes nothing."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,17 +26,17 @@ from pacs.queue.rows import (
 
 
 def utc_now() -> datetime:
-    """Return the present time in UTC."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
 class QueueStorage:
-    """What all parts of the queue share.
+    """The database, the stores and the limits that all parts of the queue share.
 
     Attributes:
-        max_bytes: limit of the stored radiographs of studies that are not dead, and as much again for dead ones.
-        clock: returns the present time in UTC.
+        max_bytes: size limit of the stored radiographs in bytes; dead jobs have another such limit of the same size.
+        clock: returns the current time in UTC.
     """
 
     database: Database
@@ -53,9 +53,9 @@ class QueueStorage:
 
 
 class JobRepository:
-    """Queries about jobs and their files. Safe to use from any thread.
+    """Queries about jobs and their files. Thread-safe.
 
-    Every method may raise JobsUnavailableError, and SealError where it reads files that are damaged.
+    Every method may raise JobsUnavailableError, and SealError if a stored file is damaged.
     """
 
     def __init__(self, storage: QueueStorage) -> None:
@@ -63,31 +63,31 @@ class JobRepository:
         self._database = storage.database
 
     def find(self, job_id: str) -> Job | None:
-        """Return the job with that id, or None."""
+        """Return the job with an ID; None if there is none."""
         with self._database.reading() as connection:
             return next(iter(select_jobs(connection, id=job_id)), None)
 
     def latest(self, limit: int, state: JobState | None = None, study_uid: str | None = None) -> list[Job]:
-        """Return the latest jobs, newest first, of that state or study if one is given."""
+        """Return the latest jobs, newest first; `state` and `study_uid` select among them."""
         with self._database.reading() as connection:
             return select_jobs(connection, limit, state=state, study_uid=study_uid)
 
     def counts(self) -> dict[JobState, int]:
-        """Return the number of jobs in each state, including 0."""
+        """Return the number of jobs in each state, including states without jobs."""
         state = tables.jobs.c.state
         with self._database.reading() as connection:
             rows = connection.execute(select(state, func.count()).group_by(state)).all()
         return dict.fromkeys(JobState, 0) | {row[0]: row[1] for row in rows}
 
     def overdue(self) -> timedelta:
-        """Return the time since the earliest open job was due or its lease ended; 0 if none is overdue."""
+        """Return the time since the oldest open job was due or its lease expired; 0 if none is overdue."""
         query = select(func.min(tables.jobs.c.due)).where(tables.jobs.c.state.in_(OPEN), ~waits_for_earlier_version())
         with self._database.reading() as connection:
             due: datetime | None = connection.execute(query).scalar()
         return max(self._storage.clock() - due, timedelta()) if due else timedelta()
 
     def left_alone(self) -> dict[str, int]:
-        """Return the number of instances that were accepted and not analyzed, by reason."""
+        """Return the number of instances that were accepted but not analyzed, by reason."""
         with self._database.reading() as connection:
             return count_by_reason(connection, tables.left_alone.c.instances)
 
@@ -102,7 +102,7 @@ class JobRepository:
             return [select_relations(connection, job) for job in jobs]
 
     def stored_bytes(self) -> int:
-        """Return the encrypted size of all stored radiographs; results do not count."""
+        """Return the encrypted size of all stored radiographs, in bytes, without results."""
         with self._database.reading() as connection:
             return self._storage.instances.stored_bytes(connection)
 
@@ -112,13 +112,13 @@ class JobRepository:
             return self._storage.instances.select(connection, job.study_id, job.version)
 
     def load(self, stored: StoredInstance) -> Instance | None:
-        """Return a radiograph with its data; None where its file was purged."""
+        """Return a radiograph with its data; None if its file was purged."""
         with self._database.reading() as connection:
             data = self._storage.instances.read_data(connection, stored.number)
         return None if data is None else replace(stored.instance, data=data)
 
     def stored_file(self, study_uid: str, instance_uid: str) -> bytes | None:
-        """Return the file with that UID in that study; None where none is stored."""
+        """Return the file with a UID in a study; None if none is stored."""
         with self._database.reading() as connection:
             study = study_id(self._storage.cipher, study_uid)
             stored = self._storage.instances.find(connection, study, instance_uid)
@@ -137,12 +137,12 @@ class JobRepository:
             return self._storage.results.select(connection, job_id)
 
     def fingerprints(self, instance_uid: str) -> set[bytes]:
-        """Return the fingerprints of all results with that UID, of any attempt."""
+        """Return the fingerprints of all results with a UID, of any attempt."""
         with self._database.reading() as connection:
             return self._storage.results.select_fingerprints(connection, instance_uid)
 
     def superseded_results(self, job: Job, basis: str) -> list[Instance]:
-        """Return the results, without data, that an answer of that basis replaces; empty if it is the first."""
+        """Return the results, without data, that new results with that basis replace; empty if these are the first."""
         with self._database.reading() as connection:
             earlier = [each for each in select_versions(connection, job.study_id) if each.version < job.version]
             predecessor = find_predecessor(earlier, basis)
@@ -151,7 +151,7 @@ class JobRepository:
             return self._storage.results.select_references(connection, predecessor.id)
 
     def kept_results(self, study_uid: str, *, earlier: bool = False) -> list[Instance]:
-        """Return results that go to no archive: of a study's latest answer or, with `earlier`, of all its answers."""
+        """Return results that go to no archive: a study's latest ones or, with `earlier`, all of them."""
         with self._database.reading() as connection:
             done = [job for job in select_jobs(connection, study_uid=study_uid) if job.state in DONE]
             done.sort(key=lambda job: job.version, reverse=True)
@@ -159,7 +159,7 @@ class JobRepository:
             return [result for job in kept for result in self._storage.results.select(connection, job.id)]
 
     def answer(self, job_id: str) -> str | None:
-        """Return the FHIR report that was stored with the results; None where there is none."""
+        """Return the FHIR report that was stored with the results; None if there is none."""
         query = select(tables.answers.c.sealed).where(tables.answers.c.job_id == job_id)
         with self._database.reading() as connection:
             encrypted = connection.execute(query).scalar()

@@ -13,7 +13,7 @@ from pacs.queue.job import OPEN, Job, JobState
 from pacs.queue.patient_digests import PatientDigests, study_id
 
 ID_DIGITS = 32
-"""Hexadecimal digits of a job's id: 128 bits, which nobody can guess."""
+"""Hexadecimal digits of a job's ID: 128 bits, so that IDs cannot be guessed."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Relations:
     """A job's place among the other jobs of its study.
 
     Attributes:
-        supersedes: id of the job whose answer this one replaces.
-        superseded_by: id of the job whose answer replaces this one.
+        supersedes: ID of the job whose results this job's results replace.
+        superseded_by: ID of the job whose results replace this job's results.
         refused: number of instances refused in the study, by reason.
     """
 
@@ -47,7 +47,7 @@ def lock_job(connection: Connection, job_id: str) -> Job | None:
 
 
 def require_lease(connection: Connection, job: Job) -> Job:
-    """Lock the job and return its present state. Raises LeaseLostError if the lease of `job` is not the latest."""
+    """Lock the job and return its current state. Raises LeaseLostError if the lease of `job` is not the latest."""
     current = lock_job(connection, job.id)
     if current is None or current.state != JobState.RUNNING or current.lease_number != job.lease_number:
         raise LeaseLostError(f"Job {job.id} is no longer leased to this worker.")
@@ -102,14 +102,14 @@ def waits_for_earlier_version() -> ColumnElement[bool]:
 
 
 def job_id(cipher: Cipher, study: str, version: int) -> str:
-    """Return the id of a study's job, a keyed digest of the study and the version."""
+    """Return the ID of a study's job, a keyed digest of the study and the version."""
     return cipher.digest("job", study, str(version)).hex()[:ID_DIGITS]
 
 
 def find_predecessor(earlier: Sequence[Job], basis: str) -> Job | None:
-    """Return the latest answered job whose answer an answer of `basis` replaces; `earlier` has the latest first.
+    """Return the job whose results new results with `basis` replace; `earlier` lists the study's jobs, latest first.
 
-    Jobs with the same basis are skipped: an identical answer replaces what the first of its kind replaced.
+    Jobs with the same basis are skipped: identical results replace the same job as the first of them did.
     """
     answered = [job for job in earlier if job.basis is not None]
     while answered and answered[0].basis == basis:
@@ -118,7 +118,7 @@ def find_predecessor(earlier: Sequence[Job], basis: str) -> Job | None:
 
 
 def lock_or_create_study(connection: Connection, database: Database, cipher: Cipher, study_uid: str) -> Study:
-    """Return the study and lock its row until the transaction ends; insert it where it is missing."""
+    """Return the study and lock its row until the transaction ends; insert the study if it is missing."""
     table = tables.studies
     row = {"id": study_id(cipher, study_uid), "study_uid": study_uid}
     connection.execute(database.insert_missing(table).values(row))
@@ -126,13 +126,13 @@ def lock_or_create_study(connection: Connection, database: Database, cipher: Cip
 
 
 def lock_study(connection: Connection, study: str) -> Study:
-    """Return the study with that id and lock its row until the transaction ends."""
+    """Return the study with an ID and lock its row until the transaction ends."""
     table = tables.studies
     return _study(connection.execute(select(table).where(table.c.id == study).with_for_update()).one())
 
 
 def assign_patient(connection: Connection, study: Study, patient: PatientDigests) -> Study:
-    """Assign a study to a patient, or add attributes to the patient that it has.
+    """Assign a study to a patient, or add missing attributes to its patient.
 
     Raises:
         OtherPatientError: the study belongs to another patient.
@@ -154,7 +154,7 @@ def increment(
     by: int = 1,
     **columns: object,
 ) -> None:
-    """Add `by` to a counter column in the row of `key`, which is inserted where missing, and set other columns."""
+    """Add `by` to a counter in the row of `key`, and set other columns; insert the row if it is missing."""
     table = counter.table
     connection.execute(database.insert_missing(table).values({**key, counter.name: 0, **columns}))
     is_row = [table.c[name] == value for name, value in key.items()]
@@ -162,7 +162,7 @@ def increment(
 
 
 def count_by_reason(connection: Connection, counter: Column[int], *conditions: ColumnElement[bool]) -> dict[str, int]:
-    """Return the sums of a counter column by the column `reason` of its table, in alphabetical order."""
+    """Return the sum of a counter column for each reason, in alphabetical order."""
     reason = counter.table.c.reason
     query = select(reason, func.sum(counter)).where(*conditions).group_by(reason).order_by(reason)
     return {row[0]: int(row[1]) for row in connection.execute(query)}

@@ -53,7 +53,7 @@ layout = Table(
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("check", LargeBinary, nullable=False),
 )
-"""One row: the version, and a known word encrypted with the key of all other data."""
+"""One row: the version of the layout, and a known word that is encrypted with the same key as all data."""
 
 studies = Table(
     "studies",
@@ -62,7 +62,7 @@ studies = Table(
     Column("study_uid", Text, nullable=False, unique=True),
     Column("owner", Text),
 )
-"""One row for each Study Instance UID; `owner` holds the digests of its patient, NULL until the patient is known."""
+"""One row for each Study Instance UID; `owner` has the digests of its patient, NULL until the patient is known."""
 
 refusals = Table(
     "refusals",
@@ -115,7 +115,7 @@ left_alone = Table(
     Column("instances", BigInteger, nullable=False),
     Column("latest", Moment, nullable=False),
 )
-"""Number of instances that were accepted and not analyzed, by reason, and when the latest one arrived."""
+"""Number of instances that were accepted but not analyzed, by reason, and the time of the latest arrival."""
 
 instances = Table(
     "instances",

@@ -1,4 +1,4 @@
-"""Coded concepts of the results, from SNOMED CT and DICOM, or from our own scheme where these have none."""
+"""Coded concepts of the results, from SNOMED CT and DICOM, or from a private scheme if those have none."""
 
 from pydicom.sr.coding import Code
 
@@ -6,7 +6,7 @@ from pacs.results.uids import coding_scheme_uid
 from xray.network.decision import Decision
 
 OSTEON = "99OSTEON"
-"""Designator of our coding scheme; `99` marks it as private (PS3.3 8.2)."""
+"""Designator of the private coding scheme; the prefix `99` marks it as private (PS3.3 8.2)."""
 
 NORMALITY = Code("121402", "DCM", "Normality")
 THRESHOLD = Code("122411", "DCM", "Threshold Value")
@@ -33,4 +33,4 @@ SYSTEMS = {
     "DCM": "http://dicom.nema.org/resources/ontology/DCM",
     OSTEON: f"urn:oid:{coding_scheme_uid()}",
 }
-"""FHIR's URIs of the coding schemes."""
+"""URIs of the coding schemes in FHIR."""

@@ -1,4 +1,4 @@
-"""Encodes a result as a DICOM file, with attributes copied from its radiograph byte for byte."""
+"""Encodes a result as a DICOM file, with attributes that are copied from its radiograph byte for byte."""
 
 from collections.abc import Iterable
 
@@ -17,7 +17,7 @@ PREAMBLE = bytes(128) + b"DICM"
 def encode_file(result: Dataset, copied: Iterable[CopiedElement]) -> bytes:
     """Return a DICOM file in Explicit VR Little Endian with the result's own elements and the copied ones.
 
-    The attributes of patient, study and character set come from the copied ones only. The result's own texts must be
+    The attributes of patient, study and character set come only from the copied ones. The result's own texts must be
     ASCII, which is part of every character set.
     """
     correct_ambiguous_vr(result, True)

@@ -1,7 +1,7 @@
 """Converts results and search matches to DICOM JSON (PS3.18 F), without their pixels.
 
-JSON is Unicode, so a text is only included if its bytes are valid in the character set that the file declares. Any
-other text is left out, because guessed letters could show another patient's name. The file itself has the bytes.
+JSON is Unicode, so a text is only included if its bytes are valid in the character set that the file declares. Other
+texts are left out, because guessed letters could spell another patient's name. The file itself keeps the bytes.
 """
 
 import io
@@ -20,16 +20,16 @@ from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, TEXT_VR_DELIMS
 from pacs.results.patient_attributes import CHARACTER_SET, TEXT_VRS
 
 DicomJson = dict[str, Any]
-"""A data set by tag, such as {"00100020": {"vr": "LO", "Value": ["1"]}}."""
+"""A data set, keyed by tag, such as {"00100020": {"vr": "LO", "Value": ["1"]}}."""
 
 PIXEL_TAGS = (Tag("PixelData"), Tag("FloatPixelData"), Tag("DoubleFloatPixelData"))
 UNICODE = "ISO_IR 192"
-"""DICOM's name of UTF-8, the character set of all JSON."""
+"""DICOM's name for UTF-8, the character set of all JSON."""
 ASCII = "ascii"
 KNOWN_ENCODINGS = frozenset(each.lower().replace("-", "") for each in python_encoding.values())
-"""Python's names of the encodings that DICOM knows, normalized as in `_is_known`."""
+"""Python's names of the encodings that DICOM supports, normalized as in `_is_known`."""
 PLAIN = re.compile(rb"[\t\n\f\r\x20-\x7e]*\0?")
-"""Bytes that mean the same in every character set."""
+"""Bytes with the same meaning in every character set."""
 HIGH_IN_ASCII = re.compile(rb"\x1b\(B[^\x1b]*[\x80-\xff]")
 """An escape sequence to ASCII, followed by bytes that are not ASCII."""
 DELIMITERS = TEXT_VR_DELIMS | set(b"^=\\")
@@ -37,7 +37,7 @@ DELIMITERS = TEXT_VR_DELIMS | set(b"^=\\")
 
 
 def dataset_to_json(dataset: Dataset, tags: Iterable[int] | None = None) -> DicomJson:
-    """Return the elements of `tags` that the data set has, or all elements but the pixels.
+    """Return the elements of `tags` that the data set has, or all elements except the pixels.
 
     Archives and modalities write values that their VR does not allow. Such an element is returned without a value, and
     neither a log nor an error repeats the value.
@@ -52,13 +52,13 @@ def _element(dataset: Dataset, tag: int) -> DicomJson:
     try:
         element: DicomJson = dataset[tag].to_json_dict(None, 0)
         json.dumps(element, allow_nan=False)
-    except Exception:  # pydicom parses the value only now, and reports damage as almost any type
+    except Exception:  # pydicom parses the value only now, and raises almost any type on damaged data
         return {"vr": dataset.get_item(tag).VR or "UN"}
     return element
 
 
 def result_to_json(data: bytes) -> DicomJson:
-    """Return all elements of a result's DICOM file but its pixels."""
+    """Return all elements of a result's DICOM file except its pixels."""
     with warnings.catch_warnings(), config.disable_value_validation():
         warnings.simplefilter("ignore")  # pydicom's warnings repeat the patient's values
         result = dcmread(io.BytesIO(data), stop_before_pixels=True)
@@ -82,7 +82,7 @@ def _make_unicode(dataset: Dataset, encodings: list[str]) -> None:
 
 
 def _encodings(dataset: Dataset) -> list[str]:
-    """Return Python's names of the declared character sets; an unknown one counts as ASCII, their common subset."""
+    """Return Python's names of the declared character sets; unknown ones count as ASCII, the common subset of all."""
     declared = dataset.SpecificCharacterSet or ""
     terms = [term.strip(" \0") for term in ([declared] if isinstance(declared, str) else declared)]
     known = convert_encodings(terms)
@@ -90,7 +90,7 @@ def _encodings(dataset: Dataset) -> list[str]:
 
 
 def _is_known(encoding: str) -> bool:
-    """Whether DICOM knows the encoding; Python knows more."""
+    """Return whether DICOM supports the encoding; Python supports more."""
     return encoding.lower().replace("-", "") in KNOWN_ENCODINGS
 
 

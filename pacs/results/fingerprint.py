@@ -1,4 +1,4 @@
-"""Fingerprints of results, which show whether an archive's object is our result or another object with its UID."""
+"""Fingerprints of results, to tell whether an archive's object is our result or another object with its UID."""
 
 import io
 import json
@@ -18,14 +18,14 @@ IDENTIFYING_KEYWORDS = (
     "ContentSequence",
     "PredecessorDocumentsSequence",
 )
-"""Attributes that an archive does not change. It may add other attributes and correct those of the patient."""
+"""Attributes that an archive does not change. It may add other attributes and correct the patient's."""
 
 
 def compute_fingerprint(data: bytes) -> bytes:
     """Return the SHA-256 of a DICOM file's identifying attributes and pixels, independent of its encoding.
 
     Raises:
-        Exception: of almost any type, if the file is damaged; call it in a worker process.
+        Exception: the file is damaged; almost any type is possible, so call this in a worker process.
     """
     dataset = dcmread(io.BytesIO(data))
     chosen = Dataset()

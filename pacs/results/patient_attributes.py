@@ -30,7 +30,7 @@ REQUIRED = (
     "AccessionNumber",
     "ReferringPhysicianName",
 )
-"""Type 2 attributes: every result has them, empty if the radiograph has no value."""
+"""Type 2 attributes, which every result has; they are empty if the radiograph has no value."""
 IDENTIFYING = (*REQUIRED, "SpecificCharacterSet", "IssuerOfPatientID")
 """A result without one of these could be filed under another patient, so the radiograph is refused instead."""
 OPTIONAL = (
@@ -43,16 +43,16 @@ OPTIONAL = (
     "StudyDescription",
     "IssuerOfAccessionNumberSequence",
 )
-"""Attributes that archives also file or display objects by; one that cannot be copied is left out."""
+"""Attributes that archives also use to file or display objects; one that cannot be copied is left out."""
 PATIENT_AND_STUDY = IDENTIFYING + OPTIONAL
 MAX_VALUE_BYTES = 4096
-"""Limit of one text. A name of three groups has less than a tenth of that in any character set."""
+"""Size limit of one text, in bytes. A name with three groups is less than a tenth of that in any character set."""
 MAX_SEQUENCE_BYTES = 64 << 10
-"""Limit of one sequence with all its items."""
+"""Size limit of one sequence with all its items, in bytes."""
 MAX_LEVELS, MAX_ITEMS, MAX_ITEM_TAGS = 2, 64, 32
-"""Limits of nested sequences, of the items of all of them together, and of the attributes of one item."""
+"""Maximum depth of nested sequences, number of items in all of them together, and number of attributes in one item."""
 TEXT_VRS = frozenset(("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UT"))
-"""Value representations with the same bytes in every transfer syntax."""
+"""Value representations that have the same bytes in every transfer syntax."""
 UNKNOWN_VR = "UN"
 CHARACTER_SET = Tag("SpecificCharacterSet")
 ITEM_LITTLE, ITEM_BIG = struct.Struct("<HHL"), struct.Struct(">HHL")
@@ -90,7 +90,7 @@ def copy_elements(header: Dataset, keywords: tuple[str, ...]) -> tuple[tuple[Cop
 
 
 def empty_element(keyword: str) -> CopiedElement:
-    """Return the attribute without a value."""
+    """Return an attribute without a value."""
     tag = Tag(keyword)
     return CopiedElement(int(tag), _encode(tag, dictionary_VR(tag), b""))
 
@@ -103,7 +103,7 @@ def _copy(header: Dataset, tag: BaseTag) -> bytes:
         return _sequence(header, tag, 1, budget)
     except NotCopyableError:
         raise
-    except Exception as error:  # pydicom reports damage as almost any type
+    except Exception as error:  # pydicom raises almost any type on damaged data
         raise NotCopyableError(f"{tag} is damaged") from error
 
 
@@ -138,9 +138,9 @@ def _sequence(header: Dataset, tag: BaseTag, level: int, budget: Iterator[int]) 
 
 
 def _items(header: Dataset, tag: BaseTag) -> list[Dataset]:
-    """Return the items with undecoded elements. A level is only parsed once the level above is within the limits."""
+    """Return the items with undecoded elements. A level is parsed only if the level above is within the limits."""
     element = header.get_item(tag)
-    if not isinstance(element, RawDataElement):  # its length is undefined, so pydicom parsed it to find its end
+    if not isinstance(element, RawDataElement):  # pydicom parsed it, because its length is undefined
         return list(element.value)
     value = element.value or b""
     if len(value) > MAX_SEQUENCE_BYTES or element.VR not in ("SQ", None):

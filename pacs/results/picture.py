@@ -1,4 +1,4 @@
-"""Draws the heatmap over a radiograph for the archive, small enough to hold the pictures of a whole study in memory."""
+"""Draws heatmaps over radiographs for the archive, small enough to keep the pictures of a whole study in memory."""
 
 import math
 from dataclasses import dataclass, field
@@ -12,21 +12,21 @@ from xray.network.cam import Cam, render
 MAX_IN_ROW = 4
 """Pictures in one row of a study's capture; more would be too small on a screen."""
 MAX_HEIGHT, MAX_TOTAL_HEIGHT = 1024, 3072
-"""Limits in pixels of the height of a picture and of all rows together: pictures shrink as a study grows."""
+"""Maximum heights of a picture and of all rows together, in pixels; pictures of large studies are smaller."""
 MAX_AREA_IN_SQUARES = 1.5
-"""Limit of a picture's area, in squares of its greatest height; a wider picture is scaled down."""
+"""Maximum area of a picture, as a multiple of its squared maximum height; a wider picture is scaled down."""
 OPACITY = 0.5
 """Opacity of the heatmap at its peak, from 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An RGB picture with square pixels, even if those of the radiograph are not.
+    """An RGB picture with square pixels, even if the radiograph's pixels are not square.
 
     Attributes:
-        height, width: of the picture, in its pixels.
+        height, width: size of the picture, in its own pixels.
         rgb: height x width x 3 bytes.
-        radiograph_height, radiograph_width: in pixels of the radiograph, the unit of its regions.
+        radiograph_height, radiograph_width: size of the radiograph in its own pixels, the unit of its regions.
     """
 
     height: int
@@ -37,12 +37,12 @@ class Picture:
 
     @property
     def pixels_HW3(self) -> PixelArray:
-        """(H, W, 3) uint8 RGB."""
+        """The picture as (H, W, 3) uint8 RGB."""
         return np.frombuffer(self.rgb, np.uint8).reshape(self.height, self.width, 3)
 
 
 def max_picture_height(count: int) -> float:
-    """Return the greatest height, in pixels, of a picture in a study of `count` radiographs."""
+    """Return the maximum height of a picture in a study of `count` radiographs, in pixels."""
     return min(MAX_HEIGHT, MAX_TOTAL_HEIGHT / math.ceil(count / MAX_IN_ROW))
 
 
@@ -61,7 +61,7 @@ def draw_picture(cam: Cam, radiograph: Radiograph, number: int = 1) -> Picture:
 
 
 def _size(radiograph: Radiograph, limit: float) -> tuple[int, int]:
-    """Return height and width within the limits of height and area, in the proportions of the anatomy."""
+    """Return height and width in pixels, within the limits and in the proportions of the anatomy."""
     tall, wide = radiograph.height * max(1, radiograph.pixel_aspect), radiograph.width / min(1, radiograph.pixel_aspect)
     scale = min(1.0, limit / tall, limit * math.sqrt(MAX_AREA_IN_SQUARES / (tall * wide)))
     return max(1, round(scale * tall)), max(1, round(scale * wide))

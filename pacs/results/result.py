@@ -1,6 +1,6 @@
 """The findings of a DICOM study, from which its results are rendered.
 
-The service sends them to a worker process, so they only hold numbers, texts and bytes.
+The service sends them to a worker process, so they consist of numbers, texts and bytes only.
 """
 
 from dataclasses import dataclass, field
@@ -38,9 +38,9 @@ class Source:
     """The attributes that results take from a radiograph's header, of limited size.
 
     Attributes:
-        laterality, view, body_part: code strings; None where the header has none.
+        laterality, view, body_part: code strings; None if the header has none.
         lossy: whether the pixels were ever compressed with loss.
-        patient: the patient in the form that patients are compared in.
+        patient: the patient, in the form in which patients are compared.
         patient_and_study: attributes of the patient and the study, and their character set.
         compression: ratio and method of the lossy compression.
         not_copied: keywords of attributes that were left out because they are too large, too deeply nested or damaged.
@@ -65,7 +65,7 @@ class RadiographFinding:
     """The finding of one radiograph.
 
     Attributes:
-        regions: regions of the greatest evidence, in pixels of the radiograph, strongest first.
+        regions: regions with the most evidence, in pixels of the radiograph, strongest first.
         probability: of abnormality, calibrated, from 0 to 1.
         weight: share of the radiograph in the study's probability, from 0 to 1.
     """
@@ -93,11 +93,11 @@ class StudyFinding:
     Attributes:
         probability: of abnormality, calibrated, from 0 to 1.
         threshold: the label is `abnormal` if the probability is at least this.
-        checkpoint: id of the network.
-        version: of this software.
-        left_out: SOP Instance UID and reason of each radiograph that could not be judged.
+        checkpoint: ID of the network.
+        version: version of this software.
+        left_out: SOP Instance UID and reason of each radiograph that could not be analyzed.
         more_left_out: whether the study has further radiographs that were not examined.
-        seed: secret that the UIDs of the results are derived from.
+        seed: secret from which the UIDs of the results are derived.
         supersedes: earlier results that these replace, because more radiographs arrived.
     """
 
@@ -116,12 +116,12 @@ class StudyFinding:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every radiograph of the study was judged."""
+        """Whether every radiograph of the study was analyzed."""
         return not self.left_out and not self.more_left_out
 
     @property
     def not_judged(self) -> tuple[str, ...]:
-        """Sentences about each radiograph that was left out."""
+        """One sentence for each radiograph that was left out."""
         each = tuple(f"Not judged: {uid}. {reason}" for uid, reason in self.left_out)
         return (*each, MORE_LEFT_OUT) if self.more_left_out else each
 

@@ -1,4 +1,4 @@
-"""Reads the attributes of a radiograph that its results repeat; runs in a worker process, as files may be hostile."""
+"""Reads the attributes of a radiograph that its results repeat, in a worker process because files may be hostile."""
 
 import io
 import warnings
@@ -17,17 +17,17 @@ from xray.images.dicom.tags import read_code, read_facts, read_identity
 LOSSY = "01"
 """Value of Lossy Image Compression for an image that was ever compressed with loss (PS3.3 C.7.6.1.1.5)."""
 META_START, META_GROUP = 132, 0x0002
-"""Offset of a file's meta header in bytes (PS3.10 7.1), and its group."""
+"""Offset of a file's meta header in bytes (PS3.10 7.1), and the group number of its elements."""
 INFLATED_BYTES = 64 << 10
-"""Bytes to inflate of a deflated file to find its character set, which only one element may precede."""
+"""Number of bytes of a deflated file to inflate to find its character set, which is at its start."""
 COMPRESSION_KEYWORDS = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 
 def read_source(data: bytes, max_pixels: int) -> Source:
-    """Read the attributes of a radiograph that was decoded before.
+    """Read the attributes of a radiograph that has been decoded without errors.
 
     Raises:
-        InputError: as `read_header`, or if an attribute that identifies the patient cannot be copied.
+        InputError: the file is invalid (see `read_header`), or an attribute of the patient cannot be copied.
     """
     with warnings.catch_warnings(), config.disable_value_validation():
         warnings.simplefilter("ignore")  # pydicom's warnings repeat the patient's values

@@ -1,6 +1,6 @@
-"""Derives the UIDs of results from a secret seed: a repeated result has the same UIDs, and nobody can guess them.
+"""Derives the UIDs of results from a secret seed: a repeated result has the same UIDs, and they cannot be guessed.
 
-An archive that receives a result twice keeps one, because both have the same UIDs.
+An archive that receives a result twice therefore keeps only one.
 """
 
 import hmac
@@ -11,18 +11,18 @@ from typing import Literal
 Kind = Literal["capture", "report"]
 
 NAMESPACE = uuid.UUID("a8756faf-a097-487b-b477-fe4a94a215d3")
-"""UUID namespace of UIDs that are the same at every site. Changing it would give all devices new UIDs."""
+"""UUID namespace for UIDs that are the same at every site. If it changed, all devices would get new UIDs."""
 UID_BYTES = 16
-"""Bytes of the number in a UID that is derived from a UUID (PS3.5 B.2)."""
+"""Size in bytes of the number in a UID that is derived from a UUID (PS3.5 B.2)."""
 
 
 def series_uid(kind: Kind, seed: bytes) -> str:
-    """Return the Series Instance UID of a kind of result; an image and a report may not share a series."""
+    """Return the Series Instance UID for a kind of result; an image and a report may not share a series."""
     return _secret_uid(seed, "series", kind)
 
 
 def instance_uid(kind: Kind, seed: bytes) -> str:
-    """Return the SOP Instance UID of a kind of result."""
+    """Return the SOP Instance UID for a kind of result."""
     return _secret_uid(seed, "instance", kind)
 
 
@@ -37,7 +37,7 @@ def device_uid(version: str, checkpoint: str) -> str:
 
 
 def coding_scheme_uid() -> str:
-    """Return the UID of our private coding scheme."""
+    """Return the UID of the private coding scheme."""
     return _uid("coding scheme")
 
 
@@ -47,7 +47,7 @@ def _uid(*names: str) -> str:
 
 
 def _secret_uid(seed: bytes, *names: str) -> str:
-    """Derive a UID. Raises ValueError for an empty seed, because anyone could guess the UID."""
+    """Derive a UID. Raises ValueError for an empty seed, because the UID could then be guessed."""
     if not seed:
         raise ValueError("the UIDs of results need a seed")
     digest = hmac.digest(seed, chr(10).join(names).encode(), sha256)

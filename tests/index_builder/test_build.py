@@ -171,7 +171,7 @@ def test_shards_of_replaced_radiographs_are_made_again_and_the_others_kept(
     records[3].file.write_bytes(whole)
     manifest = build(options)
     assert (manifest.count, manifest.unreadable) == (RADIOGRAPHS, ())
-    assert re.search(r"[12] of 3 shards are those of a builder that was stopped", capsys.readouterr().out)
+    assert re.search(r"[12] of 3 shards are reused from a builder that was stopped", capsys.readouterr().out)
 
 
 def test_replaced_radiograph_of_equal_size_and_time_is_embedded_again(options: BuildOptions, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_full_disk_keeps_the_shards_and_a_later_run_goes_on(
     assert [path.name for path in store_folder(on_it).glob("*.safetensors")] == ["00000.safetensors"]
     ballast.unlink()
     assert build(on_it).count == RADIOGRAPHS
-    assert "1 of 3 shards are those of a builder that was stopped" in capsys.readouterr().out
+    assert "1 of 3 shards are reused from a builder that was stopped" in capsys.readouterr().out
 
 
 def test_former_gallery_serves_until_the_new_one_is_whole(options: BuildOptions, tiny_checkpoint: Path) -> None:

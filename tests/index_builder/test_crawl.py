@@ -321,7 +321,7 @@ def test_what_is_held_of_a_study_that_cannot_be_searched_stays(
         assert crawl(through(options, url)).count == STUDIES * VIEWS
     with in_front_of(running, lambda path: (404, {}, b"") if f"{UIDS}.3/series" in path else None) as url:
         assert crawl(through(options, url)).count == (STUDIES - 1) * VIEWS
-    assert "1 studies were found and are not there any more" in capsys.readouterr().out
+    assert "1 studies were found but no longer exist" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("hasty")

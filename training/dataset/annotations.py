@@ -1,8 +1,8 @@
 """Reads a dataset's `annotations.csv`, and draws its boxes on the network's canvas and map.
 
-FracAtlas has one (Abedeen et al. 2023, Scientific Data 10:521): one line an image, with `image` as the dataset writes
-its path, and any of the columns `hardware` (1 where metal is visible) and `boxes` (JSON, one `[left, top, width,
-height]` for each finding, as shares of the image's width and height).
+FracAtlas has one (Abedeen et al. 2023, Scientific Data 10:521). Each line is about one image: `image` is its path in
+the dataset, `hardware` is 1 if metal is visible, and `boxes` is JSON with one `[left, top, width, height]` for each
+finding, as shares of the image's width and height. The last two columns are optional.
 
 Legend: S canvas side; h, w cells of the map.
 """
@@ -27,16 +27,16 @@ from xray.mura.tables import read_table
 log = logging.getLogger(__name__)
 
 FILE = "annotations.csv"
-"""Its name in the dataset's folder."""
+"""Name of the file in the dataset's folder."""
 ROUNDING = 0.01
-"""Share of the image's side by which a box may extend beyond the image, because it was written in few digits."""
+"""Share of the image's side by which a box may extend beyond the image, because its numbers are rounded."""
 INSIDE_BOX = 255
-"""Value of a mask's pixels within a box; as far from 0 as possible, because augmentation interpolates."""
+"""Value of a mask's pixels in a box; as far from 0 as possible, because augmentation interpolates."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """Where a finding is, as shares of the image's width and height; the origin is its upper left corner."""
+    """The box of a finding, as shares of the image's width and height; the origin is the upper left corner."""
 
     left: float
     top: float
@@ -46,11 +46,11 @@ class Box:
 
 @dataclass(frozen=True)
 class Annotation:
-    """What the file says of one image.
+    """The annotation of one image.
 
     Attributes:
-        hardware: whether metal is visible; None where the file has no such column.
-        boxes: of the findings; None where the file has no such column.
+        hardware: whether metal is visible; None if the file has no such column.
+        boxes: boxes of the findings; None if the file has no such column.
     """
 
     hardware: bool | None
@@ -58,10 +58,10 @@ class Annotation:
 
 
 def read_annotations(data: Path) -> Mapping[str, Annotation]:
-    """The annotations of a dataset by the path of the image; empty if there is no file.
+    """Read the annotations of a dataset, by the path of the image; empty if there is no file.
 
     Raises:
-        DatasetError: there is no column `image`, a row cannot be read, or two rows contradict each other.
+        DatasetError: the column `image` is missing, a row cannot be read, or two rows contradict each other.
     """
     file = data / FILE
     if not file.is_file():
@@ -83,24 +83,22 @@ def warn_unused(annotations: Mapping[str, Annotation], split: str, studies: Sequ
     known = {record.path for record in records_of(studies)}
     unused = [path for path in annotations if f"/{split}/" in f"/{path}" and path not in known]
     if unused:
-        log.warning(
-            listing(sorted(unused), f"images of {FILE} are not in {split}, and what it says of them is not used")
-        )
+        log.warning(listing(sorted(unused), f"images of {FILE} are not in {split}, so their annotations are not used"))
 
 
 def annotations_fingerprint(annotations: Mapping[str, Annotation]) -> str:
-    """SHA-256 of all annotations."""
+    """Return the SHA-256 of all annotations."""
     return hashlib.sha256(msgspec.json.encode(sorted(annotations.items()))).hexdigest()
 
 
 def boxes_of(path: str, annotations: Mapping[str, Annotation]) -> tuple[Box, ...]:
-    """The boxes of an image; empty where none is known."""
+    """Return the boxes of an image; empty if none are known."""
     annotation = annotations.get(path)
     return (annotation.boxes or ()) if annotation else ()
 
 
 def draw_boxes(boxes: Sequence[Box], placement: Placement) -> PixelArray:
-    """The mask (1, S, S) uint8 of the boxes: `INSIDE_BOX` or 0. A box has at least one pixel."""
+    """Draw the mask (1, S, S) uint8 of the boxes: `INSIDE_BOX` or 0. A box has at least one pixel."""
     canvas_SS = np.zeros((placement.size, placement.size), np.uint8)
     (height, width), content = placement.source, placement.content
     scale = np.array([placement.scaled[1] / content.width, placement.scaled[0] / content.height])
@@ -114,9 +112,9 @@ def draw_boxes(boxes: Sequence[Box], placement: Placement) -> PixelArray:
 
 
 def covered_cells(region_1SS: PixelArray, cells: int) -> np.ndarray:
-    """The cells (h, w) bool of a map that a region covers at least half as much as the cell that it covers most.
+    """Return which cells of a map, (h, w) bool, a region covers at least half as much as the cell that it covers most.
 
-    Relative to that cell, because a finding is often smaller than a cell.
+    The limit is relative to that cell, because a finding is often smaller than a cell.
     """
     covered_hw = cv2.resize(region_1SS[0], (cells, cells), interpolation=cv2.INTER_AREA)
     return np.asarray((covered_hw > 0) & (covered_hw >= covered_hw.max() / 2))
@@ -131,7 +129,7 @@ def _annotation(row: Mapping[str, str]) -> Annotation:
 
 
 def _parse_hardware(written: str, image: str) -> bool:
-    """Whether metal is visible; an empty cell says that it is not."""
+    """Return whether metal is visible; an empty cell means that it is not."""
     known = {"": False, "0": False, "0.0": False, "1": True, "1.0": True}
     if written.strip() not in known:
         raise DatasetError(f"{FILE}, {image}: hardware is {written!r}; write 0 or 1.")
@@ -139,7 +137,7 @@ def _parse_hardware(written: str, image: str) -> bool:
 
 
 def _parse_boxes(written: str, image: str) -> tuple[Box, ...]:
-    """The boxes of a row; an empty cell has none."""
+    """Return the boxes of a row; none for an empty cell."""
     try:
         stored = msgspec.json.decode(written.strip() or "[]", type=list[tuple[float, float, float, float]])
     except msgspec.MsgspecError as error:

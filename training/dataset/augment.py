@@ -9,19 +9,19 @@ import numpy as np
 from xray.images.radiograph import PixelArray
 
 FLIP_PROBABILITY = 0.5
-"""Of a horizontal flip: left and right limbs are equally common."""
+"""Probability of a horizontal flip: left and right limbs are equally common."""
 MAX_ROTATION_DEGREES = 30.0
-"""In either direction; as in the MURA paper (Rajpurkar et al. 2017, arXiv 1712.06957)."""
+"""Maximum rotation in either direction, as in the MURA paper (Rajpurkar et al. 2017, arXiv 1712.06957)."""
 SCALE_RANGE = (0.85, 1.15)
-"""Factors: limbs differ in size, and detectors in distance."""
+"""Range of the scale factor: limbs differ in size, and detectors in distance."""
 MAX_SHIFT = 0.06
-"""Share of the canvas side, in either direction; most of the anatomy stays on the canvas."""
+"""Maximum shift in either direction, as a share of the canvas side; most of the anatomy stays on the canvas."""
 MAX_LOG_GAMMA = 0.3
-"""Natural logarithm of the gamma exponent, in either direction: 0.74 to 1.35."""
+"""Maximum absolute value of the natural logarithm of the gamma exponent, which is 0.74 to 1.35."""
 AIR_LEVEL = 16
 """Largest gray level of air, which shows no anatomy."""
 ANYWHERE_PROBABILITY = 0.25
-"""That a window of a radiograph with a finding is cut anywhere, so that such radiographs also give normal windows."""
+"""Probability that a window is cut anywhere despite a finding, so that such radiographs also give normal windows."""
 
 
 def augment(
@@ -37,9 +37,9 @@ def augment(
 def cut_window(
     canvas_1SS: PixelArray, region_1SS: PixelArray, side: int, random: np.random.Generator
 ) -> tuple[PixelArray, PixelArray]:
-    """Cut a random window (1, L, L) from a canvas and its region that contains a pixel of the finding, if there is one.
+    """Cut a random window (1, L, L) from a canvas and its region; if there is a finding, the window has a pixel of it.
 
-    One time in four, and where there is no finding, it contains a pixel of the anatomy.
+    One time in four, and if there is no finding, it contains a pixel of the anatomy instead.
     """
     anywhere = random.random() < ANYWHERE_PROBABILITY
     lit = region_1SS[0] if region_1SS.any() and not anywhere else canvas_1SS[0] > AIR_LEVEL
@@ -51,7 +51,7 @@ def cut_window(
 
 
 def _window_start(anchor: int, side: int, size: int, random: np.random.Generator) -> int:
-    """Start of a window, along one axis, that has the anchor in its inner three quarters, unless the canvas ends."""
+    """Return the start of a window on one axis; the anchor is in its inner three quarters, unless the canvas ends."""
     start = anchor - int(random.integers(side // 8, side - side // 8))
     return min(max(start, 0), size - side)
 

@@ -1,7 +1,7 @@
 """Decodes a dataset's radiographs once and keeps the network's inputs in one file that every epoch reads.
 
     RUN/canvases/pixels.u8       uint8 (N, S, S), in the order of the records
-    RUN/canvases/manifest.json   which radiographs they are of, and how they were made
+    RUN/canvases/manifest.json   the radiographs, and how the canvases were made
 
 Legend: N records, S canvas side.
 """
@@ -27,16 +27,16 @@ from xray.mura.studies import MuraRecord
 PIXELS = "pixels.u8"
 """Name of the file of pixels."""
 SCHEMA_VERSION = 2
-"""Of the manifest; canvases of another version are made again."""
+"""Version of the manifest; canvases of another version are made again."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What one canvas was made from.
+    """The source of one canvas.
 
     Attributes:
-        content: of the file, as it was decoded.
-        placement: where the radiograph is on its canvas.
+        content: content of the file when it was decoded.
+        placement: position of the radiograph on its canvas.
     """
 
     content: FileContent
@@ -45,11 +45,11 @@ class Source:
 
 @dataclass(frozen=True)
 class CanvasManifest:
-    """What the canvases were made from, and how.
+    """The sources of the canvases, and how they were made.
 
     Attributes:
-        preprocess_version: of the code that made them.
-        sources: by the radiograph's path, in the order of the pixels.
+        preprocess_version: version of the preprocessing that made them.
+        sources: sources by the radiograph's path, in the order of the pixels.
     """
 
     preprocess: PreprocessSpec
@@ -68,16 +68,16 @@ class Canvases:
         self._pixels_NSS = np.memmap(folder / PIXELS, np.uint8, "r", shape=(len(self._rows), side, side))
 
     def __getitem__(self, path: str) -> tuple[PixelArray, Placement]:
-        """The canvas (1, S, S) of a radiograph, and where the radiograph is on it."""
+        """Return the canvas (1, S, S) of a radiograph, and the position of the radiograph on it."""
         return self._pixels_NSS[self._rows[path]][np.newaxis], self.manifest.sources[path].placement
 
     @property
     def digests(self) -> Mapping[str, str]:
-        """SHA-256 of each radiograph's file as it was decoded, by path."""
+        """Return the SHA-256 of each radiograph's file when it was decoded, by path."""
         return {path: source.content.digest for path, source in self.manifest.sources.items()}
 
     def are_of(self, records: Sequence[MuraRecord], spec: PreprocessSpec) -> bool:
-        """Whether decoding these records now would give these canvases."""
+        """Return whether decoding these records now would give these canvases."""
         made = self.manifest.preprocess, self.manifest.preprocess_version
         if made != (spec, PREPROCESS_VERSION) or self._rows.keys() != {record.path for record in records}:
             return False
@@ -89,11 +89,11 @@ class Canvases:
 
 
 def decode_once(records: Sequence[MuraRecord], spec: PreprocessSpec, folder: Path) -> Canvases:
-    """Decode every radiograph, unless the folder already has them and no file has changed.
+    """Decode every radiograph, unless the folder already has the canvases and no file has changed.
 
     Raises:
-        DatasetError: counts the images that cannot be read, names the first few and says what is wrong with each.
-        NoSpaceError: the canvases do not fit on the disk; the folder stays as it was.
+        DatasetError: images cannot be read; the message counts them and gives the reasons for the first few.
+        NoSpaceError: the canvases do not fit on the disk; the folder is unchanged.
     """
     cached = _load_cached(folder)
     if cached and cached.are_of(records, spec):
@@ -114,7 +114,7 @@ def decode_once(records: Sequence[MuraRecord], spec: PreprocessSpec, folder: Pat
 
 
 def _load_cached(folder: Path) -> Canvases | None:
-    """The canvases of an earlier run; None if there are none, or they are damaged."""
+    """Load the canvases of an earlier run; None if there are none or they are damaged."""
     try:
         return Canvases(folder)
     except (ArtifactError, OSError, ValueError):
@@ -122,9 +122,9 @@ def _load_cached(folder: Path) -> Canvases | None:
 
 
 def _decode_all(records: Sequence[MuraRecord], spec: PreprocessSpec, pixels: Path) -> list[Source | str]:
-    """Write the file of pixels; return each radiograph's source, or what is wrong with it.
+    """Write the file of pixels; return each radiograph's source, or the reason why it cannot be read.
 
-    The file is written, not memory-mapped: on a full disk a write raises an error, but a mapped page kills the process.
+    The file is not memory-mapped: on a full disk, a write raises an error, but a mapped page kills the process.
     """
     size = spec.size**2
     with pixels.open("r+b", buffering=0) as stream, ThreadPoolExecutor() as pool:
@@ -142,7 +142,7 @@ def _decode_all(records: Sequence[MuraRecord], spec: PreprocessSpec, pixels: Pat
 
 
 def _write_at(descriptor: int, data: bytes, offset: int) -> None:
-    """Write all of the data; a single call may write less."""
+    """Write all of the data, because a single system call may write less."""
     while data:
         written = os.pwrite(descriptor, data, offset)
         data, offset = data[written:], offset + written

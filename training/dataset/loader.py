@@ -1,4 +1,4 @@
-"""Loads batches of studies for training. What a batch shows depends only on the seed and on its place in the epoch.
+"""Loads batches of studies for training. The content of a batch depends only on the seed and its place in the epoch.
 
 Legend: B studies of a batch, N their radiographs, n those of one, S canvas or window side, h, w cells of the map.
 """
@@ -28,7 +28,7 @@ class Bag:
         pixels_n1SS: uint8.
         inside_nhw: bool, the cells of the map that a box covers.
         target: 0 or 1.
-        weight: of the study in the loss.
+        weight: weight of the study in the loss.
     """
 
     pixels_n1SS: Tensor
@@ -46,7 +46,7 @@ class Bags:
         inside_Nhw: bool, the cells of their maps that a box covers.
         views: number of radiographs of each of the B studies; sums to N.
         targets_B: float32, 0 or 1.
-        weights_B: float32, of the studies in the loss.
+        weights_B: float32, weights of the studies in the loss.
     """
 
     pixels_N1SS: Tensor
@@ -56,7 +56,7 @@ class Bags:
     weights_B: Tensor
 
     def to(self, device: torch.device) -> "Bags":
-        """The same batch on another device."""
+        """Return the same batch on another device."""
         tensors = (self.pixels_N1SS, self.inside_Nhw, self.targets_B, self.weights_B)
         pixels, inside, targets, weights = (tensor.to(device) for tensor in tensors)
         return Bags(pixels, inside, self.views, targets, weights)
@@ -70,21 +70,21 @@ class Views:
     annotations: Mapping[str, Annotation]
 
     def boxes(self, record: MuraRecord) -> Sequence[Box]:
-        """The boxes of a radiograph; empty where none is known."""
+        """Return the boxes of a radiograph; empty if none are known."""
         return boxes_of(record.path, self.annotations)
 
     def view(self, record: MuraRecord) -> tuple[PixelArray, PixelArray]:
-        """A radiograph's canvas and the mask of its boxes, (1, S, S) uint8 each."""
+        """Return a radiograph's canvas and the mask of its boxes, (1, S, S) uint8 each."""
         canvas, placement = self.canvases[record.path]
         return canvas, draw_boxes(self.boxes(record), placement)
 
 
 class StudyBags(Dataset[Bag]):
-    """The dataset of torch's DataLoader, indexed by `SampledStudy`.
+    """The dataset for torch's DataLoader, indexed by `SampledStudy`.
 
     Args:
-        weights: of each study in the loss.
-        training: whether to draw views, to augment and to cut windows.
+        weights: weight of each study in the loss.
+        training: whether to sample views, augment and cut windows.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class StudyBags(Dataset[Bag]):
         return self._bag([self._augmented(*view, random) for view in views], study.target, weight)
 
     def _window(self, records: Sequence[MuraRecord], weight: float, random: np.random.Generator) -> Bag:
-        """A window of one radiograph, with a finding if the study has one; the target is 1 if it shows the finding."""
+        """Cut a window of one radiograph, with a finding if there is one; the target is 1 if it shows the finding."""
         record = max(records, key=lambda record: bool(self.views.boxes(record)))
         pixels, region = cut_window(*self._augmented(*self.views.view(record), random), self.options.window, random)
         return self._bag([(pixels, region)], int(region.any()), weight)
@@ -139,7 +139,7 @@ def collate(bags: Sequence[Bag]) -> Bags:
 class BatchLoader:
     """Loads batches in worker processes.
 
-    The processes outlive an epoch, because starting them takes as long as an epoch on a GPU.
+    The processes are kept between epochs, because starting them takes as long as an epoch on a GPU.
     """
 
     def __init__(self, bags: StudyBags, options: TrainOptions) -> None:
@@ -153,6 +153,6 @@ class BatchLoader:
         )
 
     def batches(self, plan: list[list[SampledStudy]]) -> Iterator[Bags]:
-        """Load the batches of a plan, in its order. Finish one plan before you start the next."""
+        """Load the batches of a plan in order. Finish one plan before you start the next."""
         self._plan[:] = plan
         return iter(self._loader)

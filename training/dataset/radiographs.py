@@ -1,4 +1,4 @@
-"""Reads all radiographs of a split before anything is computed, so that an unreadable file is reported at once.
+"""Reads all radiographs of a split before anything is computed, so that unreadable files are reported at once.
 
 Legend: N records, S canvas side.
 """
@@ -24,22 +24,22 @@ def read_radiographs(records: Sequence[MuraRecord]) -> list[Radiograph]:
     """Decode the image of each record.
 
     Raises:
-        DatasetError: counts the unreadable images, names the first few and says what is wrong with each.
+        DatasetError: images cannot be read; the message counts them and gives the reasons for the first few.
     """
     return _read(records, lambda radiograph: radiograph)
 
 
 def read_canvases(records: Sequence[MuraRecord], spec: PreprocessSpec) -> PixelArray:
-    """The network's input for each record, uint8 (N, 1, S, S).
+    """Return the network's input for each record, uint8 (N, 1, S, S).
 
     Raises:
-        DatasetError: counts the unreadable images, names the first few and says what is wrong with each.
+        DatasetError: images cannot be read; the message counts them and gives the reasons for the first few.
     """
     return np.stack(_read(records, lambda radiograph: preprocess(radiograph, spec)[0]))
 
 
 def describe_unreadable(faults: Sequence[str], count: int) -> str:
-    """How many of `count` images cannot be read, and what is wrong with the first few."""
+    """Return a message that counts the unreadable images among `count`, with the reasons for the first few."""
     return f"{len(faults)} of {count} images cannot be read:\n  " + "\n  ".join(faults[:MAX_LISTED_PATHS])
 
 

@@ -16,10 +16,10 @@ from xray.mura.studies import Study
 
 @dataclass(frozen=True)
 class SampledStudy:
-    """A study that was sampled for one place of one epoch.
+    """A study that was sampled for one place in an epoch.
 
     Attributes:
-        place: from 0 in each epoch; with the epoch it seeds the augmentation.
+        place: place in the epoch, from 0; epoch and place seed the augmentation.
         study: index of the study.
     """
 
@@ -29,10 +29,10 @@ class SampledStudy:
 
 
 def plan_epoch(studies: Sequence[Study], options: TrainOptions, epoch: int, processes: int) -> list[list[SampledStudy]]:
-    """The global batches of an epoch, each of `batch_studies` studies per process.
+    """Return the global batches of an epoch, each of `batch_studies` studies per process.
 
     Balanced sampling draws as many studies as there are, with replacement, normal and abnormal equally often. The
-    last batch is left out when it is not full, unless it is the only one.
+    last batch is left out if it is not full, unless it is the only one.
     """
     random = np.random.default_rng([options.seed, epoch])
     if options.sampling == "balanced":
@@ -46,7 +46,7 @@ def plan_epoch(studies: Sequence[Study], options: TrainOptions, epoch: int, proc
 
 
 def sampling_probabilities(studies: Sequence[Study], options: TrainOptions) -> np.ndarray:
-    """The probability of each study at each place of an epoch; sums to 1."""
+    """Return the probability of each study at each place in an epoch; they sum to 1."""
     targets = np.array([study.target for study in studies])
     if options.sampling == "natural" or targets.min() == targets.max():
         return np.full(len(studies), 1 / len(studies))
@@ -55,11 +55,10 @@ def sampling_probabilities(studies: Sequence[Study], options: TrainOptions) -> n
 
 
 def loss_weights(studies: Sequence[Study], options: TrainOptions) -> list[float]:
-    """The weight of each study in the loss.
+    """Return the weight of each study in the loss.
 
-    `body-part`: the share of the other class within the study's body part (Rajpurkar et al. 2017), counted as the
-    sampling draws the studies, so that balanced sampling and these weights do not correct twice for one imbalance.
-    Scaled so that the expected weight is 1.
+    `body-part`: the share of the other class within the study's body part (Rajpurkar et al. 2017), as sampled, so that
+    balanced sampling and these weights do not correct the same imbalance twice. Scaled to an expected weight of 1.
     """
     if options.loss_weights == "none":
         return [1.0] * len(studies)
@@ -72,7 +71,7 @@ def loss_weights(studies: Sequence[Study], options: TrainOptions) -> list[float]
 
 
 def _other_share(share: dict[tuple[str, int], float], study: Study) -> float:
-    """Share of the other class in the study's body part; one half if there is no other class."""
+    """Return the share of the other class in the study's body part; one half if there is no other class."""
     own = share[study.body_part, study.target]
     other = share.get((study.body_part, 1 - study.target), own)
     return other / (own + other)

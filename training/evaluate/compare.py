@@ -1,4 +1,4 @@
-"""Measures whether a second checkpoint is better than a first, with an interval."""
+"""Measures whether one checkpoint is better than another, with an interval."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,12 +37,12 @@ class CompareOptions:
 
 @dataclass(frozen=True)
 class Gain:
-    """How much better the second checkpoint is than the first.
+    """The difference of the second checkpoint from the first.
 
     Attributes:
-        auroc: of the first and of the second, over studies.
-        gain: second minus first, with the interval of a bootstrap that draws the same patients for both.
-        pointing: of the first and of the second; None where the dataset has no boxes.
+        auroc: AUROC over studies, of the first and of the second.
+        gain: AUROC of the second minus the first, with the interval of a bootstrap over the same patients for both.
+        pointing: pointing game of the first and of the second; None if the dataset has no boxes.
     """
 
     auroc: tuple[float, float]

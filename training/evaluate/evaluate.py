@@ -1,6 +1,6 @@
-"""Measures a checkpoint on a split: metrics with intervals, tables and a page.
+"""Measures a checkpoint on a split; writes metrics with intervals, tables and an HTML page.
 
-The probabilities are the service's, because they come from the same `Predictor`.
+The probabilities are the same as the service's, because they come from the same `Predictor`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ from xray.predictor import Predictor, StudyPrediction
 OVERALL = "all"
 """Name of the group of all studies."""
 HARDWARE_FREE = "hardware-free"
-"""Name of the group of studies without visible metal, which a network could use as a shortcut."""
+"""Name of the group of studies without visible metal, because a network could use metal as a shortcut."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,19 @@ class EvaluateOptions:
     data: Path
     """Dataset folder in MURA layout."""
     ensemble_with: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--also"])] = ()
-    """Further checkpoints, whose probabilities are averaged with the first's; maps and neighbors are the first's."""
+    """More checkpoints, whose probabilities are averaged with the first's; maps and neighbors are the first's."""
     split: str = "valid"
     out: Path = Path("artifacts/evaluation")
     """Folder for index.html, metrics.json, studies.csv and radiographs.csv."""
     gallery: Path | None = None
     """Gallery folder of that checkpoint, to measure its neighbors."""
     ood: Annotated[Path | None, tyro.conf.arg(aliases=["--strangers"])] = None
-    """Folder of images that are no radiographs of limbs, to measure how many are out of the checkpoint's scope."""
+    """Folder of images that are not radiographs of limbs, to measure how many are out of the checkpoint's scope."""
     device: DeviceChoice = "auto"
     precision: PrecisionChoice = "auto"
-    """The network's arithmetic on a CPU; `auto` is what the service uses on this machine."""
+    """Precision of the network on a CPU; `auto` is the one that the service uses on this machine."""
     resamples: int = RESAMPLES
-    """Bootstrap resamples for each interval."""
+    """Number of bootstrap resamples for each interval."""
     allow_overlap: bool = False
     """Allow patients of the split in another split of the dataset, or in the gallery of one."""
 
@@ -72,26 +72,26 @@ class EvaluateOptions:
 
 
 def evaluate(options: EvaluateOptions) -> Evaluation:
-    """Predict every study, measure, write OUT and print the table.
+    """Predict every study, measure, write the folder OUT and print the table.
 
     Raises:
         ArtifactError: a checkpoint or the gallery is damaged, or they do not belong together.
         DatasetError: the split is empty, images cannot be read, or patients are also in another split or in the
-            gallery; they are counted and named.
+            gallery; the message counts and names them.
         NoSpaceError: the disk of OUT is full; the old report is kept.
     """
     split = read_split(options.data, options.split)
     studies = split.studies
     overlap = require_disjoint(options.data, options.split, studies, options.allow_overlap)
     radiographs = read_radiographs(records_of(studies))
-    options.out.mkdir(parents=True, exist_ok=True)  # before the predictions, in case it cannot be created
+    options.out.mkdir(parents=True, exist_ok=True)  # before the predictions, so that a failure shows at once
     if options.ood:
-        find_images(options.ood)  # it is measured last, but an error in it is raised now
+        find_images(options.ood)  # the folder is measured last, but its errors are raised now
     checkpoints = [load_checkpoint(folder) for folder in (options.checkpoint, *options.ensemble_with)]
     gallery = load_evaluation_gallery(options, checkpoints[0], studies)
     predictors = [load_predictor(each, options, gallery) for each in checkpoints]
     if options.ood and predictors[0].space is None:
-        print(f"{options.checkpoint} has no limit of its scope, so --ood measures color and gray levels only.")
+        print(f"{options.checkpoint} has no scope limit, so --ood measures color and gray levels only.")
     predictions = average_ensemble([predict_all(each, studies, radiographs) for each in predictors])
     annotations = read_annotations(options.data)
     warn_unused(annotations, options.split, studies)
@@ -120,7 +120,7 @@ def write_report(
     predictions: Sequence[StudyPrediction],
     mistakes: Sequence[Mistake],
 ) -> None:
-    """Write the page, the metrics and the tables; all of them are replaced, or none."""
+    """Write the page, the metrics and the tables; either all of them are replaced or none."""
     with staged_files(folder) as partial:
         write_tables(partial, studies, predictions)
         (partial / "metrics.json").write_bytes(msgspec.json.format(msgspec.json.encode(evaluation)))
@@ -133,8 +133,8 @@ def load_evaluation_gallery(
     """Load the gallery, if one is given.
 
     Raises:
-        ArtifactError: it is damaged or of another checkpoint.
-        DatasetError: it is of another split of the dataset and has some of these patients, who are counted and named.
+        ArtifactError: the gallery is damaged or of another checkpoint.
+        DatasetError: the gallery has patients of these studies; the message counts and names them.
     """
     if options.gallery is None:
         return None
@@ -152,18 +152,18 @@ def load_evaluation_gallery(
 
 
 def load_predictor(checkpoint: Checkpoint, options: EvaluateOptions, gallery: Gallery | None) -> Predictor:
-    """The checkpoint with an engine for the device and precision of the options."""
+    """Return a predictor of the checkpoint, with an engine for the device and precision of the options."""
     return Predictor.from_artifacts(checkpoint, load_engine(checkpoint, options.device, options.precision), gallery)
 
 
 def studies_with_hardware(annotations: Mapping[str, Annotation]) -> set[str] | None:
-    """Dataset folders of the studies with an image that shows metal; None where no annotation says so."""
+    """Return the dataset folders of the studies with visible metal; None if the annotations do not mention metal."""
     noted = {path: annotation.hardware for path, annotation in annotations.items() if annotation.hardware is not None}
     return {path.rsplit("/", 1)[0] for path, hardware in noted.items() if hardware} if noted else None
 
 
 def group_studies(studies: Sequence[Study], with_hardware: set[str] | None) -> dict[str, np.ndarray]:
-    """A mask of the studies of each group, by the group's name."""
+    """Return a mask of the studies of each group, by the group's name."""
     parts = [study.body_part for study in studies]
     groups = {OVERALL: np.ones(len(studies), bool)}
     groups |= {part: np.array(parts) == part for part in sorted(set(parts))}
@@ -174,7 +174,7 @@ def group_studies(studies: Sequence[Study], with_hardware: set[str] | None) -> d
 
 
 def baseline_probabilities(studies: Sequence[Study]) -> np.ndarray:
-    """For each study, the share of abnormal studies of its body part."""
+    """Return, for each study, the share of abnormal studies of its body part."""
     targets: dict[str, list[int]] = {}
     for study in studies:
         targets.setdefault(study.body_part, []).append(study.target)
@@ -187,7 +187,7 @@ def measure_groups(
     annotations: Mapping[str, Annotation],
     resamples: int,
 ) -> tuple[Row, ...]:
-    """The metrics of each group; the first group is all studies."""
+    """Compute the metrics of each group; the first group is all studies."""
     sample = sample_of(studies, predictions)
     threshold = predictions[0].threshold
     baselines = baseline_probabilities(studies)
@@ -199,6 +199,6 @@ def measure_groups(
 
 
 def measure_group(group: str, sample: Sample, baselines: np.ndarray, threshold: float, resamples: int) -> Row:
-    """The metrics of one group, and the AUROC of `baseline_probabilities` on it."""
+    """Compute the metrics of one group, and the AUROC of `baseline_probabilities` on it."""
     figures = figures_with_intervals(sample, threshold, resamples)
     return Row(group, len(sample.targets), int(sample.targets.sum()), figures, auroc(sample.targets, baselines))

@@ -22,8 +22,8 @@ class Row(msgspec.Struct, frozen=True):
     """The metrics of one group of studies. A `Struct`, because a key of metrics.json differs from its attribute.
 
     Attributes:
-        figures: by name, one for each of `training.evaluate.metrics.FIGURES`.
-        baseline_auroc: AUROC of a predictor that knows the body part only; the key in metrics.json is `floor`.
+        figures: intervals by name, one for each of `training.evaluate.metrics.FIGURES`.
+        baseline_auroc: AUROC of a predictor that knows only the body part; the key in metrics.json is `floor`.
     """
 
     group: str
@@ -38,11 +38,11 @@ class Evaluation:
     """Everything that `evaluate` reports.
 
     Attributes:
-        left_out: how many files, folders and rows of the split were skipped, by suffix or reason.
-        overlap: how many of its patients are also in another split, by that split's name.
-        pointing: None if the dataset has no boxes.
-        retrieval: None if no gallery was given.
-        scoping: None if no images out of scope were given.
+        left_out: number of files, folders and rows of the split that were skipped, by suffix or reason.
+        overlap: number of its patients that are also in another split, by that split's name.
+        pointing: results of the pointing game; None if the dataset has no boxes.
+        retrieval: quality of the neighbors; None if no gallery was given.
+        scoping: quality of the scope; None if no images out of scope were given.
     """
 
     checkpoint: CheckpointManifest
@@ -58,7 +58,7 @@ class Evaluation:
 
 
 def write_tables(out: Path, studies: Sequence[Study], predictions: Sequence[StudyPrediction]) -> None:
-    """Write studies.csv and radiographs.csv, with every probability behind the metrics."""
+    """Write studies.csv and radiographs.csv, with all probabilities from which the metrics are computed."""
     pairs = list(zip(studies, predictions, strict=True))
     with (out / "studies.csv").open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
@@ -73,12 +73,12 @@ def write_tables(out: Path, studies: Sequence[Study], predictions: Sequence[Stud
 
 
 def evaluation_title(evaluation: Evaluation) -> str:
-    """Which checkpoint was measured on which split."""
+    """Return a title with the checkpoint and the split."""
     return f"Checkpoint {evaluation.checkpoint.id} on {evaluation.dataset} {evaluation.split}"
 
 
 def as_table(evaluation: Evaluation) -> list[list[str]]:
-    """The table of the groups: a header, then one line for each group."""
+    """Return the table of the groups: a header, then one line for each group."""
     names = [name for name in evaluation.rows[0].figures if name != "accuracy"]
     lines = [["group", "studies", "abnormal", *names, "baseline"]]
     for row in evaluation.rows:
@@ -88,7 +88,7 @@ def as_table(evaluation: Evaluation) -> list[list[str]]:
 
 
 def remarks(evaluation: Evaluation) -> list[str]:
-    """Everything else that was measured, one sentence each."""
+    """Return one sentence for each other measurement."""
     calibration = evaluation.calibration
     lines = [
         f"calibration: expected error {calibration.error:.3f} (of true probabilities {calibration.error_if_true}), "
@@ -117,9 +117,9 @@ def remarks(evaluation: Evaluation) -> list[str]:
 
 
 def neighbors_table(evaluation: Evaluation) -> list[list[str]]:
-    """The table of the neighbors: a header, then for each group of queries the precision by chance and at each depth.
+    """Return the table of neighbors: a header, then the precision by chance and at each depth for each query group.
 
-    Empty without a gallery.
+    The table is empty without a gallery.
     """
     if evaluation.retrieval is None:
         return []
@@ -132,7 +132,7 @@ def neighbors_table(evaluation: Evaluation) -> list[list[str]]:
 
 
 def page_of(evaluation: Evaluation, sample: Sample, mistakes: Sequence[Mistake]) -> Page:
-    """What the HTML page of an evaluation shows."""
+    """Return the contents of an evaluation's HTML page."""
     tables = as_table(evaluation), neighbors_table(evaluation)
     return Page(evaluation_title(evaluation), *tables, remarks(evaluation), sample, mistakes)
 

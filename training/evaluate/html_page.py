@@ -19,11 +19,11 @@ from training.evaluate.worst_cases import Mistake
 TEMPLATES = Path(__file__).parent / "templates"
 """Folder of the page's Jinja template."""
 RELIABILITY_BINS = 8
-"""Bins of the reliability curve, each with the same number of studies."""
+"""Number of bins of the reliability curve, each with the same number of studies."""
 ACCENT = "#0b7285"
 """Color of the network's curves."""
 MUTED = "#98a6b3"
-"""Color of everything that the network is compared with."""
+"""Color of the curves for comparison."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Page:
     Attributes:
         table: a header, then one line for each group, first all studies; intervals as `0.812 (0.741 to 0.871)`.
         neighbors: a header, then one line for each group of queries and depth; empty without a gallery.
-        sentences: everything else that was measured.
+        sentences: one sentence for each other measurement.
         sample: all studies, for the curves.
     """
 
@@ -63,7 +63,7 @@ def write_page(file: Path, page: Page) -> None:
 
 
 def curves(sample: Sample) -> dict[str, str]:
-    """ROC, precision-recall and reliability curves as SVG data URLs, by title; empty if a class is missing."""
+    """Draw ROC, precision-recall and reliability curves as SVG data URLs, by title; empty if a class is missing."""
     if len(np.unique(sample.targets)) < 2:
         return {}
     drawings = {"ROC": _draw_roc, "Precision and recall": _draw_precision, "Reliability": _draw_reliability}

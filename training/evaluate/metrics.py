@@ -11,11 +11,11 @@ import numpy.typing as npt
 from sklearn import metrics
 
 RESAMPLES = 2000
-"""Bootstrap resamples of an interval, enough for percentiles of 2.5 and 97.5."""
+"""Number of bootstrap resamples for an interval, enough for percentiles of 2.5 and 97.5."""
 COVERAGE = 0.95
 """Share of bootstrap resamples between the ends of an interval."""
 CALIBRATION_BINS = 15
-"""Of the expected calibration error; the usual number in the literature."""
+"""Number of bins of the expected calibration error, as usual in the literature."""
 FIGURES = ("auroc", "ap", "kappa", "f1", "sensitivity", "specificity", "accuracy")
 """Names of the metrics that depend on targets and probabilities; `ap` is the average precision."""
 
@@ -24,7 +24,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """A metric and the ends of its bootstrap interval; NaN where the sample does not define it."""
+    """A metric and the ends of its bootstrap interval; NaN if the sample does not define it."""
 
     value: float
     low: float
@@ -36,7 +36,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class CalibrationFigures:
-    """How far the probabilities are from the observed frequencies.
+    """The difference between the probabilities and the observed frequencies.
 
     Attributes:
         error: see `calibration_error`.
@@ -51,10 +51,10 @@ class CalibrationFigures:
 
 @dataclass(frozen=True)
 class Sample:
-    """The studies that metrics are computed on, one row each.
+    """The studies for which metrics are computed, one row each.
 
     Attributes:
-        patients: the patient of each study; the bootstrap draws patients.
+        patients: the patient of each study, because the bootstrap draws patients.
     """
 
     targets: npt.NDArray[np.int64]
@@ -62,17 +62,17 @@ class Sample:
     patients: npt.NDArray[np.str_]
 
     def rows(self, chosen: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> "Sample":
-        """The chosen rows, as a sample."""
+        """Return the chosen rows as a sample."""
         return Sample(self.targets[chosen], self.probabilities[chosen], self.patients[chosen])
 
 
 def auroc(targets: Sequence[int] | npt.NDArray[np.int64], probabilities: Sequence[float] | FloatArray) -> float:
-    """Area under the receiver operating characteristic; NaN if there is only one class."""
+    """Return the area under the receiver operating characteristic; NaN if there is only one class."""
     return float(metrics.roc_auc_score(targets, probabilities)) if len(np.unique(targets)) == 2 else float("nan")
 
 
 def figures(sample: Sample, threshold: float) -> dict[str, float]:
-    """All of `FIGURES` on one sample; NaN where a class is missing."""
+    """Compute all of `FIGURES` on one sample; NaN if a class is missing."""
     targets = sample.targets
     called = (sample.probabilities >= threshold).astype(np.int64)
     both = len(np.unique(targets)) == 2
@@ -89,8 +89,9 @@ def figures(sample: Sample, threshold: float) -> dict[str, float]:
 
 
 def calibration_error(targets: npt.NDArray[np.int64], probabilities: FloatArray) -> float:
-    """Expected calibration error: mean gap between probability and frequency, over `CALIBRATION_BINS` of equal mass
-    (Nixon et al. 2019, arXiv 1904.01685).
+    """Return the expected calibration error: the mean gap between probability and frequency.
+
+    The mean is over `CALIBRATION_BINS` bins with equal numbers of studies (Nixon et al. 2019, arXiv 1904.01685).
     """
     order = np.argsort(probabilities, kind="stable")
     bins = [chosen for chosen in np.array_split(order, CALIBRATION_BINS) if len(chosen)]
@@ -99,7 +100,7 @@ def calibration_error(targets: npt.NDArray[np.int64], probabilities: FloatArray)
 
 
 def error_of_true_probabilities(probabilities: FloatArray, resamples: int = RESAMPLES) -> Interval:
-    """The calibration error of a sample of this size if every probability is true: mean and interval.
+    """Return the calibration error of a sample of this size if every probability is true: mean and interval.
 
     The targets are drawn from the probabilities (consistency resampling, Bröcker and Smith 2007).
     """
@@ -109,12 +110,12 @@ def error_of_true_probabilities(probabilities: FloatArray, resamples: int = RESA
 
 
 def brier_score(targets: npt.NDArray[np.int64], probabilities: FloatArray) -> float:
-    """Mean squared difference between probability and target (Brier 1950)."""
+    """Return the mean squared difference between probability and target (Brier 1950)."""
     return float(((probabilities - targets) ** 2).mean())
 
 
 def calibration_of(sample: Sample, resamples: int = RESAMPLES) -> CalibrationFigures:
-    """Calibration error and Brier score of a sample."""
+    """Compute calibration error and Brier score of a sample."""
     return CalibrationFigures(
         calibration_error(sample.targets, sample.probabilities),
         error_of_true_probabilities(sample.probabilities, resamples),
@@ -123,7 +124,7 @@ def calibration_of(sample: Sample, resamples: int = RESAMPLES) -> CalibrationFig
 
 
 def mean_with_interval(values: FloatArray, patients: npt.NDArray[np.str_], resamples: int = RESAMPLES) -> Interval:
-    """The mean of the values, with the percentile interval of a bootstrap over their patients."""
+    """Return the mean of the values, with the percentile interval of a bootstrap over their patients."""
     _, owner = np.unique(patients, return_inverse=True)
     counts_RP = _draws(owner.max() + 1, resamples)
     sums_P, sizes_P = np.bincount(owner, values), np.bincount(owner)
@@ -131,7 +132,7 @@ def mean_with_interval(values: FloatArray, patients: npt.NDArray[np.str_], resam
 
 
 def auroc_difference(first: Sample, second: Sample, resamples: int = RESAMPLES) -> Interval:
-    """AUROC of the second minus that of the first, on the same studies, with a paired bootstrap over patients."""
+    """Return the second AUROC minus the first, on the same studies, with a paired bootstrap over patients."""
     patients, owner = np.unique(first.patients, return_inverse=True)
     counts_RN = _draws(len(patients), resamples)[:, owner].astype(np.float64)
     drawn = [resampled_figures(sample, 0.5, counts_RN)["auroc"] for sample in (first, second)]
@@ -140,9 +141,9 @@ def auroc_difference(first: Sample, second: Sample, resamples: int = RESAMPLES) 
 
 
 def figures_with_intervals(sample: Sample, threshold: float, resamples: int = RESAMPLES) -> dict[str, Interval]:
-    """Every metric with the percentile interval of a bootstrap over patients (Efron 1979).
+    """Compute every metric with the percentile interval of a bootstrap over patients (Efron 1979).
 
-    Patients are drawn, because studies of one patient are not independent. The draws are seeded.
+    Patients are drawn instead of studies, because studies of one patient are not independent. The draws are seeded.
     """
     patients, owner = np.unique(sample.patients, return_inverse=True)
     drawn = resampled_figures(sample, threshold, _draws(len(patients), resamples)[:, owner].astype(np.float64))
@@ -150,12 +151,12 @@ def figures_with_intervals(sample: Sample, threshold: float, resamples: int = RE
 
 
 def _draws(patients: int, resamples: int) -> npt.NDArray[np.int64]:
-    """How often each patient is drawn in each resample, (R, P); seeded."""
+    """Return how often each patient is drawn in each resample, (R, P); seeded."""
     return np.random.default_rng(0).multinomial(patients, np.full(patients, 1 / patients), size=resamples)
 
 
 def resampled_figures(sample: Sample, threshold: float, counts_RN: FloatArray) -> dict[str, FloatArray]:
-    """All of `FIGURES` of R resamples at once, (R,) each; equal to `figures` on the repeated rows.
+    """Compute all of `FIGURES` for R resamples at once, (R,) each; equal to `figures` on the repeated rows.
 
     Args:
         counts_RN: how often each of the N rows is in each of the R resamples.
@@ -163,7 +164,9 @@ def resampled_figures(sample: Sample, threshold: float, counts_RN: FloatArray) -
     order = np.argsort(-sample.probabilities, kind="stable")
     falling, targets = sample.probabilities[order], sample.targets[order]
     counts_RN = counts_RN[:, order]
-    ends = np.flatnonzero(np.append(np.diff(falling) != 0, True))  # equal probabilities are called together
+    ends = np.flatnonzero(
+        np.append(np.diff(falling) != 0, True)
+    )  # equal probabilities get the same label at any threshold
     true_RG = np.cumsum(counts_RN * targets, axis=1)[:, ends]
     false_RG = np.cumsum(counts_RN * (1 - targets), axis=1)[:, ends]
     called = int((falling >= threshold).sum())
@@ -173,11 +176,11 @@ def resampled_figures(sample: Sample, threshold: float, counts_RN: FloatArray) -
 
 
 def _ranking_figures(true_RG: FloatArray, false_RG: FloatArray) -> dict[str, FloatArray]:
-    """From the counts of abnormal and of normal rows at or above each of the G distinct probabilities."""
+    """Compute AUROC and AP from the counts of abnormal and normal rows at or above each of the G probabilities."""
     positives, negatives = true_RG[:, -1], false_RG[:, -1]
     new_true_RG, new_false_RG = (np.diff(counts, axis=1, prepend=0) for counts in (true_RG, false_RG))
     areas = (new_false_RG * (true_RG - new_true_RG / 2)).sum(1) / (positives * negatives)
-    precision_RG = np.nan_to_num(true_RG / (true_RG + false_RG))  # nothing called yet: adds nothing
+    precision_RG = np.nan_to_num(true_RG / (true_RG + false_RG))  # 0 / 0 if no row is counted yet, which adds nothing
     precisions = (new_true_RG * precision_RG).sum(1) / positives
     return {"auroc": areas, "ap": np.where(negatives > 0, precisions, np.nan)}
 
@@ -185,7 +188,7 @@ def _ranking_figures(true_RG: FloatArray, false_RG: FloatArray) -> dict[str, Flo
 def _decision_figures(
     true: FloatArray, false: FloatArray, positives: FloatArray, negatives: FloatArray
 ) -> dict[str, FloatArray]:
-    """From the counts of abnormal and of normal rows that are called abnormal, and of all of them; (R,) each."""
+    """Compute the other metrics from the counts of abnormal and normal rows labeled abnormal, and of all; (R,) each."""
     total, called = positives + negatives, true + false
     agreement = (true + negatives - false) / total
     by_chance = (positives * called + negatives * (total - called)) / total**2
@@ -200,7 +203,7 @@ def _decision_figures(
 
 
 def _interval(value: float, drawn: FloatArray) -> Interval:
-    """Resamples that do not define the metric are ignored."""
+    """Return the percentile interval, ignoring resamples that do not define the metric."""
     defined = drawn[~np.isnan(drawn)]
     if not len(defined):
         return Interval(value, float("nan"), float("nan"))

@@ -17,14 +17,14 @@ from xray.predictor import Predictor, Prepared, StudyPrediction
 
 
 class OodMetrics(msgspec.Struct, frozen=True):
-    """How many images the scope refuses. A `Struct`, because keys of metrics.json differ from their attributes.
+    """Shares of images that the scope refuses. A `Struct`, because keys of metrics.json differ from their attributes.
 
     Attributes:
         refused: share of the dataset's radiographs that are refused.
-        ood_images: how many other images were read; the key in metrics.json is `strangers`. An unreadable image does
-            not count, because the service refuses it anyway.
+        ood_images: number of other images that were read; the key in metrics.json is `strangers`. Unreadable images do
+            not count, because the service refuses them anyway.
         ood_refused: share of the other images that are refused; the key in metrics.json is `strangers_refused`.
-        auroc: of the scope's distance, other images against the dataset's radiographs.
+        auroc: AUROC of the scope's distance for other images against the dataset's radiographs.
     """
 
     refused: float
@@ -34,7 +34,7 @@ class OodMetrics(msgspec.Struct, frozen=True):
 
 
 def measure_ood(predictions: Sequence[StudyPrediction], predictor: Predictor, folder: Path) -> OodMetrics | None:
-    """Measure on every image below `folder`; None if no image can be read."""
+    """Measure all images below `folder`; None if no image can be read."""
     own = np.array([predictor.scope(each).distance for study in predictions for each in study.radiographs])
     files = find_images(folder).images.values()
     prepared = (each for each in prepare_ahead(partial(_prepare, predictor), files) if each is not None)
@@ -50,7 +50,7 @@ def measure_ood(predictions: Sequence[StudyPrediction], predictor: Predictor, fo
 
 
 def _prepare(predictor: Predictor, file: Path) -> Prepared | None:
-    """The network's input for an image; None where it cannot be read."""
+    """Return the network's input for an image; None if it cannot be read."""
     try:
         return predictor.prepare(read_radiograph(file))
     except (InputError, OSError):

@@ -1,4 +1,4 @@
-"""Measures how often a map points at a finding.
+"""Measures how often the peak of a map is at a finding.
 
 The pointing game (Zhang et al. 2016, arXiv 1608.00507), with a tolerance, because a finding may be smaller than a cell
 of the map.
@@ -18,9 +18,9 @@ from xray.network.cam import Cam, Region, find_regions
 from xray.predictor import StudyPrediction
 
 LONGEST_SIDE = 224
-"""Pixels of a radiograph's longer side when distances are measured; the usual input size in the literature."""
+"""Longer side in pixels to which radiographs are scaled for distances; the usual input size in the literature."""
 NEAR = 15
-"""Largest distance in pixels that counts as near a box; the tolerance of the pointing game."""
+"""Maximum distance from a box in pixels that counts as near; the tolerance of the pointing game."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Pointing:
     """The results over all radiographs with boxes.
 
     Attributes:
-        hit: share whose peak is in a box.
-        near: share whose peak is within `NEAR` pixels of a box, after scaling the radiograph to `LONGEST_SIDE`.
+        hit: share of radiographs whose peak is in a box.
+        near: share whose peak is within `NEAR` pixels of a box, with the radiograph scaled to `LONGEST_SIDE`.
         energy: mean share of the map's evidence that is in the boxes.
-        overlap: mean intersection over union of the first proposed region and the box that it covers best.
-        near_by_chance: share of the pixels that are near a box, which a random point would reach.
+        overlap: mean intersection over union of the first proposed region and the box with the best overlap.
+        near_by_chance: share of pixels that are near a box, the expected result of a random point.
         near_at_centre: share of radiographs whose center is near a box.
     """
 
@@ -46,7 +46,7 @@ class Pointing:
 
 
 class Round(NamedTuple):
-    """The result on one radiograph: the fields of `Pointing`, before the mean."""
+    """The result for one radiograph: the fields of `Pointing` before averaging."""
 
     hit: float
     near: float
@@ -95,7 +95,7 @@ def play(cam: Cam, boxes: Sequence[Box]) -> Round:
 
 
 def overlap(region: Region, box: Box, shape: tuple[int, ...]) -> float:
-    """Intersection over union of a proposed region and a finding's box, on a radiograph of that height and width."""
+    """Return the intersection over union of a proposed region and a box, on a radiograph of `shape` (H, W)."""
     height, width = shape
     left, top = max(region.left, box.left * width), max(region.top, box.top * height)
     right = min(region.left + region.width, (box.left + box.width) * width)
@@ -105,7 +105,7 @@ def overlap(region: Region, box: Box, shape: tuple[int, ...]) -> float:
 
 
 def distances(shape: tuple[int, ...], boxes: Sequence[Box]) -> FloatArray:
-    """Of each pixel of a radiograph to the nearest box (H, W), in pixels of the radiograph scaled to `LONGEST_SIDE`."""
+    """Return each pixel's distance to the nearest box, (H, W), in pixels of the radiograph scaled to `LONGEST_SIDE`."""
     height, width = shape
     outside_HW = np.ones((height, width), np.uint8)
     for box in boxes:

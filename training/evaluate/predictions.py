@@ -1,4 +1,4 @@
-"""Predicts the studies of a split as the service would, to measure a checkpoint or to fit its thresholds."""
+"""Predicts the studies of a split like the service, to measure a checkpoint or to fit its thresholds."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ def predict_all(
     """Predict each study, with a progress bar.
 
     Args:
-        radiographs: those of all studies, in the order of their records.
+        radiographs: the radiographs of all studies, in the order of the records.
     """
     passes = infer_in_batches(predictor.engine, prepare_ahead(predictor.prepare, radiographs))
     bar = tqdm(passes, total=len(radiographs), desc=f"checkpoint {predictor.manifest.id}", unit="img")
@@ -31,7 +31,7 @@ def predict_all(
 
 
 def average_ensemble(members: Sequence[Sequence[StudyPrediction]]) -> list[StudyPrediction]:
-    """Average the members' probabilities and thresholds for each study; everything else is the first member's."""
+    """Average the members' probabilities and thresholds for each study; all other values are the first member's."""
     return [_mean(predictions) for predictions in zip(*members, strict=True)]
 
 
@@ -44,7 +44,7 @@ def _mean(predictions: Sequence[StudyPrediction]) -> StudyPrediction:
 
 
 def sample_of(studies: Sequence[Study], predictions: Sequence[StudyPrediction]) -> Sample:
-    """The targets, probabilities and patients of the studies."""
+    """Return the targets, probabilities and patients of the studies."""
     return Sample(
         np.array([study.target for study in studies]),
         np.array([prediction.probability for prediction in predictions]),

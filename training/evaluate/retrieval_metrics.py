@@ -1,4 +1,4 @@
-"""Measures how similar the neighbors that a gallery finds are to their queries.
+"""Measures how similar the neighbors from a gallery are to their queries.
 
 Legend: Q queries, K neighbors of each.
 """
@@ -18,19 +18,19 @@ from xray.mura.studies import MuraRecord, Study, records_of
 from xray.predictor import StudyPrediction
 
 DEPTHS = (1, 5, 10)
-"""Numbers of neighbors for which the precision is measured."""
+"""Numbers of nearest neighbors for which the precision is measured."""
 BoolArray = npt.NDArray[np.bool_]
 ALIKE = ("body part", "label", "both")
-"""In what a neighbor can be like its query."""
+"""The attributes in which a neighbor can agree with its query."""
 
 
 @dataclass(frozen=True)
 class Precision:
-    """Share of neighbors that are like their query, for one group of queries.
+    """Share of neighbors that agree with their query, for one group of queries.
 
     Attributes:
-        at: by depth, then by one of `ALIKE`.
-        chance: by one of `ALIKE`, for a neighbor drawn at random.
+        at: precision by depth, then by one of `ALIKE`.
+        chance: precision of a neighbor drawn at random, by one of `ALIKE`.
     """
 
     queries: int
@@ -40,10 +40,10 @@ class Precision:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How good the neighbors are, and how good their labels are as a second opinion.
+    """The quality of the neighbors, and of their labels as a second opinion.
 
     Attributes:
-        groups: of all queries, and of the abnormal ones, by name.
+        groups: precision for all queries and for the abnormal ones, by name.
         second_opinion: AUROC over studies of the share of abnormal neighbors.
         agreement: share of studies for which the majority of the neighbors has the network's label.
     """
@@ -56,7 +56,7 @@ class Retrieval:
 def measure_retrieval(
     studies: Sequence[Study], predictions: Sequence[StudyPrediction], gallery: Gallery, resamples: int
 ) -> Retrieval:
-    """Search the neighbors of each radiograph, without those of its own study.
+    """Find the neighbors of each radiograph, except those of its own study.
 
     Raises:
         InputError: the gallery is too small.
@@ -83,12 +83,12 @@ def _neighbors(gallery: Gallery, embedding_D: EmbeddingArray, study: Study) -> l
     query = NeighborQuery(k=max(DEPTHS), exclude_study=study.key)
     found = gallery.search(embedding_D, query)
     if len(found) < query.k:
-        raise InputError(f"The gallery has {len(found)} entries beside those of {study.key}; give a larger gallery.")
+        raise InputError(f"The gallery has {len(found)} entries besides those of {study.key}; use a larger gallery.")
     return found
 
 
 def _alike(records: Sequence[MuraRecord], found: Sequence[Sequence[Neighbor]]) -> dict[str, BoolArray]:
-    """Which neighbors (Q, K) are like their queries, by one of `ALIKE`."""
+    """Return which neighbors (Q, K) agree with their queries, by one of `ALIKE`."""
     parts_QK, labels_QK = (
         np.array(
             [
@@ -104,7 +104,7 @@ def _alike(records: Sequence[MuraRecord], found: Sequence[Sequence[Neighbor]]) -
 def _second_opinion(
     studies: Sequence[Study], predictions: Sequence[StudyPrediction], gallery: Gallery
 ) -> tuple[float, float]:
-    """`second_opinion` and `agreement` of `Retrieval`."""
+    """Return `second_opinion` and `agreement` of `Retrieval`."""
     shares = np.array(
         [
             abnormal_share(_neighbors(gallery, prediction.embedding_D, study))

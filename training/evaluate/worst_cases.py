@@ -1,4 +1,4 @@
-"""Draws the studies whose prediction is most wrong, for the page of an evaluation."""
+"""Draws the studies with the largest errors, for the page of an evaluation."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -14,22 +14,22 @@ from xray.network.cam import render
 from xray.predictor import Prediction, StudyPrediction
 
 MAX_SHOWN = 8
-"""Studies on the page: two rows."""
+"""Maximum number of studies on the page: two rows."""
 ALPHA = 0.5
-"""Weight of the heatmap in the overlay; the service's default."""
+"""Opacity of the heatmap at its peak; the service's default."""
 BOX_COLOR = (255, 255, 255)
-"""RGB: white, which the heatmap has not."""
+"""RGB color of a box: white, which does not occur in the heatmap."""
 LONGEST_SIDE = 360
-"""Pixels of a picture's longer side; eight of them make a page of about a megabyte."""
+"""Longer side of a picture in pixels; with eight pictures, the page has about a megabyte."""
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A study that the network got wrong.
+    """A study that the network misclassified.
 
     Attributes:
-        label: the dataset's.
-        probability: the network's.
+        label: label in the dataset.
+        probability: probability from the network.
         picture: PNG data URL of the radiograph with the largest weight, with overlay and boxes.
     """
 
@@ -42,7 +42,7 @@ class Mistake:
 def worst_mistakes(
     studies: Sequence[Study], predictions: Sequence[StudyPrediction], annotations: Mapping[str, Annotation]
 ) -> list[Mistake]:
-    """The studies whose probability is farthest from their target, worst first."""
+    """Return the studies whose probability is farthest from their target, worst first."""
     wrong = np.array([abs(p.probability - s.target) for s, p in zip(studies, predictions, strict=True)])
     mistakes = []
     for number in np.argsort(-wrong, kind="stable")[:MAX_SHOWN]:
@@ -54,7 +54,7 @@ def worst_mistakes(
 
 
 def _picture(prediction: Prediction, boxes: Sequence[Box]) -> str:
-    """The PNG data URL of a radiograph with overlay and boxes."""
+    """Return the PNG data URL of a radiograph with overlay and boxes."""
     pixels = np.array(render(prediction.cam(), prediction.prepared.radiograph, "overlay", ALPHA))
     height, width = pixels.shape[:2]
     for box in boxes:

@@ -1,1 +1,1 @@
-"""Makes a trained checkpoint fit to serve: thresholds, averaging, quantization and the check of its engine."""
+"""Prepares a trained checkpoint for serving: thresholds, averaging, quantization and the check of its engine."""

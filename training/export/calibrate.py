@@ -28,9 +28,9 @@ FloatArray = npt.NDArray[np.float64]
 TargetArray = npt.NDArray[np.int64]
 
 ERROR_RATE = 0.1
-"""Default share of errors in either class that the uncertainty band allows."""
+"""Default of the share of errors in either class that the uncertainty band allows."""
 SENSITIVITY = 0.95
-"""Share of abnormal studies that the threshold `sensitive` finds; as high as screening asks for."""
+"""Share of abnormal studies that the threshold `sensitive` finds; a usual requirement for screening."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,16 @@ class CalibrateOptions:
     """Fit calibration, thresholds and uncertainty on DATA/SPLIT and write them into the checkpoint's manifest."""
 
     checkpoint: Path
-    """Checkpoint folder; its weights and its id do not change."""
+    """Checkpoint folder; its weights and its ID do not change."""
     data: Path
     """Dataset folder in MURA layout."""
     split: str = "valid"
     """Studies that the network was not trained on."""
     error_rate: float = ERROR_RATE
-    """Share of errors that decisions may make in either class; where it would be more, the decision is `uncertain`."""
+    """Maximum share of wrong decisions in either class; if there would be more, the decision is `uncertain`."""
     device: DeviceChoice = "auto"
     precision: PrecisionChoice = "auto"
-    """The network's arithmetic on a CPU; `auto` is what the service uses on this machine."""
+    """Precision of the network on a CPU; `auto` is the one that the service uses on this machine."""
     allow_overlap: bool = False
     """Allow patients of the split in another split of the dataset."""
 
@@ -71,7 +71,7 @@ def calibrate(options: CalibrateOptions) -> CheckpointManifest:
 
 
 def fit_manifest(options: CalibrateOptions, studies: Sequence[Study]) -> CheckpointManifest:
-    """The checkpoint's manifest, with calibration, thresholds and uncertainty fitted on the studies.
+    """Return the checkpoint's manifest with calibration, thresholds and uncertainty fitted to the studies.
 
     Raises:
         ArtifactError: the checkpoint is damaged.
@@ -96,9 +96,9 @@ def fit_manifest(options: CalibrateOptions, studies: Sequence[Study]) -> Checkpo
 
 
 def fit_calibration(logits_N: FloatArray, targets_N: TargetArray) -> Calibration:
-    """Logistic regression of the targets on the logits (Platt 1999).
+    """Fit a logistic regression of the targets on the logits (Platt 1999).
 
-    Where the logits rank no better than chance, the slope is 0 and the probability is the share of abnormal studies.
+    If the logits rank no better than chance, the slope is 0 and the probability is the share of abnormal studies.
     """
     fitted = LogisticRegression(C=np.inf).fit(logits_N[:, np.newaxis], targets_N)
     slope = float(fitted.coef_[0, 0])
@@ -109,19 +109,19 @@ def fit_calibration(logits_N: FloatArray, targets_N: TargetArray) -> Calibration
 
 
 def youden_threshold(targets_N: TargetArray, probabilities_N: FloatArray) -> float:
-    """The threshold with the largest sensitivity + specificity (Youden 1950)."""
+    """Return the threshold with the largest sensitivity + specificity (Youden 1950)."""
     false_rates, true_rates, thresholds = roc_curve(targets_N, probabilities_N)
-    # scikit-learn's first threshold is infinite: nothing is abnormal.
+    # scikit-learn's first threshold is infinite, at which no study is abnormal.
     return _lower_to_midpoint(float(thresholds[1:][np.argmax((true_rates - false_rates)[1:])]), probabilities_N)
 
 
 def sensitive_threshold(targets_N: TargetArray, probabilities_N: FloatArray) -> float:
-    """The largest threshold that finds `SENSITIVITY` of the abnormal studies."""
+    """Return the largest threshold that finds `SENSITIVITY` of the abnormal studies."""
     return _lower_to_midpoint(_quantile_below(probabilities_N[targets_N == 1], 1 - SENSITIVITY), probabilities_N)
 
 
 def fit_uncertainty(targets_N: TargetArray, probabilities_N: FloatArray, error_rate: float) -> UncertaintyBand:
-    """The band of probabilities in which either label is possible, at an error rate that holds for each class.
+    """Fit the band of probabilities in which either label is possible, at an error rate that holds for each class.
 
     Split conformal prediction with one quantile per class (Vovk 2012, arXiv 1209.2673). If a class has too few studies
     for the error rate, the band does not exclude its label.
@@ -136,7 +136,7 @@ def fit_uncertainty(targets_N: TargetArray, probabilities_N: FloatArray, error_r
 
 
 def _lower_to_midpoint(value: float, probabilities_N: FloatArray) -> float:
-    """The midpoint of one of the probabilities and the next smaller one, or 0.
+    """Return the midpoint of one of the probabilities and the next smaller one or 0.
 
     A study exactly on a threshold could get another label on a processor that rounds differently.
     """
@@ -144,5 +144,5 @@ def _lower_to_midpoint(value: float, probabilities_N: FloatArray) -> float:
 
 
 def _quantile_below(values: FloatArray, share: float) -> float:
-    """The largest value below which at most that share of the values is."""
+    """Return the largest value such that at most the given share of the values is below it."""
     return float(np.sort(values)[int(share * len(values))])

@@ -1,4 +1,4 @@
-"""The equality gate: compares an engine with the float32 reference on real radiographs.
+"""Compares an engine with the float32 reference on real radiographs, to decide whether it is fit to serve.
 
 Legend: N radiographs, S canvas side.
 """
@@ -27,7 +27,7 @@ from xray.network.checkpoint import Checkpoint, load_checkpoint
 from xray.network.model import ModelOutput
 
 EXPORT_SAMPLE = 64
-"""Radiographs on which the checkpoint of a finished run is checked; half a minute at 320 px on two cores."""
+"""Number of radiographs for checking the checkpoint of a finished run: half a minute at 320 px on two cores."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,17 @@ class CheckOptions:
     split: str = "valid"
     device: DeviceChoice = "auto"
     precision: PrecisionChoice = "auto"
-    """The network's arithmetic on a CPU; `auto` is what the service uses on this machine."""
+    """Precision of the network on a CPU; `auto` is the one that the service uses on this machine."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Radiographs of both classes and the output of the float32 network for them.
+    """Radiographs of both classes, and the float32 network's output for them.
 
     Attributes:
         pixels_N1SS: uint8, the network's inputs.
-        output: of all N radiographs.
-        targets: 0 or 1 for each.
+        output: output for all N radiographs.
+        targets: target of each radiograph, 0 or 1.
     """
 
     pixels_N1SS: PixelArray
@@ -60,7 +60,7 @@ class Reference:
 
 
 def check_engine(options: CheckOptions) -> Comparison:
-    """Compare on every radiograph of the split, and print the differences beside their limits.
+    """Compare on every radiograph of the split, and print the differences with their limits.
 
     Raises:
         ArtifactError: the checkpoint is damaged, or a limit is exceeded.
@@ -68,7 +68,7 @@ def check_engine(options: CheckOptions) -> Comparison:
     """
     checkpoint = load_checkpoint(options.checkpoint)
     records = records_of(read_mura(options.data, options.split))
-    # The reference first: engines may move the checkpoint's network to another device.
+    # Run the reference first, because engines may move the checkpoint's network to another device.
     reference = run_reference(checkpoint, records)
     engine = load_engine(checkpoint, options.device, options.precision, quantized=options.checkpoint / QUANTIZED)
     comparison = compare_engine(reference, engine)
@@ -94,7 +94,7 @@ def check_export(folder: Path, studies: Sequence[Study]) -> Comparison:
 
 
 def balanced_sample(records: Sequence[MuraRecord], count: int) -> list[MuraRecord]:
-    """At most `count` records, the same number of each class if there are enough, spread evenly over the class."""
+    """Return at most `count` records, if possible the same number of each class, spread evenly over the class."""
     chosen: list[MuraRecord] = []
     for target in (0, 1):
         own = [record for record in records if record.target == target]
@@ -118,7 +118,7 @@ def run_reference(checkpoint: Checkpoint, records: Sequence[MuraRecord]) -> Refe
 
 
 def compare_engine(reference: Reference, engine: Engine) -> Comparison:
-    """Run the engine on the reference's radiographs, and measure how its output differs."""
+    """Run the engine on the reference's radiographs, and measure the difference of its output."""
     output = _forward_all(engine, reference.pixels_N1SS, engine.name)
     differing_N3 = differences(reference.output, output)
     areas = [auroc(reference.targets, each.logits_B.tolist()) for each in (reference.output, output)]
@@ -127,7 +127,7 @@ def compare_engine(reference: Reference, engine: Engine) -> Comparison:
 
 
 def print_comparison(comparison: Comparison, precision: Precision) -> None:
-    """Print the worst and the mean differences beside their limits."""
+    """Print the worst and the mean differences with their limits."""
     limit = LIMITS[precision]
     print(f"{comparison.engine} beside torch-float32-cpu on {comparison.images} radiographs")
     print(f"{'':20}{'worst':>10}{'mean':>10}{'limit':>10}")
@@ -146,6 +146,6 @@ def print_comparison(comparison: Comparison, precision: Precision) -> None:
 
 
 def _forward_all(engine: Engine, pixels_N1SS: PixelArray, name: str) -> ModelOutput:
-    """The engine's output for all radiographs, with a progress bar of that name."""
+    """Return the engine's output for all radiographs; show a progress bar with a name."""
     passes = infer_in_batches(engine, map(Canvas, pixels_N1SS))
     return concatenate([output for _, output in tqdm(passes, total=len(pixels_N1SS), desc=name, unit="img")])

@@ -22,29 +22,29 @@ from xray.network.checkpoint import CheckpointManifest, load_checkpoint, save_sc
 from xray.network.embedding_space import EmbeddingArray, EmbeddingSpace, principal_components, residuals
 
 MAX_DIMENSION = 256
-"""Most dimensions of the space."""
+"""Maximum number of dimensions of the space."""
 MIN_RADIOGRAPHS = 20
-"""Fewest radiographs that a space is fitted to; they give it 10 dimensions."""
+"""Minimum number of radiographs for fitting a space, which then has 10 dimensions."""
 FOLDS = 5
-"""Folds of the cross-validation of the limit."""
+"""Number of folds for cross-validating the limit."""
 SCOPE_QUANTILE = 0.98
-"""Share of radiographs within the limit of a space that was fitted without their study. At 0.98 the starter refuses 1 %
-of other limbs and 90 % of chests; at 0.99 it refused 0.5 % and 50 %."""
+"""Share of radiographs within the limit of a space that was fitted without their study. At 0.98 the starter checkpoint
+refuses 1 % of other limbs and 90 % of chests; at 0.99 it would refuse 0.5 % and 50 %."""
 
 
 @dataclass(frozen=True)
 class FitScopeOptions:
-    """Fit the limit of the scope on the radiographs of DATA/SPLIT and add it to the checkpoint."""
+    """Fit the scope limit on the radiographs of DATA/SPLIT and add it to the checkpoint."""
 
     checkpoint: Path
-    """Checkpoint folder; its weights and its id do not change."""
+    """Checkpoint folder; its weights and its ID do not change."""
     data: Path
     """Dataset folder in MURA layout."""
     split: str = "train"
     """Radiographs that the network was trained on."""
     device: DeviceChoice = "auto"
     precision: PrecisionChoice = "auto"
-    """The network's arithmetic on a CPU; `auto` is what the service uses on this machine."""
+    """Precision of the network on a CPU; `auto` is the one that the service uses on this machine."""
 
 
 def fit_scope(options: FitScopeOptions) -> CheckpointManifest:
@@ -85,9 +85,9 @@ def fit_space(embeddings_ND: EmbeddingArray, study_keys: Sequence[str]) -> Embed
     """Fit the space to all embeddings, and its limit by cross-validation over studies.
 
     Args:
-        study_keys: of the study of each embedding, (N,).
+        study_keys: key of each embedding's study, (N,).
     """
-    dimension = min(MAX_DIMENSION, min(embeddings_ND.shape) // 2)  # less than what would hold every embedding
+    dimension = min(MAX_DIMENSION, min(embeddings_ND.shape) // 2)  # fewer dimensions than the embeddings span
     mean_D, basis_DK = principal_components(embeddings_ND, dimension)
     residuals_N = _held_out_residuals(embeddings_ND, study_keys, dimension)
     limit = float(np.quantile(residuals_N, SCOPE_QUANTILE))

@@ -1,4 +1,4 @@
-"""Converts a `.tar` checkpoint of the original 2018 project; the only reader of torch's own format."""
+"""Converts a `.tar` checkpoint of the original 2018 project; the only module that reads torch's own format."""
 
 import pickle
 import re
@@ -19,13 +19,13 @@ from xray.network.densenet import DenseNetName
 from xray.network.model import XrayNetwork
 
 OLD_LAYER_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
-"""torchvision before 0.3 wrote `norm.1`; it writes `norm1` now."""
+"""Layer names of torchvision before 0.3, which wrote `norm.1`; it now writes `norm1`."""
 FEATURES = re.compile(r"(?:.*?\.)?(features\..+)")
-"""A wrapper of the network, usually DataParallel's `module.`, adds a prefix to `features.`."""
+"""Names of the features. A wrapper of the network adds a prefix to `features.`, usually DataParallel's `module.`."""
 CLASSIFIER = re.compile(r"(?:.*\.)?(?:classifier|fc)(?:\.0)?\.(weight|bias)")
 """Names of the last layer."""
 MAX_NAMED = 4
-"""Names of weights in an error message."""
+"""Maximum number of weights to name in an error message."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class ImportOptions:
     """Convert a .tar checkpoint of the original project to a checkpoint folder."""
 
     tar: Path
-    """The file; only tensors are read, and no code in it is executed."""
+    """The .tar file. Only tensors are read, and no code in it is executed."""
     out: Path
     """Checkpoint folder to write."""
     architecture: DenseNetName = "densenet201"
     size: int = 224
-    """Input side in pixels that the weights were trained with."""
+    """Input side in pixels with which the weights were trained."""
 
     def __post_init__(self) -> None:
         require_size(self.size)
@@ -48,7 +48,7 @@ def import_original(options: ImportOptions) -> CheckpointManifest:
     """Read, rename and write the weights.
 
     Raises:
-        ArtifactError: the file is no such checkpoint, or its weights are of another architecture.
+        ArtifactError: the file is not such a checkpoint, or its weights are of another architecture.
     """
     spec = PreprocessSpec(size=options.size)
     model = XrayNetwork(options.architecture, spec)
@@ -57,7 +57,7 @@ def import_original(options: ImportOptions) -> CheckpointManifest:
         outcome = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
         raise ArtifactError(f"{options.tar} does not hold a {options.architecture}: {error}") from error
-    # Files older than torch 0.4 have no batch counts; nothing depends on them.
+    # Files from before torch 0.4 have no batch counts, which are not needed.
     missing = [name for name in outcome.missing_keys if not name.endswith("num_batches_tracked")]
     if missing or outcome.unexpected_keys:
         raise ArtifactError(
@@ -71,10 +71,10 @@ def import_original(options: ImportOptions) -> CheckpointManifest:
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The state dictionary in a torch file, alone or under `state_dict`.
+    """Read the state dictionary in a torch file, at the top level or under `state_dict`.
 
     Raises:
-        ArtifactError: the file has anything but tensors and plain values.
+        ArtifactError: the file contains anything except tensors and plain values.
     """
     try:
         with torch.serialization.safe_globals(_numpy_scalars()):
@@ -89,7 +89,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def modern_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights under the names of `XrayNetwork`, with one logit; unknown names do not change."""
+    """Return the weights with the names of `XrayNetwork` and one logit; unknown names do not change."""
     weights = {}
     for name, tensor in tensors.items():
         wide = tensor.float() if tensor.is_floating_point() else tensor
@@ -103,12 +103,12 @@ def modern_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def one_logit(classifier: Tensor) -> Tensor:
-    """The row of a one-logit classifier, or abnormal minus normal of two logits, which gives the same probability."""
+    """Return a one-logit classifier unchanged; of two logits, abnormal minus normal, which has the same probability."""
     return classifier[1:] - classifier[:1] if classifier.shape[0] == 2 else classifier
 
 
 def _numpy_scalars() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """The types behind a NumPy number in the file, such as the best metric; none of them executes code of the file."""
+    """Return the types of NumPy numbers in a file, such as the best metric; none of them executes code from it."""
     scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
     kinds = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)]
     return [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, *kinds]

@@ -1,9 +1,9 @@
 """Quantizes the features to an OpenVINO graph in int8 with NNCF.
 
 Only convolutions compute in int8: weights are quantized per output channel, activations per tensor (Jacob et al. 2018,
-arXiv 1712.05877). The concatenations of a dense block stay in floating point, because the batch norms that read them
-scale the channels differently, so that one quantization step does not suit all: the starter's embeddings keep a cosine
-of 0.9998 instead of 0.994, for 78 radiographs a second instead of 103 (float32: 33).
+arXiv 1712.05877). The concatenations of a dense block stay in floating point, because the batch norms after them scale
+the channels differently, so that one quantization step does not fit all: the starter's embeddings keep a cosine of
+0.9998 instead of 0.994, at 78 radiographs per second instead of 103 (float32: 33).
 
 The ranges span the extremes of all radiographs. NNCF's default, the mean of the extremes of each radiograph, clips
 unusual radiographs and changes their logits by more than 1.
@@ -33,20 +33,20 @@ except ImportError as error:
 
 NNCF_VERSION: str = nncf.__version__
 PART = re.compile(r"\.features\.(conv0|norm0|relu0|denseblock\d|transition\d)[./]")
-"""The part of the features in the name of a node."""
+"""Matches the part of the features in the name of a node."""
 SAME_PART = {"norm0": "conv0", "relu0": "conv0"}
-"""The first convolution gets its name from what reads it: its batch norm's shift, or the ReLU if there is no shift."""
+"""The first convolution is named after the next node: its batch norm's shift, or the ReLU if there is no shift."""
 FLOATING = ("Add", "AvgPool", "MaxPool", "Multiply")
-"""Operations that NNCF would also quantize, and with them the concatenations that they read."""
+"""Operations to exclude, because NNCF would quantize them together with the concatenations that they read."""
 
 
 def write_int8(checkpoint: Checkpoint, pixels_N1SS: PixelArray, kept: Collection[str], file: Path) -> None:
-    """Quantize the convolutions of all parts of the features but those in `kept`, and write the graph's two files.
+    """Quantize the convolutions of all parts of the features except `kept`, and write the graph's two files.
 
     Args:
-        pixels_N1SS: uint8, the radiographs that the ranges of the activations are taken from.
-        kept: some of `parts_of`.
-        file: the `.xml`; the `.bin` is written beside it.
+        pixels_N1SS: uint8, the radiographs for measuring the ranges of the activations.
+        kept: parts, as in `parts_of`, that stay in floating point.
+        file: the `.xml` file; the `.bin` file is written beside it.
     """
     nncf.set_log_level(logging.ERROR)
     graph = _prepared(checkpoint)
@@ -68,20 +68,20 @@ def write_int8(checkpoint: Checkpoint, pixels_N1SS: PixelArray, kept: Collection
 
 
 def parts_of(checkpoint: Checkpoint) -> list[str]:
-    """The parts of the features that are either quantized or kept in floating point, in order from the input."""
+    """Return the parts of the features that can be quantized or kept in floating point, in order from the input."""
     names = [name for name, _ in checkpoint.model.features.named_children() if PART.search(f".features.{name}.")]
     return [name for name in names if name not in SAME_PART]
 
 
 def _prepared(checkpoint: Checkpoint) -> Any:
-    """The graph with batch norms folded into the convolutions before them, whose scales they would spoil."""
+    """Return the graph with batch norms folded into the convolutions before them, which quantize better that way."""
     graph = to_graph(checkpoint, named=True)
     apply_moc_transformations(graph, cf=False)
     return graph
 
 
 def _part(convolution: Any) -> str:
-    """The part that a convolution belongs to. One with a folded batch norm has lost its name; its readers tell it."""
+    """Return the part of a convolution; if a folded batch norm has replaced its name, that of the nodes after it."""
     readers = [target.get_node() for target in convolution.output(0).get_target_inputs()]
     for node in (convolution, *readers):
         if found := PART.search(node.get_friendly_name()):

@@ -19,7 +19,7 @@ class AverageOptions:
     out: Path
     """Checkpoint folder to write."""
     storage: StorageType = "float32"
-    """How the weights are stored."""
+    """Number type of the stored weights."""
 
     def __post_init__(self) -> None:
         if len(self.checkpoints) < 2:

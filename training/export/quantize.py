@@ -1,4 +1,4 @@
-"""Quantizes a checkpoint's features to int8, and writes them into its folder if they pass the equality gate."""
+"""Quantizes a checkpoint's features to int8, and writes them to its folder if they are close to the reference."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,23 +18,23 @@ from xray.network.checkpoint import Checkpoint, load_checkpoint
 from xray.network.densenet import LAYERS
 
 MARGIN = 2 / 3
-"""Share of each limit that may be used up on the radiographs of the gate, because others may differ by more."""
+"""Share of each limit that may be used on the radiographs of the gate, because others may differ more."""
 
 
 @dataclass(frozen=True)
 class QuantizeOptions:
-    """Quantize a checkpoint to int8 for CPUs; write CHECKPOINT/int8 if it passes the equality gate."""
+    """Quantize a checkpoint to int8 for CPUs; write CHECKPOINT/int8 if it is close to the float32 reference."""
 
     checkpoint: Path
     """Checkpoint folder."""
     data: Path
     """Dataset folder in MURA layout."""
     split: str = "train"
-    """Radiographs that the ranges of the activations are taken from."""
+    """Split for measuring the ranges of the activations."""
     gate: str = "valid"
-    """Split that the gate is passed on; not that of the ranges."""
+    """Split for the comparison with the reference; has to differ from the split for the ranges."""
     images: int = 300
-    """Number of radiographs that the ranges are taken from."""
+    """Number of radiographs for measuring the ranges."""
     allow_overlap: bool = False
     """Allow patients of the gate in another split of the dataset."""
 
@@ -47,10 +47,10 @@ class QuantizeOptions:
 
 @dataclass(frozen=True)
 class QuantizationInputs:
-    """What every attempt to quantize a checkpoint uses.
+    """The inputs of every attempt to quantize a checkpoint.
 
     Attributes:
-        pixels_N1SS: uint8, the radiographs that the ranges of the activations are taken from.
+        pixels_N1SS: uint8, the radiographs for measuring the ranges of the activations.
     """
 
     checkpoint: Checkpoint
@@ -59,7 +59,7 @@ class QuantizationInputs:
 
 
 def quantize(options: QuantizeOptions) -> QuantizedManifest:
-    """Quantize as much of the network as passes the gate with a margin, and write it into the checkpoint's folder.
+    """Quantize as much of the network as passes the gate with a margin, and write it to the checkpoint's folder.
 
     Raises:
         InputError: NNCF is not installed, this processor computes int8 differently from others, or the checkpoint is
@@ -91,10 +91,10 @@ def quantize(options: QuantizeOptions) -> QuantizedManifest:
 
 
 def _require_densenet(checkpoint: Checkpoint) -> None:
-    """Check that the architecture is a DenseNet: only their parts are known to quantization.
+    """Check that the architecture is a DenseNet, because quantization knows only its parts.
 
     Raises:
-        InputError: it is another one.
+        InputError: the architecture is another one.
     """
     architecture = checkpoint.manifest.architecture
     if architecture not in LAYERS:
@@ -102,7 +102,7 @@ def _require_densenet(checkpoint: Checkpoint) -> None:
 
 
 def limit_usage(comparison: Comparison) -> float:
-    """The largest share of a limit that an int8 engine uses up; fit to serve up to 1, unfit if NaN."""
+    """Return the largest share of a limit that an int8 engine uses; it is fit to serve up to 1, and unfit if NaN."""
     worst = comparison.worst
     limit = LIMITS["int8"]
     shares = [
@@ -117,10 +117,10 @@ def limit_usage(comparison: Comparison) -> float:
 def _quantize_with_margin(
     inputs: QuantizationInputs, parts: list[str], folder: Path
 ) -> tuple[tuple[str, ...], Comparison]:
-    """Keep more and more of the first parts in floating point until the graph passes with a margin.
+    """Keep more of the first parts in floating point, one at a time, until the graph passes with a margin.
 
     Raises:
-        ArtifactError: the last graph does not pass either; the message has its differences.
+        ArtifactError: no graph passes; the message has the differences of the last one.
     """
     for count in range(1, len(parts)):
         kept = tuple(parts[:count])
@@ -138,12 +138,12 @@ def _quantize_with_margin(
 
 
 def _quantize(inputs: QuantizationInputs, kept: tuple[str, ...], folder: Path) -> Comparison:
-    """Quantize, write the graph, and compare what was written with the reference."""
+    """Quantize, write the graph, and compare the written graph with the reference."""
     from training.export.int8 import write_int8
     from xray.engines.openvino_engine import OpenVinoEngine, best_precision
 
     for file in folder.iterdir():
-        file.unlink()  # not overwritten: the engine of the last attempt may still have the file mapped
+        file.unlink()  # delete instead of overwriting: the engine of the last attempt may still have the file mapped
     write_int8(inputs.checkpoint, inputs.pixels_N1SS, kept, folder / GRAPH)
     return compare_engine(
         inputs.reference, OpenVinoEngine(inputs.checkpoint, best_precision(), quantized=folder / GRAPH)

@@ -1,4 +1,4 @@
-"""Sets up one training process, or several under `torchrun`, and the values that they exchange."""
+"""Sets up one training process, or several under `torchrun`, and exchanges values between them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +12,16 @@ from xray.engines.base import DeviceChoice
 from xray.engines.registry import choose_device
 
 COLLECTIVE_TIMEOUT = timedelta(hours=2)
-"""Of a collective operation: the others wait while rank 0 decodes the whole dataset."""
+"""Timeout of a collective operation: the other processes wait while rank 0 decodes the whole dataset."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among the processes of a run.
+    """This process as one of the processes of a run.
 
     Attributes:
         rank: 0 to count - 1; rank 0 validates, prints and writes.
-        device: what this process computes on.
+        device: device on which this process computes.
     """
 
     rank: int
@@ -34,7 +34,7 @@ class Processes:
         return self.rank == 0
 
     def broadcast(self, values: list[float]) -> list[float]:
-        """Rank 0's values, on every rank."""
+        """Return rank 0's values on every rank."""
         if self.count == 1:
             return values
         shared = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -42,7 +42,7 @@ class Processes:
         return [float(value) for value in shared]
 
     def mean(self, value: float) -> float:
-        """The mean of a value over all ranks, on every rank; not finite if it is not on any of them."""
+        """Return the mean of a value over all ranks, on every rank; not finite if the value of any rank is not."""
         if self.count == 1:
             return value
         total = torch.tensor(value, dtype=torch.float64, device=self.device)
@@ -55,7 +55,7 @@ def init_distributed(choice: DeviceChoice) -> Iterator[Processes]:
     """Join the process group that `torchrun` started, or run as a single process.
 
     Raises:
-        InputError: the device is not there.
+        InputError: the device is missing.
     """
     device = choose_device(choice)
     if not distributed.is_torchelastic_launched():

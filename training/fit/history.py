@@ -1,4 +1,4 @@
-"""The progress of a run: the result of each epoch, and their picture."""
+"""The progress of a run: the result of each epoch, and a plot of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ class EpochResult:
     """The result of one epoch.
 
     Attributes:
-        learning_rate: at the end of the epoch.
-        training_loss: mean over its steps.
-        validation_loss: the same loss, weighted as training draws the classes, on the validation studies.
-        validation_auroc: over studies.
+        learning_rate: learning rate at the end of the epoch.
+        training_loss: mean loss over the steps of the epoch.
+        validation_loss: the same loss on the validation studies, with classes weighted as training samples them.
+        validation_auroc: AUROC over the validation studies.
         threshold: the probability with the largest sensitivity + specificity (Youden 1950).
     """
 
@@ -29,12 +29,12 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
         history: one result for each finished epoch.
-        step: finished steps of the current epoch.
-        loss_sum: sum of their losses.
+        step: number of finished steps of the current epoch.
+        loss_sum: sum of the losses of these steps.
     """
 
     history: tuple[EpochResult, ...] = ()
@@ -48,20 +48,20 @@ class Progress:
 
     @property
     def validation_losses(self) -> list[float]:
-        """One for each finished epoch."""
+        """The validation loss of each finished epoch."""
         return [result.validation_loss for result in self.history]
 
     @property
     def best(self) -> EpochResult:
-        """The epoch with the highest validation AUROC, the first of equals."""
+        """The epoch with the highest validation AUROC; the first one if several are equal."""
         return max(self.history, key=lambda result: result.validation_auroc)
 
     def after_step(self, loss: float) -> "Progress":
-        """The progress after one more step, with its loss."""
+        """Return the progress after one more step with a loss."""
         return Progress(self.history, self.step + 1, self.loss_sum + loss)
 
     def after_epoch(self, result: EpochResult) -> "Progress":
-        """The progress at the start of the next epoch."""
+        """Return the progress at the start of the next epoch."""
         return Progress((*self.history, result))
 
 

@@ -1,6 +1,6 @@
-"""Computes the training loss of a batch: of its studies, of their radiographs, and of where the map looks.
+"""Computes the training loss of a batch: for its studies, for their radiographs, and for the position of the evidence.
 
-Everything is computed from logits, so that it never overflows.
+Everything is computed from logits, so that nothing overflows.
 
 Legend: B studies, N radiographs, h, w cells of the map.
 """
@@ -18,7 +18,7 @@ from xray.network.model import ModelOutput
 
 
 def total_loss(output: ModelOutput, bags: Bags, options: TrainOptions) -> Tensor:
-    """The terms that the options ask for, summed; a scalar."""
+    """Return the sum of the terms that the options select; a scalar."""
     loss = study_loss(study_logits(output, bags.views, options.study_pooling), bags)
     if options.radiograph_loss:
         loss = loss + options.radiograph_loss * radiograph_loss(output.logits_B, bags)
@@ -28,12 +28,12 @@ def total_loss(output: ModelOutput, bags: Bags, options: TrainOptions) -> Tensor
 
 
 def study_loss(logits_B: Tensor, bags: Bags) -> Tensor:
-    """Binary cross-entropy of each study, weighted; its mean over the studies."""
+    """Return the mean over studies of their weighted binary cross-entropy."""
     return F.binary_cross_entropy_with_logits(logits_B, bags.targets_B, bags.weights_B)
 
 
 def radiograph_loss(logits_N: Tensor, bags: Bags) -> Tensor:
-    """Binary cross-entropy of each radiograph against its study's target; the mean over studies of their mean."""
+    """Return the mean over studies of the mean binary cross-entropy of their radiographs against the study's target."""
     views = torch.tensor(bags.views, device=logits_N.device)
     targets_N, shares_N = bags.targets_B.repeat_interleave(views), (bags.weights_B / views).repeat_interleave(views)
     losses_N = F.binary_cross_entropy_with_logits(logits_N, targets_N, reduction="none")
@@ -41,10 +41,10 @@ def radiograph_loss(logits_N: Tensor, bags: Bags) -> Tensor:
 
 
 def box_loss(cams_Nhw: Tensor, bags: Bags) -> Tensor:
-    """Negative log-likelihood of the boxes under the softmax of the map; the sum over annotated radiographs by N.
+    """Return the negative log-likelihood of the boxes under the softmax of the map, summed over radiographs, over N.
 
-    The cells of a map are log odds up to a constant, so that their softmax is the probability of where a finding is,
-    given that there is one. Radiographs without a box have no loss.
+    The cells of a map are log odds up to a constant, so their softmax is the probability of a finding's position, given
+    that there is one. Radiographs without a box have no loss.
     """
     annotated_N = bags.inside_Nhw.flatten(1).any(1)
     cams_Nc, inside_Nc = cams_Nhw[annotated_N].flatten(1), bags.inside_Nhw[annotated_N].flatten(1)
@@ -53,7 +53,7 @@ def box_loss(cams_Nhw: Tensor, bags: Bags) -> Tensor:
 
 
 def study_logits(output: ModelOutput, views: tuple[int, ...], pooling: StudyPooling) -> Tensor:
-    """The logit of each study (B,), as `xray.network.decision.pool_views` has it when serving."""
+    """Return the logit of each study (B,), the same as `xray.network.decision.pool_views` in the service."""
     columns = (torch.split(column_N, list(views)) for column_N in (output.logits_B, output.attentions_B))
     studies = zip(*columns, strict=True)
     return torch.stack([_pooled(logits_n, attentions_n, pooling) for logits_n, attentions_n in studies])

@@ -13,11 +13,11 @@ from xray.artifact import atomic_file
 from xray.errors import ArtifactError, InputError
 
 STATE = "state.safetensors"
-"""File in OUT."""
+"""Name of the file in OUT."""
 
 
 def save_state(run: Run, progress: Progress) -> None:
-    """Write OUT/state.safetensors: weights and their average, optimizer moments, progress and their recipe."""
+    """Write OUT/state.safetensors: weights and their average, optimizer moments, progress and recipe."""
     model, optimizer = run.model, run.optimizer
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     if run.ema:
@@ -33,7 +33,7 @@ def load_state(run: Run) -> Progress:
     """Load the model and the optimizer from OUT/state.safetensors, if there is one, and return the progress.
 
     Raises:
-        InputError: the run there has other options or other data.
+        InputError: the run in OUT has other options or other data.
         ArtifactError: the file is damaged.
     """
     file, model, optimizer = run.options.out / STATE, run.model, run.optimizer
@@ -59,7 +59,7 @@ def load_state(run: Run) -> Progress:
 
 
 def _select_prefix(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors whose names begin with a prefix, by the rest of their names."""
+    """Return the tensors whose names begin with a prefix, by the rest of their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 

@@ -8,23 +8,23 @@ from training.options import TrainOptions
 WARM_UP = 0.3
 """Share of a one-cycle run in which the rate rises (Smith and Topin 2017, arXiv 1708.07120)."""
 START_DIVISOR = 25
-"""Peak rate over the rate of the first step of a one-cycle run."""
+"""Ratio of the peak rate to the rate of the first step of a one-cycle run."""
 END_DIVISOR = 250_000
-"""Peak rate over the rate of the last step of a one-cycle run."""
+"""Ratio of the peak rate to the rate of the last step of a one-cycle run."""
 PLATEAU_PATIENCE = 2
-"""Epochs without a lower validation loss before the rate falls."""
+"""Number of epochs without a lower validation loss before the rate is reduced."""
 PLATEAU_FACTOR = 0.1
-"""By which the rate is multiplied at a plateau."""
+"""Factor by which the rate is multiplied at a plateau."""
 PLATEAU_THRESHOLD = 1e-4
-"""Smallest relative decrease of the loss that counts as lower."""
+"""Minimum relative decrease of the loss that counts as lower."""
 
 
 def learning_rate(options: TrainOptions, done: float, validation_losses: Sequence[float]) -> float:
-    """The rate of the next step.
+    """Return the rate of the next step.
 
     Args:
         done: finished share of all steps of the run, from 0 to 1.
-        validation_losses: one for each finished epoch.
+        validation_losses: the loss of each finished epoch.
     """
     if options.schedule == "one-cycle":
         return options.learning_rate * _one_cycle(done)
@@ -34,7 +34,7 @@ def learning_rate(options: TrainOptions, done: float, validation_losses: Sequenc
 
 
 def plateaus(losses: Sequence[float]) -> int:
-    """How many times a sequence of losses stayed for more than `PLATEAU_PATIENCE` epochs without a new minimum."""
+    """Count how often the losses had no new minimum for more than `PLATEAU_PATIENCE` epochs."""
     best, waited, count = math.inf, 0, 0
     for loss in losses:
         if loss < best * (1 - PLATEAU_THRESHOLD):

@@ -1,4 +1,4 @@
-"""Creates everything that a training run uses: its studies, network, optimizer and processes."""
+"""Creates the parts of a training run: its studies, network, optimizer and processes."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -26,15 +26,15 @@ from xray.network.model import XrayNetwork, load_imagenet_weights
 log = logging.getLogger(__name__)
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-"""By the value of `--optimizer`."""
+"""The optimizer for each value of `--optimizer`."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that a run uses, created by `set_up`.
+    """The parts of a training run; `set_up` creates them.
 
     Attributes:
-        ema: the moving average of the weights; None where none is kept.
+        ema: the moving average of the weights; None if it is off.
     """
 
     options: TrainOptions
@@ -50,14 +50,14 @@ class Run:
 
     @property
     def eval_model(self) -> XrayNetwork:
-        """The network that is validated and saved: the moving average, or the model where there is none."""
+        """The network to validate and save: the moving average or, if there is none, the model."""
         model = self.ema.module if self.ema else self.model
         assert isinstance(model, XrayNetwork)
         return model
 
     @property
     def recipe(self) -> dict[str, object]:
-        """Everything that decides the result: options, data, number of processes. A resumed run must have the same."""
+        """Return everything that determines the result; a resumed run must have the same."""
         data: dict[str, object] = {
             "training data": self.fingerprint_of(self.training),
             "validation data": self.fingerprint_of(self.validation),
@@ -67,7 +67,7 @@ class Run:
         return self.options.recipe | data | {"processes": self.processes.count}
 
     def fingerprint_of(self, studies: Sequence[Study]) -> str:
-        """Of the studies as they were decoded."""
+        """Return the fingerprint of the studies when they were decoded."""
         return compute_fingerprint(records_of(studies), self.views.canvases.digests)
 
 
@@ -77,7 +77,7 @@ def set_up(options: TrainOptions, processes: Processes) -> Run:
     Raises:
         DatasetError: a split is empty or has one class only, or an image cannot be read.
         ArtifactError: the weights to start from cannot be loaded.
-        InputError: `--weights` is wrong.
+        InputError: `--weights` is invalid.
     """
     training, validation = (_read_split(options, name, processes.is_main) for name in ("train", "valid"))
     annotations = read_annotations(options.data)
@@ -100,14 +100,14 @@ def _training_loader(studies: Sequence[Study], views: Views, options: TrainOptio
 
 
 def _validation_loader(studies: Sequence[Study], views: Views, options: TrainOptions) -> BatchLoader:
-    """Each study once, weighted as often as training samples it, so that the two losses can be compared."""
+    """Load each study once, weighted by how often training samples it, so that the two losses are comparable."""
     counts = sampling_probabilities(studies, options) * len(studies)
     weights = [float(c * w) for c, w in zip(counts, loss_weights(studies, options), strict=True)]
     return BatchLoader(StudyBags(studies, weights, views, options, training=False), options)
 
 
 def decode_canvases(options: TrainOptions, processes: Processes, studies: Sequence[Study]) -> Canvases:
-    """The canvas of every radiograph; rank 0 decodes while the others wait."""
+    """Return the canvas of every radiograph; rank 0 decodes while the others wait."""
     folder = options.out / "canvases"
     if processes.is_main:
         decode_once(records_of(studies), options.preprocess, folder)
@@ -116,7 +116,7 @@ def decode_canvases(options: TrainOptions, processes: Processes, studies: Sequen
 
 
 def create_ema(model: XrayNetwork, decay: float) -> AveragedModel:
-    """The exponential moving average of a network's weights and statistics (Polyak and Juditsky 1992)."""
+    """Create an exponential moving average of a network's weights and statistics (Polyak and Juditsky 1992)."""
     update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 
@@ -125,7 +125,7 @@ def create_model(options: TrainOptions, is_main: bool = True) -> XrayNetwork:
     """Create the network with the weights that `--weights` names; rank 0 warns if they were trained with another map.
 
     Raises:
-        InputError: `--weights` is neither a word that we know nor a folder.
+        InputError: `--weights` is neither a known word nor a folder.
         ArtifactError: the checkpoint is damaged or of another architecture.
     """
     torch.manual_seed(options.seed)
@@ -144,7 +144,7 @@ def create_model(options: TrainOptions, is_main: bool = True) -> XrayNetwork:
                 f"{options.weights} was trained with --map-stride {before.stride} --map-pooling {before.pooling}; "
                 f"this run has {now.stride} and {now.pooling}, which its weights have to learn first."
             )
-        # Only the attention over views may be missing in one of the two; everything else is the same network.
+        # Only the attention over views may be missing in one of the two; everything else must be the same.
         weights = {name: tensor for name, tensor in given.model.state_dict().items() if _is_kept(name, model)}
         model.load_state_dict(model.state_dict() | weights)
     return model
@@ -155,12 +155,12 @@ def _is_kept(name: str, model: XrayNetwork) -> bool:
 
 
 def wrap_parallel(run: Run) -> nn.Module:
-    """The model, in a DistributedDataParallel wrapper if there are several processes."""
+    """Return the model, wrapped in DistributedDataParallel if there are several processes."""
     return run.model if run.processes.count == 1 else DistributedDataParallel(run.model)
 
 
 def _require_boxes(studies: Sequence[Study], annotations: Mapping[str, Annotation]) -> None:
-    """Raises: DatasetError: an abnormal study has no box, so that the place of its finding is unknown."""
+    """Raise DatasetError if an abnormal study has no box, because the position of its finding is then unknown."""
     boxed = {path for path, annotation in annotations.items() if annotation.boxes}
     without = [
         study.key for study in studies if study.target and not any(record.path in boxed for record in study.records)
@@ -173,10 +173,10 @@ def _require_boxes(studies: Sequence[Study], annotations: Mapping[str, Annotatio
 
 
 def _read_split(options: TrainOptions, name: str, is_main: bool) -> list[Study]:
-    """The studies of a split; rank 0 logs what was skipped and checks for patients that are in two splits."""
+    """Read the studies of a split; rank 0 logs skipped entries and checks for patients that are in two splits."""
     split = read_split(options.data, name)
     if len({study.target for study in split.studies}) < 2:
-        raise DatasetError(f"{options.data / name} holds studies of one class only; both are needed.")
+        raise DatasetError(f"{options.data / name} has studies of one class only; both are needed.")
     if is_main:
         if split.remark:
             log.warning(split.remark)

@@ -37,7 +37,7 @@ from xray.network.checkpoint import (
 
 
 def train(options: TrainOptions) -> None:
-    """Train, or continue a run that was killed; write OUT/best, OUT/last, OUT/history.json and its picture.
+    """Train, or continue a run that was killed; write OUT/best, OUT/last, OUT/history.json and its plot.
 
     Raises:
         DatasetError: a split is empty, has one class only, or an image cannot be read.
@@ -66,7 +66,7 @@ def finish_run(run: Run) -> None:
     """Calibrate the best checkpoint, fit its scope, and check that the CPU's engine can serve it.
 
     Raises:
-        ArtifactError: the engine differs from the network by more than it may.
+        ArtifactError: the engine differs too much from the network.
     """
     best = run.options.out / "best"
     if load_checkpoint(best).manifest.uncertainty is None:
@@ -77,17 +77,17 @@ def finish_run(run: Run) -> None:
 
 
 def finish_scope(run: Run, best: Path) -> None:
-    """Fit the scope of the best checkpoint on the training data, unless that is too small."""
+    """Fit the scope of the best checkpoint on the training data, unless there are too few radiographs."""
     records = records_of(run.training)
     if len(records) < MIN_RADIOGRAPHS:
-        print(f"{len(records)} radiographs are too few to fit the limit of the scope; {best} has none.")
+        print(f"{len(records)} radiographs are too few to fit a scope limit; {best} has none.")
         return
     embeddings_ND = embed_records(FitScopeOptions(best, run.options.data), records)
     save_scope(best, fit_space(embeddings_ND, [record.study_key for record in records]))
 
 
 def train_one_epoch(run: Run, network: nn.Module, progress: Progress) -> Progress:
-    """Do the remaining steps of the epoch, and save the run's state every few minutes."""
+    """Run the remaining steps of the epoch, and save the run's state every few minutes."""
     options, processes = run.options, run.processes
     plan = plan_epoch(run.training, options, progress.epoch, processes.count)
     own = [batch[processes.rank :: processes.count] for batch in plan[progress.step :]]
@@ -107,7 +107,7 @@ def train_one_epoch(run: Run, network: nn.Module, progress: Progress) -> Progres
 
 
 def train_one_step(run: Run, network: nn.Module, bags: Bags, progress: Progress) -> float:
-    """Do the forward pass, the backward pass and the update; return the loss of the batch, the mean over all processes.
+    """Run the forward pass, the backward pass and the update; return the batch's loss, averaged over all processes.
 
     Raises:
         InputError: the loss or the gradient is not finite. All processes raise it, and the weights do not change.
@@ -119,7 +119,7 @@ def train_one_step(run: Run, network: nn.Module, bags: Bags, progress: Progress)
     mean_loss = _require_finite(run.processes.mean(float(loss.detach())), "loss", progress)
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    # The gradient is the mean over all processes, so that all of them see the same value.
+    # The gradient is the mean over all processes, so all of them see the same value.
     _require_finite(float(gradient_norm(run.model)), "gradient", progress)
     run.optimizer.step()
     if run.ema:
@@ -128,7 +128,7 @@ def train_one_step(run: Run, network: nn.Module, bags: Bags, progress: Progress)
 
 
 def gradient_norm(model: nn.Module) -> torch.Tensor:
-    """Length of the gradient over all parameters that have one; a scalar."""
+    """Return the length of the gradient over all parameters that have one; a scalar."""
     return torch.nn.utils.get_total_norm([each.grad for each in model.parameters() if each.grad is not None])
 
 
@@ -147,7 +147,7 @@ def validate_epoch(run: Run, progress: Progress) -> EpochResult:
 
 @torch.inference_mode()
 def validate(run: Run) -> list[float]:
-    """Loss, AUROC and Youden's threshold over the validation studies; NaN if a probability is not finite."""
+    """Compute loss, AUROC and Youden's threshold on the validation studies; NaN if a probability is not finite."""
     size = run.options.batch_studies
     samples = [SampledStudy(0, place, place) for place in range(len(run.validation))]
     batches = [samples[start : start + size] for start in range(0, len(samples), size)]
@@ -169,7 +169,7 @@ def validate(run: Run) -> list[float]:
 
 
 def write_epoch(run: Run, progress: Progress) -> None:
-    """Write the checkpoints, the history and its picture, then the state: after a kill in between, this is repeated."""
+    """Write checkpoints, history and plot, then the state, so that a run killed in between repeats this."""
     options = run.options
     result = progress.history[-1]
     records = records_of(run.training)
@@ -206,7 +206,7 @@ def _autocast(run: Run) -> torch.autocast:
 
 
 def multiplies_in_bfloat16(device: str) -> bool:
-    """Whether a device of that type (`cuda` or `cpu`) multiplies in bfloat16 in hardware."""
+    """Return whether a device of that type (`cuda` or `cpu`) multiplies in bfloat16 in hardware."""
     capabilities = torch.cpu.get_capabilities()
     return device == "cuda" or any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
 

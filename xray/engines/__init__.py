@@ -1,1 +1,1 @@
-"""What runs the forward pass on a device, and the check that all engines agree with the reference."""
+"""The engines that run the forward pass on a device, and the check that they agree with the reference."""

@@ -1,8 +1,8 @@
-"""What an engine is: it runs the network's forward pass on one device, in one arithmetic.
+"""The interface of an engine, which runs the network's forward pass on one device, in one precision.
 
     Engine                 turns a uint8 batch into a ModelOutput
     ├── TorchEngine        the reference: float32 on any device
-    ├── OpenVinoEngine     on a CPU: float32, bfloat16, or int8 where a graph was quantized for it
+    ├── OpenVinoEngine     on a CPU: float32, bfloat16, or int8 if the network was quantized for it
     └── CudaEngine         on an NVIDIA GPU: bfloat16
 
 Legend: B batch, S canvas side.
@@ -26,36 +26,36 @@ PrecisionChoice = Literal["auto", "float32", "bfloat16", "int8"]
 
 
 class Engine(Protocol):
-    """Runs the network. One thread calls it at a time."""
+    """Runs the network. Only one thread may call it at a time."""
 
     @property
     def name(self) -> str:
-        """What `/info` and the metrics show: `openvino-bfloat16-cpu`."""
+        """The name in `/info` and the metrics, such as `openvino-bfloat16-cpu`."""
 
     @property
     def device(self) -> torch.device:
-        """Where the features are computed."""
+        """The device that computes the features."""
 
     @property
     def precision(self) -> Precision:
-        """The arithmetic of the features; the head is in float32 in every engine."""
+        """The precision of the features; the head is in float32 in every engine."""
 
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
-        """uint8 (B, 1, S, S) to a `ModelOutput` of B rows, float32 tensors on the CPU."""
+        """Map uint8 (B, 1, S, S) to a `ModelOutput` of B rows, float32 tensors on the CPU."""
 
     def sizes_to_warm(self, largest: int) -> Iterable[int]:
-        """Batch sizes whose first pass takes longer, among those that batches of up to `largest` need."""
+        """Return the batch sizes up to `largest` whose first pass takes longer than later ones."""
 
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """What an engine is built from.
+    """The arguments from which an engine is built.
 
     Attributes:
-        checkpoint: for a GPU, its model is on the device already.
-        precision: of the features; `auto` leaves the choice to the engine.
-        cache: folder in which compiled networks outlive the process; None keeps none.
-        quantized: the folder `int8` of the checkpoint, which only that precision reads.
+        checkpoint: the network; for a GPU, it is already on the device.
+        precision: precision of the features; `auto` leaves the choice to the engine.
+        cache: folder that keeps compiled networks for later starts; None keeps none.
+        quantized: the folder `int8` of the checkpoint, which is only needed for that precision.
     """
 
     checkpoint: Checkpoint
@@ -70,13 +70,13 @@ class EngineFactory:
     """One kind of engine, as the registry lists it.
 
     Attributes:
-        name: for the log.
-        device: type of the devices that it runs on, as torch spells it.
-        precisions: that it computes in.
-        build: may raise ImportError where a package is missing, which costs only this engine.
-        architectures: names of those that it can run; None means all.
-        is_checked: whether it must agree with the reference at every start, because compilers and drivers of the
-            machine decide what it computes. A failure of any kind then costs only this engine.
+        name: name in the log.
+        device: type of the devices on which it runs, as named by torch.
+        precisions: the precisions in which it computes.
+        build: builds the engine. If it raises ImportError because a package is missing, the next engine is tried.
+        architectures: names of the architectures that it can run; None means all.
+        is_checked: whether it must agree with the reference at every start, because its result depends on the
+            machine's compilers and drivers. If the check or anything else fails, the next engine is tried.
     """
 
     name: str
@@ -87,14 +87,14 @@ class EngineFactory:
     is_checked: bool = False
 
     def is_for(self, request: EngineRequest) -> bool:
-        """Whether it runs on the requested device, in the requested precision."""
+        """Return whether it runs on the requested device in the requested precision."""
         return self.device == request.device.type and request.precision in ("auto", *self.precisions)
 
 
 def imported(function: str) -> Callable[[EngineRequest], Engine]:
-    """A function of a module, `package.module:function`, that is imported when it is first called.
+    """Return the function `package.module:function`, which is imported on its first call.
 
-    The packages below an engine are large and may be missing: only the engine that serves is imported.
+    The packages that an engine needs are large and may be missing, so only the engine in use is imported.
     """
 
     def build(request: EngineRequest) -> Engine:

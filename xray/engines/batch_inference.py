@@ -20,7 +20,7 @@ from xray.images.radiograph import PixelArray
 from xray.network.model import ModelOutput
 
 BATCH_SIZE = 16
-"""Radiographs per pass: enough to fill a GPU at 320 px, and few enough for the memory of a small CPU host."""
+"""Radiographs per forward pass: enough to fill a GPU at 320 px, and few enough for a CPU host with little memory."""
 MAX_AHEAD = 2 * BATCH_SIZE
 """Items that are prepared before they are needed: the next batch, and as many again so that no thread waits. Each may
 hold a radiograph in full size."""
@@ -42,7 +42,7 @@ Input = TypeVar("Input", bound=NetworkInput)
 
 @dataclass(frozen=True)
 class Canvas:
-    """The network's input for one radiograph, and nothing else.
+    """The network's input for one radiograph, without anything else.
 
     Attributes:
         pixels_1SS: uint8.
@@ -52,9 +52,9 @@ class Canvas:
 
 
 def prepare_ahead(prepare: Callable[[Item], Result], items: Iterable[Item], ahead: int = MAX_AHEAD) -> Iterator[Result]:
-    """Apply a function to each item in threads, and yield the results in the order of the items.
+    """Apply a function to each item in threads; yield the results in the order of the items.
 
-    At most `ahead` results wait to be used, so that a dataset of any size fits into memory. An exception of `prepare`
+    At most `ahead` results are in memory at a time, so that datasets may have any size. An exception of `prepare`
     is raised in place of its result.
     """
     remaining = iter(items)
@@ -74,8 +74,8 @@ def infer_in_batches(
 ) -> Iterator[tuple[Input, ModelOutput]]:
     """Run the engine on batches of the inputs; yield each input with its own output, as a batch of one, in order.
 
-    The engine runs in the calling thread. An output differs from that of a pass of one by rounding only. It is a view
-    of its batch: copy what is to be kept for long.
+    The engine runs in the calling thread. An output differs only by rounding from that of a batch of one. It is a view
+    of its batch; copy it to keep it without the batch.
     """
     remaining = iter(inputs)
     while batch := list(islice(remaining, batch_size)):
@@ -85,14 +85,14 @@ def infer_in_batches(
 
 
 def select_rows(output: ModelOutput, rows: slice) -> ModelOutput:
-    """The output of some radiographs of a batch, as views."""
+    """Return the outputs of some radiographs of a batch, as views."""
     return ModelOutput(
         output.logits_B[rows], output.embeddings_BD[rows], output.cams_Bhw[rows], output.attentions_B[rows]
     )
 
 
 def concatenate(outputs: Sequence[ModelOutput]) -> ModelOutput:
-    """Several outputs as one, in order."""
+    """Return several outputs as one, in order."""
     return ModelOutput(
         torch.cat([each.logits_B for each in outputs]),
         torch.cat([each.embeddings_BD for each in outputs]),

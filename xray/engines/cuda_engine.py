@@ -1,9 +1,9 @@
 """The forward pass on an NVIDIA GPU: features in 16 bits, head in float32, one CUDA graph per batch size.
 
-DenseNet-201 is hundreds of short kernels, which a processor launches more slowly than a GPU runs them; a graph is
-launched once. Pixels go to the GPU as one byte each, and all outputs of a batch come back in one copy.
+DenseNet-201 consists of hundreds of short kernels, which a GPU runs faster than the CPU can launch them; a graph is
+launched only once. Pixels go to the GPU as one byte each, and all outputs of a batch come back in one copy.
 
-`CudaEngine` cuts batches to the sizes of the graphs, which can be tested without a GPU; `GraphRunner` needs one.
+`CudaEngine` cuts batches to the sizes of the graphs and can be tested without a GPU; `GraphRunner` needs one.
 
 Legend: B batch, S canvas side, C = D channels of the last feature map, h = w its cells, N = 2 + D + h w numbers of a
 radiograph's outputs.
@@ -25,13 +25,13 @@ from xray.network.densenet import LAYERS
 from xray.network.model import ModelOutput, XrayNetwork
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-"""Batch sizes of the graphs, ascending: a batch is padded to the next one, and cut where it is larger than the last."""
+"""Batch sizes of the graphs, ascending. A batch is padded to the next size, and cut if it is larger than the last."""
 WARM_UPS = 3
-"""Passes before a capture, in which cuDNN chooses its algorithms and Triton compiles: neither can be captured."""
+"""Passes before a capture. In them cuDNN chooses its algorithms and Triton compiles, which cannot be captured."""
 
 Network = Callable[[Tensor], ModelOutput]
 Runner = Callable[[PixelArray, int], Tensor]
-"""uint8 (B, 1, S, S) and the batch size to run it in, to what `pack` made of its B rows, on the CPU."""
+"""A function of uint8 (B, 1, S, S) and the batch size to run; it returns the B rows of `pack`'s result, on the CPU."""
 
 
 class CudaEngine:
@@ -44,7 +44,7 @@ class CudaEngine:
 
         Args:
             name: what `/info` and the metrics show.
-            dimensions: D.
+            dimensions: D, the length of an embedding.
         """
         self.name = name
         self.device = device
@@ -52,11 +52,11 @@ class CudaEngine:
         self._dimensions = dimensions
 
     def sizes_to_warm(self, largest: int) -> list[int]:
-        """Batch sizes of the graphs that batches of up to `largest` need."""
+        """Return the batch sizes of the graphs for batches of up to `largest`."""
         return [size for size in BATCH_SIZES if size < 2 * largest]
 
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
-        """uint8 (B, 1, S, S) to a `ModelOutput` of B rows on the CPU."""
+        """Map uint8 (B, 1, S, S) to a `ModelOutput` of B rows on the CPU."""
         outputs = [
             unpack(self._run(pixels_B1SS[rows], size), self._dimensions) for rows, size in cuts(len(pixels_B1SS))
         ]
@@ -64,10 +64,10 @@ class CudaEngine:
 
 
 class Bf16Network(nn.Module):
-    """The model's own layers with convolutions in 16 bits, channels last; batch norms and head stay in float32."""
+    """The model's own layers with convolutions in 16 bits, channels last. Batch norms and head stay in float32."""
 
     def __init__(self, model: XrayNetwork) -> None:
-        """Copy the features; the model stays as it is."""
+        """Copy the features; the model is not changed."""
         super().__init__()
         self.model = model
         features = copy.deepcopy(model.features).to(memory_format=torch.channels_last)
@@ -77,14 +77,14 @@ class Bf16Network(nn.Module):
         self.rest = _convolving_in(torch.bfloat16, features[stem_length:])
 
     def forward(self, pixels_B1SS: Tensor) -> ModelOutput:
-        """uint8 (B, 1, S, S) to a `ModelOutput` of B rows."""
+        """Map uint8 (B, 1, S, S) to a `ModelOutput` of B rows."""
         gray_B3SS = self.model.normalize(pixels_B1SS).to(self.stem_type).expand(-1, 3, -1, -1)
         stem_BChw = self.stem(gray_B3SS.contiguous(memory_format=torch.channels_last))
         return self.model.forward_head(self.rest(stem_BChw.bfloat16()))
 
 
 def build_fused(request: EngineRequest) -> CudaEngine:
-    """The restructured DenseNet with Triton's steps.
+    """Build an engine for the restructured DenseNet with Triton kernels.
 
     Raises:
         ArtifactError: the checkpoint is not a DenseNet.
@@ -100,25 +100,25 @@ def build_fused(request: EngineRequest) -> CudaEngine:
 
 
 def build_graphs(request: EngineRequest) -> CudaEngine:
-    """torch's own layers, of any architecture."""
+    """Build an engine with torch's own layers, for any architecture."""
     return _engine("cuda-bfloat16-graphs", Bf16Network(request.checkpoint.model).eval(), request)
 
 
 def cuts(count: int) -> Iterator[tuple[slice, int]]:
-    """The rows of each pass over a batch of `count` rows, and the batch size of the graph for them."""
+    """Yield the rows of each pass over a batch of `count` rows, and the batch size of the graph for them."""
     for start in range(0, count, BATCH_SIZES[-1]):
         stop = min(count, start + BATCH_SIZES[-1])
         yield slice(start, stop), next(size for size in BATCH_SIZES if size >= stop - start)
 
 
 def pack(output: ModelOutput) -> Tensor:
-    """An output as one float32 tensor (B, N), so that it leaves the GPU in one copy."""
+    """Return an output as one float32 tensor (B, N), so that it leaves the GPU in one copy."""
     columns = output.logits_B[:, None], output.attentions_B[:, None]
     return torch.cat([*columns, output.embeddings_BD, output.cams_Bhw.flatten(1)], dim=1)
 
 
 def unpack(packed_BN: Tensor, dimensions: int) -> ModelOutput:
-    """The inverse of `pack`, in new memory: (B, N) to a `ModelOutput`. Canvases are square, and so are the maps."""
+    """Invert `pack`: turn (B, N) into a `ModelOutput` in new memory. Maps are square because canvases are."""
     widths = [1, 1, dimensions, packed_BN.shape[1] - 2 - dimensions]
     logits_B1, attentions_B1, embeddings_BD, cells_BN = (
         part.clone(memory_format=torch.contiguous_format) for part in torch.split(packed_BN, widths, dim=1)
@@ -150,10 +150,10 @@ def _concatenate(outputs: list[ModelOutput]) -> ModelOutput:
 
 @dataclass(frozen=True)
 class _Captured:
-    """A graph and the memory that it reads and writes, all of one batch size.
+    """The graph of one batch size, and the memory that it reads and writes.
 
     Attributes:
-        staging_B1SS, results_BN: pinned, so that the GPU copies without the processor.
+        staging_B1SS, results_BN: in pinned host memory, so that the GPU copies without the CPU.
         pixels_B1SS, packed_BN: on the GPU.
     """
 
@@ -165,14 +165,14 @@ class _Captured:
 
 
 class GraphRunner:
-    """Runs a network on one stream; the graph of a batch size is captured when it is first needed.
+    """Runs a network on one stream; the graph of a batch size is captured on its first use.
 
     All graphs share one pool of memory. This is safe because they run one at a time, and each result is copied out
     before the next graph starts.
     """
 
     def __init__(self, network: Callable[[Tensor], Tensor], device: torch.device) -> None:
-        """`network` turns uint8 (B, 1, S, S) on the device into float32 (B, N) there, without waiting for it."""
+        """Wrap a network, which maps uint8 (B, 1, S, S) to float32 (B, N) on the device without synchronizing."""
         self._network, self._device = network, device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
@@ -181,13 +181,13 @@ class GraphRunner:
 
     @torch.inference_mode()
     def __call__(self, pixels_B1SS: PixelArray, size: int) -> Tensor:
-        """uint8 (B, 1, S, S) to float32 (B, N) on the CPU, in memory that the next call overwrites.
+        """Map uint8 (B, 1, S, S) to float32 (B, N) on the CPU, in memory that the next call overwrites.
 
         Args:
-            size: batch size of the graph to run, at least B; its surplus rows hold what an earlier batch left there.
+            size: batch size of the graph to run, at least B; the surplus rows contain data of an earlier batch.
 
         Raises:
-            RuntimeError: CUDA has failed. After some errors nothing runs on the GPU until the process is restarted.
+            RuntimeError: CUDA has failed. After some errors, the GPU cannot be used until the process is restarted.
         """
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             count, side = len(pixels_B1SS), pixels_B1SS.shape[-1]
@@ -208,7 +208,7 @@ class GraphRunner:
         with torch.backends.cudnn.flags(enabled=True, benchmark=True):
             for _ in range(WARM_UPS):
                 self._network(pixels_B1SS)
-            # "thread_local": other threads may go on using CUDA during the capture.
+            # "thread_local": other threads may use CUDA during the capture.
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                 packed_BN = self._network(pixels_B1SS)
         return _Captured(

@@ -1,8 +1,8 @@
-"""A trained DenseNet, restructured to read and write less memory: the same function on a GPU in less time.
+"""A trained DenseNet, restructured to read and write less memory, which computes the same function faster on a GPU.
 
-The maps of a block share one buffer, in which each layer writes its channels behind the earlier ones, so that nothing
+The maps of a block share one buffer, in which each layer writes its channels after the earlier ones, so that nothing
 is concatenated. A layer is one fused step and a 3 x 3 convolution. A batch norm after a convolution is folded into it;
-one before a convolution is applied as the map is read.
+a batch norm before a convolution is applied while the map is read.
 
 Legend: B batch, S canvas side, h, w cells of a map, P = B h w, C channels, K channels of a bottleneck, G channels that
 a layer adds.
@@ -19,10 +19,10 @@ from xray.engines.kernels_reference import TORCH_STEPS, Affine, Steps, activate
 from xray.network.model import ModelOutput, XrayNetwork
 
 STEM_TYPES = {torch.bfloat16: torch.float16}
-"""Type of the first convolution, by the type of the features, where the two differ.
+"""Type of the first convolution, by the type of the features, if they differ.
 
 The range of its input and output is known, and float16 rounds them eight times finer than bfloat16 in the same memory:
-with it the starter's logits are off by at most 0.005, without it by 0.016.
+with float16 the starter checkpoint's logits are off by at most 0.005, with bfloat16 by 0.016.
 """
 
 
@@ -50,11 +50,11 @@ class FusedDenseNet:
     """
 
     def __init__(self, model: XrayNetwork, dtype: torch.dtype, steps: Steps = TORCH_STEPS) -> None:
-        """Fold copies of the model's weights, on its device; the model stays as it is.
+        """Fold copies of the model's weights, on its device; the model is not changed.
 
         Args:
-            model: of a DenseNet.
-            dtype: of the features.
+            model: a network with a DenseNet backbone.
+            dtype: type of the features.
         """
         features: Any = model.features  # mypy does not know the names of the layers
         self._model, self._steps = model, steps
@@ -71,11 +71,11 @@ class FusedDenseNet:
 
     @torch.inference_mode()
     def __call__(self, pixels_B1SS: Tensor) -> ModelOutput:
-        """uint8 (B, 1, S, S) on the model's device to a `ModelOutput` of B rows there."""
+        """Map uint8 (B, 1, S, S) on the model's device to a `ModelOutput` of B rows there."""
         buffer_BhwC = self._enter(pixels_B1SS)
         self._run_block(self._blocks[0], buffer_BhwC)
         for transition, block in zip(self._transitions, self._blocks[1:], strict=True):
-            # Averaging cells and mixing channels commute: averaged first, there is a quarter to mix.
+            # Averaging cells and mixing channels commute; averaging first leaves a quarter of the cells to mix.
             step = self._steps.shrink if transition.halves else activate
             active_BhwC = step(buffer_BhwC, transition.norm).to(buffer_BhwC.dtype)
             buffer_BhwC = _buffer(block, *active_BhwC.shape[:3])
@@ -85,14 +85,14 @@ class FusedDenseNet:
         return self._model.forward_head(activate(buffer_BhwC, self._last).permute(0, 3, 1, 2))
 
     def _enter(self, pixels_B1SS: Tensor) -> Tensor:
-        """Normalise, convolve and pool into the first channels of the first block's buffer."""
+        """Normalize, convolve and pool into the first channels of the first block's buffer."""
         gray_B1SS = self._model.normalize(pixels_B1SS).to(self._weight_C177.dtype)
         convolved_BChw = F.conv2d(_as_channels_last(gray_B1SS), self._weight_C177, stride=2, padding=3)
         pooled_BChw = F.max_pool2d(convolved_BChw, kernel_size=3, stride=2, padding=1)
         batch, channels, height, width = pooled_BChw.shape
         buffer_BhwC = _buffer(self._blocks[0], batch, height, width)
         entry_BChw = buffer_BhwC[..., :channels].permute(0, 3, 1, 2)
-        # Bias and ReLU keep the order of numbers, so they may follow the maximum, on a quarter of the map.
+        # Bias and ReLU preserve the order of numbers, so they may follow the max pooling, on a quarter of the map.
         torch.add(pooled_BChw, self._bias_C11, out=entry_BChw).relu_()
         return buffer_BhwC
 
@@ -109,16 +109,16 @@ class FusedDenseNet:
 
 
 def affine(norm: nn.BatchNorm2d) -> Affine:
-    """A batch norm in evaluation mode, as one multiplication and one addition per channel."""
+    """Return a batch norm in evaluation mode as one multiplication and one addition per channel."""
     scale_C = norm.weight / torch.sqrt(norm.get_buffer("running_var") + norm.eps)
     return Affine(scale_C, norm.bias - norm.get_buffer("running_mean") * scale_C)
 
 
 def fold_stem(features: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The first convolution and its batch norm as a one-channel convolution: weights (C, 1, 7, 7), bias (C, 1, 1).
+    """Fold the first convolution and its batch norm to one input channel: weights (C, 1, 7, 7), bias (C, 1, 1).
 
-    Its three input channels are equal, so its weights over them add up. The gray levels' normalization is not folded
-    in: the border is padded with zeros of normalized levels, and no pixel level equals them exactly.
+    The three input channels are equal, so the weights are summed over them. The normalization of gray levels is not
+    folded in: the border is padded with zeros after normalization, and no gray level normalizes to exactly 0.
     """
     norm = affine(features.norm0)
     weight_C177 = features.conv0.weight.sum(1, keepdim=True) * norm.scale_C[:, None, None, None]
@@ -141,16 +141,16 @@ def _parts(features: Any, kind: str) -> list[Any]:
 
 
 def _matrix(weight_KC11: Tensor, dtype: torch.dtype) -> Tensor:
-    """A 1 x 1 convolution's weights as (C, K), contiguous."""
+    """Return a 1 x 1 convolution's weights as (C, K), contiguous."""
     return weight_KC11[:, :, 0, 0].T.to(dtype).contiguous()
 
 
 def _as_channels_last(x_B1hw: Tensor) -> Tensor:
-    """A contiguous one-channel map whose strides say channels last, which torch cannot tell otherwise."""
+    """Return a contiguous one-channel map with the strides of channels last, which torch would not set by itself."""
     return x_B1hw.flatten(0, 1).unsqueeze(-1).permute(0, 3, 1, 2)
 
 
 def _buffer(layers: list[_Layer], batch: int, height: int, width: int) -> Tensor:
-    """Memory (B, h, w, C) for a block's input and everything that its layers add."""
+    """Allocate memory (B, h, w, C) for a block's input and the channels that its layers add."""
     channels = len(layers[-1].norm.scale_C) + layers[-1].weight_GK33.shape[0]
     return layers[-1].weight_GK33.new_empty((batch, height, width, channels))

@@ -13,25 +13,25 @@ from xray.engines.parity import Comparison, require_fit
 from xray.errors import ArtifactError, InputError
 
 SCHEMA_VERSION = 1
-"""Version of the manifest's fields; a manifest of another version is refused."""
+"""Version of the manifest's fields; manifests of other versions are refused."""
 QUANTIZED = "int8"
 """Name of the folder in the checkpoint's folder."""
 GRAPH = "graph.xml"
 WEIGHTS = "graph.bin"
 INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8")
-"""Instructions that multiply bytes without saturating between two products, by torch's names; one is enough."""
+"""CPU features that multiply bytes without intermediate saturation, by torch's names; one of them is enough."""
 
 
 @dataclass(frozen=True)
 class QuantizedManifest:
-    """What a quantized graph was made from, and how far it is from the float32 reference.
+    """The origin of a quantized graph, and its difference from the float32 reference.
 
     Attributes:
         checkpoint: id of the checkpoint.
-        openvino, nncf: versions that made and measured it.
-        calibration_images: number of radiographs that the ranges of the activations were taken from.
+        openvino, nncf: versions of the libraries that made and measured the graph.
+        calibration_images: number of radiographs on which the ranges of the activations were measured.
         kept: parts of the network that stay in floating point.
-        comparison: with the reference, on other radiographs than those of the calibration.
+        comparison: comparison with the reference, on radiographs that were not used for the calibration.
         checksums: SHA-256 of each file of the folder, by name.
     """
 
@@ -46,31 +46,33 @@ class QuantizedManifest:
 
 
 def verified_graph(folder: Path | None, checkpoint: str) -> Path:
-    """The verified graph file for OpenVINO.
+    """Return the path of the verified graph for OpenVINO.
 
     Args:
-        folder: that `python -m training quantize` wrote; None counts as missing.
-        checkpoint: id of the checkpoint whose head will read the features.
+        folder: folder that `python -m training quantize` wrote; None counts as missing.
+        checkpoint: ID of the checkpoint whose head will read the features.
 
     Raises:
-        ArtifactError: the graph is missing, damaged, of another checkpoint, or its recorded figures exceed the limits.
-        InputError: the processor multiplies bytes with saturation, so that the recorded figures do not hold for it.
+        ArtifactError: the graph is missing, damaged, of another checkpoint, or too far from the reference.
+        InputError: the processor multiplies bytes with saturation, so that the comparison does not apply to it.
     """
     require_processor()
     if folder is None or not folder.is_dir():
         raise ArtifactError(
-            f"{folder or QUANTIZED} is missing; make it with `python -m training quantize`, or take another precision."
+            f"{folder or QUANTIZED} is missing; make it with `python -m training quantize`, or use another precision."
         )
     manifest = read_manifest(folder, QuantizedManifest)
     verify_checksums(folder, {GRAPH: "", WEIGHTS: "", **manifest.checksums})
     if manifest.checkpoint != checkpoint:
-        raise ArtifactError(f"{folder} was made for checkpoint {manifest.checkpoint}, not {checkpoint}; quantize anew.")
+        raise ArtifactError(
+            f"{folder} was made for checkpoint {manifest.checkpoint}, not {checkpoint}; quantize it again."
+        )
     require_fit(manifest.comparison, "int8")
     return folder / GRAPH
 
 
 def require_processor() -> None:
-    """Check that int8 computes here what it computed where it was measured.
+    """Check that int8 gives the same result on this processor as on the one where it was measured.
 
     Raises:
         InputError: the processor has none of `INSTRUCTIONS`.

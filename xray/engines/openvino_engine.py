@@ -1,7 +1,7 @@
 """The forward pass on a CPU: features compiled by OpenVINO for this processor, the head in torch.
 
-The head stays in float32 outside the compiled graph, so that map, logit and embedding come from the same numbers
-whatever arithmetic the features use.
+The head stays in float32 outside the compiled graph, so that map, logit and embedding are computed from the same
+numbers in every precision.
 
 Legend: B batch, S canvas side, C channels and h, w cells of the last feature map.
 """
@@ -26,7 +26,7 @@ from xray.network.checkpoint import Checkpoint
 from xray.network.model import ModelOutput, XrayNetwork
 
 try:
-    # Importing OpenVINO sends telemetry over the network, and leaves an id in the home folder, unless this package
+    # Importing OpenVINO sends telemetry over the network and leaves an ID in the home folder, unless this package
     # cannot be imported. The same is true of NNCF, which is imported later.
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     import openvino
@@ -38,14 +38,14 @@ except ImportError as error:
 VERSION = openvino.__version__.split("-")[0]
 CpuPrecision = Literal["float32", "bfloat16"]
 SCHEMA_VERSION = 1
-"""Version of the cache's manifest; a cache of another version is made again."""
+"""Version of the cache's manifest; caches of other versions are made again."""
 COMPILED = "compiled"
 """Folder of OpenVINO's own cache of compiled networks."""
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
-"""OpenVINO's names of the precisions."""
+"""OpenVINO's names for the precisions."""
 CORE = openvino.Core()
-"""One for the life of the process. The CPU plugin gives the thread that compiles first, usually the main one, a stack
-for signals, and frees it with the core: the next signal in that thread would then end the process.
+"""The only instance, for the life of the process. The CPU plugin gives the first thread that compiles, usually the main
+one, a signal stack and frees it with the core: the next signal in that thread would then end the process.
 """
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class GraphManifest:
-    """What a cached graph was made from, and the SHA-256 of its files by name."""
+    """The origin of a cached graph, and the SHA-256 of its files by name."""
 
     checkpoint: str
     openvino: str
@@ -62,7 +62,7 @@ class GraphManifest:
 
 
 class OpenVinoEngine:
-    """One stream over all cores, which has the lowest latency per batch."""
+    """Runs the network on a CPU, in one stream over all cores, which has the lowest latency per batch."""
 
     def __init__(
         self,
@@ -71,12 +71,12 @@ class OpenVinoEngine:
         cache: Path | None = None,
         quantized: Path | None = None,
     ) -> None:
-        """Compile the features, or load what an earlier start compiled.
+        """Compile the features, or load them from the cache.
 
         Args:
-            precision: arithmetic of the features, or of those parts of a quantized graph that are not in int8.
-            cache: folder for the networks of any number of checkpoints; None compiles at every start.
-            quantized: the features in int8, from `xray.engines.int8_graph.verified_graph`, instead of a conversion.
+            precision: precision of the features or, in a quantized graph, of the parts that are not in int8.
+            cache: folder for the compiled networks of any number of checkpoints; None compiles at every start.
+            quantized: the features in int8, from `xray.engines.int8_graph.verified_graph`; None converts the network.
         """
         self.device = torch.device("cpu")
         self.precision: Precision = precision if quantized is None else "int8"
@@ -94,27 +94,27 @@ class OpenVinoEngine:
 
     @property
     def name(self) -> str:
-        """`openvino-bfloat16-cpu`, with the precision of the features."""
+        """A name such as `openvino-bfloat16-cpu`, with the precision of the features."""
         return f"openvino-{self.precision}-cpu"
 
     def sizes_to_warm(self, largest: int) -> set[int]:
-        """The smallest and the largest batch."""
+        """Return the smallest and the largest batch size."""
         return {1, largest}
 
     @torch.inference_mode()
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
-        """uint8 (B, 1, S, S) to a `ModelOutput` of B rows."""
+        """Map uint8 (B, 1, S, S) to a `ModelOutput` of B rows."""
         self._request.infer({0: pixels_B1SS}, share_inputs=True)
-        # A view of OpenVINO's memory, overwritten by the next pass; the head's results are copies.
+        # The tensor is a view of OpenVINO's memory, which the next pass overwrites; the head's results are copies.
         return self._head(torch.from_numpy(self._request.get_output_tensor(0).data))
 
 
 def build(request: EngineRequest) -> OpenVinoEngine:
-    """The engine in the requested precision; `auto` is the faster one on this processor.
+    """Build the engine in the requested precision; `auto` is the faster one on this processor.
 
     Raises:
         InputError: int8 was requested and the processor has no instructions for it.
-        ArtifactError: the quantised graph is missing, damaged, of another checkpoint or not fit to serve.
+        ArtifactError: the quantized graph is missing, damaged, of another checkpoint or not fit to serve.
     """
     cache = _writable(request.cache)
     if request.precision == "int8":
@@ -125,7 +125,7 @@ def build(request: EngineRequest) -> OpenVinoEngine:
 
 
 def best_precision() -> CpuPrecision:
-    """bfloat16 where the processor is faster in it: with AMX, or an AMD processor with AVX512-BF16; otherwise float32.
+    """Return bfloat16 for processors that are faster in it (AMX, or AMD with AVX512-BF16), otherwise float32.
 
     Two cores of an EPYC (Zen 4) process 7 radiographs a second in float32 and 14 in bfloat16 (320 px); two cores of a
     Xeon with AVX512-BF16 and without AMX process 35 and 24 (192 px).
@@ -149,11 +149,11 @@ class _Features(nn.Module):
 def to_graph(checkpoint: Checkpoint, named: bool = False) -> Any:
     """Convert the features to an OpenVINO graph, uint8 (B, 1, S, S) to (B, C, h, w), for batches of any size.
 
-    The network takes no gradients afterwards.
+    Afterwards the network's parameters no longer require gradients.
 
     Args:
-        named: give each node the name of its layer, which quantizing needs. It takes seconds and a gigabyte more,
-            because torch then makes a type for every layer.
+        named: give each node the name of its layer, for quantization. This takes seconds and a gigabyte more,
+            because torch then creates a type for every layer.
     """
     model = checkpoint.model.eval().requires_grad_(False)
     size = checkpoint.manifest.preprocess.size
@@ -161,11 +161,11 @@ def to_graph(checkpoint: Checkpoint, named: bool = False) -> Any:
     # `openvino.convert_model` would send telemetry about each conversion over the network.
     frontend = FrontEndManager().load_by_framework("pytorch")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # OpenVINO traces with torch.jit, which torch calls deprecated
+        warnings.simplefilter("ignore", FutureWarning)  # OpenVINO traces with torch.jit, which is deprecated
         if named:
             decoder = TorchScriptPythonDecoder(_Features(model), example_input=example)
         else:
-            # No second trace to compare with: the network has no branches that depend on the radiographs.
+            # No second trace as a check: the network has no branches that depend on the radiographs.
             traced = torch.jit.trace(  # type: ignore[no-untyped-call]
                 lambda pixels_B1SS: model.forward_features(pixels_B1SS), example, check_trace=False
             )
@@ -176,7 +176,7 @@ def to_graph(checkpoint: Checkpoint, named: bool = False) -> Any:
 
 
 def _cached_graph(checkpoint: Checkpoint, place: Path) -> Any:
-    """The graph from the folder `place`, where it is first converted and stored if it is missing or damaged."""
+    """Return the graph in the folder `place`; convert and store it first if it is missing or damaged."""
     try:
         manifest = read_manifest(place, GraphManifest)
         verify_checksums(place, {GRAPH: "", WEIGHTS: "", **manifest.checksums})
@@ -190,7 +190,7 @@ def _cached_graph(checkpoint: Checkpoint, place: Path) -> Any:
 
 
 def _writable(cache: Path | None) -> Path | None:
-    """The folder, made if need be; None where nothing can be written, which costs only time."""
+    """Return the folder, created if necessary; None if it cannot be written, which only makes starts slower."""
     if cache is None:
         return None
     try:
@@ -198,5 +198,7 @@ def _writable(cache: Path | None) -> Path | None:
         with TemporaryFile(dir=cache):
             return cache
     except OSError as error:
-        logger.warning("Compiled networks cannot be kept in %s (%s); every start compiles anew.", cache, error.strerror)
+        logger.warning(
+            "Compiled networks cannot be stored in %s (%s); every start compiles again.", cache, error.strerror
+        )
         return None

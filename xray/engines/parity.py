@@ -1,7 +1,7 @@
-"""Measures how far an engine's outputs are from the float32 reference's, and refuses an engine that is too far.
+"""Measures how far an engine's outputs are from the float32 reference's, and refuses engines that are too far off.
 
-An engine is fit to serve when its logits, embeddings and maps are the reference's within limits, and when it ranks
-radiographs as the reference does.
+An engine is fit to serve if its logits, embeddings and maps equal the reference's within limits, and if it ranks
+radiographs like the reference.
 
 Legend: B batch, S canvas side, D embedding, h, w cells of the map.
 """
@@ -23,12 +23,12 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Difference:
-    """How far apart two engines are, over some radiographs.
+    """The difference between two engines on some radiographs.
 
     Attributes:
-        logit: absolute difference; 0 where both are equal.
-        embedding: cosine between the two embeddings of a radiograph; 1 where both are equal.
-        cam: Pearson correlation between the two maps of a radiograph; 1 where both are equal.
+        logit: absolute difference of the logits; 0 if they are equal.
+        embedding: cosine between the two embeddings of a radiograph; 1 if they are equal.
+        cam: Pearson correlation between the two maps of a radiograph; 1 if they are equal.
     """
 
     logit: float
@@ -41,14 +41,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An engine beside the float32 reference on radiographs of both classes.
+    """A comparison of an engine with the float32 reference on radiographs of both classes.
 
     Attributes:
-        engine: its name.
-        images, abnormal: numbers of radiographs, and of abnormal ones among them.
+        engine: name of the engine.
+        images, abnormal: number of radiographs, and number of abnormal ones among them.
         worst: the largest difference of logits, the smallest cosine and the smallest correlation.
-        mean: the means of the three.
-        reference_auroc, auroc: over radiographs, of the reference and of the engine.
+        mean: the means of these three.
+        reference_auroc, auroc: AUROC over radiographs, of the reference and of the engine.
     """
 
     engine: str
@@ -61,7 +61,7 @@ class Comparison:
 
     @property
     def auroc_limit(self) -> float:
-        """Largest difference of the two areas: `AUROC_LIMIT`, or that of a few pairs if the radiographs are few."""
+        """Maximum difference of the AUROCs: `AUROC_LIMIT`, or more if a few pairs of few radiographs weigh more."""
         return max(AUROC_LIMIT, (AUROC_PAIRS + 0.001) / (self.abnormal * (self.images - self.abnormal)))
 
     def __str__(self) -> str:
@@ -74,21 +74,21 @@ LIMITS: dict[Precision, Difference] = {
     "bfloat16": Difference(logit=0.15, embedding=0.9999, cam=0.999),
     "int8": Difference(logit=0.15, embedding=0.99, cam=0.99),
 }
-"""Limits of an engine's difference from the reference, by the arithmetic of its features. Where few cells of a map
-decide, their rounding is not averaged away: pooled by log-mean-exp, the starter is off by 0.10 on one of 420
-radiographs, and by 0.01 on average. A logit that is off by 0.15 moves no probability by more than 0.04."""
+"""Limits on an engine's difference from the reference, by the precision of its features. If few cells of a map decide,
+their rounding errors do not average out: pooled by log-mean-exp, the starter checkpoint's logit is off by 0.10 on one
+of 420 radiographs, and by 0.01 on average. An error of 0.15 changes no probability by more than 0.04."""
 AUROC_LIMIT = 0.005
-"""Largest change of the area under the ROC curve, in any arithmetic, on more than a few radiographs."""
+"""Maximum change of the area under the ROC curve, in any precision, on more than a few radiographs."""
 AUROC_PAIRS = 5
-"""Pairs of a normal and an abnormal radiograph that may change places however few pairs there are. They are the share
-`AUROC_LIMIT` of the 1,024 pairs of 64 radiographs: early in training, many pairs have nearly equal logits."""
+"""Pairs of a normal and an abnormal radiograph that may change places even if there are few pairs: the share
+`AUROC_LIMIT` of the 1,024 pairs of 64 radiographs. Early in training, many pairs have nearly equal logits."""
 
 COARSEST_CELLS = 3
-"""Cells on a side of the coarsest noise in a canvas."""
+"""Side of the coarsest noise in a canvas, in cells."""
 
 
 def noise_canvases(count: int, size: int) -> PixelArray:
-    """uint8 (B, 1, S, S), the same at every call: noise at all scales, as radiographs have structure at all scales."""
+    """Return noise, uint8 (B, 1, S, S), the same at every call, with structure at all scales like radiographs."""
     random = np.random.default_rng(0)
     canvases_BSS = np.zeros((count, size, size), np.float32)
     for canvas_SS in canvases_BSS:
@@ -102,12 +102,12 @@ def noise_canvases(count: int, size: int) -> PixelArray:
 
 
 def difference(reference: ModelOutput, candidate: ModelOutput) -> Difference:
-    """The largest difference over a batch."""
+    """Return the largest difference over a batch."""
     return worst(differences(reference, candidate))
 
 
 def differences(reference: ModelOutput, candidate: ModelOutput) -> FloatArray:
-    """(B, 3): the fields of `Difference` for each radiograph."""
+    """Return the fields of `Difference` for each radiograph, (B, 3)."""
     logits_B = (reference.logits_B - candidate.logits_B).abs()
     cosines_B = (reference.embeddings_BD * candidate.embeddings_BD).sum(1)
     maps = zip(reference.cams_Bhw.flatten(1).numpy(), candidate.cams_Bhw.flatten(1).numpy(), strict=True)
@@ -116,13 +116,13 @@ def differences(reference: ModelOutput, candidate: ModelOutput) -> FloatArray:
 
 
 def worst(differences_B3: FloatArray) -> Difference:
-    """The worst value of each column of (B, 3); NaN where a column holds one."""
+    """Return the worst value of each column of (B, 3); NaN if the column has a NaN."""
     lowest, highest = differences_B3.min(0), differences_B3.max(0)
     return Difference(float(highest[0]), float(lowest[1]), float(lowest[2]))
 
 
 def mean(differences_B3: FloatArray) -> Difference:
-    """The mean of each column of (B, 3)."""
+    """Return the mean of each column of (B, 3)."""
     return Difference(*map(float, differences_B3.mean(0)))
 
 
@@ -155,5 +155,5 @@ def _unfit(precision: Precision, reason: str) -> ArtifactError:
 
 
 def _correlation(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> float:
-    # A map of one cell repeats the logit, and its correlation is undefined.
+    # The correlation of maps with one cell is undefined; such a map only repeats the logit.
     return 1.0 if len(first) == 1 else float(np.corrcoef(first, second)[0, 1])

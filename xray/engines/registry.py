@@ -1,7 +1,7 @@
-"""Which engines there are, and which of them serves a checkpoint on this machine.
+"""Lists the engines, and chooses the one that serves a checkpoint on this machine.
 
 To add an engine, write a module with a class that has the members of `Engine` and a function that builds it from an
-`EngineRequest`, and enter it in `ENGINES`.
+`EngineRequest`, and add it to `ENGINES`.
 
 Legend: B batch, S canvas side.
 """
@@ -21,7 +21,7 @@ from xray.network.checkpoint import Checkpoint
 from xray.network.densenet import LAYERS
 
 CHECKED_CANVASES = 3
-"""Radiographs of the check at start-up: no power of two, so that it covers a padded batch."""
+"""Number of canvases in the check at start-up; not a power of two, so that the check covers a padded batch."""
 ENGINES: tuple[EngineFactory, ...] = (
     EngineFactory(
         "cuda-fused",
@@ -45,19 +45,19 @@ ENGINES: tuple[EngineFactory, ...] = (
         imported("xray.engines.openvino_engine:build"),
     ),
 )
-"""All engines but the reference, the fastest on each device first. The reference serves where none of them can."""
+"""All engines except the reference, the fastest on each device first. If none of them works, the reference serves."""
 
 logger = logging.getLogger(__name__)
 
 
 def choose_device(choice: DeviceChoice) -> torch.device:
-    """The device of that name; `auto` takes the GPU if there is one.
+    """Return the device of a choice; `auto` means the GPU if there is one.
 
     Raises:
-        InputError: `cuda` was asked for and torch sees no GPU.
+        InputError: `cuda` was requested but torch sees no GPU.
     """
     if choice == "cuda" and not torch.cuda.is_available():
-        raise InputError("The device is set to cuda, but torch sees no GPU; use auto or cpu, or mend the driver.")
+        raise InputError("The device is set to cuda, but torch sees no GPU; use auto or cpu, or fix the driver.")
     return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
 
 
@@ -68,16 +68,16 @@ def load_engine(
     cache: Path | None = None,
     quantized: Path | None = None,
 ) -> Engine:
-    """The fastest engine for a checkpoint on the chosen device.
+    """Return the fastest engine for a checkpoint on the chosen device.
 
     Args:
-        precision: of the features' arithmetic; `auto` takes the fastest that the device has, except `int8`, which
+        precision: precision of the features; `auto` means the fastest that the device has, except `int8`, which
             differs from the reference by more than the others.
-        cache: folder in which compiled networks outlive the process.
-        quantized: the folder `int8` of the checkpoint, which only that precision reads.
+        cache: folder that keeps compiled networks for later starts.
+        quantized: the folder `int8` of the checkpoint, which is only needed for that precision.
 
     Raises:
-        InputError: the device is not there, or no engine has that precision on it.
+        InputError: the device is missing, or no engine has that precision on it.
         ArtifactError: the quantized graph is missing, damaged, of another checkpoint or not fit to serve.
     """
     request = EngineRequest(checkpoint, choose_device(choice), precision, cache, quantized)
@@ -88,11 +88,11 @@ def load_engine(
 
 
 def first_fit(factories: Sequence[EngineFactory], request: EngineRequest) -> Engine:
-    """The first engine that can serve the request, or the reference if none can.
+    """Return the first engine that can serve the request, or the reference if none can.
 
     Raises:
-        RuntimeError: the device does not even run the reference, as after a CUDA error that ends a process's use of it.
-        XrayError: as the builder of an engine that is not checked raises it.
+        RuntimeError: not even the reference runs on the device, as after some CUDA errors.
+        XrayError: the builder of an engine that is not checked has failed.
     """
     architecture = request.checkpoint.manifest.architecture
     for factory in factories:
@@ -103,17 +103,17 @@ def first_fit(factories: Sequence[EngineFactory], request: EngineRequest) -> Eng
             return engine
     reference = TorchEngine(request.checkpoint, request.device)
     if any(factory.is_checked for factory in factories):
-        reference.forward(_canvases(request))  # an error that no engine survives is raised here, at start-up
+        reference.forward(_canvases(request))  # raises errors that affect all engines, at start-up
     return reference
 
 
 def _canvases(request: EngineRequest) -> PixelArray:
-    """uint8 (B, 1, S, S): noise of the checkpoint's canvas side."""
+    """Return noise canvases of the checkpoint's size, uint8 (B, 1, S, S)."""
     return noise_canvases(CHECKED_CANVASES, request.checkpoint.manifest.preprocess.size)
 
 
 def _build(factory: EngineFactory, request: EngineRequest) -> Engine | None:
-    """The factory's engine; None where a package is missing."""
+    """Build the factory's engine; return None if a package is missing."""
     try:
         return factory.build(request)
     except ImportError as error:
@@ -122,14 +122,14 @@ def _build(factory: EngineFactory, request: EngineRequest) -> Engine | None:
 
 
 def _build_checked(factory: EngineFactory, request: EngineRequest) -> Engine | None:
-    """The factory's engine if it can be built, runs and agrees with the reference; otherwise None."""
+    """Build the factory's engine; return None if it cannot be built, does not run or disagrees with the reference."""
     reference = TorchEngine(request.checkpoint, request.device)
     canvases_B1SS = _canvases(request)
     try:
         engine = factory.build(request)
         found = difference(reference.forward(canvases_B1SS), engine.forward(canvases_B1SS))
         require_equal(found, engine.precision)
-    except Exception:  # whatever the compilers and drivers below may raise, a slower engine still serves
+    except Exception:  # compilers and drivers may raise anything, and a slower engine can still serve
         logger.exception("%s cannot serve on this machine; a slower engine takes its place.", factory.name)
         return None
     logger.info("%s agrees with the reference: %s.", engine.name, found)

@@ -12,7 +12,7 @@ from xray.network.model import ModelOutput
 
 
 class TorchEngine:
-    """Eager float32 without compilation, on any device."""
+    """Runs the network in eager float32 without compilation, on any device."""
 
     precision: Precision = "float32"
 
@@ -27,13 +27,13 @@ class TorchEngine:
         return f"torch-float32-{self.device.type}"
 
     def sizes_to_warm(self, largest: int) -> set[int]:
-        """The smallest and the largest batch."""
+        """Return the smallest and the largest batch size."""
         return {1, largest}
 
     @torch.inference_mode()
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
-        """uint8 (B, 1, S, S) to a `ModelOutput` of B rows on the CPU."""
-        # On a GPU cuDNN would otherwise round the operands of convolutions to 10 bits of mantissa (TF32).
+        """Map uint8 (B, 1, S, S) to a `ModelOutput` of B rows on the CPU."""
+        # Without this, cuDNN rounds the operands of convolutions to 10 bits of mantissa (TF32) on a GPU.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             output: ModelOutput = self.model(torch.from_numpy(pixels_B1SS).to(self.device))
         return output.cpu()

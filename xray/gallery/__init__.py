@@ -1,1 +1,1 @@
-"""Reference radiographs as vectors, and the search for those nearest to a query."""
+"""A gallery of reference radiographs as vectors, and the search for the ones nearest to a query."""

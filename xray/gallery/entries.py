@@ -1,4 +1,4 @@
-"""Defines what a gallery knows of each of its radiographs, and stores it as a Parquet table."""
+"""Defines the attributes of a gallery's radiographs, and stores them as a Parquet table."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +20,7 @@ class GalleryEntry:
     """One indexed radiograph.
 
     Attributes:
-        path: within the dataset, never on this machine; for a hospital's archive, a pseudonymous reference.
+        path: path within the dataset, independent of this machine; for a hospital's archive, a pseudonymous reference.
         label: `normal`, `abnormal` or `UNKNOWN`; body part, patient and study may be `UNKNOWN` too.
     """
 
@@ -32,7 +32,7 @@ class GalleryEntry:
 
     @property
     def study_key(self) -> str:
-        """Return the unique key of the study; a reference to an archive's study is unique by itself."""
+        """Return the unique key of the study; for an archive's study, its pseudonymous reference."""
         return self.study if self.patient == UNKNOWN else study_key(self.body_part, self.patient, self.study)
 
 
@@ -50,4 +50,4 @@ def read_entries(file: Path) -> tuple[GalleryEntry, ...]:
     try:
         return msgspec.convert(parquet.read_table(file).to_pylist(), tuple[GalleryEntry, ...])
     except (pyarrow.ArrowException, msgspec.ValidationError, OSError) as error:
-        raise ArtifactError(f"{file} does not hold a gallery's entries: {error}") from error
+        raise ArtifactError(f"{file} does not contain a gallery's entries: {error}") from error

@@ -21,7 +21,7 @@ except ImportError as error:
 GPU_SCRATCH_BYTES = 64 * 2**20
 """Temporary memory of FAISS on a GPU, in bytes; its default of 1.5 GB would be taken from the network."""
 MAX_GPU_DEPTH = 2048
-"""Most neighbors that FAISS can select on a GPU."""
+"""Maximum number of neighbors that FAISS can select on a GPU."""
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +33,13 @@ class FaissIndex:
     """
 
     def __init__(self, vectors_NK: EmbeddingArray, on_gpu: bool = False) -> None:
-        """Copy the vectors, and once more to the GPU if `on_gpu` is set and FAISS sees one."""
+        """Copy the vectors, also to the GPU if `on_gpu` is set and FAISS sees a GPU."""
         vectors_NK = np.ascontiguousarray(vectors_NK, np.float32)
         self._index = faiss.IndexFlatIP(vectors_NK.shape[1])
         self._index.add(vectors_NK)
         self._gpu_index: Any = None
         if on_gpu and faiss.get_num_gpus() > 0:
-            # FAISS's GPU resources belong to one thread: it builds the index and runs every search.
+            # FAISS's GPU resources belong to one thread, which builds the index and runs every search.
             self._gpu_thread = ThreadPoolExecutor(1, "gallery-gpu")
             self._gpu_index = self._gpu_thread.submit(_build_gpu_index, vectors_NK).result()
         elif on_gpu:
@@ -47,12 +47,12 @@ class FaissIndex:
 
     @property
     def memory_bytes(self) -> int:
-        """Return the host memory of the vectors."""
+        """Return the host memory of the vectors, in bytes."""
         return int(self._index.ntotal * self._index.code_size)
 
     @property
     def gpu_memory_bytes(self) -> int:
-        """Return the GPU memory of the vectors and of FAISS's scratch space; 0 without a GPU."""
+        """Return the GPU memory of the vectors and of FAISS's scratch space, in bytes; 0 without a GPU."""
         return 0 if self._gpu_index is None else self.memory_bytes + GPU_SCRATCH_BYTES
 
     def vectors(self, rows_R: RowArray) -> EmbeddingArray:
@@ -101,7 +101,7 @@ def write_vectors(file: Path, vectors_NK: EmbeddingArray, storage: StorageChoice
 
 
 def read_vectors(file: Path) -> EmbeddingArray:
-    """Read the vectors, (N, K) float32: as they were given, or rounded to float16 and then scaled to length 1.
+    """Read the vectors, (N, K) float32: exact, or rounded to float16 and then scaled to length 1.
 
     Raises:
         ArtifactError: the file is not a FAISS index.
@@ -112,6 +112,6 @@ def read_vectors(file: Path) -> EmbeddingArray:
         raise ArtifactError(f"{file} is not an index that FAISS reads; build the gallery again.") from error
     vectors_NK: EmbeddingArray = stored.reconstruct_n(0, stored.ntotal)
     if isinstance(stored, faiss.IndexScalarQuantizer):
-        # Rounding changes the lengths, so a near copy could come before the radiograph itself.
+        # Rounding changes the lengths, so a near copy could rank above the radiograph itself.
         faiss.normalize_L2(vectors_NK)
     return vectors_NK

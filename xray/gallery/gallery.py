@@ -24,9 +24,9 @@ from xray.types import LABELS
 
 SCHEMA_VERSION = 3
 SPARE_CANDIDATES = 22
-"""Candidates beyond k, so that near ties at the cut and restrictions seldom need a second search; 32 for k = 10."""
+"""Candidates beyond k, so that near ties and restrictions seldom need a second search; 32 candidates for k = 10."""
 BLOCK_ROWS = 1024
-"""Rows that are converted to float64 at once: 16 MB at 1,920 numbers."""
+"""Number of rows that are converted to float64 at a time: 16 MB for vectors of 1,920 numbers."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class GalleryManifest:
     """How a gallery was built.
 
     Attributes:
-        checkpoint: id of the checkpoint that made the embeddings; no other can query it.
-        dataset, split: what was indexed.
-        only: `abnormal` when normal radiographs were left out, else `all`.
-        unreadable: dataset paths that could not be decoded and are missing.
-        dimension: of the vectors that are searched.
+        checkpoint: ID of the checkpoint that made the embeddings; only this checkpoint can query the gallery.
+        dataset, split: names of the indexed dataset and split.
+        only: `abnormal` if normal radiographs were left out, otherwise `all`.
+        unreadable: dataset paths of images that could not be decoded and are therefore missing.
+        dimension: length K of the vectors.
         scope_limit: distance from the projection's space beyond which an embedding is out of scope. Only galleries
             of version 0.1 have it; now it is in the checkpoint.
         checksums: SHA-256 of each file of the folder, by name.
@@ -60,7 +60,7 @@ class GalleryManifest:
 
 @dataclass(frozen=True)
 class Neighbor:
-    """An entry that was found: `rank` counts from 1, `similarity` is the cosine."""
+    """An entry that a search found. `rank` counts from 1; `similarity` is the cosine, from -1 to 1."""
 
     rank: int
     entry: GalleryEntry
@@ -69,13 +69,13 @@ class Neighbor:
 
 @dataclass(frozen=True)
 class NeighborQuery:
-    """Which neighbors to look for; None does not restrict.
+    """Restrictions on the neighbors of a query; None means no restriction.
 
     Attributes:
-        k: how many at most.
-        body_part, label: of the entries that may be found.
-        exclude_study: key of a study whose radiographs are left out, e.g. the query's own.
-        per_study: how many of one study at most, the nearest of them.
+        k: maximum number of neighbors.
+        body_part, label: body part and label that a neighbor must have.
+        exclude_study: key of a study whose radiographs are left out, such as the query's own.
+        per_study: maximum number of neighbors from one study; the nearest are kept.
         below: neighbors must be less similar than this, which leaves out near-duplicates of the query.
     """
 
@@ -92,8 +92,8 @@ class Gallery:
     """Entries and the index over their vectors; many threads may search at once.
 
     Attributes:
-        index: of the entries' vectors, in their order.
-        projection: from an embedding to such a vector; without one, embeddings themselves are searched.
+        index: index of the entries' vectors, in the order of the entries.
+        projection: projection from an embedding to such a vector; None if the vectors are the embeddings.
     """
 
     manifest: GalleryManifest
@@ -103,12 +103,12 @@ class Gallery:
 
     @property
     def memory_bytes(self) -> int:
-        """Return the host memory of the index."""
+        """Return the host memory of the index, in bytes."""
         return self.index.memory_bytes
 
     @property
     def gpu_memory_bytes(self) -> int:
-        """Return the GPU memory of the index; 0 without a GPU."""
+        """Return the GPU memory of the index, in bytes; 0 without a GPU."""
         return self.index.gpu_memory_bytes
 
     @cached_property
@@ -121,14 +121,14 @@ class Gallery:
         return self.search_vector(self.project(embedding_D), query)
 
     def project(self, embedding_D: EmbeddingArray) -> EmbeddingArray:
-        """Return the vector of an embedding that is compared with those of the entries, (K,) float32 of length 1."""
+        """Return the vector of an embedding, (K,) float32 of length 1, to compare with the entries' vectors."""
         embedding_D = np.asarray(embedding_D, np.float32)
         return embedding_D if self.projection is None else self.projection.project(embedding_D[np.newaxis])[0]
 
     def search_vector(self, vector_K: EmbeddingArray, query: NeighborQuery) -> list[Neighbor]:
-        """Return the nearest entries, nearest first; fewer than k when the restrictions leave fewer.
+        """Return the nearest entries, nearest first; fewer than k if the restrictions leave fewer.
 
-        They are those of a float64 search over all vectors. Of entries with equal similarity, the first comes first.
+        The result is that of a float64 search over all vectors. Entries with equal similarity are in gallery order.
 
         Raises:
             InputError: the gallery has no such body part.
@@ -174,13 +174,13 @@ class Gallery:
         return similarities_R[nearest_first], rows_R[nearest_first], float(products_R[-1]) + error
 
     def _similarities(self, vector_K: EmbeddingArray, rows_R: RowArray) -> DoubleArray:
-        # Not a matrix product: BLAS sums a row in an order that depends on its place, so that copies would not tie.
+        # Not a matrix product, because BLAS sums rows in an order that depends on their place, so copies would not tie.
         blocks = np.split(rows_R, range(BLOCK_ROWS, len(rows_R), BLOCK_ROWS))
         vector_K = vector_K.astype(np.float64)
         return np.concatenate([np.vecdot(self.vectors(block).astype(np.float64), vector_K) for block in blocks])
 
     def _filter(self, similarities_R: DoubleArray, rows_R: RowArray, query: NeighborQuery) -> list[Neighbor]:
-        """Drop candidates that are too similar, or of a study that has enough nearer ones; ranks are not set yet."""
+        """Drop candidates that are too similar or exceed `per_study`; ranks are not set yet."""
         seen: Counter[str] = Counter()
         neighbors = []
         for similarity, row in zip(similarities_R.tolist(), rows_R.tolist(), strict=True):
@@ -193,7 +193,7 @@ class Gallery:
         return neighbors
 
     def _allowed(self, query: NeighborQuery) -> BoolArray | None:
-        """Return which entries the body part, the label and the excluded study leave; None if all."""
+        """Return which entries are allowed by body part, label and excluded study; None if all are."""
         masks = []
         if query.body_part is not None:
             masks.append(self._mask("body_part", query.body_part))
@@ -209,7 +209,7 @@ class Gallery:
 
     @cached_property
     def _codes(self) -> dict[str, tuple[dict[str, int], npt.NDArray[np.int32]]]:
-        """Return, for each attribute, a number for every value and the number of every entry.
+        """Return, for each attribute, a code for every value and the code of every entry.
 
         Comparing the strings of all entries would take longer than the search.
         """
@@ -222,6 +222,6 @@ class Gallery:
 
 
 def abnormal_share(neighbors: Sequence[Neighbor]) -> float | None:
-    """Return the share of abnormal neighbors, a second opinion on the study; None where no neighbor has a label."""
+    """Return the share of abnormal neighbors, a second opinion on the study; None if no neighbor has a label."""
     labels = [neighbor.entry.label for neighbor in neighbors if neighbor.entry.label in LABELS]
     return fmean(label == "abnormal" for label in labels) if labels else None

@@ -16,12 +16,12 @@ from xray.gallery.vector_index import EmbeddingArray
 
 @dataclass(frozen=True)
 class Projection:
-    """An affine map that was fitted on the entries of a gallery; all arrays are float32.
+    """An affine map that was fitted to the entries of a gallery; all arrays are float32.
 
     Attributes:
         mean_D: mean of their embeddings.
         basis_DK: orthonormal directions in which the embeddings vary most.
-        mixing_KK: weighs and rotates the coordinates, so that radiographs of one class are close to each other.
+        mixing_KK: weights and rotates the coordinates, so that radiographs of one class are close to each other.
     """
 
     mean_D: EmbeddingArray
@@ -45,7 +45,7 @@ def write_projection(file: Path, projection: Projection) -> None:
 
 
 def read_projection(file: Path) -> Projection:
-    """Read what `write_projection` wrote.
+    """Read a file that `write_projection` wrote.
 
     Raises:
         ArtifactError: the file does not hold a projection.

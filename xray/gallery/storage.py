@@ -1,7 +1,7 @@
-"""Writes a gallery to its folder, whole or not at all, and loads a verified one.
+"""Writes a gallery to its folder atomically, and loads and verifies it.
 
-A folder holds `index.faiss`, `entries.parquet`, `manifest.json` and, where the vectors that are searched are not the
-embeddings themselves, `projection.safetensors`.
+A folder has `index.faiss`, `entries.parquet`, `manifest.json` and, if the vectors are not the embeddings themselves,
+`projection.safetensors`.
 
 Legend: N entries, K numbers of a vector.
 """
@@ -26,7 +26,7 @@ PROJECTION = "projection.safetensors"
 VECTOR_INDEXES: Mapping[str, Callable[[EmbeddingArray, bool], VectorIndex]] = {
     "faiss": FaissIndex,
 }
-"""How each index is built, from vectors (N, K) and whether to use the GPU, by its name."""
+"""The function that builds each index, by name, from vectors (N, K) and whether to use the GPU."""
 DEFAULT_INDEX = "faiss"
 
 
@@ -38,13 +38,13 @@ def save_gallery(
     storage: StorageChoice = "float32",
     projection: Projection | None = None,
 ) -> GalleryManifest:
-    """Write the folder whole or not at all, and return the manifest with its checksums.
+    """Write the folder atomically and return the manifest with its checksums.
 
     Args:
-        vectors_NK: finite, of length 1.
+        vectors_NK: finite vectors of length 1.
         storage: `float32` keeps the vectors as they are. `float16` halves the file; it moves a similarity by less
             than 1e-4, which reorders near ties, and the lengths are restored when the gallery is read.
-        projection: what made the vectors of the embeddings, if they are not the embeddings themselves.
+        projection: projection from embeddings to the vectors; None if the vectors are the embeddings.
     """
     with atomic_folder(folder) as partial:
         write_entries(partial / ENTRIES, entries)
@@ -58,11 +58,11 @@ def save_gallery(
 
 
 def load_gallery(folder: Path, checkpoint_id: str, on_gpu: bool = False, index: str = DEFAULT_INDEX) -> Gallery:
-    """Read and verify a folder; the vectors take 4 x N x K bytes of memory, and as many again while they are read.
+    """Read and verify a folder. The vectors take 4 x N x K bytes of memory, and twice that while they are read.
 
     Args:
-        on_gpu: whether to keep a copy of the vectors on the GPU, which answers queries without restrictions.
-        index: name in `VECTOR_INDEXES` of what searches the vectors.
+        on_gpu: whether to keep a copy of the vectors on the GPU, for queries without restrictions.
+        index: name in `VECTOR_INDEXES` of the index to use.
 
     Raises:
         ArtifactError: a file is missing or damaged, or the gallery is empty, belongs to another checkpoint or was made
@@ -89,6 +89,6 @@ def load_gallery(folder: Path, checkpoint_id: str, on_gpu: bool = False, index: 
         )
     projection = read_projection(folder / PROJECTION) if PROJECTION in manifest.checksums else None
     gallery = Gallery(manifest, entries, VECTOR_INDEXES[index](vectors_NK, on_gpu), projection)
-    # The first search of a process takes ten times as long as later ones, so it is done before any request arrives.
+    # The first search of a process takes ten times as long as later ones, so do one before any request arrives.
     gallery.search_vector(vectors_NK[0], NeighborQuery(exclude_study=entries[0].study_key))
     return gallery

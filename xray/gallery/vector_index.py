@@ -1,6 +1,6 @@
-"""Defines `VectorIndex`, the interface behind which a gallery searches its vectors.
+"""Defines `VectorIndex`, the interface of a gallery to the index of its vectors.
 
-To add a vector store, write a class with these members in a file of its own and list it in `storage.VECTOR_INDEXES`.
+To add a vector store, write a class with these members in a new file and list it in `storage.VECTOR_INDEXES`.
 
 Legend: N entries, K numbers of a vector, R rows of entries.
 """
@@ -24,11 +24,11 @@ class VectorIndex(Protocol):
 
     @property
     def memory_bytes(self) -> int:
-        """Return the host memory that the index uses."""
+        """Return the host memory that the index uses, in bytes."""
 
     @property
     def gpu_memory_bytes(self) -> int:
-        """Return the GPU memory that the index uses; 0 without a GPU."""
+        """Return the GPU memory that the index uses, in bytes; 0 without a GPU."""
 
     def vectors(self, rows_R: RowArray) -> EmbeddingArray:
         """Return the vectors of some entries, (R, K) float32 of length 1."""
@@ -36,11 +36,11 @@ class VectorIndex(Protocol):
     def search(
         self, query_K: EmbeddingArray, depth: int, allowed_N: BoolArray | None = None
     ) -> tuple[EmbeddingArray, RowArray]:
-        """Return the vectors with the greatest inner products with a query, the greatest first.
+        """Return the vectors with the largest inner products with a query, largest first.
 
         Args:
             query_K: float32.
-            depth: how many, from 1 to the number of allowed vectors.
+            depth: number of vectors to return, from 1 to the number of allowed vectors.
             allowed_N: which vectors may be returned; None allows all.
 
         Returns:

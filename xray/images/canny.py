@@ -1,4 +1,4 @@
-"""Detects edges with the method of Canny (1986), with the same result as OpenCV.
+"""Detects edges with the method of Canny (1986); the result is the same as OpenCV's.
 
 The gradients are those of Sobel; edges are thinned across their direction and joined by hysteresis.
 """
@@ -10,7 +10,7 @@ from scipy import ndimage
 TANGENT_22 = np.sqrt(2) - 1
 """The tangent of 22.5 degrees, up to which a gradient counts as horizontal."""
 EIGHT_NEIGHBORS = np.ones((3, 3))
-"""Pixels that touch at a corner belong to the same edge."""
+"""Structuring element: pixels that touch at a corner belong to the same edge."""
 
 BoolImage = npt.NDArray[np.bool_]
 
@@ -30,7 +30,7 @@ def canny(pixels_HW: npt.NDArray[np.uint8], low: int, high: int) -> BoolImage:
 def _is_ridge(
     gradient_HW: npt.NDArray[np.int32], across_HW: npt.NDArray[np.int32], down_HW: npt.NDArray[np.int32]
 ) -> BoolImage:
-    """(H, W): whether the gradient is larger than at the two neighbors in its direction."""
+    """Return, (H, W), whether the gradient is larger than at the two neighbors in its direction."""
     padded = np.pad(gradient_HW, 1)
     height, width = gradient_HW.shape
 

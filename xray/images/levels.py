@@ -1,4 +1,4 @@
-"""Reduces gray of more than 8 bits to 8 bits by the levels that an image uses, ignoring a few stray pixels."""
+"""Reduces gray of more than 8 bits to 8 bits, based on the levels that an image uses except for stray pixels."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,15 +9,15 @@ import numpy.typing as npt
 from xray.images.margins import inside_margins
 
 BITS = 8
-"""Bits of the result."""
+"""Number of bits of the result."""
 MAX_STRAY_SHARE = 0.0005
-"""Up to this share of the pixels is ignored, however bright, when the significant bits are counted."""
+"""Share of the brightest pixels that is ignored when the significant bits are counted."""
 MAX_LABEL_SHARE, MAX_LABEL_LEVELS = 0.05, 16
-"""Bright pixels are burned-in letters and frames, and ignored, up to this share of the pixels and number of levels."""
+"""Bright pixels of up to this share and number of levels count as burned-in letters and frames, and are ignored."""
 MIN_UNUSED_BITS = 2
-"""Fewer unused bits are kept: a single bit costs little, and the image stays as it was exported."""
+"""Minimum number of unused bits to drop: keeping a single one costs little, and the image stays as it was exported."""
 DARKEST_PERCENTILE = 0.5
-"""Percentile of the pixels that is taken for the darkest level, to ignore stray pixels."""
+"""Percentile of the pixels that counts as the darkest level, to ignore stray pixels."""
 
 DeepArray = npt.NDArray[Any]
 
@@ -59,7 +59,7 @@ def significant_levels(deep_HW: DeepArray, shown_HW: npt.NDArray[np.bool_] | Non
 
 
 def _content_pixels(deep_HW: DeepArray, shown_HW: npt.NDArray[np.bool_] | None) -> DeepArray:
-    """The shown pixels (n,) inside the margins; all shown pixels if there are none; a black one if none is shown."""
+    """Return the shown pixels (n,) inside the margins; all shown ones if there are none; one black pixel if none is."""
     if shown_HW is None or shown_HW.all():
         return np.asarray(deep_HW[inside_margins(_to_8_bits(deep_HW))].ravel())
     box = inside_margins(_to_8_bits(np.where(shown_HW, deep_HW, 0)))
@@ -70,12 +70,12 @@ def _content_pixels(deep_HW: DeepArray, shown_HW: npt.NDArray[np.bool_] | None) 
 
 
 def _to_8_bits(deep_HW: DeepArray) -> npt.NDArray[np.uint8]:
-    """The highest 8 bits that the brightest pixel uses."""
+    """Return the highest 8 bits that the brightest pixel uses."""
     return np.asarray(deep_HW >> max(0, int(deep_HW.max()).bit_length() - BITS), np.uint8)
 
 
 def _count_used_bits(deep_n: DeepArray) -> int:
-    """The bits that the brightest pixel uses, without high bits that only stray pixels and letters use."""
+    """Count the bits that the brightest pixel uses, without high bits that only stray pixels and letters use."""
     highest = max(BITS, int(deep_n.max()).bit_length())
     for bits in range(BITS, highest - MIN_UNUSED_BITS + 1):
         above = deep_n[deep_n >= 1 << bits]

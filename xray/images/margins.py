@@ -20,14 +20,15 @@ MIN_ALIKE_SHARE = 0.9
 """Minimum share of a margin's pixels that have its brightness; letters may cover the others."""
 
 DRAWN_TOLERANCE = 12
-"""Gray levels by which noise and JPEG change the pixels of a margin that a program has drawn."""
+"""Maximum change by noise and JPEG of the pixels of a margin that a program has drawn, in gray levels."""
 DRAWN_LAST_LINE_SHARE = 0.98
 """Minimum share of the last line of a drawn margin that is within the tolerance; nothing may cross this line."""
 DRAWN_EDGE_LINES = 3
 """Maximum width of the edge of a drawn margin in lines; scaling and JPEG blur it."""
 DRAWN_EDGES = ((6, 0.9), (16, 0.7), (30, 0.15))
-"""At the edge of a drawn margin, at least one of these shares of the pixels differs by more than this many gray levels:
-almost all by a little, where there is air, or some by much, where a limb is cut off and the air is like the margin."""
+"""Pairs of gray levels and a share. At the edge of a drawn margin, for at least one pair, at least that share of the
+pixels differs by more gray levels: almost all by a little, where there is air, or some by much, where a limb is cut off
+and the air is like the margin."""
 
 SHADOW_TOLERANCE = 24
 """Gray levels by which a pixel in a collimator's shadow may differ from the median of its line. The median is not that
@@ -37,11 +38,11 @@ SHADOW_LAST_LINE_SHARE = 0.95
 SHADOW_EDGE_SHARE = 0.03
 """Maximum width of the edge of a shadow, as a share of the height or width: it has a penumbra and may be oblique."""
 SHADOW_DETAIL = 8
-"""A pixel that differs by more gray levels from the mean of two others of its line shows detail."""
+"""Gray levels; a pixel that differs by more from the mean of two others in its line shows detail."""
 SHADOW_DETAIL_SHARE = 0.12
-"""If a larger share of the pixels shows detail, anatomy is visible through the shadow, and it is kept."""
+"""Share of the pixels; if more show detail, anatomy is visible through the shadow, and the shadow is kept."""
 DETAIL_REACH = 0.1
-"""Distance of these two pixels, as a share of the line."""
+"""Distance to these two other pixels, as a share of the line."""
 SHADOW_STEP, SHADOW_STEP_SHARE = 60, 0.95
 """Minimum change in gray levels across the edge of a shadow, all in one direction, and the share of the pixels that
 changes so much."""
@@ -79,7 +80,7 @@ def _remove_margin(pixels_HW: Pixels, edges: list[int], side: int) -> bool:
 
 
 def _margin_width(lines: Pixels, max_width: int, length: int) -> int:
-    """The width of the outermost margin, at most `max_width`; 0 if there is none.
+    """Return the width of the outermost margin, at most `max_width`; 0 if there is none.
 
     Args:
         lines: the image, with the side in question first.
@@ -122,21 +123,21 @@ def _shadow_width(lines_nm: Lines, max_width: int, edge_lines: int) -> int:
 
 
 def _is_plain(lines_nm: Lines) -> npt.NDArray[np.bool_]:
-    """(n,): whether a line shows only a slow change of brightness."""
+    """Return for each line, (n,), whether its brightness only changes slowly."""
     reach = max(1, round(DETAIL_REACH * lines_nm.shape[1]))
     details_nm = np.abs(lines_nm[:, reach:-reach] - (lines_nm[:, 2 * reach :] + lines_nm[:, : -2 * reach]) / 2)
     return np.asarray((details_nm > SHADOW_DETAIL).mean(1) <= SHADOW_DETAIL_SHARE)
 
 
 def _alike_so_far(alike_nm: npt.NDArray[np.bool_], last_line_share: float) -> npt.NDArray[np.bool_]:
-    """(n,): whether a margin may end at a line, given which pixels (n, m) have its brightness."""
+    """Return for each line, (n,), whether a margin may end there, given which pixels (n, m) have its brightness."""
     alike_n = alike_nm.mean(1)
     are_alike_n = np.cumsum(alike_n) >= MIN_ALIKE_SHARE * np.arange(1, len(alike_n) + 1)
     return np.asarray(alike_n >= last_line_share) & are_alike_n
 
 
 def _full_width(differences_nm: Lines, ends: npt.NDArray[np.intp], edge_lines: int) -> int:
-    """The width up to the last possible end, plus the lines in which its edge is not complete; 0 if there is no end."""
+    """Return the width up to the last possible end, plus the lines of its incomplete edge; 0 if there is no end."""
     if not len(ends):
         return 0
     width = int(ends[-1]) + 1

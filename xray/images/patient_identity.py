@@ -1,4 +1,4 @@
-"""Compares the patients of two radiographs by what the files say.
+"""Compares the patients of two radiographs by the attributes in the files.
 
 Keep these values out of logs, errors and responses.
 """
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 MAX_LENGTH = 256
-"""Maximum length of a value in characters, four times what DICOM allows; a longer one is replaced by its hash."""
+"""Maximum length of a value in characters, four times DICOM's limit; a longer value is replaced by its hash."""
 DISTINCT_SEXES = ("f", "m")
-"""The values of Patient's Sex that can contradict each other; "other" and "unknown" contradict nothing."""
+"""Values of Patient's Sex that contradict each other; "other" and "unknown" contradict nothing."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class PatientIdentity(Protocol):
 
 
 def is_same_patient(one: PatientIdentity, other: PatientIdentity) -> bool:
-    """Whether two files can belong to the same patient.
+    """Return whether two files can belong to the same patient.
 
     The IDs must be equal or both missing; if they are missing, the names must be equal. Issuer, date of birth and sex
     must not contradict each other. If both dates of birth are known, the names may differ, because a name may be
@@ -57,7 +57,7 @@ def is_same_patient(one: PatientIdentity, other: PatientIdentity) -> bool:
 
 
 def normalize_text(text: str) -> str:
-    """The form that a text has in a `Patient`: without padding, case and differences of Unicode form."""
+    """Return a text in the form of a `Patient`: without padding, in one case and in one Unicode form."""
     text = " ".join(unicodedata.normalize("NFKC", text.strip(" \0\t\r\n")).casefold().split())
     return text if len(text) <= MAX_LENGTH else hashlib.sha256(text.encode()).hexdigest()
 

@@ -14,13 +14,13 @@ from xray.images.radiograph import PixelArray
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 BIT_DEPTH = 8
 GRAY, RGB = 0, 2
-"""Color types of the standard."""
+"""Codes of the standard for color types."""
 DEFLATE, ADAPTIVE_FILTERS, NOT_INTERLACED = 0, 0, 0
-"""Compression, filter and interlace method of the standard."""
+"""Codes of the standard for the compression, filter and interlace methods."""
 UP_FILTER = 2
 """Filter type: each byte minus the byte above it, which is small because anatomy and heatmaps change little by row."""
 COMPRESSION_LEVEL = 1
-"""The second fastest of ISA-L's four levels, 0 to 3."""
+"""Compression level: the second fastest of ISA-L's four levels, 0 to 3."""
 
 
 def encode_png(pixels: PixelArray) -> bytes:

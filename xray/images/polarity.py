@@ -1,7 +1,7 @@
 """Decides whether an image is a negative: bone dark in bright air instead of bone bright in dark air.
 
-Mean brightness alone is enough if air surrounds a limb, but not if bone and soft tissue fill the image. So the brighter
-of the image and its negative is taken, and the question is whether its bright part is air. By construction, the result
+Mean brightness is enough if air surrounds a limb, but not if bone and soft tissue fill the image. So the brighter
+of the image and its negative is used, and the test is whether its bright part is air. By construction, the result
 for an image is the opposite of the result for its negative.
 """
 
@@ -15,9 +15,9 @@ WHITE = 255
 THUMBNAIL_SIDE = 64
 """Side in pixels of the square thumbnail that is examined; the aspect ratio does not matter."""
 BORDER_COLUMNS = 2
-"""Columns of the thumbnail at the left and at the right, where air is if there is any."""
+"""Number of columns of the thumbnail at the left and at the right, where air would be."""
 RANGE_PERCENTILES = (5, 95)
-"""Percentiles that are taken for black and white, so that collimator edges and burned-in letters do not count."""
+"""Percentiles that count as black and white, so that collimator edges and burned-in letters have no effect."""
 BRIGHT_ABOVE = 0.9
 """A pixel above this share of the range from black to white is bright."""
 BRIGHT_WEIGHT, AIR_ABOVE = 0.6, 0.06
@@ -27,7 +27,7 @@ air) and KneeOA (images without air): 5 of 3,277 and 114 of 6,604 radiographs ar
 
 
 def is_negative(pixels_HW: npt.NDArray[np.uint8]) -> bool:
-    """Whether bone is dark in (H, W) gray pixels of an X-ray."""
+    """Return whether bone is dark in (H, W) gray pixels of an X-ray."""
     # Floating point, because rounding to whole levels would treat an image and its negative differently.
     thumbnail = resample(pixels_HW, (THUMBNAIL_SIDE, THUMBNAIL_SIDE)).astype(np.float64) / WHITE
     is_brighter = float(thumbnail.mean()) > 0.5
@@ -35,7 +35,7 @@ def is_negative(pixels_HW: npt.NDArray[np.uint8]) -> bool:
 
 
 def _brightness_is_air(thumbnail: npt.NDArray[np.float64]) -> bool:
-    """Whether bright pixels are air, which is at the sides and uniform; bone is in the middle and varies."""
+    """Return whether bright pixels are air, which is at the sides and uniform; bone is in the middle and varies."""
     quarter = THUMBNAIL_SIDE // 4
     center = thumbnail[quarter:-quarter, quarter:-quarter].mean()
     brighter_side = max(thumbnail[:, :BORDER_COLUMNS].mean(), thumbnail[:, -BORDER_COLUMNS:].mean())

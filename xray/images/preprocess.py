@@ -21,7 +21,7 @@ IMAGENET_MEAN = 0.449
 IMAGENET_STD = 0.226
 """Mean and standard deviation of ImageNet, averaged over its three channels, as a share of the full gray range."""
 MIN_SIZE, MAX_SIZE = 32, 2048
-"""Limits on the canvas side in pixels: from one cell of the last feature map to more than a whole joint needs."""
+"""Limits on the canvas side in pixels: the minimum is one cell of the last feature map."""
 CANNY_LOW, CANNY_HIGH = 50, 150
 """Gradient thresholds of the edge detector for `densest-edge`, in gray levels as OpenCV counts them."""
 
@@ -35,7 +35,7 @@ Framing = Literal["letterbox", "densest-edge"]
 
 @dataclass(frozen=True)
 class PreprocessSpec:
-    """How a radiograph becomes the network's input; the manifest of a checkpoint contains it.
+    """The transform from a radiograph to the network's input; it is part of a checkpoint's manifest.
 
     Attributes:
         size: S, the canvas side in pixels.
@@ -56,12 +56,12 @@ class PreprocessSpec:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the scaled content of a radiograph lies on the canvas.
+    """The position of a radiograph's scaled content on the canvas.
 
     Attributes:
-        source: (H, W) of the radiograph.
+        source: size of the radiograph, (H, W).
         content: the part of the radiograph that is scaled.
-        scaled: (height, width) of the content after scaling, in canvas pixels.
+        scaled: size of the content after scaling, (height, width) in canvas pixels.
         top, left: canvas position of its first pixel; negative if the canvas shows only a window of it.
         size: S.
     """
@@ -84,7 +84,7 @@ def preprocess(radiograph: Radiograph, spec: PreprocessSpec) -> tuple[PixelArray
 
 
 def compute_placement(radiograph: Radiograph, spec: PreprocessSpec) -> Placement:
-    """Compute where the content of a radiograph lies on the canvas, and its size there."""
+    """Compute the position and size of a radiograph's content on the canvas."""
     source = radiograph.height, radiograph.width
     content = radiograph.content or Box(0, 0, *source)
     shape = content.height * radiograph.pixel_aspect, float(content.width)  # in pixel widths
@@ -131,7 +131,7 @@ def _resize(pixels_HW: PixelArray, scaled: tuple[int, int]) -> PixelArray:
 
 
 def _densest_window(scaled_pixels: PixelArray, size: int) -> tuple[int, int]:
-    """Top and left of the size x size window with the most edges; the most central one if several are equal."""
+    """Return top and left of the size x size window with the most edges; the most central one if several are equal."""
     edges = canny(scaled_pixels, CANNY_LOW, CANNY_HIGH)
     counts = np.pad(edges.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     in_window = counts[size:, size:] - counts[:-size, size:] - counts[size:, :-size] + counts[:-size, :-size]
@@ -142,13 +142,13 @@ def _densest_window(scaled_pixels: PixelArray, size: int) -> tuple[int, int]:
 
 
 def _overlap(offset: int, length: int, size: int) -> tuple[slice, slice]:
-    """The slices of the canvas axis and of the scaled axis in which they overlap."""
+    """Return the overlap of canvas and scaled content on one axis, as a slice of each."""
     start, stop = max(0, offset), min(size, offset + length)
     return slice(start, stop), slice(start - offset, stop - offset)
 
 
 def _sampling_matrix(length: int, scaled: int, offset: int, size: int, cells: int) -> MapArray:
-    """Weights (length, cells) of the cells of a map for each pixel of the content, for one axis of `restore`."""
+    """Return the weights (length, cells) of a map's cells for each pixel of the content, for one axis of `restore`."""
     on_canvas = (np.arange(length) + 0.5) * scaled / length + offset
     at_cell = np.clip(on_canvas * cells / size - 0.5, 0, cells - 1)
     weights = np.maximum(0, 1 - np.abs(at_cell[:, np.newaxis] - np.arange(cells)))

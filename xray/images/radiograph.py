@@ -1,4 +1,4 @@
-"""Defines a radiograph, whatever file it came from, and the limits that every image has to keep.
+"""Defines a radiograph, independent of its file format, and the limits for every image.
 
 Shapes: H, W are the height and width that a viewer shows.
 """
@@ -29,17 +29,17 @@ PixelArray = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class DicomFacts:
-    """What the tags of a DICOM file say about its radiograph.
+    """Facts about a radiograph from the tags of its DICOM file.
 
     Attributes:
-        study_uid, series_uid, instance_uid: None if a tag is missing or is not a UID.
+        study_uid, series_uid, instance_uid: UIDs; None if a tag is missing or is not a UID.
         body_part: as in MURA, `XR_*`; None if the tags name no known limb.
         laterality: `L`, `R`, `B` (both) or `U` (unpaired); None if the tags do not say.
         view: `AP`, `LL` and so on, as tagged.
         spacing: millimeters between rows and between columns; at the detector if the file has no calibrated spacing.
         burned_in: whether the tags say that the pixels name the patient (Burned In Annotation is YES).
-        patient: tells whether two files belong together. Never log or return it. Comparisons of facts ignore it,
-            because a corrected name does not make another image.
+        patient: the patient, to check whether two files belong together. Never log or return it. Comparisons ignore it,
+            because a corrected name does not change the image.
     """
 
     study_uid: str | None
@@ -82,7 +82,7 @@ class Radiograph:
         inverted: whether bone was dark in the file, so that the pixels were inverted.
         color_share: share of the file's pixels that are clearly colored.
         dicom: None unless the file is DICOM.
-        content: the part inside margins, collimation and shutter, which is what the network sees; None means all of it.
+        content: the part inside margins, collimation and shutter, which the network sees; None means all of it.
         pixel_aspect: physical height of a pixel over its width; 1 for square pixels.
     """
 
@@ -107,8 +107,8 @@ class Radiograph:
         """Check the pixels that a viewer shows, find the content inside their margins, and invert them if bone is dark.
 
         Args:
-            bone_is_dark: what the file says; None decides it by the pixels inside the margins.
-            shutter: what the file's display shutter leaves visible, if it has one; margins are searched inside it.
+            bone_is_dark: polarity from the file; None decides by the pixels inside the margins.
+            shutter: visible part of the display shutter, if the file has one; margins are searched inside it.
 
         Raises:
             NoContentError: the content is constant, has a side below `MIN_SIDE` pixels, or is more than `MAX_ASPECT`
@@ -140,12 +140,12 @@ class Radiograph:
 
 
 def too_many_pixels_message(size: str, max_pixels: int) -> str:
-    """The message of a `TooManyPixelsError` for an image of some size, such as "9000x9000 pixels"."""
+    """Return the message of a `TooManyPixelsError`; `size` is a text such as "9000x9000 pixels"."""
     return f"The image is {size}; scale it down to at most {max_pixels:,} pixels."
 
 
 def _find_content(pixels_HW: PixelArray, shutter: Box | None) -> Box | None:
-    """The part of the image, or of what its shutter shows, inside the margins; None if that is the whole image.
+    """Find the part of the image, or of its shutter, inside the margins; None if that is the whole image.
 
     Raises:
         NoContentError: the shutter shows almost nothing of the image.
@@ -153,7 +153,7 @@ def _find_content(pixels_HW: PixelArray, shutter: Box | None) -> Box | None:
     top, left = (shutter.top, shutter.left) if shutter else (0, 0)
     shown_hw = pixels_HW[shutter.rows, shutter.columns] if shutter else pixels_HW
     if min(shown_hw.shape) < MIN_SIDE:
-        raise NoContentError(f"The display shutter leaves less than {MIN_SIDE} pixels of the image.")
+        raise NoContentError(f"The display shutter shows fewer than {MIN_SIDE} pixels on a side of the image.")
     rows, columns = inside_margins(shown_hw)
     box = Box(top + rows.start, left + columns.start, rows.stop - rows.start, columns.stop - columns.start)
     return None if (box.height, box.width) == pixels_HW.shape else box
@@ -163,4 +163,4 @@ def _require_size(height: int, width: int, pixel_aspect: float) -> None:
     if min(height, width) < MIN_SIDE:
         raise NoContentError(f"The image is {width}x{height} pixels; each side must have at least {MIN_SIDE}.")
     if not 1 / MAX_ASPECT <= height * pixel_aspect / width <= MAX_ASPECT:
-        raise NoContentError(f"The image is more than {MAX_ASPECT} times longer than wide; send a radiograph.")
+        raise NoContentError(f"The image is more than {MAX_ASPECT} times as long as it is wide; send a radiograph.")

@@ -1,4 +1,4 @@
-"""Scales an image to another height and width, with the same result as OpenCV.
+"""Scales an image to another height and width; the result is the same as OpenCV's.
 
 Shrinking averages the area under each new pixel, like INTER_AREA; enlarging is bilinear, like INTER_LINEAR. OpenCV is
 not used, because its wheel contains its own OpenSSL.
@@ -33,7 +33,7 @@ def _resample_rows(image_HW: npt.NDArray[Any], height: int) -> FloatImage:
 
 
 def _area_weights(height: int, source: int) -> tuple[npt.NDArray[np.intp], FloatImage]:
-    """For shrinking: the first of the k old rows under each new row (h,), and their weights in its mean (h, k)."""
+    """Return, for shrinking, the first of the k old rows under each new row (h,), and their weights (h, k)."""
     start_h, stop_h = (np.arange(count, count + height) * source / height for count in (0, 1))
     k = min(source, int(np.ceil(source / height)) + 1)
     first_h = np.minimum(start_h.astype(np.intp), source - k)
@@ -42,7 +42,7 @@ def _area_weights(height: int, source: int) -> tuple[npt.NDArray[np.intp], Float
 
 
 def _bilinear_weights(height: int, source: int) -> tuple[npt.NDArray[np.intp], FloatImage]:
-    """For enlarging: the first of the two old rows around the center of each new row (h,), and their weights (h, k)."""
+    """Return, for enlarging, the first of the two old rows around each new row (h,), and their weights (h, k)."""
     center_h = ((np.arange(height) + 0.5) * source / height - 0.5).clip(0, source - 1)
     k = min(source, 2)
     first_h = np.minimum(center_h.astype(np.intp), source - k)

@@ -15,15 +15,15 @@ from xray.images.raster.decode import detect_format
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".dcm", ".dicom", ".dic", ".ima"})
 HEADER_BYTES = 132
-"""How much of a file is read to detect its format: DICOM has its signature in bytes 128 to 131."""
+"""Number of bytes to read of a file to detect its format: DICOM has its signature in bytes 128 to 131."""
 MAX_LISTED_PATHS = 5
 """Maximum number of paths that a message names."""
 
 SYSTEM_FOLDERS = frozenset({"__macosx", "lost+found", "system volume information"})
 SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "dicomdir"})
-"""In lower case. A DICOMDIR is a DICOM file, but a table of contents."""
+"""Names in lower case. A DICOMDIR is a DICOM file, but only a table of contents."""
 HIDDEN = "hidden or system files and folders"
-OTHER_NAME = "links to what is read under another name"
+OTHER_NAME = "links to files that are read under another name"
 NOT_REGULAR = "entries that are neither file nor folder"
 NO_SUFFIX = "files without suffix"
 """Reasons for which entries are left out."""
@@ -38,9 +38,9 @@ class FoundImages:
 
     Attributes:
         images: the file for each path below the folder, with `/`; image2 comes before image10.
-        folders: the path below the folder of each folder that was searched.
+        folders: the path of each folder that was searched, below the top folder.
         left_out: number of entries that were left out, by suffix or reason.
-        linked: number of entries of `images` that are further hard links to another one.
+        linked: number of entries of `images` that are hard links to another entry.
     """
 
     images: dict[str, Path] = field(default_factory=dict)
@@ -61,7 +61,7 @@ def find_images(folder: Path) -> FoundImages:
     """Search a folder and all folders below it, following symbolic links.
 
     An entry that is reached without a link keeps its name, and a link to it is left out. So loops end, and nothing
-    counts twice. Two hard links are two images, because neither of them is the original.
+    counts twice. Two hard links are two images, because neither is the original.
 
     Raises:
         DatasetError: the folder does not exist, a folder or file cannot be read, a link is broken and has no image
@@ -96,7 +96,7 @@ def find_images(folder: Path) -> FoundImages:
 
 
 def is_image(file: Path) -> bool:
-    """Whether a file is an image, by its suffix or, if it has none (like many DICOM files), by its first bytes."""
+    """Return whether a file is an image, by its suffix or, without one (as in many DICOM files), by its first bytes."""
     suffix = file.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return True
@@ -108,18 +108,18 @@ def is_image(file: Path) -> bool:
 
 
 def file_kind(file: Path) -> str:
-    """The reason for which a file that is not an image is left out, such as `.tif files`."""
+    """Return the reason why a file that is not an image is left out, such as `.tif files`."""
     suffix = to_printable(file.suffix.lower())
     return f"{suffix} files" if suffix else NO_SUFFIX
 
 
 def is_system_name(name: str) -> bool:
-    """Whether a name is hidden or belongs to the system, such as `.DS_Store`, `._image1.png` or `@eaDir`."""
+    """Return whether a name is hidden or belongs to the system, such as `.DS_Store`, `._image1.png` or `@eaDir`."""
     return name.startswith((".", "@", "#", "$")) or name.lower() in SYSTEM_FOLDERS | SYSTEM_FILES
 
 
 def to_printable(name: str) -> str:
-    """Convert the name of a file to text that can be printed: a name that is not UTF-8 is read as Latin-1."""
+    """Convert the name of a file to printable text; a name that is not UTF-8 is read as Latin-1."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -128,12 +128,12 @@ def to_printable(name: str) -> str:
 
 
 def natural_sort_key(path: str) -> list[tuple[int, str]]:
-    """A sort key that puts image2 before image10."""
+    """Return a sort key that puts image2 before image10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path)]
 
 
 def listing(paths: list[str], what: str) -> str:
-    """A sentence that counts paths and names the first few: `7 <what>: a, b, c, d, e, …`."""
+    """Return a sentence that counts paths and names the first few: `7 <what>: a, b, c, d, e, …`."""
     shown = ", ".join(paths[:MAX_LISTED_PATHS]) + (", …" if len(paths) > MAX_LISTED_PATHS else "")
     return f"{len(paths)} {what}: {shown}"
 
@@ -151,27 +151,26 @@ def _queue_entries(folder: _Entry, waiting: deque[_Entry], links: deque[_Entry],
 
 
 def _list_entries(folder: Path) -> Iterator[tuple[str, bool]]:
-    """The name of each entry of a folder, sorted, and whether it is a symbolic link."""
+    """Yield the name of each entry of a folder, sorted, and whether it is a symbolic link."""
     with _readable(folder), os.scandir(folder) as entries:
         found = sorted((entry.name, entry.is_symlink()) for entry in entries)
     return iter(found)
 
 
 def _stat(entry: _Entry) -> os.stat_result | None:
-    """The status of an entry; None for a broken link with an image suffix, which is reported when the image is read."""
+    """Return the status of an entry; None for a broken link with an image suffix, which is reported when it is read."""
     try:
         return entry.path.stat()
     except OSError as error:
         if entry.path.suffix.lower() in IMAGE_SUFFIXES:
             return None
         raise DatasetError(
-            f"{to_printable(str(entry.path))} is a link that leads nowhere ({error.strerror}); mount what it points "
-            "to, or remove it."
+            f"{to_printable(str(entry.path))} is a broken link ({error.strerror}); mount its target to, or remove it."
         ) from error
 
 
 def _is_first_visit(status: os.stat_result, seen: set[FileIdentity], found: FoundImages) -> bool:
-    """Whether a file or folder is reached for the first time; count it as left out if not."""
+    """Return whether a file or folder is reached for the first time; otherwise count it as left out."""
     if _identity(status) in seen:
         found.left_out[OTHER_NAME] += 1
         return False

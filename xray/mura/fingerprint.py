@@ -11,15 +11,15 @@ from pathlib import Path
 from xray.artifact import sha256
 
 MIN_AGE_NS = 2_000_000_000
-"""Minimum time in nanoseconds between the last change of a file and its reading for the stamp to be trusted: file
-systems have coarse clocks, and a second change within a tick would not change the stamp."""
+"""Minimum time in nanoseconds between a file's last change and its reading for a reliable stamp: file systems have
+coarse clocks, and a second change within a tick does not change the stamp."""
 UNREADABLE = ""
 """The digest of a file that cannot be read."""
 
 
 @dataclass(frozen=True)
 class FileStamp:
-    """What the file system says about a file. Programs can set the time of modification, but not that of the change."""
+    """A file's status in the file system. Programs can set the time of modification, but not the time of change."""
 
     size: int
     modified_ns: int
@@ -33,7 +33,7 @@ class FileContent:
 
     Attributes:
         digest: SHA-256 in hexadecimal digits.
-        stamp: of the file when it was read; None if it had changed less than `MIN_AGE_NS` before.
+        stamp: stamp of the file when it was read; None if it had changed less than `MIN_AGE_NS` before.
     """
 
     digest: str
@@ -41,7 +41,7 @@ class FileContent:
 
 
 def read_content(file: Path) -> tuple[bytes, FileContent]:
-    """Read a file, and return its bytes and their identity.
+    """Read a file; return its bytes and their identity.
 
     Raises:
         OSError: the file cannot be read.
@@ -54,7 +54,7 @@ def read_content(file: Path) -> tuple[bytes, FileContent]:
 
 
 def is_unchanged(file: Path, content: FileContent) -> bool:
-    """Whether a file still has the content that was read. It is read again only if its stamp has changed."""
+    """Return whether a file still has the same content. It is only read again if its stamp has changed."""
     try:
         return _stamp(file.stat()) == content.stamp or sha256(file) == content.digest
     except OSError:

@@ -11,7 +11,7 @@ from xray.mura.tables import has_system_name, read_paths, split_prefix
 
 WITHOUT_IMAGE = "studies of the CSV without an image"
 LISTED_TWICE = "repeated rows of the CSV"
-"""Reasons for which rows are left out."""
+"""Reasons why rows are left out."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class _Rows:
             self.dataset = name
         if not subpath or name != self.dataset:
             wanted = f"{self.dataset or name}/{self.split}/XR_…"
-            raise DatasetError(f"{path} is listed in the {self.split} CSV but does not lie in {wanted}.")
+            raise DatasetError(f"{path} is listed in the {self.split} CSV but is not in {wanted}.")
         return subpath
 
 
@@ -100,7 +100,7 @@ def _require_all(root: Path, name: str, split: str, missing: Iterable[str]) -> N
 
 
 def _read_image_targets(rows: _Rows, left_out: Counter[str]) -> dict[str, int] | None:
-    """The target of each listed image, by path below the dataset's folder; None if there are no CSV files."""
+    """Return the target of each listed image, by path below the dataset's folder; None if there are no CSV files."""
     root, split = rows.root, rows.split
     image_labels = root / f"{split}.csv"
     if image_labels.is_file():

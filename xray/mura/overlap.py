@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Overlap:
-    """What a split shares with another split.
+    """Patients and files that a split shares with another split.
 
     Attributes:
         other: name of the other split.
@@ -30,9 +30,9 @@ class Overlap:
 
 
 def require_disjoint(root: Path, split: str, studies: Sequence[Study], allow: bool) -> dict[str, int]:
-    """Make sure that no patient of a split is in another split of the dataset.
+    """Check that no patient of a split is in another split of the dataset.
 
-    Equal files of different patients are only logged, because datasets contain some and it is unknown whose they are.
+    Equal files of different patients are only logged, because some datasets have them and the true patient is unknown.
 
     Args:
         allow: log shared patients instead of raising.
@@ -57,7 +57,7 @@ def require_disjoint(root: Path, split: str, studies: Sequence[Study], allow: bo
 
 
 def find_overlaps(root: Path, split: str, studies: Sequence[Study]) -> list[Overlap]:
-    """What a split shares with each other split of the dataset, which are its other folders that hold `XR_*`."""
+    """Find the overlap of a split with each other split of the dataset: with each other folder that has `XR_*`."""
     patients = {study.patient for study in studies}
     records = records_of(studies)
     found = []
@@ -74,7 +74,7 @@ def _other_splits(root: Path, split: str) -> list[str]:
 
 
 def _find_equal(records: Sequence[MuraRecord], images: Mapping[str, Path]) -> tuple[str, ...]:
-    """The paths of the records whose file equals one of the images; only files of equal size are read."""
+    """Return the paths of the records whose file equals one of the images; only files of equal size are read."""
     by_size: dict[int, list[Path]] = defaultdict(list)
     for file in images.values():
         by_size[_size(file)].append(file)
@@ -86,7 +86,7 @@ def _find_equal(records: Sequence[MuraRecord], images: Mapping[str, Path]) -> tu
 
 
 def _size(file: Path) -> int:
-    """The size of a file in bytes; 0 if it does not exist."""
+    """Return the size of a file in bytes; 0 if it does not exist."""
     try:
         return file.stat().st_size
     except OSError:

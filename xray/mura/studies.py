@@ -60,7 +60,7 @@ class MuraRecord:
 
 @dataclass(frozen=True)
 class Study:
-    """The radiographs of one body part of one patient at one visit, which share one target."""
+    """The radiographs of one body part of one patient from one visit, which have the same target."""
 
     records: tuple[MuraRecord, ...]
 
@@ -86,7 +86,7 @@ class Study:
 
 
 def study_key(body_part: str, patient: str, study: str) -> str:
-    """The key of a study: `XR_HAND/patient00006/study1`."""
+    """Return the key of a study: `XR_HAND/patient00006/study1`."""
     return f"{body_part}/{patient}/{study}"
 
 
@@ -108,7 +108,7 @@ class Split:
 
     @property
     def remark(self) -> str:
-        """A line that says what was left out or counts twice; empty if there is nothing to say."""
+        """A line about entries that were left out or count twice; empty if there are none."""
         linked = f"; {self.linked} are one file with another image" if self.linked else ""
         left_out = f"; left out: {describe_counts(self.left_out)}" if self.left_out else ""
         if not linked + left_out:
@@ -117,7 +117,7 @@ class Split:
 
 
 def read_mura(root: Path, split: str) -> list[Study]:
-    """Read the studies of a split as `read_split` does, and log what is left out."""
+    """Read the studies of a split with `read_split`, and log the entries that are left out."""
     found = read_split(root, split)
     if found.remark:
         log.warning(found.remark)
@@ -156,10 +156,10 @@ def describe_counts(left_out: Mapping[str, int]) -> str:
 
 
 def split_folder(root: Path, split: str) -> Path:
-    """The folder of a split.
+    """Return the folder of a split.
 
     Raises:
-        DatasetError: it does not exist.
+        DatasetError: the folder does not exist.
     """
     folder = root / split
     if not folder.is_dir():
@@ -170,17 +170,17 @@ def split_folder(root: Path, split: str) -> Path:
 
 
 def dataset_name(root: Path) -> str:
-    """The name of a dataset's folder, printable."""
+    """Return the name of a dataset's folder, printable."""
     return to_printable(root.resolve().name)
 
 
 def records_of(studies: Iterable[Study]) -> list[MuraRecord]:
-    """All images of the studies, in the order of the studies."""
+    """Return all images of the studies, in the order of the studies."""
     return [record for study in studies for record in study.records]
 
 
 def compute_fingerprint(records: Sequence[MuraRecord], known: Mapping[str, str] | None = None) -> str:
-    """Compute the SHA-256 over the sorted paths, targets and contents, which is equal for equal data in any place.
+    """Compute the SHA-256 over the sorted paths, targets and contents, which does not depend on the dataset's location.
 
     Args:
         known: the SHA-256 of each file, by the path of its record, if the files have been read already.
@@ -222,7 +222,7 @@ def _require_same_label(record: MuraRecord, subpath: str, split: str, labels: La
 
 
 def _empty_studies(found: FoundImages, split: str, files: Iterable[str]) -> Counter[str]:
-    """The number of study folders without an image that is read."""
+    """Count the study folders without a readable image."""
     with_image = {subpath.rpartition("/")[0] for subpath in files}
     folders = (f"{split}/{subpath}" for subpath in found.folders)
     count = sum(STUDY_FOLDER.fullmatch(folder) is not None and folder not in with_image for folder in folders)

@@ -16,11 +16,11 @@ ENCODINGS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-"""The encoding that each byte order mark stands for."""
+"""The encoding for each byte order mark."""
 DELIMITERS = ",;\t"
-"""The delimiters of columns that are tried."""
+"""The column delimiters to try."""
 MAX_HEADER_ROWS = 2
-"""Rows before the data: a header, and the line `sep=;` that Excel may write before it."""
+"""Maximum number of rows before the data: a header, and the line `sep=;` that Excel may write before it."""
 
 
 def read_table(file: Path) -> list[dict[str, str]]:
@@ -41,7 +41,7 @@ def read_paths(file: Path, columns: int) -> list[list[str]]:
     """Read a CSV whose rows begin with a path; a header is detected and dropped.
 
     Args:
-        columns: number of columns to return; further ones are dropped.
+        columns: number of columns to return; the others are dropped.
 
     Returns:
         At least one row; the parts of a path are separated by `/`.
@@ -78,12 +78,12 @@ def split_prefix(path: str, split: str) -> tuple[str, str]:
 
 
 def has_system_name(subpath: str) -> bool:
-    """Whether any part of a path is a name that a search for images ignores."""
+    """Return whether any part of a path is a name that the search for images ignores."""
     return any(is_system_name(part) for part in subpath.split("/"))
 
 
 def _fits(rows: Sequence[Sequence[str]], columns: int) -> bool:
-    """Whether rows have paths and enough columns, so that the delimiter is right."""
+    """Return whether rows have paths and enough columns, which means that the delimiter is right."""
     return any("/" in row[0] or "\\" in row[0] for row in rows) and all(
         len(row) >= columns for row in rows if "/" in row[0] or "\\" in row[0]
     )
@@ -99,7 +99,7 @@ def _rows(text: str, delimiter: str, file: Path) -> list[list[str]]:
 
 
 def _read_text(file: Path) -> str:
-    """Decode a file by its byte order mark, or else as `_guess_encoding` says."""
+    """Decode a file by its byte order mark or, without one, with `_guess_encoding`."""
     data = file.read_bytes()
     encoding = next((name for mark, name in ENCODINGS.items() if data.startswith(mark)), None) or _guess_encoding(data)
     try:
@@ -109,7 +109,7 @@ def _read_text(file: Path) -> str:
 
 
 def _guess_encoding(data: bytes) -> str:
-    """The encoding of text without a byte order mark: UTF-16 by its zeros, else UTF-8, else Latin-1 (any bytes)."""
+    """Guess the encoding of text without a byte order mark: UTF-16 if it has zeros, otherwise UTF-8 or else Latin-1."""
     zeros = data[0::2].count(0), data[1::2].count(0)
     if any(zeros):
         return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"

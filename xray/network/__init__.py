@@ -1,1 +1,1 @@
-"""The network, its checkpoint, and what its outputs mean."""
+"""The network, its checkpoint, and the interpretation of its outputs."""

@@ -1,7 +1,7 @@
-"""The architectures that the network can be built on, and what each must offer.
+"""The architectures on which the network can be built, and their interface.
 
-To add one, write a module with a class that has the members of `Backbone`, and enter it in `BACKBONES`. Training,
-checkpoints, all engines but the fused one, and the test of `pool(CAM) + bias == logit` then know it by its name.
+To add one, write a module with a class that has the members of `Backbone`, and add it to `BACKBONES`. Training,
+checkpoints, all engines except the fused one, and the test of `pool(CAM) + bias == logit` then accept its name.
 
 Legend: B batch, S canvas side, C channels of the last feature map.
 """
@@ -18,7 +18,7 @@ from xray.network.resnet import ResNet
 
 
 class Backbone(Protocol):
-    """A convolutional network without its pooling and its classifier."""
+    """A convolutional network without pooling and classifier."""
 
     @property
     def channels(self) -> int:
@@ -26,23 +26,23 @@ class Backbone(Protocol):
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Canvas pixels per cell of the last feature map that the layers can be built with; the usual one first."""
+        """Supported numbers of canvas pixels per cell of the last feature map; the usual one first."""
 
     @property
     def stem_length(self) -> int:
-        """How many of the first layers form the stem, which GPUs compute in float16 where the rest is in bfloat16."""
+        """Number of first layers that form the stem, which GPUs compute in float16 if the rest is in bfloat16."""
 
     def build(self, stride: int) -> nn.Sequential:
-        """Layers with fresh weights, from (B, 3, S, S) to the last feature map (B, C, S / stride, S / stride).
+        """Build layers with fresh weights, from (B, 3, S, S) to the last feature map (B, C, S / stride, S / stride).
 
         The map is the one after the last activation: the classifier, applied to each of its cells, is the CAM.
         """
 
     def imagenet_weights(self) -> Mapping[str, Tensor]:
-        """The state dictionary of `build`'s layers after training on ImageNet; any stride takes it.
+        """Return the state dictionary of `build`'s layers after training on ImageNet, for any stride.
 
         Raises:
-            ArtifactError: the weights are published nowhere or cannot be downloaded.
+            ArtifactError: the weights are not published or cannot be downloaded.
         """
 
 
@@ -51,14 +51,14 @@ BACKBONES: dict[str, Backbone] = {
     "resnet50": ResNet("resnet50"),
     "efficientnet_b0": EfficientNet("efficientnet_b0"),
 }
-"""Every architecture by its name in manifests and on the command line."""
+"""All architectures, by their names in manifests and on the command line."""
 
 
 def find_backbone(architecture: str) -> Backbone:
-    """The registered backbone of that name.
+    """Return the registered backbone with a name.
 
     Raises:
-        ArtifactError: there is none; the message lists the known names.
+        ArtifactError: the name is unknown; the message lists the known ones.
     """
     if architecture not in BACKBONES:
         raise ArtifactError(f"{architecture!r} is not a known architecture; choose one of {', '.join(BACKBONES)}.")
@@ -66,7 +66,7 @@ def find_backbone(architecture: str) -> Backbone:
 
 
 def build_features(architecture: str, stride: int) -> nn.Sequential:
-    """The feature layers of an architecture, from (B, 3, S, S) to (B, C, S / stride, S / stride), with fresh weights.
+    """Build an architecture's layers with fresh weights, from (B, 3, S, S) to (B, C, S / stride, S / stride).
 
     Raises:
         ArtifactError: the architecture is unknown or has no map of that stride.

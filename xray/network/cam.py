@@ -1,4 +1,4 @@
-"""Brings class activation maps back to the radiograph's pixel grid, and draws them.
+"""Restores class activation maps to the radiograph's pixel grid, and draws them.
 
 Legend: h, w cells of the map; H, W pixels of the radiograph.
 """
@@ -17,17 +17,17 @@ from xray.images.radiograph import PixelArray, Radiograph
 Style = Literal["overlay", "heatmap", "map", "boxes"]
 
 REGION_EVIDENCE = 0.9
-"""Evidence at the edge of a proposed box, as a share of the peak's. Fractures are small: at half the peak a region is
-fifty times as large as a finding's box and overlaps it by a fortieth; at this share the overlap is largest.
+"""Evidence at the edge of a proposed box, as a share of the peak's; at this value, boxes overlap fractures best.
+Fractures are small: at half the peak, a region is fifty times as large as a fracture's box and overlaps it by 1/40.
 """
 MAX_REGIONS = 3
-"""Proposed boxes per radiograph, at most."""
+"""Maximum number of proposed boxes per radiograph."""
 BOX_GRAY = 255
-"""Gray level of a box's frame: white."""
+"""Gray level of a box's frame, which is white."""
 HOTTEST_JET = 224
-"""Index of pure red in the JET table; beyond it JET darkens, and the peak would look cooler than its rim."""
+"""Index of pure red in the JET table; above it JET gets darker, and the peak would look cooler than its rim."""
 EIGHT_NEIGHBORS = np.ones((3, 3))
-"""Pixels that touch at a corner belong to one region."""
+"""Structuring element: pixels that touch at a corner belong to one region."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Region:
     """A proposed box, in pixels of the radiograph, whose origin is the upper left corner.
 
     Attributes:
-        evidence: the largest in it, from 0 to 1.
+        evidence: largest evidence in the box, from 0 to 1.
     """
 
     left: int
@@ -59,8 +59,8 @@ class Region:
 def cam_on_radiograph(cam_hw: MapArray, placement: Placement) -> Cam:
     """Restore a map of logit contributions (h, w) to the radiograph's frame and normalize it.
 
-    Evidence counts from the map's smallest cell and not from 0: a map that speaks against abnormality everywhere still
-    has a peak, and the probability beside it says how little that means.
+    Evidence is measured from the map's smallest cell and not from 0: a map with evidence against abnormality everywhere
+    still has a peak, and the low probability says how little it means.
     """
     return Cam(normalize(restore(cam_hw - cam_hw.min(), placement)))
 
@@ -72,7 +72,7 @@ def normalize(contributions_HW: MapArray) -> MapArray:
 
 
 def find_regions(cam: Cam) -> list[Region]:
-    """Boxes around the connected parts above `REGION_EVIDENCE`, the strongest first, at most `MAX_REGIONS`."""
+    """Return boxes around the connected parts above `REGION_EVIDENCE`, strongest first, at most `MAX_REGIONS`."""
     numbers_HW, _ = ndimage.label(cam.evidence_HW > REGION_EVIDENCE, EIGHT_NEIGHBORS)
     found = []
     for number, (rows, columns) in enumerate(ndimage.find_objects(numbers_HW), start=1):
@@ -100,14 +100,14 @@ def render(cam: Cam, radiograph: Radiograph, style: Style, alpha: float) -> Pixe
 
 
 def draw_heatmap(cam: Cam) -> PixelArray:
-    """The map in JET colors, from blue at 0 to pure red at 1: uint8 RGB (H, W, 3)."""
+    """Return the map in JET colors, from blue at 0 to pure red at 1: uint8 RGB (H, W, 3)."""
     picture = Image.fromarray(np.rint(HOTTEST_JET * cam.evidence_HW).astype(np.uint8))
     picture.putpalette(_jet().tobytes())
     return np.asarray(picture.convert("RGB"))
 
 
 def draw_overlay(cam: Cam, heatmap_HW3: PixelArray, radiograph: Radiograph, alpha: float) -> PixelArray:
-    """The heatmap over the radiograph: uint8 RGB (H, W, 3).
+    """Return the heatmap over the radiograph: uint8 RGB (H, W, 3).
 
     The opacity is `alpha` at the peak and falls with the evidence, so that the radiograph shows through elsewhere.
     """
@@ -117,7 +117,7 @@ def draw_overlay(cam: Cam, heatmap_HW3: PixelArray, radiograph: Radiograph, alph
 
 
 def draw_boxes(radiograph: Radiograph, boxes: Sequence[Region]) -> PixelArray:
-    """The radiograph with a white frame around each box: uint8 (H, W). The line's width grows with the image."""
+    """Return the radiograph with a white frame around each box: uint8 (H, W). Frames of larger images are thicker."""
     picture = Image.fromarray(radiograph.pixels.copy())
     thickness = max(1, max(picture.size) // 256)
     outside = thickness // 2
@@ -129,10 +129,10 @@ def draw_boxes(radiograph: Radiograph, boxes: Sequence[Region]) -> PixelArray:
 
 
 def _jet() -> PixelArray:
-    """OpenCV's table JET: uint8 RGB (256, 3). Each channel rises, stays and falls, by 4 levels at a time."""
+    """Return OpenCV's table JET: uint8 RGB (256, 3). Each channel rises, stays and falls, by 4 levels at a time."""
     index = np.arange(256)
     rises = np.stack([4 * index - 382, 4 * index - 128, 4 * index + 128], axis=1)
     falls = np.stack([1148 - 4 * index, 892 - 4 * index, 638 - 4 * index], axis=1)
     table = np.minimum(rises, falls).clip(0, 255).astype(np.uint8)
-    table[159, 2] = 1  # OpenCV's table is rounded the other way here
+    table[159, 2] = 1  # OpenCV's table is rounded differently here
     return table

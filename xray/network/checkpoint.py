@@ -1,6 +1,6 @@
-"""Save and load checkpoints, a trained network on disk.
+"""Saves and loads checkpoints: trained networks on disk.
 
-A folder holds `weights.safetensors`, `manifest.json` and, once it is fitted, `scope.safetensors`: the space of the
+A folder has `weights.safetensors`, `manifest.json` and, after it is fitted, `scope.safetensors`: the space of the
 training data's embeddings.
 """
 
@@ -24,13 +24,13 @@ from xray.network.model import MapSpec, XrayNetwork
 from xray.types import LABELS, Label
 
 SCHEMA_VERSION = 3
-"""Version of the manifest's fields. Version 2, which knows no scope, is read too."""
+"""Version of the manifest's fields. Version 2, which has no scope, can be read too."""
 WEIGHTS = "weights.safetensors"
 SCOPE = "scope.safetensors"
 ID_LENGTH = 12
-"""Hex digits of the SHA-256 of the weights that name a checkpoint."""
+"""Number of hex digits of the weights' SHA-256 that are a checkpoint's ID."""
 CODE_VERSION = "0.2.0"
-"""Version of this code, as in pyproject.toml."""
+"""Version of this program, as in pyproject.toml."""
 
 StorageType = Literal["float32", "bfloat16", "float16"]
 
@@ -51,18 +51,18 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class CheckpointManifest:
-    """Everything that serving needs to know beside the weights.
+    """Everything that serving needs in addition to the weights.
 
     Attributes:
         architecture: name of the backbone, one of `BACKBONES`.
         id: first 12 hex digits of the SHA-256 of the weights file; set when the checkpoint is saved.
-        study_pooling: how the logits of a study's radiographs become one.
-        thresholds: probability at or above which a study is abnormal, by name; `default` is always there.
+        study_pooling: how the logits of a study's radiographs are combined.
+        thresholds: probability at or above which a study is abnormal, by name; `default` always exists.
         uncertainty: the probabilities at which the decision is `uncertain`; None until fitted.
         scope_limit: distance from the training data's embeddings beyond which an image is out of scope; None until
             fitted.
         labels: names of the targets 0 and 1.
-        metrics: figures on the validation split at the epoch of this checkpoint.
+        metrics: metrics on the validation split at the epoch of this checkpoint.
         checksums: SHA-256 of each file of the folder, by name.
     """
 
@@ -99,7 +99,7 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, storage: StorageType = "float32") -> CheckpointManifest:
-    """Write the folder atomically and return the manifest with its id.
+    """Write the folder atomically and return the manifest with its ID.
 
     Convolutions and the classifier are rounded to `storage`, which halves the file when it is a 16-bit type; the
     small vectors of the batch norms keep float32.
@@ -122,9 +122,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, storage: StorageType =
 
 
 def save_scope(folder: Path, space: EmbeddingSpace) -> CheckpointManifest:
-    """Add the space of the training data's embeddings to a checkpoint folder, or replace the one that it has.
+    """Add the space of the training data's embeddings to a checkpoint folder, or replace the existing one.
 
-    All other files stay as they are. Returns the new manifest.
+    All other files stay unchanged. Returns the new manifest.
     """
     with atomic_folder(folder) as partial:
         shutil.copytree(folder, partial, dirs_exist_ok=True)
@@ -146,7 +146,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """Read and verify a checkpoint folder; the network is in float32 on the CPU, in evaluation mode.
 
     Raises:
-        ArtifactError: a file is missing or damaged, the architecture is unknown, or the weights are of another one.
+        ArtifactError: a file is missing or damaged, the architecture is unknown, or the weights do not fit it.
     """
     manifest = read_checkpoint_manifest(folder)
     if manifest.architecture not in BACKBONES:

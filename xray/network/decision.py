@@ -28,7 +28,7 @@ class Calibration:
     intercept: float = 0.0
 
     def probability(self, logit: float) -> float:
-        """The calibrated probability, from 0 to 1, of a logit of any size."""
+        """Return the calibrated probability, from 0 to 1, of a logit."""
         return 0.5 * (1 + math.tanh((self.slope * logit + self.intercept) / 2))
 
 
@@ -36,11 +36,11 @@ class Calibration:
 class UncertaintyBand:
     """The probabilities at which neither label can be excluded: class-conditional conformal prediction.
 
-    Of studies like those it was fitted on, at most `error_rate` of either class get the other class's label, on
+    Of studies like those of the fit, at most the share `error_rate` of either class get the other class's label, on
     average over calibration sets (Vovk 2012, arXiv 1209.2673).
 
     Attributes:
-        error_rate: share of either class, from 0 to 0.5.
+        error_rate: maximum share of errors in either class, from 0 to 0.5.
         abnormal_from: smallest probability at which `abnormal` cannot be excluded.
         normal_to: largest probability at which `normal` cannot be excluded.
     """
@@ -50,7 +50,7 @@ class UncertaintyBand:
     normal_to: float
 
     def decide(self, probability: float) -> Decision:
-        """The one label that cannot be excluded; `uncertain` where that is true of both or of neither."""
+        """Return the only label that cannot be excluded; `uncertain` if that is true of both or of neither."""
         may_be_abnormal = probability >= self.abnormal_from
         may_be_normal = probability <= self.normal_to
         if may_be_abnormal == may_be_normal:
@@ -59,15 +59,15 @@ class UncertaintyBand:
 
 
 def pool_views(logits_n: FloatArray, attentions_n: FloatArray, pooling: StudyPooling) -> tuple[float, FloatArray]:
-    """The logit of a study and the weight of each radiograph in it (n,); the weights sum to 1.
+    """Return the logit of a study and the weight of each radiograph in it (n,); the weights sum to 1.
 
     `mean` is the logit of the mean probability. `lse` is log-mean-exp: the study's odds are the mean of its
     radiographs' odds, so that one suspicious view decides. `attention` is the mean of the logits, weighted by the
     network's attention (Ilse et al. 2018, arXiv 1802.04712).
 
     Args:
-        logits_n: before calibration.
-        attentions_n: log weights up to a constant, which only `attention` reads.
+        logits_n: the radiographs' logits before calibration.
+        attentions_n: log weights up to a constant, used by `attention` only.
     """
     even_n = np.full(len(logits_n), 1 / len(logits_n))
     if pooling == "mean":

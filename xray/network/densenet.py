@@ -1,7 +1,7 @@
 """DenseNet's feature layers (Huang et al. 2017, arXiv 1608.06993), with torchvision's names for their weights.
 
-They are written here, and not imported from torchvision, because importing torchvision takes a service longer than all
-of its own code.
+They are defined here and not imported from torchvision, because importing torchvision takes longer than importing all
+of the service's own code.
 
 Legend: B batch, S canvas side, C channels, h, w cells of a map.
 """
@@ -17,21 +17,21 @@ from xray.network.pretrained import load_pretrained
 
 DenseNetName = Literal["densenet121", "densenet169", "densenet201"]
 GROWTH = 32
-"""Channels that a layer adds: the growth rate k of the paper's ImageNet networks."""
+"""Number of channels that a layer adds: the growth rate k of the paper's ImageNet networks."""
 BOTTLENECK = 4 * GROWTH
-"""Channels between a layer's two convolutions, as in the paper."""
+"""Number of channels between a layer's two convolutions, as in the paper."""
 STEM_CHANNELS = 64
-"""Channels of the first convolution: twice the growth rate, as in the paper."""
+"""Number of channels of the first convolution: twice the growth rate, as in the paper."""
 LAYERS: dict[DenseNetName, tuple[int, ...]] = {
     "densenet121": (6, 12, 24, 16),
     "densenet169": (6, 12, 32, 32),
     "densenet201": (6, 12, 48, 32),
 }
-"""Layers in each of the four blocks (table 1 of the paper)."""
+"""Number of layers in each of the four blocks (table 1 of the paper)."""
 
 
 class DenseLayer(nn.Module):
-    """BN, ReLU, 1 x 1 convolution, BN, ReLU, 3 x 3 convolution, on everything that came before in the block."""
+    """BN, ReLU, 1 x 1 convolution, BN, ReLU, 3 x 3 convolution, applied to all earlier maps of the block."""
 
     def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class DenseLayer(nn.Module):
 
 
 class DenseBlock(nn.ModuleDict):
-    """Layers that each see the block's input and the maps of all layers before."""
+    """Layers whose input is the block's input with the maps of all earlier layers."""
 
     def __init__(self, layers: int, channels: int, dilation: int = 1) -> None:
         super().__init__({f"denselayer{i + 1}": DenseLayer(channels + i * GROWTH, dilation) for i in range(layers)})
@@ -64,7 +64,7 @@ class DenseBlock(nn.ModuleDict):
 
 
 def transition(channels: int, pool: nn.Module) -> nn.Sequential:
-    """Layers between two blocks: (B, C, h, w) to (B, C / 2, h, w) on the cells that the pooling leaves."""
+    """Return the layers between two blocks: (B, C, h, w) to (B, C / 2, h, w), followed by `pool`."""
     return nn.Sequential(
         OrderedDict(
             norm=nn.BatchNorm2d(channels),
@@ -92,13 +92,13 @@ class DenseNet:
         return channels + LAYERS[self.name][-1] * GROWTH
 
     def build(self, stride: int = 32) -> nn.Sequential:
-        """Feature layers with fresh weights: (B, 3, S, S) to (B, C, S / stride, S / stride).
+        """Build feature layers with fresh weights: (B, 3, S, S) to (B, C, S / stride, S / stride).
 
-        Convolutions start after He et al. 2015, arXiv 1502.01852.
+        Convolutions are initialized as in He et al. 2015, arXiv 1502.01852.
 
         Args:
-            stride: at 16 the last transition keeps its cells, and the last block's 3 x 3 convolutions reach twice as
-                far, so that weights trained at 32 still fit (Yu et al. 2017, arXiv 1705.09914).
+            stride: at 16, the last transition does not pool, and the last block's 3 x 3 convolutions have dilation 2,
+                so that weights trained at 32 still fit (Yu et al. 2017, arXiv 1705.09914).
         """
         parts: OrderedDict[str, nn.Module] = OrderedDict(
             conv0=nn.Conv2d(3, STEM_CHANNELS, 7, stride=2, padding=3, bias=False),
@@ -126,5 +126,5 @@ class DenseNet:
         return features
 
     def imagenet_weights(self) -> dict[str, Tensor]:
-        """Weights for the layers of `build`. Raises: ArtifactError: they cannot be downloaded."""
+        """Return weights for the layers of `build`. Raises ArtifactError if they cannot be downloaded."""
         return load_pretrained(self.name).get_submodule("features").state_dict()

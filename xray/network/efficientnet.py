@@ -12,8 +12,8 @@ class EfficientNet:
     """An EfficientNet; its last convolution ends in a SiLU. torchvision offers no dilation, so its stride is fixed.
 
     Attributes:
-        name: torchvision's.
-        channels: of the last feature map.
+        name: torchvision's name.
+        channels: number of channels of the last feature map.
     """
 
     name: str
@@ -22,9 +22,9 @@ class EfficientNet:
     stem_length: int = 1
 
     def build(self, stride: int = 32) -> nn.Sequential:
-        """Feature layers with fresh weights: (B, 3, S, S) to (B, C, S / 32, S / 32).
+        """Build feature layers with fresh weights: (B, 3, S, S) to (B, C, S / 32, S / 32).
 
-        Stochastic depth is off: it draws from torch's global generator, which a resumed run does not restore.
+        Stochastic depth is off, because it draws from torch's global generator, which a resumed run does not restore.
         """
         import torchvision  # imported here because it takes seconds and serving a DenseNet does not need it
 
@@ -33,5 +33,5 @@ class EfficientNet:
         return features
 
     def imagenet_weights(self) -> dict[str, Tensor]:
-        """Weights for the layers of `build`. Raises: ArtifactError: they cannot be downloaded."""
+        """Return weights for the layers of `build`. Raises ArtifactError if they cannot be downloaded."""
         return load_pretrained(self.name).get_submodule("features").state_dict()

@@ -1,4 +1,4 @@
-"""The space of the training data's embeddings, which tells whether an input is like the training data.
+"""The space of the training data's embeddings, which shows whether an input is like the training data.
 
 Legend: N, B embeddings, D numbers of an embedding, K dimensions of the space.
 """
@@ -20,11 +20,11 @@ FloatArray = npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class EmbeddingSpace:
-    """The affine space that holds most of the training data's variance, and how far from it their embeddings lie.
+    """The affine space with most of the variance of the training data's embeddings, and a limit on distances.
 
     Attributes:
         mean_D: mean of the training data's embeddings, float32.
-        basis_DK: orthonormal directions in which they vary most, float32.
+        basis_DK: orthonormal directions in which the embeddings vary most, float32.
         limit: distance from the space beyond which an embedding is unlike the training data.
     """
 
@@ -39,9 +39,9 @@ class EmbeddingSpace:
 
 
 def residuals(embeddings_BD: FloatArray, mean_D: FloatArray, basis_DK: FloatArray) -> FloatArray:
-    """Return the length of the part of each embedding that lies outside a space, (B,).
+    """Return the length of the component of each embedding outside a space, (B,).
 
-    It tells inputs that are unlike the training data from those that are like it (Wang et al. 2022, arXiv 2203.10807).
+    It is large for inputs that are unlike the training data (Wang et al. 2022, arXiv 2203.10807).
     """
     centered_BD = embeddings_BD - mean_D
     inside_BK = centered_BD @ basis_DK
@@ -57,18 +57,18 @@ def principal_components(embeddings_ND: EmbeddingArray, dimension: int) -> tuple
 
 
 def write_space(file: Path, space: EmbeddingSpace) -> None:
-    """Write the arrays of a space to a safetensors file; its limit belongs in the manifest."""
+    """Write the arrays of a space to a safetensors file; the limit is stored in the manifest."""
     save_file({"mean_D": np.ascontiguousarray(space.mean_D), "basis_DK": np.ascontiguousarray(space.basis_DK)}, file)
 
 
 def read_space(file: Path, limit: float, dimension: int) -> EmbeddingSpace:
-    """Read what `write_space` wrote.
+    """Read a file that `write_space` wrote.
 
     Args:
-        dimension: D, the numbers of the network's embeddings.
+        dimension: D, the length of the network's embeddings.
 
     Raises:
-        ArtifactError: the file holds no space of embeddings with that many numbers.
+        ArtifactError: the file has no space for embeddings of that length.
     """
     try:
         space = EmbeddingSpace(**load_file(file), limit=limit)

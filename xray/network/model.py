@@ -20,7 +20,7 @@ MapStride = Literal[16, 32]
 """Canvas pixels per cell of the last feature map."""
 MapPooling = Literal["mean", "lse"]
 ATTENTION_WIDTH = 64
-"""Hidden units of the attention over views."""
+"""Number of hidden units of the attention over views."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class ModelOutput:
     """The outputs of one forward pass for a batch of radiographs.
 
     Attributes:
-        logits_B: float32, before the sigmoid; positive speaks for abnormal.
+        logits_B: float32, before the sigmoid; positive values mean abnormal.
         embeddings_BD: float32, the pooled feature map, L2-normalized.
-        cams_Bhw: float32, how much each cell speaks for abnormality: `pool(cams_Bhw) + bias == logits_B`.
-        attentions_B: float32, log weight of each radiograph within its study, up to a constant; 0 where the network
-            has no attention.
+        cams_Bhw: float32, evidence of each cell for abnormality: `pool(cams_Bhw) + bias == logits_B`.
+        attentions_B: float32, log weight of each radiograph within its study, up to a constant; 0 if the network has
+            no attention.
     """
 
     logits_B: Tensor
@@ -41,18 +41,18 @@ class ModelOutput:
     attentions_B: Tensor
 
     def cpu(self) -> "ModelOutput":
-        """The same values on the CPU."""
+        """Return the same values on the CPU."""
         return ModelOutput(self.logits_B.cpu(), self.embeddings_BD.cpu(), self.cams_Bhw.cpu(), self.attentions_B.cpu())
 
 
 @dataclass(frozen=True)
 class MapSpec:
-    """How fine the map is, and how it becomes the logit; it travels in the checkpoint's manifest.
+    """The resolution of the map, and how it is pooled to the logit; part of the checkpoint's manifest.
 
     Attributes:
-        stride: canvas pixels per cell; an architecture may offer only some.
-        pooling: of the map's cells. `mean` is global average pooling. `lse`, log-mean-exp (Pinheiro and Collobert 2015,
-            arXiv 1411.6228), lets few cells decide: the odds of the radiograph are the mean of its cells' odds.
+        stride: canvas pixels per cell; an architecture may support only some values.
+        pooling: `mean` is global average pooling. `lse`, log-mean-exp (Pinheiro and Collobert 2015,
+            arXiv 1411.6228), lets a few cells decide: the odds of the radiograph are the mean of its cells' odds.
     """
 
     stride: MapStride = 32
@@ -60,7 +60,7 @@ class MapSpec:
 
 
 class GatedAttention(nn.Module):
-    """The log weight of a radiograph within its study (Ilse et al. 2018, arXiv 1802.04712); equal until trained."""
+    """Computes log weights of radiographs within a study (Ilse et al. 2018, arXiv 1802.04712); equal until trained."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -71,8 +71,8 @@ class GatedAttention(nn.Module):
         self.scale = math.sqrt(channels)
 
     def forward(self, embeddings_BD: Tensor) -> Tensor:
-        """Embeddings (B, D) of length 1 to log weights (B,)."""
-        scaled_BD = self.scale * embeddings_BD  # each number then has variance 1 and not 1 / D
+        """Map embeddings (B, D) of length 1 to log weights (B,)."""
+        scaled_BD = self.scale * embeddings_BD  # each number then has variance 1 instead of 1 / D
         gated_BW = torch.tanh(self.value(scaled_BD)) * torch.sigmoid(self.gate(scaled_BD))
         scores_B: Tensor = self.score(gated_BW).squeeze(1)
         return scores_B
@@ -99,7 +99,7 @@ class XrayNetwork(nn.Module):
 
         Args:
             architecture: a name in `BACKBONES`.
-            spec: its mean and standard deviation of gray levels are applied in the network.
+            spec: preprocessing; the network applies its mean and standard deviation of gray levels.
 
         Raises:
             ArtifactError: the architecture is unknown or has no map of that stride.
@@ -110,25 +110,25 @@ class XrayNetwork(nn.Module):
         self.features = build_features(architecture, map_spec.stride)
         self.classifier = nn.Linear(self.backbone.channels, 1)
         self.attention = GatedAttention(self.backbone.channels) if study_pooling == "attention" else None
-        # Not persistent: they are stored in the manifest and not in the weights file.
+        # Not persistent, because they are stored in the manifest and not in the weights file.
         self.register_buffer("mean", torch.tensor(255 * spec.mean), persistent=False)
         self.register_buffer("std", torch.tensor(255 * spec.std), persistent=False)
 
     def forward(self, pixels_B1SS: Tensor) -> ModelOutput:
-        """uint8 (B, 1, S, S) to a `ModelOutput` of B rows."""
+        """Map uint8 (B, 1, S, S) to a `ModelOutput` of B rows."""
         return self.forward_head(self.forward_features(pixels_B1SS))
 
     def forward_features(self, pixels_B1SS: Tensor) -> Tensor:
-        """uint8 (B, 1, S, S) to the last feature map (B, C, h, w), after its activation."""
+        """Map uint8 (B, 1, S, S) to the last feature map (B, C, h, w), after its activation."""
         features_BChw: Tensor = self.features(self.normalize(pixels_B1SS).expand(-1, 3, -1, -1))
         return features_BChw
 
     def normalize(self, pixels_B1SS: Tensor) -> Tensor:
-        """uint8 (B, 1, S, S) to float32 gray levels of about mean 0 and variance 1."""
+        """Map uint8 (B, 1, S, S) to float32 gray levels with a mean of about 0 and a variance of about 1."""
         return (pixels_B1SS.float() - self.mean) / self.std
 
     def forward_head(self, features_BChw: Tensor) -> ModelOutput:
-        """The last feature map (B, C, h, w) in any float type to a `ModelOutput`, computed in float32."""
+        """Map the last feature map (B, C, h, w) in any float type to a `ModelOutput`, computed in float32."""
         with torch.autocast(features_BChw.device.type, enabled=False):
             features_BChw = features_BChw.float()
             cams_Bhw = torch.einsum("bchw,c->bhw", features_BChw, self.classifier.weight[0])
@@ -139,13 +139,13 @@ class XrayNetwork(nn.Module):
 
 
 def pool(cams_Bhw: Tensor, pooling: MapPooling) -> Tensor:
-    """Maps (B, h, w) to logits without the bias (B,); a constant map pools to its constant."""
+    """Pool maps (B, h, w) to logits without the bias (B,); a constant map pools to its constant."""
     cams_Bc = cams_Bhw.flatten(1)
     return cams_Bc.mean(1) if pooling == "mean" else cams_Bc.logsumexp(1) - math.log(cams_Bc.shape[1])
 
 
 def load_imagenet_weights(model: XrayNetwork) -> None:
-    """Replace the features' weights by those trained on ImageNet, which are downloaded on first use.
+    """Replace the features' weights with weights trained on ImageNet, which are downloaded on first use.
 
     Raises:
         ArtifactError: the weights are not in torch's cache and cannot be downloaded.

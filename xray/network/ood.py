@@ -1,7 +1,7 @@
-"""Tells radiographs that the network can be applied to from images that are out of scope.
+"""Detects images to which the network cannot be applied, because they are out of scope.
 
 Three measures are divided by their limits: color, gray levels, and the distance of the embedding from those of the
-training data (`xray.network.embedding_space`). The largest counts; above 1 the image is out of scope.
+training data (`xray.network.embedding_space`). If the largest ratio is above 1, the image is out of scope.
 
 Legend: h, w pixels of the radiograph's content.
 """
@@ -17,33 +17,33 @@ from xray.network.embedding_space import EmbeddingArray, EmbeddingSpace
 ScopeReason = Literal["in colour", "few gray levels", "unlike the gallery"]
 
 MAX_COLORED = 0.1
-"""Largest share of colored pixels; a colored mark on a radiograph stays below it."""
+"""Maximum share of colored pixels; a colored mark on a radiograph stays below it."""
 MIN_ENTROPY = 2.5
-"""Least entropy of the histogram of gray levels, in bits per pixel: each of 2,857 radiographs of limbs has at least 3,
-drawings have 1 to 2."""
+"""Minimum entropy of the histogram of gray levels, in bits per pixel: each of 2,857 radiographs of limbs has at least
+3, drawings have 1 to 2."""
 HISTOGRAM_PIXELS = 65_536
-"""About how many pixels the histogram counts: a sample of the image, whose entropy is nearly the same."""
+"""Approximate number of pixels in the histogram: a sample, whose entropy is nearly that of the image."""
 
 
 EXPLANATIONS: dict[ScopeReason, str] = {
-    "in colour": "is in colour, which a radiograph is not; send the radiograph itself, in gray, not a photograph of it",
-    "few gray levels": "shows too few gray levels to be judged; export it again with its whole range of gray",
+    "in colour": "is in color, unlike radiographs; send the radiograph itself, in gray, instead of a photograph of it",
+    "few gray levels": "has too few gray levels to be analyzed; export it again with its whole range of gray",
     "unlike the gallery": (
         "is unlike the radiographs that the network was trained on. It may still show a limb: of another body part, or "
-        "exposed, processed or cropped in another way. What the network says of it would mean nothing; /info names the "
+        "exposed, processed or cropped in another way. The network's output for it would mean nothing; /info names the "
         "body parts that it knows"
     ),
 }
-"""What each reason says about the image, and what the caller can do; the predicate of a sentence."""
+"""For each reason, the predicate of a sentence about the image, and what the caller can do."""
 
 
 @dataclass(frozen=True)
 class Scope:
-    """How far a radiograph is from those that the network can be applied to.
+    """The distance of a radiograph from the images to which the network can be applied.
 
     Attributes:
-        distance: 0 or more, as a multiple of the limit; above 1 it is out of scope.
-        reason: the measure that is the largest multiple of its limit.
+        distance: distance of at least 0, as a multiple of the limit; above 1 the image is out of scope.
+        reason: the measure that is largest relative to its limit.
     """
 
     distance: float
@@ -56,16 +56,16 @@ class Scope:
 
     @property
     def explanation(self) -> str:
-        """The predicate of a sentence about the radiograph, for one that is out of scope."""
+        """The predicate of a sentence about a radiograph that is out of scope."""
         return f"{EXPLANATIONS[self.reason]} ({self.reason}: {self.distance:.2f} of the limit)."
 
 
 def measure_scope(radiograph: Radiograph, embedding_D: EmbeddingArray, space: EmbeddingSpace | None) -> Scope:
-    """Measure how far a radiograph is from those that the network can be applied to.
+    """Measure the distance of a radiograph from the images to which the network can be applied.
 
     Args:
-        embedding_D: float32, of length 1.
-        space: of the training data's embeddings; without one, only the appearance is measured.
+        embedding_D: embedding of the radiograph, float32 of length 1.
+        space: space of the training data's embeddings; None measures only the appearance.
     """
     seen = appearance(radiograph)
     if space is None:
@@ -75,7 +75,7 @@ def measure_scope(radiograph: Radiograph, embedding_D: EmbeddingArray, space: Em
 
 
 def appearance(radiograph: Radiograph) -> Scope:
-    """Measure the scope as far as the pixels tell: their color and their gray levels."""
+    """Measure the scope by the pixels only: by color and gray levels."""
     pixels_hw = radiograph.content_pixels
     step = max(1, int(np.sqrt(pixels_hw.size / HISTOGRAM_PIXELS)))
     counts = np.bincount(pixels_hw[::step, ::step].ravel(), minlength=256)

@@ -16,8 +16,8 @@ class ResNet:
     """A ResNet with bottleneck blocks; the last block ends in a ReLU.
 
     Attributes:
-        name: torchvision's.
-        channels: of the last feature map.
+        name: torchvision's name.
+        channels: number of channels of the last feature map.
     """
 
     name: str
@@ -26,9 +26,9 @@ class ResNet:
     stem_length: int = 4
 
     def build(self, stride: int = 32) -> nn.Sequential:
-        """Feature layers with fresh weights: (B, 3, S, S) to (B, C, S / stride, S / stride).
+        """Build feature layers with fresh weights: (B, 3, S, S) to (B, C, S / stride, S / stride).
 
-        At stride 16 the last block keeps its cells, and its 3 x 3 convolutions reach twice as far, so that weights
+        At stride 16, the last block does not stride, and its 3 x 3 convolutions have dilation 2, so that weights
         trained at 32 still fit (Yu et al. 2017, arXiv 1705.09914).
         """
         import torchvision  # imported here because it takes seconds and serving a DenseNet does not need it
@@ -39,10 +39,10 @@ class ResNet:
         )
 
     def imagenet_weights(self) -> dict[str, Tensor]:
-        """Weights for the layers of `build`. Raises: ArtifactError: they cannot be downloaded."""
+        """Return weights for the layers of `build`. Raises ArtifactError if they cannot be downloaded."""
         return _feature_layers(load_pretrained(self.name)).state_dict()
 
 
 def _feature_layers(network: nn.Module) -> nn.Sequential:
-    """The layers of torchvision's network up to its last feature map."""
+    """Return the layers of torchvision's network up to its last feature map."""
     return nn.Sequential(OrderedDict((part, network.get_submodule(part)) for part in PARTS))

@@ -30,16 +30,16 @@ from xray.sandbox.worker import LENGTH_BYTES, READY
 T = TypeVar("T")
 REPOSITORY_ROOT = Path(__file__).resolve().parents[2]
 COMMAND_PREFIX = ("env", "OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1")
-"""Decoding needs no threads, and each thread of an idle pool would take address space from the image."""
+"""Start of the command. Decoding needs no threads, and each idle thread would take address space from the image."""
 PIPE_BUFFER_BYTES = 1 << 20
-"""How much of a reply is buffered before the process has to wait."""
+"""Number of bytes of a reply to buffer before the process has to wait."""
 START_TIMEOUT_SECONDS = 60.0
-"""Timeout for a process to become ready. It takes a second, or much longer on a busy machine."""
+"""Timeout for a process to become ready, in seconds. It takes a second, or much longer on a busy machine."""
 MAX_WALL_TIME_FACTOR = 10
-"""The wall time of a request may be this many times its CPU time limit, for a process that gets too little CPU."""
+"""Limit on the wall time of a request, as a multiple of its CPU time limit, in case the process gets too little CPU."""
 CLOCK_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 MAX_REQUESTS_PER_PROCESS = 50
-"""After so many requests a process is replaced, which frees the memory that decoders leak."""
+"""Number of requests after which a process is replaced, to free memory that decoders leak."""
 INPUT_ERRORS = {
     error.__name__: error
     for error in (
@@ -52,7 +52,7 @@ INPUT_ERRORS = {
         OutOfScopeError,
     )
 }
-"""The errors that a process may report, by the name that stands in its reply."""
+"""The errors that a process may report, by their names in replies."""
 
 
 @dataclass
@@ -64,15 +64,15 @@ class _Worker:
 
 
 class ProcessEndedError(Exception):
-    """A process ended, or sent something that is no reply, before it had replied."""
+    """A process ended, or sent an invalid reply."""
 
 
 class ProcessNotStartedError(ProcessEndedError):
-    """No process could be started, so the data is not the cause."""
+    """No process could be started; the data is not the cause."""
 
 
 class UnknownReplyError(Exception):
-    """A process reported an error that the pool does not know: a defect of the program, not of the data."""
+    """A process reported an unknown error, which is a bug in the program and not a fault of the data."""
 
 
 class ProcessPool:
@@ -90,12 +90,12 @@ class ProcessPool:
         """Send a request to a process and return the header and the data of its reply.
 
         Args:
-            kind: one byte.
-            cpu_limit_seconds: CPU time that the process may use. A process that is paused or gets too little CPU may
-                take up to `MAX_WALL_TIME_FACTOR` times as long.
+            kind: kind of request, one byte.
+            cpu_limit_seconds: CPU time that the process may use. If it is paused or gets too little CPU, it may take up
+                to `MAX_WALL_TIME_FACTOR` times as long.
 
         Raises:
-            InputError: as the process reports it.
+            InputError: the process reported this error.
             TimeoutError: the request took too long.
             ProcessNotStartedError: no process can be started.
             ProcessEndedError: the data crashed the process.
@@ -107,7 +107,7 @@ class ProcessPool:
         except (TimeoutError, ProcessEndedError):
             raise
         except (OSError, asyncio.IncompleteReadError, RuntimeError, ValueError) as error:
-            # uvloop raises RuntimeError if the process has ended before it is given the data.
+            # uvloop raises RuntimeError if the process has ended before the data is sent.
             raise ProcessEndedError("The process ended before it had replied.") from error
         if "error" in header:
             raise _reported_error(header)
@@ -122,7 +122,7 @@ class ProcessPool:
 
     @contextlib.asynccontextmanager
     async def _borrow_process(self) -> AsyncIterator[Process]:
-        """Yield an idle or a new process. It is kept only if the block succeeds, else it may still be at work."""
+        """Yield an idle or a new process. It is kept only if the block succeeds; otherwise it may still be busy."""
         worker = await self._ready_worker()
         try:
             yield worker.process
@@ -137,7 +137,7 @@ class ProcessPool:
             _close_input(worker.process)
 
     async def _ready_worker(self) -> _Worker:
-        """An idle process that did not end after its last request, or a new one that is ready."""
+        """Return an idle process that has not ended, or a new process that is ready."""
         while self._idle:
             if await _is_ready(worker := self._idle.pop()):
                 return worker
@@ -145,7 +145,7 @@ class ProcessPool:
             if await _is_ready(worker := _Worker(await self._start_process())):
                 return worker
         except (OSError, ValueError) as error:
-            raise ProcessNotStartedError("The process cannot be started, or takes too long to begin.") from error
+            raise ProcessNotStartedError("The process cannot be started, or takes too long to start.") from error
         raise ProcessNotStartedError("The process ended before it was ready.")
 
     async def _start_process(self) -> Process:
@@ -159,7 +159,7 @@ async def _limit_time(cpu_limit_seconds: float, process: Process, reply: Corouti
     """Await the reply of a process.
 
     Raises:
-        TimeoutError: the process used more CPU time, or more than `MAX_WALL_TIME_FACTOR` times as much wall time.
+        TimeoutError: the process used more CPU time, or more than `MAX_WALL_TIME_FACTOR` times that in wall time.
     """
     started = time.monotonic()
     cpu_at_start = cpu_seconds(process.pid)
@@ -178,7 +178,7 @@ async def _limit_time(cpu_limit_seconds: float, process: Process, reply: Corouti
 
 
 def cpu_seconds(pid: int) -> float | None:
-    """CPU time that a process has used, as Linux counts it; None where /proc does not say."""
+    """Return the CPU time that a process has used, in seconds; None if /proc does not have it."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -188,7 +188,7 @@ def cpu_seconds(pid: int) -> float | None:
 
 
 async def _is_ready(worker: _Worker) -> bool:
-    """Wait until the process says that it is ready; False if it ended instead."""
+    """Wait until the process is ready; return False if it ended instead."""
     assert worker.process.stdout is not None, "it is a pipe"
     try:
         async with asyncio.timeout(START_TIMEOUT_SECONDS):

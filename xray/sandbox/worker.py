@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NICENESS = 10
-"""Lower priority than the process of the engine, which serves the callers who send ordinary images."""
+"""Niceness, so that the engine's process, which serves the callers with ordinary images, has a higher priority."""
 LENGTH_BYTES = 8
-"""Size of the length that precedes the data of a request."""
+"""Size of the length field before the data of a request, in bytes."""
 READY = b"\n"
-"""The line that says that the process is ready for a request."""
+"""The line that a process sends when it is ready for a request."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class MemoryLimits:
     """The memory limits of a process, in bytes.
 
     Attributes:
-        address_space: allocations beyond it fail.
-        resident: if more memory is in use after a request, the process ends, which frees it.
+        address_space: limit beyond which allocations fail.
+        resident: if more memory is in use after a request, the process ends to free it.
     """
 
     address_space: int
@@ -43,13 +43,13 @@ def serve(load: Callable[[], None], handle: Callable[[bytes, bytes], None], limi
     """Handle requests until stdin ends or too much memory stays in use.
 
     Args:
-        load: imports what `handle` needs, within the memory limit and before the time of the first request counts.
+        load: imports the modules that `handle` needs, within the memory limit and before the first request is timed.
         handle: takes the kind and the data of a request, and calls `send_reply` once.
     """
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_AS, (limits.address_space, limits.address_space))
     logging.disable()  # a library's log line about a file may repeat a patient's name
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # and so may what it prints
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # and so may its output
     load()
     while _announce_ready(limits) and (kind := sys.stdin.buffer.read(1)):
         length = int.from_bytes(sys.stdin.buffer.read(LENGTH_BYTES))
@@ -57,7 +57,7 @@ def serve(load: Callable[[], None], handle: Callable[[bytes, bytes], None], limi
 
 
 def send_reply(header: Mapping[str, object], data: bytes = b"") -> None:
-    """Send the reply to a request: a header that JSON can hold, and data."""
+    """Send the reply to a request: a header, which must be valid as JSON, and data."""
     sys.stdout.buffer.write(json.dumps({**header, "bytes": len(data)}).encode() + b"\n" + data)
     sys.stdout.buffer.flush()
 

@@ -23,21 +23,21 @@ from pacs.results.result import ALGORITHM, NOTICE, RadiographFinding, StudyFindi
 from xray.images.radiograph import PixelArray
 
 MIN_OVERLAY_HEIGHT = 512
-"""Least height of the overlays in pixels; all have the same height."""
+"""Minimum height of the overlays in pixels; all have the same height."""
 MAX_ROW_WIDTH = 4096
-"""Greatest width of a row of overlays in pixels; a wider row shrinks all overlays."""
+"""Maximum width of a row of overlays in pixels; if a row is wider, all overlays shrink."""
 MIN_WIDTH, MIN_CELL_WIDTH = 720, 240
-"""Least width in pixels of the picture and of an overlay's place, so that the text fits."""
+"""Minimum widths of the picture and of an overlay's cell in pixels, so that the text fits."""
 MAX_HEIGHT_TO_WIDTH = 2
-"""Height of all overlays by the width of the picture; the picture is widened so that the notice fits into a line."""
+"""Maximum ratio of the overlays' total height to the picture's width, so that the notice fits on a line."""
 GAP = 8
 """Pixels between overlays."""
 LETTERS_ACROSS, MAX_LETTERS_ACROSS = 36, 64
-"""Side of a square with the area of all overlays, and limit of their longest side, in font sizes."""
+"""Side of a square with the area of all overlays, and maximum of their longest side, both in font sizes."""
 NOTICE_SIZE, DETAIL_SIZE = 1.6, 0.8
 """Font sizes of the notice and the details, relative to the other text."""
 HEIGHT_TO_FRAME = 300
-"""Height of an overlay by the thickness of a frame."""
+"""Ratio of an overlay's height to the thickness of a frame."""
 
 LEGEND = "Red: where the evidence is greatest in each radiograph. White frames: its regions."
 BLACK, WHITE, GRAY, AMBER = (0, 0, 0), (255, 255, 255), (190, 190, 190), (255, 191, 0)
@@ -45,14 +45,14 @@ BLACK, WHITE, GRAY, AMBER = (0, 0, 0), (255, 255, 255), (190, 190, 190), (255, 1
 
 @dataclass(frozen=True)
 class _Cell:
-    """A radiograph's place in its row."""
+    """A radiograph's cell in its row."""
 
     picture_HW3: PixelArray
     caption: str
 
     @property
     def width(self) -> int:
-        """Width of the place in pixels."""
+        """Width of the cell in pixels."""
         return max(MIN_CELL_WIDTH, int(self.picture_HW3.shape[1]))
 
 

@@ -9,11 +9,11 @@ from pacs.results.result import ALGORITHM, MANUFACTURER, NOTICE, StudyFinding
 from pacs.results.uids import instance_uid, series_uid
 
 SERIES_NUMBER = 9101
-"""High, so that viewers list the series after those of the detector."""
+"""Series number; high, so that viewers list the series after the detector's."""
 SIDES = ("L", "R")
-"""Values that Laterality allows (PS3.3 C.7.3.1)."""
+"""Allowed values of Laterality (PS3.3 C.7.3.1)."""
 LOSSY, LOSSLESS = "01", "00"
-"""Values of Lossy Image Compression; an image derived from a lossy one is lossy too."""
+"""Values of Lossy Image Compression; an image that is derived from a lossy one counts as lossy."""
 
 
 def secondary_capture(finding: StudyFinding) -> Dataset:
@@ -44,7 +44,7 @@ def secondary_capture(finding: StudyFinding) -> Dataset:
 
 
 def _describe(capture: Dataset, finding: StudyFinding) -> None:
-    """Set how the image was derived, and the attributes that all radiographs share."""
+    """Set the attributes that describe the derivation, and the attributes that all radiographs share."""
     sources = [radiograph.source for radiograph in finding.radiographs]
     capture.SoftwareVersions = [finding.version, finding.checkpoint]
     capture.ImageType = ["DERIVED", "SECONDARY"]

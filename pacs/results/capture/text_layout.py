@@ -6,9 +6,9 @@ from functools import lru_cache
 from PIL import ImageDraw, ImageFont
 
 NO_BREAK_SPACE = "\u00a0"
-"""A space at which no line is broken."""
+"""A space at which lines are not broken."""
 MIN_FONT_SIZE = 8
-"""Smallest font size in pixels; a longer word overflows its place."""
+"""Minimum font size in pixels; a word that is still too long overflows."""
 LINE_HEIGHT = 1.2
 """Distance between lines, in font sizes."""
 INDENT = 16
@@ -52,7 +52,7 @@ class Paragraph:
 
 
 def layout_paragraph(text: str, size: int, width: int) -> Paragraph:
-    """Break text into lines of at most `width` pixels; the font shrinks as far as the longest word needs."""
+    """Break text into lines of at most `width` pixels; the font shrinks if the longest word does not fit."""
     words = text.split(" ")
     while size > MIN_FONT_SIZE and max(_length(word, size) for word in words) > width - 2 * INDENT:
         size -= 1

@@ -14,7 +14,7 @@ from pacs.results.result import CopiedElement, Results, StudyFinding
 
 
 def render_results(finding: StudyFinding) -> Results:
-    """Render the results of a study; their patient attributes are those of the first radiograph."""
+    """Render the results of a study; the patient attributes are those of the first radiograph."""
     patient_and_study = finding.radiographs[0].source.patient_and_study
     capture = secondary_capture(finding)
     report = structured_report(finding, capture)
@@ -29,6 +29,6 @@ def _file(result: Dataset, copied: tuple[CopiedElement, ...]) -> Instance:
 
 
 def _compression(finding: StudyFinding) -> tuple[CopiedElement, ...]:
-    """Return ratio and method of the first radiograph that was compressed with loss."""
+    """Return compression ratio and method of the first radiograph that was compressed with loss."""
     sources = [radiograph.source for radiograph in finding.radiographs]
     return next((source.compression for source in sources if source.lossy), ())

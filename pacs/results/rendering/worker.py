@@ -1,6 +1,6 @@
 """Child process that reads headers and renders results: `python -m pacs.results.rendering.worker MAX_PIXELS`.
 
-It speaks the protocol of `xray.sandbox.worker`; replies are msgpack of the types in `pacs.results.result`, or JSON.
+It uses the protocol of `xray.sandbox.worker`. Replies are the types in `pacs.results.result` as msgpack, or JSON.
 """
 
 import json
@@ -9,13 +9,13 @@ import sys
 from xray.sandbox.worker import MemoryLimits, send_reply, serve
 
 BASE_BYTES = 2 << 30
-"""Address space of Python and its libraries, the largest capture while it is drawn, and a file."""
+"""Address space in bytes for Python with its libraries, for the largest capture while it is drawn, and for a file."""
 BYTES_A_PIXEL = 8
-"""Additional address space for each pixel that a file may have, for files that have to be inflated."""
+"""Additional address space in bytes for each pixel that a file may have, because some files have to be inflated."""
 MAX_RESIDENT_BYTES = 700 << 20
-"""Resident memory after a request above which the process is replaced; a fresh one takes 150 MB."""
+"""Resident memory in bytes above which the process is replaced after a request; a fresh process has 150 MB."""
 READ_SOURCE, RENDER_RESULTS, TO_JSON, FINGERPRINT = b"S", b"R", b"D", b"P"
-"""The requests of the protocol."""
+"""The kinds of requests."""
 
 
 def main() -> None:

@@ -10,16 +10,16 @@ from xray.errors import UnreadableImageError
 from xray.sandbox.pool import ProcessEndedError, ProcessNotStartedError, ProcessPool
 
 PROCESSES = 2
-"""One renders a study while the other answers a caller who asks for results."""
+"""Number of processes: one can render a study while the other answers a request for results."""
 RENDER_TIMEOUT_SECONDS = 120.0
-"""For the results of one study, which usually take a second or two."""
+"""Timeout for rendering the results of one study, in seconds; it usually takes one or two."""
 
 
 class ResultPool:
     """Child processes for results. Use it on the event loop only."""
 
     def __init__(self, seconds: float, max_pixels: int) -> None:
-        """`seconds` is the timeout for reading one file, `max_pixels` the most pixels that a file may have."""
+        """`seconds` is the timeout for reading one file, `max_pixels` the limit on its pixels."""
         self._seconds = seconds
         self._processes = ProcessPool("pacs.results.rendering.worker", [str(max_pixels)], PROCESSES)
 
@@ -28,7 +28,7 @@ class ResultPool:
 
         Raises:
             UnreadableImageError: also if reading takes too long or crashes the process.
-            InputError: any other that reading raises.
+            InputError: the file is invalid; see `read_source`.
             ResultsError: the process cannot be started.
         """
         try:
@@ -68,7 +68,7 @@ class ResultPool:
         return msgspec.json.decode(answer, type=DicomJson)
 
     async def fingerprint(self, file: bytes) -> bytes | None:
-        """Return the fingerprint of a DICOM file; None if it cannot be read, so that it cannot be a result of ours.
+        """Return the fingerprint of a DICOM file; None if it cannot be read and is therefore not one of our results.
 
         Raises:
             ResultsError: the process cannot be started.

@@ -1,7 +1,7 @@
 """Renders the finding of a study as a FHIR R4 DiagnosticReport, in types that `json.dumps` accepts.
 
-All resources are contained in the report. It names no patient, so it cannot misspell a name; the study that it refers
-to identifies the patient.
+All resources are contained in the report. It does not name the patient, because it could misspell the name; the
+study that it refers to identifies the patient.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from pacs.results.uids import instance_uid
 Json = dict[str, Any]
 
 STATUS = "preliminary"
-"""Status of the report and its observations, which nobody has verified."""
+"""Status of the report and its observations, because no physician has verified them."""
 DICOM_UID = "urn:dicom:uid"
 REPLACES = "http://hl7.org/fhir/StructureDefinition/diagnosticReport-replaces"
 TERMINOLOGY = "http://terminology.hl7.org/CodeSystem"
@@ -26,7 +26,7 @@ IMAGING = {"system": f"{TERMINOLOGY}/observation-category", "code": "imaging", "
 
 
 def diagnostic_report(finding: StudyFinding) -> Json:
-    """Return the report. It has no timestamps, so equal findings give equal reports."""
+    """Return the report. It has no timestamps, so that equal findings have equal reports."""
     observations = _observations(finding)
     uid = instance_uid("report", finding.seed)
     return {
@@ -45,7 +45,7 @@ def diagnostic_report(finding: StudyFinding) -> Json:
 
 
 def _replaces(finding: StudyFinding) -> Json:
-    """Name the reports that this one replaces, by R4's standard extension."""
+    """Name the reports that this one replaces, with R4's standard extension."""
     reports = [each for each in finding.supersedes if each.sop_class_uid == Comprehensive3DSRStorage]
     values = [{"url": REPLACES, "valueReference": _by_uid("DiagnosticReport", each.instance_uid)} for each in reports]
     return {"extension": values} if values else {}

@@ -34,7 +34,7 @@ from pacs.results.uids import tracking_uid
 from xray.network.cam import Region
 
 DECIMALS = 6
-"""Decimals of a number in a report, whose text is limited to 16 characters."""
+"""Number of decimals in a report, because DICOM limits the text of a number to 16 characters."""
 
 Group = MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations
 

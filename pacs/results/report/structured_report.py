@@ -23,7 +23,7 @@ from pacs.results.result import ALGORITHM, MANUFACTURER, NOTICE, Source, StudyFi
 from pacs.results.uids import coding_scheme_uid, device_uid, instance_uid, series_uid
 
 SERIES_NUMBER = 9102
-"""Listed after the series of the capture."""
+"""Series number; viewers list the series after the capture's."""
 DEVICE = Code("121007", "DCM", "Device")
 PARTIAL_DESCRIPTION = "Radiographs of the study were not judged; the comments say why."
 """Completion Flag Description: at most 64 characters, as PS3.5 requires."""
@@ -96,9 +96,9 @@ def _instance(study_uid: str, series_uid: str, sop_class_uid: str, instance_uid:
 
 
 def _content(finding: StudyFinding, capture: Dataset) -> MeasurementReport:
-    """Return the tree of TID 1500 with our extensions.
+    """Return the content tree of TID 1500 with private extensions.
 
-    The notice stands before the measurements; the capture and comments on omitted radiographs follow them.
+    The notice comes before the measurements; the capture and comments on omitted radiographs follow them.
     """
     tree = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=_observer(finding)),
@@ -135,6 +135,6 @@ def _observer(finding: StudyFinding) -> ObserverContext:
 def _comment(text: str) -> TextContentItem:
     return TextContentItem(
         name=CodedConcept.from_code(COMMENT),
-        value=text.encode("ascii", "replace").decode(),  # part of every character set of DICOM
+        value=text.encode("ascii", "replace").decode(),  # ASCII is part of every character set of DICOM
         relationship_type=RelationshipTypeValues.CONTAINS,
     )

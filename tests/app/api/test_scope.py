@@ -30,7 +30,7 @@ def test_image_out_of_scope_is_refused_everywhere_and_the_next_request_is_fine(
         refused = post(client, path, COLOURED)
         assert refused.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
         assert refused.json()["type"] == "urn:osteon:error:OutOfScopeError"
-        assert refused.json()["detail"].startswith("Radiograph 1 of 1 is in colour, which a radiograph is not; send")
+        assert refused.json()["detail"].startswith("Radiograph 1 of 1 is in color, unlike radiographs; send")
         assert client.get("/health/ready").status_code == HTTPStatus.OK
 
 

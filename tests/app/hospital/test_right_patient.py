@@ -198,7 +198,7 @@ def test_reload_between_receipt_and_work_names_the_network_that_judged(
         told = client.get(f"/jobs/{job}/report").text
     assert "0123456789ab" in told
     assert old.manifest.id not in told
-    assert f"Job {job} is kept, judged by checkpoint 0123456789ab." in caplog.text
+    assert f"Job {job} is kept, analyzed by checkpoint 0123456789ab." in caplog.text
 
 
 def test_worker_that_dies_is_begun_again_and_meanwhile_the_replica_is_not_ready(
@@ -221,7 +221,7 @@ def test_worker_that_dies_is_begun_again_and_meanwhile_the_replica_is_not_ready(
         job = stow(client, related(hand(1))).headers["x-jobs"]
         assert finished(client, job)["state"] == "kept"
         assert client.get("/health/ready").status_code == HTTPStatus.OK
-    assert "The worker of the jobs ended with ZeroDivisionError. It begins again" in caplog.text
+    assert "The worker of the jobs ended with ZeroDivisionError. It restarts" in caplog.text
     assert CANARY not in caplog.text
 
 
@@ -231,7 +231,7 @@ def test_fetched_file_of_another_study_or_instance_is_left_out(fetching: httpx.C
     archive.put(hand(1), listed_as=(STUDY, f"{STUDY}.1", f"{STUDY}.1.3"))
     job = fetch(fetching)
     assert job["state"] == "delivered"
-    assert all(f"{STUDY}.1.{number}: The archive gave a file of another" in str(job["reason"]) for number in (2, 3))
+    assert all(f"{STUDY}.1.{number}: The archive returned a file of another" in str(job["reason"]) for number in (2, 3))
     (report,) = archive.reports(STUDY)
     assert b"Not judged: " in report
     assert b"1.2.777" not in report
@@ -347,7 +347,7 @@ def test_other_content_than_the_archives_is_left_out_and_named(fetching: httpx.C
     sent = stow(fetching, related(other))
     after = finished(fetching, sent.headers["x-jobs"])
     assert (after["version"], after["supersedes"]) == (2, job["id"])
-    assert "whose content is not the archive's" in str(after["reason"])
+    assert "differs from the archive's" in str(after["reason"])
 
 
 def test_radiograph_that_was_sent_is_judged_where_the_archives_file_of_it_is_damaged(
@@ -410,7 +410,7 @@ def test_late_view_of_a_study_whose_files_are_nowhere_says_which_are_missing(ser
         hospital.jobs.purge_answered(timedelta(0))
         second = finished(client, stow(client, related(hand(2))).headers["x-jobs"])
         (report,) = reports(client)
-    assert f"{STUDY}.1.1: It came earlier and its file is no longer kept" in str(second["reason"])
+    assert f"{STUDY}.1.1: It was sent earlier and its file is no longer kept" in str(second["reason"])
     assert report.CompletionFlag == "PARTIAL"
     assert f"Not judged: {STUDY}.1.1." in report.to_json()
 
@@ -450,7 +450,7 @@ def test_what_an_archive_has_under_a_results_uid_counts_only_if_it_is_the_result
     if planted:
         archive.put(forged.data)
         archive.keeps = False  # it has that UID already
-        with pytest.raises(ArchiveRefusedError, match="something else than the result"):
+        with pytest.raises(ArchiveRefusedError, match="a different object than the result"):
             deliver_to(archive, service, ours, proof)
     else:
         deliver_to(archive, service, ours, proof)

@@ -77,7 +77,7 @@ def test_hung_engine_is_unready_first_and_in_the_end_not_live_its_callers_told_a
         caller = threading.Thread(target=lambda: replies.append(client.post("/classify", files={"file": PHANTOM})))
         caller.start()
         engine.entered.wait(HUNG_SECONDS)
-        assert "no sign of life" in wait_until_unready(client)
+        assert "no progress" in wait_until_unready(client)
         assert client.get("/health/live").status_code == HTTPStatus.OK
         assert not given_up.is_set()
         while client.get("/health/live").status_code == HTTPStatus.OK:
@@ -123,7 +123,7 @@ def test_canary_that_is_late_makes_unready_and_only_one_that_never_comes_ends_th
     settings = service.settings.model_copy(update={"canary_seconds": 0.2, "engine_dead_seconds": 60 if comes else 3})
     bundle = replace(service.predictor.bundle, gallery=gallery)  # type: ignore[arg-type]
     with serving(assemble(settings, bundle), given_up.set) as client:
-        assert "no answer" in wait_until_unready(client)
+        assert "no result" in wait_until_unready(client)
         if comes:
             gallery.gate.set()
             wait_until_ready(client)
@@ -177,7 +177,7 @@ def test_dead_engine_thread_is_given_up(service: Replica) -> None:
     with serving(doomed, given_up.set) as client:
         assert client.get("/health/ready").status_code == HTTPStatus.OK
         doomed.predictor.batcher.stop(5)
-        assert "does not run" in wait_until_unready(client)
+        assert "is not running" in wait_until_unready(client)
         assert client.post("/classify", files={"file": PHANTOM}).status_code == HTTPStatus.SERVICE_UNAVAILABLE
         assert given_up.wait(HUNG_SECONDS)
 

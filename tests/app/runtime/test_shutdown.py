@@ -95,7 +95,7 @@ def test_slip_in_a_settings_name_is_told_and_anothers_variable_is_not(monkeypatc
     monkeypatch.setenv("OSTEON_SERVICE_PORT", "8000")
     read_settings()
     monkeypatch.setenv("OSTEON_GALERY", "mine")
-    with pytest.raises(InputError, match="OSTEON_GALERY is no setting, OSTEON_GALLERY is"):
+    with pytest.raises(InputError, match="OSTEON_GALERY is not a setting; did you mean OSTEON_GALLERY"):
         read_settings()
 
 
@@ -115,7 +115,7 @@ def test_address_of_a_kubernetes_service_counts_as_not_set_and_the_log_says_so(
         monkeypatch.setenv(variable, value)
     settings = read_settings()
     assert (settings.port, settings.dicom_port) == (8000, 11112)
-    assert f"{name} holds the address of a Kubernetes Service" in caplog.text
+    assert f"{name} has the address of a Kubernetes Service" in caplog.text
     assert "10.96" not in caplog.text
 
 

@@ -14,7 +14,7 @@ def read_radiograph(path: Path, max_pixels: int = MAX_PIXELS) -> Radiograph:
 
     Raises:
         OSError: the file cannot be read.
-        InputError: as `decode_radiograph`.
+        InputError: the file is invalid; see `decode_radiograph`.
     """
     return decode_radiograph(path.read_bytes(), max_pixels)
 
@@ -39,7 +39,7 @@ def decode_radiograph(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
 
 
 def decoding_effort(data: bytes) -> int:
-    """The pixels that a decoder processes, counted once for each scan of a progressive JPEG; 0 if there is no header.
+    """Return the pixels that a decoder processes, counted once for each scan of a progressive JPEG; 0 without a header.
 
     Only headers are read, so that a caller can decide where to decode. The effort is `UNKNOWN_EFFORT` for DICOM, whose
     header may inflate to any size, and for rare kinds of PNG and JPEG, whose decoders are less tested.

@@ -16,17 +16,17 @@ class DecoderPool:
     """Child processes that decode. Use it on the event loop only."""
 
     def __init__(self, size: int, seconds: float, max_pixels: int = MAX_PIXELS) -> None:
-        """`size` is the number of processes; `seconds` is the CPU time for one file."""
+        """Create a pool of `size` processes; `seconds` is the limit on the CPU time for one file."""
         self._seconds = seconds
         self._processes = ProcessPool("xray.images.decoding.decoder_worker", [str(max_pixels)], size)
 
     async def decode(self, data: bytes) -> Radiograph:
-        """Decode a file as `xray.images.decoding.decode.decode_radiograph` does.
+        """Decode a file like `xray.images.decoding.decode.decode_radiograph`.
 
         Raises:
             UnreadableImageError: also if decoding takes too much time or memory, or crashes the process.
-            InputError: any other that decoding raises.
-            ProcessNotStartedError: no process can be started, so the image may be sound.
+            InputError: the file is invalid; see `decode_radiograph`.
+            ProcessNotStartedError: no process can be started; the image may be valid.
         """
         header, pixels = await self._request(DECODE, data)
         facts = header["facts"]
@@ -40,7 +40,7 @@ class DecoderPool:
         )
 
     async def identify(self, data: bytes) -> Identity:
-        """Identify an object as `xray.images.dicom.decode.identify` does; raises as `decode` does."""
+        """Identify an object like `xray.images.dicom.decode.identify`; raises the same errors as `decode`."""
         header, _ = await self._request(IDENTIFY, data)
         return msgspec.convert(header["facts"], Identity)
 

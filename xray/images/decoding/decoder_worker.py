@@ -1,7 +1,7 @@
 """Child process that decodes files: `python -m xray.images.decoding.decoder_worker MAX_PIXELS`.
 
-It speaks the protocol of `xray.sandbox.worker`. The header of the reply to `DECODE` holds the shape and the other facts
-of the `Radiograph`; its data are the raw pixels. The header of the reply to `IDENTIFY` holds the `Identity`.
+It uses the protocol of `xray.sandbox.worker`. The header of the reply to `DECODE` has the shape and the other facts
+of the `Radiograph`; its data are the raw pixels. The header of the reply to `IDENTIFY` has the `Identity`.
 """
 
 import sys
@@ -10,13 +10,13 @@ from dataclasses import asdict
 from xray.sandbox.worker import MemoryLimits, send_reply, serve
 
 BASE_BYTES = 1 << 30
-"""Address space of Python and its libraries, including the DICOM codecs."""
+"""Address space in bytes for Python and its libraries, including the DICOM codecs."""
 BYTES_PER_PIXEL = 32
-"""What Pillow and NumPy hold at once for the most expensive kind of image: 16-bit color with transparency."""
+"""Peak memory of Pillow and NumPy for the most expensive kind of image: 16-bit color with transparency."""
 MAX_RESIDENT_BYTES = 300 << 20
-"""Resident memory after a file above which the process is replaced; a fresh one takes 100 MB."""
+"""Resident memory in bytes above which the process is replaced after a file; a fresh process has 100 MB."""
 DECODE, IDENTIFY = b"D", b"I"
-"""The requests of the protocol."""
+"""The kinds of requests."""
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def import_decoders() -> None:
-    """Import what `handle_request` needs."""
+    """Import the modules that `handle_request` needs."""
     import xray.images.decoding.decode  # noqa: F401
 
 

@@ -1,4 +1,4 @@
-"""Translates DICOM's terms for body parts to the names of MURA.
+"""Translates DICOM's terms for body parts to MURA's names.
 
 The terms are those of Body Part Examined (DICOM PS3.16, Annex L), with spellings that occur in files.
 """
@@ -19,7 +19,7 @@ LIMB_TERMS = {
     "XR_ANKLE": ("ANKLE", "ANKLEJOINT"),
     "XR_FOOT": ("FOOT", "TOE", "CALCANEUS", "HEEL", "FOREFOOT", "METATARSUS"),
 }
-"""The terms of each body part. MURA has those of the arm; the others are named alike."""
+"""The terms for each body part. MURA has the body parts of the arm; the names of the others follow its pattern."""
 HEAD = (
     "HEAD",
     "HEADNECK",
@@ -40,18 +40,18 @@ TRUNK = ("ABDOMEN", "BREAST", "CHEST", "CHESTABDOMEN", "HEART", "LUNG", "RIB", "
 OTHER_TERMS = frozenset((*HEAD, *SPINE, *UPPER_SPINE, *TRUNK))
 """Terms for body parts that are not limbs."""
 BODY_PARTS = {term: body_part for body_part, terms in LIMB_TERMS.items() for term in terms}
-"""The body part of each term."""
+"""The body part for each term."""
 NOT_A_LETTER = re.compile(r"[^A-Z]")
 SIDES = re.compile(r"^(LEFT|RIGHT|BILATERAL)|(LEFT|RIGHT)$")
 
 
 def to_mura_body_part(term: str) -> str | None:
-    """The body part `XR_*` that a term names; None if the term is unknown."""
+    """Return the body part `XR_*` that a term names; None if the term is unknown."""
     return BODY_PARTS.get(_normalize(term))
 
 
 def is_other_body_part(term: str) -> bool:
-    """Whether a term names a body part that is not a limb."""
+    """Return whether a term names a body part that is not a limb."""
     return _normalize(term) in OTHER_TERMS
 
 

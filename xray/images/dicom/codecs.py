@@ -1,6 +1,6 @@
 """Decodes the compressed pixels of a DICOM file with imagecodecs: JPEG, JPEG-LS, JPEG 2000, HTJ2K and RLE.
 
-pydicom's decoders are not used, because which of them runs depends on what else is installed. The codestream decides
+pydicom's decoders are not used, because the choice among them depends on the installed packages. The codestream decides
 which decoder is used. Its header is checked first, because a decoder allocates whatever size the header announces.
 """
 
@@ -44,13 +44,13 @@ EOC = b"\xff\xd9"
 SOC_SIZ = b"\xff\x4f\xff\x51"
 """Markers at the start of a JPEG 2000 codestream and of its size (ISO/IEC 15444-1, A.4.1 and A.5.1)."""
 SIZ = struct.Struct(">4x4I16xHB")
-"""What follows `SOC_SIZ`: width and height of the grid, left and top edge of the image, number of components, bits."""
+"""Fields after `SOC_SIZ`: width and height of the grid, left and top edge of the image, number of components, bits."""
 SOT = 0x90
 """Second byte of the marker of a tile-part (ISO/IEC 15444-1, A.4.2)."""
 TILE_PART = struct.Struct(">4xI")
-"""What follows the marker of a tile-part: the length of the tile-part, counted from the marker."""
+"""Field after the marker of a tile-part: the length of the tile-part, counted from the marker."""
 JP2 = b"\x00\x00\x00\x0cjP  "
-"""Start of a JP2 file around a codestream, which DICOM does not allow but some writers send."""
+"""Start of a JP2 file with a codestream. DICOM does not allow JP2 files, but some writers send them."""
 RLE_HEADER = struct.Struct("<16L")
 """Number of segments and their positions (PS3.5, annex G)."""
 
@@ -59,14 +59,14 @@ Words = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class CodestreamHeader:
-    """What a codestream says about its image.
+    """The header of a codestream.
 
     Attributes:
-        name: of the codec, for error messages.
+        name: name of the codec, for error messages.
         shape: (H, W).
         bits: bits per sample.
         signed: whether samples are signed, which only JPEG 2000 allows.
-        is_complete: whether the end of the image is there.
+        is_complete: whether the end of the image is present.
     """
 
     name: str
@@ -80,14 +80,14 @@ class CodestreamHeader:
 def decode_frame(
     fragments: tuple[bytes, ...], syntax: UID, shape: tuple[int, int], allocated: int, bits: StoredBits
 ) -> Words:
-    """Decode one grayscale frame of `shape` (H, W) to words as a native file with `allocated` bits would hold them.
+    """Decode one grayscale frame of `shape` (H, W) to the words of an uncompressed file with `allocated` bits.
 
     A lossy codec may overshoot the largest stored value; such samples are clipped to it. Bits above the stored bits
     of a lossless codec are kept; `StoredBits` removes them. Damage in the middle of JPEG data may go unnoticed, because
     libjpeg only warns about it and imagecodecs does not pass the warning on.
 
     Raises:
-        UnreadableImageError: the image is truncated, damaged, or not what the tags announce.
+        UnreadableImageError: the image is truncated, damaged, or not as the tags describe it.
     """
     stream = b"".join(fragments)
     if syntax == RLELossless:
@@ -102,7 +102,7 @@ def decode_frame(
     except Exception as error:  # each codec raises its own type
         raise UnreadableImageError(f"The {codestream.name} image within is corrupt; export the file again.") from error
     if samples.shape != shape:
-        raise UnreadableImageError(f"The {codestream.name} image within is not of one gray frame; export it again.")
+        raise UnreadableImageError(f"The {codestream.name} image in the file is not one gray frame; export it again.")
     return _to_words(samples.astype(np.int32), codestream, bits, lossy=syntax in LOSSY_SYNTAXES)
 
 
@@ -169,7 +169,7 @@ def _read_jpeg_2000(stream: bytes) -> tuple[bytes, CodestreamHeader]:
 
 
 def _codestream_start(stream: bytes) -> int:
-    """The position of the codestream in a JP2 file; the end of the file if there is none."""
+    """Return the position of the codestream in a JP2 file, or the end of the file if there is none."""
     position = 0
     while len(stream) >= position + 16:
         length, kind, longer = struct.unpack_from(">L4sQ", stream, position)
@@ -180,7 +180,7 @@ def _codestream_start(stream: bytes) -> int:
 
 
 def _has_all_tile_parts(stream: bytes) -> bool:
-    """Whether the last tile-part is complete; the marker after it may be missing, as from some writers."""
+    """Return whether the last tile-part is complete. Some writers omit the marker after it."""
     position = 2
     while len(stream) >= position + 4:
         if stream[position : position + 2] == EOC:

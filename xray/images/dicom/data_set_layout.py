@@ -1,6 +1,6 @@
 """Checks the structure of a DICOM data set before a parser reads it (PS3.5, chapter 7 and annex A.4).
 
-A parser keeps one of two equal tags, follows sequences to any depth, and accepts what is left of a truncated file. Such
+A parser keeps one of two equal tags, follows sequences to any depth, and accepts the rest of a truncated file. Such
 a file is refused here, so that all programs that read an accepted file read the same values.
 """
 
@@ -33,7 +33,7 @@ MAX_ELEMENTS = 20_000
 MAX_DEPTH = 16
 """Limit on the nesting of sequences; a radiograph has three levels."""
 MAX_HEADER_BYTES = 16 << 20
-"""Limit on the bytes of the tags before the pixels, 16 MiB."""
+"""Limit on the size of the tags before the pixels, in bytes: 16 MiB."""
 FIRST_GROUP = 0x0008
 """The lowest group of the standard tags in a data set."""
 LONG_VRS = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)
@@ -42,7 +42,7 @@ LONG_VRS = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)
 
 @dataclass(frozen=True)
 class EncodedPixels:
-    """The value of Pixel Data, not decoded.
+    """The undecoded value of Pixel Data.
 
     Attributes:
         pieces: the whole value of a native image, or the fragments of an encapsulated one, without the offset table.
@@ -94,7 +94,7 @@ def read_layout(data: bytes, *, implicit: bool, little: bool, last_tag: int | No
 
 
 def require_tag_order(data: bytes, *, implicit: bool, little: bool) -> None:
-    """Refuse what `read_layout` refuses, except truncated data."""
+    """Raise the errors of `read_layout`, except for truncated data."""
     with suppress(TruncatedError):
         _Walker(data, little).read_top_level(implicit, None)
 
@@ -109,7 +109,7 @@ class _Walker:
         self._short, self._long, self._tag = (struct.Struct(order + form) for form in ("HH2sH", "L", "HH"))
 
     def read_top_level(self, implicit: bool, last_tag: int | None) -> DataSetLayout:
-        """Read the elements that are not nested, and check those that are."""
+        """Read the elements that are not nested, and check the nested ones."""
         position = 0
         tags = list[int]()
         previous = -1
@@ -134,10 +134,10 @@ class _Walker:
         return DataSetLayout(tuple(tags), position, None)
 
     def _skip_element(self, head: _Head, implicit: bool, depth: int) -> int:
-        """The position after an element, whose nested elements are checked."""
+        """Check an element with its nested elements, and return the position after it."""
         self._elements += 1
         if self._elements > MAX_ELEMENTS:
-            raise UnreadableImageError(f"The file holds more than {MAX_ELEMENTS:,} tags; export the radiograph alone.")
+            raise UnreadableImageError(f"The file has more than {MAX_ELEMENTS:,} tags; export the radiograph alone.")
         if head.tag >> 16 == DELIMITERS_GROUP:
             refuse_corrupt(head.tag)
         if _is_sequence(head):
@@ -150,7 +150,7 @@ class _Walker:
     def _skip_sequence(self, head: _Head, implicit: bool, depth: int) -> int:
         if depth > MAX_DEPTH:
             raise UnreadableImageError(
-                f"{describe_tag(head.tag)} lies more than {MAX_DEPTH} sequences deep; export the radiograph alone."
+                f"{describe_tag(head.tag)} is nested more than {MAX_DEPTH} sequences deep; export the radiograph alone."
             )
         end = len(self._data) if head.length == UNDEFINED_LENGTH else self._end_of_value(head, len(self._data))
         position = head.value_start
@@ -168,7 +168,7 @@ class _Walker:
         return end
 
     def _skip_item(self, item: _Head, end_of_parent: int, implicit: bool, depth: int) -> int:
-        """The position after the data set of an item."""
+        """Check the data set of an item, and return the position after it."""
         end = end_of_parent if item.length == UNDEFINED_LENGTH else self._end_of_value(item, end_of_parent)
         self._elements += 1
         position = item.value_start
@@ -196,7 +196,7 @@ class _Walker:
         return EncodedPixels(tuple(pieces), vr, True), delimiter.value_start
 
     def _fragments(self, head: _Head) -> Iterator[_Head]:
-        """The items of an encapsulated value, and the delimiter after them.
+        """Yield the items of an encapsulated value, and the delimiter after them.
 
         The delimiter may be missing or truncated at the end of the file, because the image is complete without it.
         """
@@ -220,7 +220,7 @@ class _Walker:
             position = item.value_start + item.length
 
     def _require_order_after(self, position: int, implicit: bool, tags: list[int]) -> None:
-        """Refuse a standard tag after the pixels that belongs before them; anything else is padding."""
+        """Refuse a standard tag after the pixels that belongs before them; other bytes are padding."""
         while position + 8 <= len(self._data):
             try:
                 head = self._read_head(position, implicit)
@@ -239,7 +239,7 @@ class _Walker:
         return head.length == UNDEFINED_LENGTH or head.value_start + head.length <= len(self._data)
 
     def _end_of_value(self, head: _Head, end_of_parent: int) -> int:
-        """The position at which a value ends."""
+        """Return the position at which a value ends."""
         end = head.value_start + head.length
         if end > len(self._data):
             refuse_truncated(head.tag)
@@ -261,14 +261,14 @@ class _Walker:
         return _Head(tag, vr, self._long.unpack_from(self._data, position + 8)[0], position + 12)
 
     def _read_item_head(self, position: int, owner: int) -> _Head:
-        """The head of an item or a delimiter, which have no VR."""
+        """Read the head of an item or a delimiter, which have no VR."""
         if len(self._data) < position + 8:
             refuse_truncated(owner)
         group, element = self._tag.unpack_from(self._data, position)
         return _Head(group << 16 | element, None, self._long.unpack_from(self._data, position + 4)[0], position + 8)
 
     def _is_implicit(self, position: int, announced: bool, nested: bool) -> bool:
-        """Whether VRs are implicit, by the first tag, like pydicom: the transfer syntax is wrong in some files."""
+        """Return whether VRs are implicit, by the first tag as in pydicom: some files have a wrong transfer syntax."""
         vr = self._data[position + 4 : position + 6]
         if (nested and announced) or len(vr) < 2:
             return announced

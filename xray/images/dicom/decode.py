@@ -44,14 +44,14 @@ from xray.images.dicom.tags import (
 from xray.images.radiograph import MAX_PIXELS, Radiograph
 
 MAX_COMPRESSION_RATIO = 200
-"""Limit on pixel bytes over compressed bytes. An image above it shows nothing; radiographs reach about 20."""
+"""Maximum ratio of pixel bytes to compressed bytes. An image above it shows nothing; radiographs reach about 20."""
 NATIVE_SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 
 Words = npt.NDArray[Any]
 
 
 def decode_dicom(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
-    """Decode a file to what a viewer shows. The tags alone say whether bone is bright and what part is visible.
+    """Decode a file to the pixels that a viewer shows. Only the tags decide on the polarity and the visible part.
 
     Raises:
         OutOfScopeError: the tags do not describe one grayscale radiograph of a limb that is ready to be shown.
@@ -66,7 +66,7 @@ def decode_dicom(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
 
 
 def identify(data: bytes) -> Identity:
-    """Read which object a file holds. Only of a radiograph are the tags after the UIDs checked.
+    """Read which object a file contains. The tags after the UIDs are only checked for radiographs.
 
     A file may be truncated after the UIDs.
 
@@ -85,7 +85,7 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Dataset:
     """Read all tags except the pixels.
 
     Raises:
-        InputError: as `decode_dicom`, for damaged tags.
+        InputError: tags are damaged; see `decode_dicom`.
     """
     with _contain_pydicom():
         return read_file(data, max_pixels)[0]
@@ -101,7 +101,7 @@ def _contain_pydicom() -> Iterator[None]:
             yield
         except (InputError, MemoryError):
             raise
-        except Exception as error:  # pydicom reports damage as almost any type
+        except Exception as error:  # pydicom raises almost any type on damaged data
             raise UnreadableImageError(DAMAGED_MESSAGE) from error
 
 
@@ -118,7 +118,7 @@ def _decode_pixels(header: Dataset, pixels: EncodedPixels | None, max_pixels: in
     return Radiograph.from_pixels(
         gray_HW,
         dicom=read_facts(header),
-        bone_is_dark=False,  # the tags have said whether bone is dark
+        bone_is_dark=False,  # already inverted as the tags say
         shutter=None if shutter is None else shutter.content,
         pixel_aspect=pixel_aspect,
     )
@@ -126,7 +126,7 @@ def _decode_pixels(header: Dataset, pixels: EncodedPixels | None, max_pixels: in
 
 def _require_pixels(pixels: EncodedPixels | None) -> EncodedPixels:
     if pixels is None or not any(pixels.pieces):
-        raise UnreadableImageError("(7FE0,0010) Pixel Data is missing; send the image and not only its header.")
+        raise UnreadableImageError("(7FE0,0010) Pixel Data is missing; send the image, not only its header.")
     return pixels
 
 
@@ -135,7 +135,7 @@ def _decode_words(header: Dataset, pixels: EncodedPixels, shape: tuple[int, int]
 
     Raises:
         UnsupportedFormatError: the transfer syntax is not supported.
-        UnreadableImageError: the pixels are not what the tags announce.
+        UnreadableImageError: the pixels do not match the tags.
         NoContentError: the compressed bytes are too few to show anything.
     """
     syntax = header.file_meta.TransferSyntaxUID
@@ -163,7 +163,7 @@ def _read_native(pixels: EncodedPixels, shape: tuple[int, int], allocated: int, 
     value = pixels.pieces[0]
     expected = shape[0] * shape[1] * allocated // 8
     excess = value[expected:]
-    # Some writers pad the pixels. Excess that could be further rows or columns is not padding.
+    # Some writers pad the pixels. Extra bytes that could be more rows or columns are not padding.
     is_padding = len(excess) < min(shape) * allocated // 8 or excess == excess[:1] * len(excess)
     if len(value) < expected or not is_padding:
         raise UnreadableImageError(

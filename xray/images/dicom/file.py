@@ -28,18 +28,18 @@ from xray.images.radiograph import too_many_pixels_message
 
 SIGNATURE = b"DICM"
 PREAMBLE_BYTES = 128
-"""Bytes that precede the signature."""
+"""Number of bytes before the signature."""
 META_GROUP = 0x0002
-"""Group of the tags that say how the others are encoded."""
+"""Group of the meta information tags, which say how the other tags are encoded."""
 LAST_UID = 0x0020000E
 """Series Instance UID: the last tag that identifies an object."""
 SUGGESTED_SYNTAX = ExplicitVRLittleEndian
-"""The transfer syntax that every program can write."""
+"""A transfer syntax that every program can write, to suggest in error messages."""
 DAMAGED_MESSAGE = f"The DICOM file is truncated or corrupt; {SEND_WHOLE}."
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether the bytes begin like a DICOM file (PS3.10, 7.1)."""
+    """Return whether the bytes begin like a DICOM file (PS3.10, 7.1)."""
     return data[PREAMBLE_BYTES : PREAMBLE_BYTES + len(SIGNATURE)] == SIGNATURE
 
 
@@ -49,7 +49,7 @@ def read_file(data: bytes, max_pixels: int) -> tuple[Dataset, EncodedPixels | No
     Raises:
         TooManyPixelsError: a deflated file inflates to more bytes than `max_pixels` need.
         UnsupportedFormatError: the transfer syntax is unknown.
-        UnreadableImageError: as `read_layout`.
+        UnreadableImageError: the file is damaged; see `read_layout`.
     """
     meta, start = _read_meta(data)
     body = data[start:]
@@ -64,32 +64,32 @@ def read_file(data: bytes, max_pixels: int) -> tuple[Dataset, EncodedPixels | No
 
 
 def read_uids(data: bytes) -> Dataset:
-    """Read the tags up to the UIDs that identify an object; raises as `read_file` does."""
+    """Read the tags up to the UIDs that identify an object; raises the same errors as `read_file`."""
     meta, body = _read_data_set(data)
     return _parse_tags(body, _check_layout(body, meta, last_tag=LAST_UID), meta)
 
 
 def require_tags_in_order(data: bytes) -> None:
-    """Refuse a file with a repeated tag or tags out of order, even if it is truncated; raises as `read_file` does."""
+    """Refuse a file with repeated or unordered tags, even if it is truncated; raises the same errors as `read_file`."""
     meta, body = _read_data_set(data)
     require_tag_order(body, implicit=_is_implicit(meta), little=_is_little(meta))
 
 
 def _read_data_set(data: bytes) -> tuple[FileMetaDataset, bytes]:
-    """The meta information and the data set, of which at most `MAX_HEADER_BYTES_BYTES` are inflated."""
+    """Return the meta information and the data set, of which at most `MAX_HEADER_BYTES` are inflated."""
     meta, start = _read_meta(data)
     return meta, _inflate(data[start:], MAX_HEADER_BYTES)[0] if _is_deflated(meta) else data[start:]
 
 
 def _read_meta(data: bytes) -> tuple[FileMetaDataset, int]:
-    """The meta information, which says how the tags are encoded, and the byte where the data set begins.
+    """Return the meta information, which says how the tags are encoded, and the position of the data set.
 
     Raises:
         UnsupportedFormatError: the bytes are not DICOM, or the transfer syntax is unknown.
     """
     if not is_dicom(data):
         raise UnsupportedFormatError(
-            "The bytes are not a DICOM file, because the preamble is missing; send the file as it is stored."
+            "The bytes are not a DICOM file, because the preamble is missing; send the file unchanged."
         )
     stream = io.BytesIO(data)
     stream.seek(PREAMBLE_BYTES + len(SIGNATURE))
@@ -103,7 +103,7 @@ def _read_meta(data: bytes) -> tuple[FileMetaDataset, int]:
 
 
 def unsupported_syntax_message(syntax: str | None) -> str:
-    """The message of an `UnsupportedFormatError` for a transfer syntax; None if the file names none."""
+    """Return the message of an `UnsupportedFormatError`; `syntax` is None if the file names no transfer syntax."""
     says = f"is {syntax}, which is not supported" if syntax else "is missing or empty"
     return f"{tag_name('TransferSyntaxUID')} {says}; send the file as {SUGGESTED_SYNTAX.name} ({SUGGESTED_SYNTAX})."
 
@@ -113,7 +113,7 @@ def _is_deflated(meta: FileMetaDataset) -> bool:
 
 
 def _inflate(deflated: bytes, limit: int) -> tuple[bytes, bool]:
-    """Inflate the first `limit` bytes, and say whether these are all.
+    """Inflate the first `limit` bytes; return them, and whether these are all.
 
     Raises:
         UnreadableImageError: the data are truncated or not deflated.
@@ -133,10 +133,10 @@ def _check_layout(body: bytes, meta: FileMetaDataset, last_tag: int | None = Non
 
 
 def _parse_tags(body: bytes, layout: DataSetLayout, meta: FileMetaDataset) -> Dataset:
-    """Let pydicom parse the tags of the layout.
+    """Parse the tags of the layout with pydicom.
 
     Raises:
-        UnreadableImageError: pydicom finds other tags.
+        UnreadableImageError: pydicom finds different tags.
     """
     header = read_dataset(io.BytesIO(body[: layout.end]), _is_implicit(meta), _is_little(meta))
     if tuple(header.keys()) != layout.tags:

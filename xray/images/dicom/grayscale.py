@@ -2,10 +2,10 @@
 
     stored values -> modality LUT -> VOI LUT or window -> 8 bits -> inverted for MONOCHROME1
 
-Every step maps single values. So the steps are computed once for each value that the stored bits can hold, and the
-image is mapped with the resulting table. This takes 19 ms for 3000 x 2500 pixels instead of 236 ms.
+Every step maps single values, so the steps are computed once for each possible stored value, and the image is mapped
+with the resulting table. This takes 19 ms for 3000 x 2500 pixels instead of 236 ms.
 
-Legend: H, W the image; V the values that the stored bits can hold.
+Legend: H, W the image; V the possible stored values.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ Indices = npt.NDArray[np.uint16]
 
 @dataclass(frozen=True)
 class StoredBits:
-    """Where the stored value is in a word.
+    """The position of the stored value in a word.
 
     Attributes:
         stored: number of bits of a value.
@@ -43,24 +43,24 @@ class StoredBits:
 
     @property
     def values_V(self) -> FloatArray:
-        """All values that the bits can hold, in ascending order."""
+        """All possible stored values, in ascending order."""
         return np.arange(self.lowest, self.lowest + (1 << self.stored), dtype=np.float64)
 
     def indices(self, words_HW: npt.NDArray[Any]) -> Indices:
-        """(H, W): the index in `values_V` of the value of each word; other bits of the word are ignored."""
+        """Return the index in `values_V` of the value of each word, (H, W); other bits of the word are ignored."""
         raised = words_HW.astype(np.int32) >> (self.high_bit + 1 - self.stored)
         return ((raised - self.lowest) & ((1 << self.stored) - 1)).astype(np.uint16)
 
 
 def has_window(header: Dataset) -> bool:
-    """Whether the tags say how a viewer shows the values."""
+    """Return whether the tags have a window or VOI LUT for displaying the values."""
     return bool(get_value(header, "VOILUTSequence")) or _read_window(header) is not None
 
 
 def to_gray(
     words_HW: npt.NDArray[Any], bits: StoredBits, header: Dataset, open_HW: BoolArray | None = None
 ) -> PixelArray:
-    """Convert the words to what a viewer shows, (H, W) uint8; padding is black.
+    """Convert the words to the gray levels that a viewer shows, (H, W) uint8; padding is black.
 
     Without a window or VOI LUT, the gray levels are those of the bits that the visible pixels use: neither padding nor
     pixels outside `open_HW` count.
@@ -84,7 +84,7 @@ def to_gray(
 
 
 def _is_inverted(header: Dataset) -> bool:
-    """Whether to invert. MONOCHROME1 and the shape INVERSE mean the same, so both together mean one inversion."""
+    """Return whether to invert. MONOCHROME1 and the shape INVERSE mean the same, so both together invert only once."""
     asked = header.PhotometricInterpretation, get_value(header, "PresentationLUTShape")
     return "MONOCHROME1" in asked or "INVERSE" in asked
 
@@ -95,15 +95,15 @@ def _apply_modality(values_V: FloatArray, header: Dataset) -> FloatArray:
     slope, intercept = _read_number(header, "RescaleSlope", 1.0), _read_number(header, "RescaleIntercept", 0.0)
     if not np.isfinite((slope, intercept)).all():
         raise UnreadableImageError(
-            "(0028,1053) Rescale Slope or (0028,1052) Rescale Intercept is no usable number; export the file again."
+            "(0028,1053) Rescale Slope or (0028,1052) Rescale Intercept is not a usable number; export the file again."
         )
-    if slope == 0:  # an error, as it leaves one gray level; dcmtk does not rescale either
+    if slope == 0:  # an error, because it leaves one gray level; dcmtk does not rescale either
         return values_V
     return values_V * slope + intercept
 
 
 def _apply_voi(modality_V: FloatArray, header: Dataset) -> FloatArray:
-    """Map to 0 to `WHITE`. A look-up table has priority over windows, and the first of several is used."""
+    """Map to the range 0 to `WHITE`. A look-up table has priority over windows; the first of several is used."""
     if sequence := get_value(header, "VOILUTSequence"):
         lookup = read_lookup_table(sequence[0], "(0028,3010) VOI LUT Sequence", modality_V)
         return lookup(np.rint(modality_V)) / lookup.white * WHITE
@@ -112,7 +112,7 @@ def _apply_voi(modality_V: FloatArray, header: Dataset) -> FloatArray:
     center, width = window
     function = get_value(header, "VOILUTFunction") or "LINEAR"
     if function == "SIGMOID":
-        # Clip, because exp would overflow; the curve is flat long before.
+        # Clip, because exp would overflow; the curve is flat long before that.
         return WHITE / (1 + np.exp(np.clip(-4 * (modality_V - center) / width, -700, 700)))
     # LINEAR, the default, is defined for whole values. A width below 1 occurs in rescaled images and is exact.
     if function != "LINEAR_EXACT" and width >= 1:
@@ -123,7 +123,7 @@ def _apply_voi(modality_V: FloatArray, header: Dataset) -> FloatArray:
 
 
 def _read_window(header: Dataset) -> tuple[float, float] | None:
-    """Center and width of the first valid window; None if there is none."""
+    """Return center and width of the first valid window; None if there is none."""
     for center, width in zip(get_numbers(header, "WindowCenter"), get_numbers(header, "WindowWidth"), strict=False):
         if np.isfinite((center, width)).all() and width >= np.finfo(float).tiny:
             return center, width
@@ -133,7 +133,7 @@ def _read_window(header: Dataset) -> tuple[float, float] | None:
 def _choose_levels(
     modality_V: FloatArray, shown_HW: BoolArray, indices_HW: Indices, bits: StoredBits, header: Dataset
 ) -> FloatArray:
-    """Map to 0 to `WHITE` by the significant bits of the visible gray levels."""
+    """Map to the range 0 to `WHITE` by the significant bits of the visible gray levels."""
     has_table = bool(get_value(header, "ModalityLUTSequence"))
     # The levels are the entries of a table. A rescaling can only reverse the order of the levels.
     levels_V = (modality_V if has_table else bits.values_V).astype(np.int64)
@@ -145,7 +145,7 @@ def _choose_levels(
 
 
 def _find_padding(words_HW: npt.NDArray[Any], indices_HW: Indices, bits: StoredBits, header: Dataset) -> BoolArray:
-    """(H, W): which pixels are padding (PS3.3 C.7.5.1.1.2)."""
+    """Return which pixels are padding, (H, W) (PS3.3 C.7.5.1.1.2)."""
     value, limit = (_read_integer(header, keyword) for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
     if value is None:
         return np.zeros(indices_HW.shape, bool)
@@ -170,6 +170,6 @@ def _read_integer(header: Dataset, keyword: str) -> int | None:
 
 
 def _read_number(header: Dataset, keyword: str, default: float) -> float:
-    """The first value of a tag, or `default` if the tag is missing."""
+    """Return the first value of a tag, or `default` if the tag is missing."""
     numbers = get_numbers(header, keyword)
     return numbers[0] if numbers else default

@@ -11,21 +11,21 @@ from xray.errors import UnreadableImageError
 
 FloatArray = npt.NDArray[np.float64]
 MAX_ENTRIES = 1 << 16
-"""Entries of a table whose descriptor says 0."""
+"""Number of entries of a table whose descriptor says 0."""
 WORD = 0xFFFF
 """Mask of an unsigned 16-bit word."""
 
 
 @dataclass(frozen=True)
 class LookupTable:
-    """A table for values from `first` on; values below it map to the first entry, values beyond the end to the last."""
+    """A table for values from `first` on. Values below map to the first entry, values beyond the end to the last."""
 
     first: int
     entries: FloatArray
 
     @property
     def white(self) -> float:
-        """The largest value of as many bits as the entries use.
+        """The largest value with as many bits as the entries use.
 
         In files of some vendors the number of bits in the descriptor is too large or too small. dcmtk does the same
         with `--ignore-vlut-depth`.
@@ -40,11 +40,11 @@ def read_lookup_table(item: Dataset, tag: str, values_V: FloatArray) -> LookupTa
     """Read the table of an item of a sequence.
 
     Args:
-        tag: names the sequence in error messages.
-        values_V: the values to map, which decide how an ambiguous first value is read.
+        tag: name of the sequence in error messages.
+        values_V: the values to map, which decide the sign of an ambiguous first value.
 
     Raises:
-        UnreadableImageError: the item holds no complete table.
+        UnreadableImageError: the item has no complete table.
     """
     try:
         count, first, bits = (int(each) & WORD for each in item.LUTDescriptor)
@@ -56,16 +56,16 @@ def read_lookup_table(item: Dataset, tag: str, values_V: FloatArray) -> LookupTa
         raise UnreadableImageError(f"{tag} announces {bits} bits; look-up tables have 8 to 16.")
     if len(entries) < count:
         raise UnreadableImageError(
-            f"{tag} holds {len(entries):,} entries where its descriptor says {count:,}; export the file again."
+            f"{tag} has {len(entries):,} entries where its descriptor says {count:,}; export the file again."
         )
     return LookupTable(_signed_first(first, count, values_V), entries.astype(np.float64))
 
 
 def _signed_first(first: int, count: int, values_V: FloatArray) -> int:
-    """The first value that the table maps, signed if the values are.
+    """Return the first value that the table maps, signed if the values are.
 
-    Some files have a first value of the wrong signedness, with which the table would cover none of the values. So the
-    reading that covers more of them is used.
+    Some files have a first value of the wrong signedness, with which the table would cover none of the values, so the
+    interpretation that covers more values is used.
     """
     lowest, highest = float(values_V.min()), float(values_V.max())
 
@@ -78,7 +78,7 @@ def _signed_first(first: int, count: int, values_V: FloatArray) -> int:
 
 
 def _read_entries(item: Dataset, count: int) -> npt.NDArray[Any]:
-    """The entries, which are stored as words or, with 8 bits, as bytes."""
+    """Return the entries, which are stored as words or, with 8 bits, as bytes."""
     data = item.LUTData
     if not isinstance(data, bytes):
         return (np.atleast_1d(np.asarray(data, np.int64)) & WORD)[:count]

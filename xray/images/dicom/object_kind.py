@@ -1,6 +1,6 @@
 """Decides by SOP class and modality which DICOM objects are radiographs.
 
-Both count, because many sites write DR, RG, OT or nothing as the modality of images from a CR or DX detector.
+Both are needed, because many sites write DR, RG, OT or nothing as the modality of images from a CR or DX detector.
 """
 
 from typing import Literal
@@ -22,7 +22,7 @@ OTHER_XRAY_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.1.3",  # Digital Intra-Oral X-Ray, for presentation
     "1.2.840.10008.5.1.4.1.1.1.3.1",
 )
-"""X-rays of breasts and teeth, whatever the modality says."""
+"""SOP classes of X-rays of breasts and teeth, regardless of the modality."""
 STANDARD_ROOT = "1.2.840.10008."
 """Prefix of the UIDs that the DICOM standard defines."""
 # fmt: off
@@ -34,16 +34,16 @@ OTHER_MODALITIES = frozenset((
     "RWV", "SEG", "SM", "SMR", "SR", "SRF", "STAIN", "TEXTUREMAP", "TG", "US", "VA", "XA", "XAPROTOCOL", "XC",
 ))
 # fmt: on
-"""Defined terms of PS3.3 C.7.3.1.1.1 for anything but plain radiographs, without OT (other)."""
+"""Defined terms of PS3.3 C.7.3.1.1.1 for everything except plain radiographs, without OT (other)."""
 
 
 def is_radiograph(modality: str | None, sop_class_uid: str) -> bool:
-    """Whether an object is analyzed; `modality` is None or empty if it is unknown."""
+    """Return whether an object is analyzed; `modality` is None or empty if it is unknown."""
     return skip_reason(modality, sop_class_uid) is None
 
 
 def skip_reason(modality: str | None, sop_class_uid: str) -> SkipReason | None:
-    """Why an object is not analyzed; None for a radiograph.
+    """Return why an object is not analyzed; None for a radiograph.
 
     CR and DX are radiographs in any storage class, including secondary captures of film; the pixels are checked when
     they are decoded.

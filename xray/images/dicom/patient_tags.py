@@ -17,7 +17,7 @@ DELIMITERS = {ord(each) for each in "\\^="}
 
 
 def read_patient(header: Dataset) -> Patient:
-    """The patient of a data set; never fails, however damaged the tags are."""
+    """Return the patient of a data set; never fails, even if tags are damaged."""
     encodings = _encodings(header)
 
     def read(keyword: str) -> str:
@@ -44,7 +44,7 @@ def _encodings(header: Dataset) -> list[str]:
 
 
 def _raw_value(header: Dataset, keyword: str) -> bytes:
-    """The bytes of a value as they are in the file; empty if the tag is missing."""
+    """Return the bytes of a value as they are in the file; empty if the tag is missing."""
     element = header.get_item(keyword)
     value = getattr(element, "value", None)
     if value is None:
@@ -58,5 +58,5 @@ def _decode(raw: bytes, encodings: list[str]) -> str:
     except (LookupError, ValueError):
         text = REPLACEMENT
     if REPLACEMENT in text:
-        text = raw.decode("latin-1")  # so that different values stay different
+        text = raw.decode("latin-1")  # Latin-1 decodes any bytes, so different values stay different
     return normalize_text(text)

@@ -1,6 +1,6 @@
-"""Reads the display shutter of a DICOM file, which says what part of the pixels a viewer shows (PS3.3 C.7.6.11).
+"""Reads the display shutter of a DICOM file, which says which part of the pixels a viewer shows (PS3.3 C.7.6.11).
 
-Rectangular, circular and polygonal shapes are read, and what lies inside all of them is shown. The bitmap shape is not
+Rectangular, circular and polygonal shapes are read; the pixels inside all of them are shown. The bitmap shape is not
 read, because it belongs to presentation states. The collimator tags (0018,1700 and following) are not used: viewers do
 not apply them, and some files have collimator edges outside the image.
 
@@ -20,7 +20,7 @@ from xray.images.dicom.values import get_numbers, get_values
 from xray.images.radiograph import MIN_SIDE, Box
 
 MAX_COORDINATE = 1 << 20
-"""Coordinates in pixels at or beyond this limit are treated as damaged."""
+"""Coordinates of at least this many pixels count as damaged."""
 BoolArray = npt.NDArray[np.bool_]
 
 
@@ -29,7 +29,7 @@ class Shutter:
     """The visible part of an image.
 
     Attributes:
-        open_HW: bool, whether a pixel is shown.
+        open_HW: whether each pixel is shown.
         content: the bounding box of the visible pixels.
     """
 
@@ -38,7 +38,7 @@ class Shutter:
 
 
 def read_shutter(header: Dataset, shape: tuple[int, int], pixel_aspect: float) -> Shutter | None:
-    """The shutter of an image of `shape` (H, W); None if there is no usable shutter.
+    """Read the shutter of an image of `shape` (H, W); None if there is no usable shutter.
 
     A shape whose tags are missing, or that would cover the whole image, is ignored. If none is left, the whole image is
     shown, as by a viewer without shutters.
@@ -56,7 +56,7 @@ def read_shutter(header: Dataset, shape: tuple[int, int], pixel_aspect: float) -
 
 
 def _rectangle(header: Dataset, shape: tuple[int, int], _: float) -> BoolArray | None:
-    """The edges are the first and the last column and row that are shown, counted from 1."""
+    """Draw a rectangle; its edges are the first and the last visible column and row, counted from 1."""
     edges = [
         _coordinates(header, f"Shutter{edge}Edge")
         for edge in ("LeftVertical", "RightVertical", "UpperHorizontal", "LowerHorizontal")
@@ -70,7 +70,7 @@ def _rectangle(header: Dataset, shape: tuple[int, int], _: float) -> BoolArray |
 
 
 def _circle(header: Dataset, shape: tuple[int, int], pixel_aspect: float) -> BoolArray | None:
-    """The radius is in columns; if the spacing of the rows differs, the circle is an ellipse in pixels."""
+    """Draw a circle; its radius is in columns, so it is an ellipse in pixels if the spacing of rows differs."""
     center, radius = _coordinates(header, "CenterOfCircularShutter"), _coordinates(header, "RadiusOfCircularShutter")
     if len(center) != 2 or len(radius) != 1 or radius[0] <= 0:
         return None
@@ -80,7 +80,7 @@ def _circle(header: Dataset, shape: tuple[int, int], pixel_aspect: float) -> Boo
 
 
 def _polygon(header: Dataset, shape: tuple[int, int], _: float) -> BoolArray | None:
-    """The vertices are pairs of a row and a column, counted from 1."""
+    """Draw a polygon; its vertices are pairs of a row and a column, counted from 1."""
     numbers = _coordinates(header, "VerticesOfThePolygonalShutter")
     if len(numbers) < 6 or len(numbers) % 2:
         return None
@@ -99,7 +99,7 @@ SHAPES: dict[str, Callable[[Dataset, tuple[int, int], float], BoolArray | None]]
 
 
 def _bounding_box(inside_HW: BoolArray) -> Box | None:
-    """The bounding box of what is inside; None if a side is shorter than `MIN_SIDE`."""
+    """Return the bounding box of the pixels inside; None if a side is shorter than `MIN_SIDE`."""
     rows, columns = (np.flatnonzero(inside_HW.any(axis)) for axis in (1, 0))
     if len(rows) < MIN_SIDE or len(columns) < MIN_SIDE:
         return None
@@ -107,6 +107,6 @@ def _bounding_box(inside_HW: BoolArray) -> Box | None:
 
 
 def _coordinates(header: Dataset, keyword: str) -> list[float]:
-    """The numbers of a tag; empty if one of them cannot be a coordinate."""
+    """Return the numbers of a tag; empty if one of them cannot be a coordinate."""
     numbers = get_numbers(header, keyword)
     return numbers if all(abs(number) < MAX_COORDINATE for number in numbers) else []

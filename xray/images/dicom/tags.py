@@ -1,4 +1,4 @@
-"""Reads what the tags of a DICOM file say about its image, and refuses images that cannot be analyzed.
+"""Reads the tags of a DICOM file that describe its image, and refuses images that cannot be analyzed.
 
 An error message names the tag. It repeats the value only of a number or a code string, because any other value may
 identify a patient.
@@ -29,20 +29,20 @@ UID_PATTERN = re.compile(r"[0-9.]{1,64}")
 """A value of VR UI (PS3.5, 6.2)."""
 MAX_BITS_ALLOCATED = 16
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
-"""Tags for the millimeters between rows and between columns; the first that holds two numbers is used."""
+"""Tags for the millimeters between rows and between columns; the first one with two numbers is used."""
 MAX_SPACING_MM = 100
-"""A larger spacing was written in another unit, so only its ratio is used."""
+"""A larger spacing must be in another unit, so only its ratio is used."""
 MAX_PIXEL_ASPECT = 8
-"""Limit on a pixel's longer side over the shorter; detectors have 1, some old readers 2."""
+"""Maximum ratio of a pixel's longer side to its shorter; detectors have 1, some old readers 2."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Which object a file holds.
+    """The identity of the object in a file.
 
     Attributes:
         modality: None if the tag is missing or is not a code string.
-        patient: whose object it is; never log or return it.
+        patient: the patient of the object; never log or return it.
     """
 
     study_uid: str
@@ -64,7 +64,7 @@ class Identity:
 
 
 def read_identity(header: Dataset) -> Identity:
-    """Read which object a file holds.
+    """Read the identity of the object in a file.
 
     Raises:
         UnreadableImageError: a UID is missing.
@@ -90,7 +90,7 @@ def require_radiograph(header: Dataset) -> None:
     """Check that the object is one grayscale radiograph of a limb that is ready to be shown.
 
     Raises:
-        OutOfScopeError: it is not.
+        OutOfScopeError: it is something else.
         UnreadableImageError: the tags contradict each other.
     """
     reason = skip_reason(read_code(header, "Modality"), read_uid(header, "SOPClassUID") or "")
@@ -125,7 +125,7 @@ def read_shape(header: Dataset, max_pixels: int) -> tuple[int, int]:
     """Read rows and columns.
 
     Raises:
-        TooManyPixelsError: more than `max_pixels`.
+        TooManyPixelsError: the image has more than `max_pixels`.
         UnreadableImageError: a tag is missing or not positive.
     """
     height, width = read_integer(header, "Rows"), read_integer(header, "Columns")
@@ -137,7 +137,7 @@ def read_shape(header: Dataset, max_pixels: int) -> tuple[int, int]:
 
 
 def read_stored_bits(header: Dataset) -> StoredBits:
-    """Read how stored values lie in their words.
+    """Read the position of stored values in their words.
 
     Raises:
         UnreadableImageError: the tags contradict each other, or a word has neither 8 nor 16 bits.
@@ -172,25 +172,25 @@ def describe(header: Dataset, keyword: str) -> str:
     """Describe a tag and its value for an error message: `(0008,0060) Modality is CT`."""
     value = get_value(header, keyword)
     shown = str(value) if isinstance(value, int) else read_code(header, keyword)
-    says = "is missing" if value in (None, "") else f"is {shown}" if shown else "has a value that it cannot have"
+    says = "is missing" if value in (None, "") else f"is {shown}" if shown else "has an invalid value"
     return f"{tag_name(keyword)} {says}"
 
 
 def tag_name(keyword: str) -> str:
-    """The number and name of a tag: `(0008,0060) Modality`."""
+    """Return the number and name of a tag: `(0008,0060) Modality`."""
     tag = tag_for_keyword(keyword)
     assert tag is not None, f"{keyword} is a keyword of the standard"
     return f"{Tag(tag)} {dictionary_description(tag)}"
 
 
 def read_code(header: Dataset, keyword: str) -> str | None:
-    """Read a code string; None if the tag is missing or holds something else."""
+    """Read a code string; None if the tag is missing or is not a code string."""
     value = _read_text(header, keyword)
     return value if CODE_STRING.fullmatch(value) else None
 
 
 def read_uid(header: Dataset, keyword: str) -> str | None:
-    """Read a UID; None if the tag is missing or holds something else."""
+    """Read a UID; None if the tag is missing or is not a UID."""
     value = _read_text(header, keyword)
     return value if UID_PATTERN.fullmatch(value) else None
 
@@ -236,12 +236,12 @@ def read_pixel_aspect(header: Dataset) -> float:
 
 
 def _read_spacing(header: Dataset) -> tuple[float, float] | None:
-    """The spacing of rows and columns in millimeters: calibrated, else at the detector, else on the film."""
+    """Read the spacing of rows and columns in millimeters: calibrated, else at the detector, else on the film."""
     pairs = (_read_pair(header, each) for each in SPACINGS)
     return next((pair for pair in pairs if pair and max(pair) < MAX_SPACING_MM), None)
 
 
 def _read_pair(header: Dataset, keyword: str) -> tuple[float, float] | None:
-    """Two positive numbers, vertical and horizontal; None if the tag holds anything else, which is no error."""
+    """Read two positive numbers, vertical and horizontal; None for any other value, which is not an error."""
     numbers = get_numbers(header, keyword)
     return (numbers[0], numbers[1]) if len(numbers) == 2 and all(0 < each < math.inf for each in numbers) else None

@@ -8,21 +8,21 @@ from xray.errors import InputError, UnreadableImageError
 
 
 def get_value(header: Dataset, keyword: str) -> Any:
-    """The value of a tag; None if the tag is missing.
+    """Return the value of a tag; None if the tag is missing.
 
     Raises:
-        UnreadableImageError: the tag cannot be parsed, which pydicom tries only now.
+        UnreadableImageError: the tag cannot be parsed; pydicom parses it only on access.
     """
     try:
         return header.get(keyword)
     except InputError:
         raise
-    except Exception as error:  # pydicom reports damage as almost any type
+    except Exception as error:  # pydicom raises almost any type on damaged data
         raise UnreadableImageError(f"The tag {keyword} is damaged; export the file again.") from error
 
 
 def get_values(header: Dataset, keyword: str) -> list[Any]:
-    """All values of a tag; empty if the tag is missing or empty. Raises as `get_value` does."""
+    """Return all values of a tag; empty if the tag is missing or empty. Raises the same errors as `get_value`."""
     value = get_value(header, keyword)
     if value in (None, ""):
         return []
@@ -30,7 +30,7 @@ def get_values(header: Dataset, keyword: str) -> list[Any]:
 
 
 def get_numbers(header: Dataset, keyword: str) -> list[float]:
-    """All values of a tag as numbers; NaN for a value that is not a number. Raises as `get_value` does."""
+    """Return all values of a tag as numbers; NaN for other values. Raises the same errors as `get_value`."""
     return [_to_number(each) for each in get_values(header, keyword)]
 
 

@@ -27,13 +27,13 @@ from xray.images.raster.png_chunks import GRAY, PngHeader
 MAX_SCANS = 100
 """Limit on the scans of a progressive JPEG, each of which processes all pixels; encoders write about ten."""
 UNKNOWN_EFFORT = sys.maxsize
-"""The effort of a file that may take any amount of time and memory to decode."""
+"""The effort for a file that may take any amount of time and memory to decode."""
 HIGH_BIT_DEPTH = 16
-"""Bit depth of the PNG whose channels Pillow reduces to 8 bits if there is more than one."""
+"""Bit depth of PNG files that Pillow reduces to 8 bits if they have more than one channel."""
 PILLOW_PROCESSES = ("baseline", "extended sequential", "progressive", "arithmetic sequential", "arithmetic progressive")
-"""The processes of 8-bit JPEG that Pillow decodes."""
+"""Processes of 8-bit JPEG that Pillow decodes."""
 IMAGECODECS_PROCESSES = ("extended sequential", "progressive", "lossless", JPEG_LS)
-"""The processes of JPEG that imagecodecs decodes."""
+"""Processes of JPEG that imagecodecs decodes."""
 
 ImageFormat = Literal["PNG", "JPEG"]
 SIGNATURES: dict[bytes, ImageFormat] = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
@@ -46,7 +46,7 @@ ORIENTATION_TRANSFORMS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""The transform that makes an image upright, by its EXIF orientation."""
+"""The transform that makes an image upright, for each EXIF orientation."""
 LUMINANCE = "L"
 """Pillow's mode for 8-bit gray."""
 HIGH_BIT_GRAY_MODES = ("I", "I;16", "I;16B", "I;16L")
@@ -54,12 +54,12 @@ HIGH_BIT_GRAY_MODES = ("I", "I;16", "I;16B", "I;16L")
 
 
 def detect_format(data: bytes) -> ImageFormat | None:
-    """The format of a file by its first bytes; None if it is neither PNG nor JPEG."""
+    """Return the format of a file by its first bytes; None if it is neither PNG nor JPEG."""
     return next((name for signature, name in SIGNATURES.items() if data.startswith(signature)), None)
 
 
 def raster_effort(data: bytes, format_name: ImageFormat) -> int:
-    """The pixels that a decoder processes, counted once for each scan of a JPEG; 0 if there is no header."""
+    """Return the pixels that a decoder processes, counted once for each scan of a JPEG; 0 if there is no header."""
     if format_name == "PNG":
         png_header = png_chunks.read_header(data)
         if png_header is None:
@@ -81,7 +81,7 @@ def decode_raster(data: bytes, format_name: ImageFormat, max_pixels: int = MAX_P
 
     Raises:
         TooManyPixelsError: the header announces more than `max_pixels`; nothing was decoded.
-        UnreadableImageError: the file is truncated or corrupt, or a JPEG of more than `MAX_SCANS` scans.
+        UnreadableImageError: the file is truncated or corrupt, or is a JPEG with more than `MAX_SCANS` scans.
         UnsupportedFormatError: the process of a JPEG is not supported.
         NoContentError: see `Radiograph.from_pixels`.
     """
@@ -92,7 +92,7 @@ def decode_raster(data: bytes, format_name: ImageFormat, max_pixels: int = MAX_P
         raise
     except Image.DecompressionBombError as error:
         raise TooManyPixelsError(too_many_pixels_message("too large", max_pixels)) from error
-    except Exception as error:  # decoders report damage as almost any type
+    except Exception as error:  # decoders raise almost any type on damaged data
         raise UnreadableImageError(
             f"The {format_name} is truncated or corrupt; export it again and check that the whole file is sent."
         ) from error
@@ -158,15 +158,15 @@ def _require_pixels(width: int, height: int, max_pixels: int) -> None:
 
 
 def _read_orientation(image: Image.Image) -> int | None:
-    """The EXIF orientation of an image; None if it is missing or unreadable."""
+    """Return the EXIF orientation of an image; None if it is missing or unreadable."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged EXIF is common in sound images, and Pillow raises many types for it
+    except Exception:  # damaged EXIF is common in intact images, and Pillow raises many types for it
         return None
 
 
 def _parse_orientation(profile: bytes | None) -> int | None:
-    """The orientation in an EXIF profile; None if it is missing or unreadable."""
+    """Return the orientation in an EXIF profile; None if it is missing or unreadable."""
     exif = Image.Exif()
     try:
         exif.load(profile or b"")
@@ -193,7 +193,7 @@ def _to_gray(image: Image.Image) -> PixelArray:
 
 
 def _measure_image_color(image: Image.Image) -> float:
-    """Share of colored pixels, measured on a thumbnail."""
+    """Return the share of colored pixels, measured on a thumbnail."""
     if image.mode in (LUMINANCE, "LA", "1", *HIGH_BIT_GRAY_MODES):
         return 0.0
     thumbnail = image.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.NEAREST).convert("RGB")

@@ -1,4 +1,4 @@
-"""Decodes PNG of 16 bits, JPEG of 12 bits, lossless JPEG and JPEG-LS to 8-bit gray.
+"""Decodes 16-bit PNG, 12-bit JPEG, lossless JPEG and JPEG-LS to 8-bit gray.
 
 The decoders come from imagecodecs. Some are rarely maintained, so a service calls them in a child process.
 """
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from xray.images.levels import significant_levels
 
 MIN_CHROMA = 40
-"""A pixel whose brightest and darkest channel differ by more gray levels is colored; a tinted film has less."""
+"""Gray levels; a pixel whose brightest and darkest channels differ by more is colored. Tinted films differ by less."""
 THUMBNAIL_SIDE = 64
 """Side in pixels of the thumbnail on which colored pixels are counted."""
 LUMINANCE_WEIGHTS = (19595, 38470, 7471)
@@ -35,7 +35,7 @@ def decode_high_bit_jpeg(data: bytes, is_ls: bool) -> tuple[PixelArray, float]:
 
 
 def measure_color_share(thumbnail_HW3: PixelArray) -> float:
-    """The share of pixels whose channels differ by more than `MIN_CHROMA`."""
+    """Return the share of pixels whose channels differ by more than `MIN_CHROMA`."""
     channels_HW3 = thumbnail_HW3.astype(np.int16)
     return float((channels_HW3.max(2) - channels_HW3.min(2) > MIN_CHROMA).mean())
 

@@ -28,20 +28,20 @@ PROCESSES = {
     0xCF: "arithmetic differential lossless",
     0xF7: JPEG_LS,
 }
-"""The coding process, by the second byte of the marker of the frame."""
+"""The coding process, by the second byte of the frame's marker."""
 FRAME_HEADER = struct.Struct(">BHHB")
-"""Precision, height, width and number of components."""
+"""Fields of a frame header: precision, height, width and number of components."""
 MAX_SEGMENTS = 10_000
 """Limit on the segments of a file; photographs with large metadata have a few hundred."""
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """A marker that ends a scan, which is neither a stuffed byte nor a restart marker."""
 JPEG_LS_MARKER = re.compile(rb"\xff[\x80-\xfe]")
-"""The same for JPEG-LS, which stuffs a bit instead of a byte."""
+"""The same for JPEG-LS, which stuffs bits instead of bytes."""
 
 
 @dataclass(frozen=True)
 class JpegHeader:
-    """What a JPEG file says about its image.
+    """The header of a JPEG file.
 
     Attributes:
         process: one of `PROCESSES`.
@@ -49,7 +49,7 @@ class JpegHeader:
         components: samples per pixel.
         scans: number of passes over the image.
         exif: the first EXIF profile; None if there is none.
-        is_complete: whether the marker for the end of the image is there; what follows it is ignored.
+        is_complete: whether the marker for the end of the image is present; bytes after it are ignored.
     """
 
     process: str
@@ -98,7 +98,7 @@ def read_header(data: bytes) -> JpegHeader | None:
 
 
 def _find_end_of_scan(data: bytes, position: int, frame: tuple[int, bytes] | None) -> int:
-    """The position of the next marker, or the end of the data."""
+    """Return the position of the next marker, or the end of the data."""
     is_ls = frame is not None and PROCESSES[frame[0]] == JPEG_LS
     found = (JPEG_LS_MARKER if is_ls else MARKER).search(data, position)
     return found.start() if found else len(data)

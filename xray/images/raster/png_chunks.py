@@ -14,22 +14,22 @@ from isal import isal_zlib
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER = struct.Struct(">IIBB")
-"""Width, height, bit depth and color type."""
+"""Fields of the header: width, height, bit depth and color type."""
 GRAY = 0
 """Color type of a single channel without a palette."""
 ANCILLARY_BIT = 0x20
-"""Bit of the first letter of a chunk type; it is set if the image can be decoded without the chunk."""
+"""Bit in the first letter of a chunk type, which is set if the image can be decoded without the chunk."""
 MAX_CHUNKS = 100_000
 """Limit on the chunks of a file; an image of 64 million pixels has a few thousand."""
 KEPT_CHUNKS = (b"tRNS", b"eXIf")
-"""Ancillary chunks that matter: transparency and orientation."""
+"""Ancillary chunks to keep: transparency and orientation."""
 EXIF_TEXT = b"Raw profile type exif\0"
 XMP_TEXT = b"XML:com.adobe.xmp\0"
-"""How the text chunks with EXIF and XMP begin."""
+"""Start of the text chunks with EXIF and XMP."""
 MAX_TEXT_BYTES = 16 << 20
-"""At most so many bytes of a text chunk are inflated, 16 MiB."""
+"""Maximum number of bytes to inflate of a text chunk, 16 MiB."""
 MAX_EXIF_BYTES = 1 << 20
-"""Limit on the text of an EXIF chunk, 1 MiB; Pillow does not accept a larger one."""
+"""Size limit for the text of an EXIF chunk, 1 MiB; Pillow does not accept larger ones."""
 XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 
 
@@ -49,7 +49,7 @@ class StrippedPng:
 
     Attributes:
         data: the file.
-        orientation: a code of EXIF, if the file has it in XMP; otherwise None.
+        orientation: EXIF code of the orientation if the file has it in XMP, otherwise None.
     """
 
     data: bytes
@@ -63,7 +63,7 @@ def read_header(data: bytes) -> PngHeader | None:
 
 
 def strip_chunks(data: bytes) -> StrippedPng:
-    """Keep the chunks of a PNG file that its pixels and orientation need, up to the end of the image.
+    """Keep only the chunks of a PNG file for its pixels and orientation, up to the end of the image.
 
     Raises:
         ValueError: a chunk that the image needs is truncated or has a wrong checksum, or there are more than
@@ -84,7 +84,7 @@ def strip_chunks(data: bytes) -> StrippedPng:
 
 
 def _iterate_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The type and all bytes of each chunk; the last may be truncated."""
+    """Yield the type and all bytes of each chunk; the last may be truncated."""
     position = len(SIGNATURE)
     for _ in range(MAX_CHUNKS):
         if position + 8 > len(data):
@@ -98,7 +98,7 @@ def _iterate_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _holds_exif(kind: bytes, chunk: bytes) -> bool:
-    """Whether a chunk is intact text with an EXIF profile, as ImageMagick writes it, and small enough for Pillow."""
+    """Return whether a chunk is an intact EXIF text, as written by ImageMagick, that is small enough for Pillow."""
     if kind not in (b"tEXt", b"zTXt") or not chunk.startswith(EXIF_TEXT, 8):
         return False
     text = chunk[8 + len(EXIF_TEXT) : -4] if kind == b"tEXt" else _inflate(chunk[8 + len(EXIF_TEXT) + 1 : -4])
@@ -106,13 +106,13 @@ def _holds_exif(kind: bytes, chunk: bytes) -> bool:
 
 
 def _is_intact(chunk: bytes) -> bool:
-    """Whether a chunk has the right length and checksum."""
+    """Return whether a chunk has the right length and checksum."""
     length = int.from_bytes(chunk[:4])
     return len(chunk) == length + 12 and isal_zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
 
 
 def _read_orientation(content: bytes) -> int | None:
-    """The orientation in the XMP of an iTXt chunk; None if it is missing or unreadable."""
+    """Return the orientation in the XMP of an iTXt chunk; None if it is missing or unreadable."""
     is_compressed = content[len(XMP_TEXT) : len(XMP_TEXT) + 1] == b"\1"
     fields = content[len(XMP_TEXT) + 2 :].split(b"\0", 2)  # language, translated keyword, text
     text = fields[-1]

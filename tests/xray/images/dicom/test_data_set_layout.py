@@ -57,31 +57,31 @@ def test_file_of_two_studies_or_patients_is_refused_by_every_reader(
     late = beside(dicom(PHANTOM, 8, syntax), element(tag, vr, value + bytes(len(value) % 2), syntax), ROWS, syntax)
     for data in (twice, late):
         for read in (identify, decode_dicom, read_header):
-            with pytest.raises(UnreadableImageError, match=f"{name} stands twice in the file"):
+            with pytest.raises(UnreadableImageError, match=f"{name} occurs twice in the file"):
                 read(data)
 
 
 @pytest.mark.parametrize("read", [identify, decode_dicom, read_header])
 def test_tag_behind_a_later_one_is_refused(read: Reader) -> None:
     data = beside(dicom(PHANTOM), element(0x00100040, "CS", b"F "), ROWS)
-    with pytest.raises(UnreadableImageError, match=r"\(0010,0040\) Patient's Sex stands after a later tag"):
+    with pytest.raises(UnreadableImageError, match=r"\(0010,0040\) Patient's Sex occurs after a later tag"):
         read(data)
 
 
 @pytest.mark.parametrize("read", [identify, decode_dicom, read_header])
 def test_tag_of_the_standard_behind_the_pixels_is_refused(read: Reader) -> None:
     data = dicom(PHANTOM) + element(STUDY, "UI", b"1.2.840.50.2")
-    with pytest.raises(UnreadableImageError, match="Study Instance UID stands twice"):
+    with pytest.raises(UnreadableImageError, match="Study Instance UID occurs twice"):
         read(data)
     padding = element(0xFFFCFFFC, "OB", bytes(8))
-    with pytest.raises(UnreadableImageError, match="Study Instance UID stands twice"):
+    with pytest.raises(UnreadableImageError, match="Study Instance UID occurs twice"):
         read(dicom(PHANTOM) + padding + element(STUDY, "UI", b"1.2.840.50.2"))
 
 
 def test_tag_twice_within_an_item_is_refused() -> None:
     item = element(PATIENT, "LO", b"A ") * 2
     sequence = element(OTHER_IDS, "SQ", struct.pack("<HHL", 0xFFFE, 0xE000, len(item)) + item)
-    with pytest.raises(UnreadableImageError, match="Patient ID stands twice"):
+    with pytest.raises(UnreadableImageError, match="Patient ID occurs twice"):
         decode_dicom(beside(dicom(PHANTOM), sequence, 0x00180015))
 
 
