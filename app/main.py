@@ -48,7 +48,7 @@ def create_app(replica: Replica, give_up: Callable[[], None] = end_process) -> F
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Start the engine's thread and its watchdog; at the end, finish the queued work and stop the workers."""
+    """The application's lifespan: start the engine, its watchdogs and the worker of jobs; at the end, stop them in order."""
     replica: Replica = app.state.replica
     predictor, hospital = replica.predictor, replica.hospital
     predictor.batcher.start()

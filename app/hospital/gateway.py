@@ -59,7 +59,7 @@ class Hospital:
     worker: WorkerState = field(default_factory=WorkerState)
 
     async def receive(self, checkpoint: str, identity: Identity, data: bytes, source: Source, decode: Decode) -> Job:
-        """Add a radiograph to the job of its study. The radiograph is safe on disk when this returns.
+        """Take a radiograph from any sender into the hospital's queue. It is safe on disk when this returns.
 
         Args:
             decode: decodes a file, to compare it with an earlier one of the same UID: the same image in another
@@ -103,7 +103,7 @@ class Hospital:
                 )
 
     def require_working(self) -> None:
-        """Check that this replica processes jobs.
+        """Check that the hospital's worker runs.
 
         Raises:
             NotReadyError: the worker has ended and has not restarted yet.

@@ -103,7 +103,7 @@ class PredictorService:
         return tuple(scopes)
 
     async def off_loop(self, work: Callable[..., ResultT], *arguments: object) -> ResultT:
-        """Run a function in the worker threads."""
+        """Run a function in the predictor's threads, which decode, search and draw off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self.workers, work, *arguments)
 
     async def reload(self) -> ModelBundle:

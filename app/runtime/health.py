@@ -85,7 +85,7 @@ class ReplicaHealth:
         return None
 
     def require_live(self) -> None:
-        """Check liveness.
+        """Check that nothing is wrong with this replica's health that only a restart can repair.
 
         Raises:
             NotReadyError: the engine has stopped or hangs, and only a restart helps.
@@ -93,7 +93,7 @@ class ReplicaHealth:
         _require_none(self.fatal_fault)
 
     def require_ready(self) -> None:
-        """Check readiness.
+        """Check this replica's health: engine, canary, queue and draining.
 
         Raises:
             NotReadyError: the replica should not get new requests at the moment.

@@ -138,7 +138,7 @@ def page_of(evaluation: Evaluation, sample: Sample, mistakes: Sequence[Mistake])
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """Print the tables and the sentences."""
+    """Print the tables and the sentences of an evaluation."""
     print(f"{evaluation_title(evaluation)}; 95 % intervals over patients; baseline: AUROC of the body part alone")
     _print_table(as_table(evaluation))
     print("\n".join(remarks(evaluation)))

@@ -92,7 +92,7 @@ class DenseNet:
         return channels + LAYERS[self.name][-1] * GROWTH
 
     def build(self, stride: int = 32) -> nn.Sequential:
-        """Build feature layers with fresh weights: (B, 3, S, S) to (B, C, S / stride, S / stride).
+        """Build DenseNet's feature layers with fresh weights: (B, 3, S, S) to (B, C, S / stride, S / stride).
 
         Convolutions are initialized as in He et al. 2015, arXiv 1502.01852.
 
@@ -126,5 +126,5 @@ class DenseNet:
         return features
 
     def imagenet_weights(self) -> dict[str, Tensor]:
-        """Return weights for the layers of `build`. Raises ArtifactError if they cannot be downloaded."""
+        """Return DenseNet's ImageNet weights for the layers of `build`. Raises ArtifactError if they cannot be downloaded."""
         return load_pretrained(self.name).get_submodule("features").state_dict()

@@ -22,7 +22,7 @@ class EfficientNet:
     stem_length: int = 1
 
     def build(self, stride: int = 32) -> nn.Sequential:
-        """Build feature layers with fresh weights: (B, 3, S, S) to (B, C, S / 32, S / 32).
+        """Build EfficientNet's feature layers with fresh weights: (B, 3, S, S) to (B, C, S / 32, S / 32).
 
         Stochastic depth is off, because it draws from torch's global generator, which a resumed run does not restore.
         """
@@ -33,5 +33,5 @@ class EfficientNet:
         return features
 
     def imagenet_weights(self) -> dict[str, Tensor]:
-        """Return weights for the layers of `build`. Raises ArtifactError if they cannot be downloaded."""
+        """Return EfficientNet's ImageNet weights for the layers of `build`. Raises ArtifactError if they cannot be downloaded."""
         return load_pretrained(self.name).get_submodule("features").state_dict()

@@ -26,7 +26,7 @@ class ResNet:
     stem_length: int = 4
 
     def build(self, stride: int = 32) -> nn.Sequential:
-        """Build feature layers with fresh weights: (B, 3, S, S) to (B, C, S / stride, S / stride).
+        """Build ResNet's feature layers with fresh weights: (B, 3, S, S) to (B, C, S / stride, S / stride).
 
         At stride 16, the last block does not stride, and its 3 x 3 convolutions have dilation 2, so that weights
         trained at 32 still fit (Yu et al. 2017, arXiv 1705.09914).
@@ -39,7 +39,7 @@ class ResNet:
         )
 
     def imagenet_weights(self) -> dict[str, Tensor]:
-        """Return weights for the layers of `build`. Raises ArtifactError if they cannot be downloaded."""
+        """Return ResNet's ImageNet weights for the layers of `build`. Raises ArtifactError if they cannot be downloaded."""
         return _feature_layers(load_pretrained(self.name)).state_dict()
 
 

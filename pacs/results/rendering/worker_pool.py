@@ -82,5 +82,5 @@ class ResultPool:
         return answer
 
     async def close(self) -> None:
-        """End the processes."""
+        """End the processes that render results."""
         await self._processes.close()

@@ -45,7 +45,7 @@ class DecoderPool:
         return msgspec.convert(header["facts"], Identity)
 
     async def close(self) -> None:
-        """End the processes."""
+        """End the decoder processes."""
         await self._processes.close()
 
     async def _request(self, kind: bytes, data: bytes) -> tuple[dict[str, Any], bytes]:

@@ -20,7 +20,7 @@ DECODE, IDENTIFY = b"D", b"I"
 
 
 def main() -> None:
-    """Serve requests until the parent process ends."""
+    """Decode files on request until the parent process ends."""
     max_pixels = int(sys.argv[1])
     limits = MemoryLimits(BASE_BYTES + BYTES_PER_PIXEL * max_pixels, MAX_RESIDENT_BYTES)
     serve(import_decoders, lambda kind, data: handle_request(kind, data, max_pixels), limits)
