@@ -231,7 +231,7 @@ def write_gallery(options: CrawlOptions, reference_gallery: Gallery, state: Craw
         print(f"{sum(skipped.values())} radiographs are left out: {reasons}")
     if not instances:
         shutil.rmtree(options.out, ignore_errors=True)
-        raise DatasetError(f"Archive {options.pacs} has no radiograph to index, so there is no gallery {options.out}.")
+        raise DatasetError(f"Nothing of archive {options.pacs} can be indexed, so there is no gallery {options.out}.")
     vectors_NK = np.concatenate([reference_gallery.project(each.embedding_D)[np.newaxis] for each in instances])
     manifest = GalleryManifest(
         checkpoint=reference_gallery.manifest.checkpoint,

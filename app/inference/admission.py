@@ -131,7 +131,7 @@ class Admission:
         wait = self.latency.wait_seconds(waiting + 1, max_batch)
         if waiting and wait > max_wait:
             raise OverloadedError(
-                f"{waiting} radiographs are queued, {wait:.1f} s of work; send the request again after the pause.",
+                f"{waiting} radiographs wait, {wait:.1f} s of work; send the request again after the pause.",
                 self._schedule_retry(max_wait),
                 "wait",
             )
