@@ -48,7 +48,7 @@ def create_app(replica: Replica, give_up: Callable[[], None] = end_process) -> F
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """The application's lifespan: start the engine, its watchdogs and the worker of jobs; at the end, stop them in order."""
+    """The application's lifespan: start the engine, its watchdogs and the job worker, and stop them at the end."""
     replica: Replica = app.state.replica
     predictor, hospital = replica.predictor, replica.hospital
     predictor.batcher.start()

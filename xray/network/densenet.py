@@ -126,5 +126,5 @@ class DenseNet:
         return features
 
     def imagenet_weights(self) -> dict[str, Tensor]:
-        """Return DenseNet's ImageNet weights for the layers of `build`. Raises ArtifactError if they cannot be downloaded."""
+        """Return DenseNet's ImageNet weights for `build`. Raises ArtifactError if they cannot be downloaded."""
         return load_pretrained(self.name).get_submodule("features").state_dict()

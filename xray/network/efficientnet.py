@@ -33,5 +33,5 @@ class EfficientNet:
         return features
 
     def imagenet_weights(self) -> dict[str, Tensor]:
-        """Return EfficientNet's ImageNet weights for the layers of `build`. Raises ArtifactError if they cannot be downloaded."""
+        """Return EfficientNet's ImageNet weights for `build`. Raises ArtifactError if they cannot be downloaded."""
         return load_pretrained(self.name).get_submodule("features").state_dict()

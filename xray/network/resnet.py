@@ -39,7 +39,7 @@ class ResNet:
         )
 
     def imagenet_weights(self) -> dict[str, Tensor]:
-        """Return ResNet's ImageNet weights for the layers of `build`. Raises ArtifactError if they cannot be downloaded."""
+        """Return ResNet's ImageNet weights for `build`. Raises ArtifactError if they cannot be downloaded."""
         return _feature_layers(load_pretrained(self.name)).state_dict()
 
 
