@@ -140,7 +140,7 @@ def crawl(options: CrawlOptions) -> GalleryManifest:
 
 
 def forget(uids: Sequence[str], pseudonyms: Pseudonyms, state: CrawlState) -> None:
-    """Delete studies and radiographs permanently, and print the result for each UID."""
+    """Delete studies and radiographs from the crawl's state, so that no crawl indexes them again; print each result."""
     for uid in uids:
         deleted = state.forget(pseudonyms.name(uid))
         outcome = f"{deleted} radiographs deleted" if deleted else "NOTHING OF IT WAS HERE; look at the UID"

@@ -58,3 +58,8 @@ class ArtifactError(XrayError):
 
 class NoSpaceError(XrayError):
     """A disk is full, or a quota or a limit on the size of a file is reached."""
+
+
+def too_many_pixels_message(size: str, max_pixels: int) -> str:
+    """Return the message of a `TooManyPixelsError`; `size` is a text such as "9000x9000 pixels"."""
+    return f"The image is {size}; scale it down to at most {max_pixels:,} pixels."

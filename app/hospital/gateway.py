@@ -184,7 +184,7 @@ def load_hospital(settings: Settings) -> Hospital | None:
 
 
 def require_configured(hospital: Hospital | None) -> Hospital:
-    """Return the hospital, which must be configured.
+    """Return this replica's gateway to the hospital, which must be configured.
 
     Raises:
         NotConfiguredError: no hospital is configured.

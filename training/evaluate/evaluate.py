@@ -130,7 +130,7 @@ def write_report(
 def load_evaluation_gallery(
     options: EvaluateOptions, checkpoint: Checkpoint, studies: Sequence[Study]
 ) -> Gallery | None:
-    """Load the gallery, if one is given.
+    """Load the gallery of an evaluation, if one is given.
 
     Raises:
         ArtifactError: the gallery is damaged or of another checkpoint.

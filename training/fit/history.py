@@ -43,7 +43,7 @@ class Progress:
 
     @property
     def epoch(self) -> int:
-        """The current epoch, from 0."""
+        """The current epoch of the training run, from 0."""
         return len(self.history)
 
     @property

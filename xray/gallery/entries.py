@@ -42,7 +42,7 @@ def write_entries(file: Path, entries: Sequence[GalleryEntry]) -> None:
 
 
 def read_entries(file: Path) -> tuple[GalleryEntry, ...]:
-    """Read the entries in the order in which they were written.
+    """Read a gallery's entries from their Parquet file, in the order in which they were written.
 
     Raises:
         ArtifactError: the file is not a Parquet table of entries.

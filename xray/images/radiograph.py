@@ -139,11 +139,6 @@ class Radiograph:
         return int(self.pixels.shape[1])
 
 
-def too_many_pixels_message(size: str, max_pixels: int) -> str:
-    """Return the message of a `TooManyPixelsError`; `size` is a text such as "9000x9000 pixels"."""
-    return f"The image is {size}; scale it down to at most {max_pixels:,} pixels."
-
-
 def _find_content(pixels_HW: PixelArray, shutter: Box | None) -> Box | None:
     """Find the part of the image, or of its shutter, inside the margins; None if that is the whole image.
 

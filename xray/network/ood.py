@@ -51,7 +51,7 @@ class Scope:
 
     @property
     def in_scope(self) -> bool:
-        """Whether the network can be applied."""
+        """Whether the radiograph is in scope, so that the network can be applied to it."""
         return self.distance <= 1
 
     @property

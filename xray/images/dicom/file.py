@@ -14,7 +14,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from xray.errors import TooManyPixelsError, UnreadableImageError, UnsupportedFormatError
+from xray.errors import TooManyPixelsError, UnreadableImageError, UnsupportedFormatError, too_many_pixels_message
 from xray.images.dicom.data_set_layout import (
     MAX_HEADER_BYTES,
     DataSetLayout,
@@ -24,7 +24,6 @@ from xray.images.dicom.data_set_layout import (
 )
 from xray.images.dicom.layout_errors import SEND_WHOLE
 from xray.images.dicom.tags import read_uid, tag_name
-from xray.images.radiograph import too_many_pixels_message
 
 SIGNATURE = b"DICM"
 PREAMBLE_BYTES = 128

@@ -12,14 +12,14 @@ from pydicom import Dataset
 from pydicom.datadict import dictionary_description, tag_for_keyword
 from pydicom.tag import Tag
 
-from xray.errors import OutOfScopeError, TooManyPixelsError, UnreadableImageError
+from xray.errors import OutOfScopeError, TooManyPixelsError, UnreadableImageError, too_many_pixels_message
 from xray.images.dicom.body_parts import is_other_body_part, to_mura_body_part
 from xray.images.dicom.grayscale import StoredBits, has_window
 from xray.images.dicom.object_kind import SkipReason, skip_reason
 from xray.images.dicom.patient_tags import read_patient
 from xray.images.dicom.values import get_numbers, get_value
 from xray.images.patient_identity import Patient
-from xray.images.radiograph import DicomFacts, too_many_pixels_message
+from xray.images.radiograph import DicomFacts
 
 GRAYSCALE = ("MONOCHROME1", "MONOCHROME2")
 """Values of Photometric Interpretation for images with one gray channel."""

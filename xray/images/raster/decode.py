@@ -11,9 +11,15 @@ from typing import Literal
 import numpy as np
 from PIL import ExifTags, Image
 
-from xray.errors import InputError, TooManyPixelsError, UnreadableImageError, UnsupportedFormatError
+from xray.errors import (
+    InputError,
+    TooManyPixelsError,
+    UnreadableImageError,
+    UnsupportedFormatError,
+    too_many_pixels_message,
+)
 from xray.images.levels import significant_levels
-from xray.images.radiograph import MAX_PIXELS, PixelArray, Radiograph, too_many_pixels_message
+from xray.images.radiograph import MAX_PIXELS, PixelArray, Radiograph
 from xray.images.raster import jpeg_segments, png_chunks
 from xray.images.raster.high_bit_depth import (
     THUMBNAIL_SIDE,
