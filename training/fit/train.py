@@ -30,7 +30,7 @@ from xray.network.checkpoint import (
     Checkpoint,
     CheckpointManifest,
     TrainingData,
-    load_checkpoint,
+    read_checkpoint_manifest,
     save_checkpoint,
     save_scope,
 )
@@ -69,9 +69,9 @@ def finish_run(run: Run) -> None:
         ArtifactError: the engine differs too much from the network.
     """
     best = run.options.out / "best"
-    if load_checkpoint(best).manifest.uncertainty is None:
+    if read_checkpoint_manifest(best).uncertainty is None:
         write_manifest(best, fit_manifest(CalibrateOptions(best, run.options.data), run.validation))
-    if load_checkpoint(best).manifest.scope_limit is None:
+    if read_checkpoint_manifest(best).scope_limit is None:
         finish_scope(run, best)
     check_export(best, run.validation)
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from xray.engines.base import EngineRequest, Precision
+from xray.engines.batch_inference import concatenate
 from xray.engines.fused_densenet import STEM_TYPES, FusedDenseNet
 from xray.errors import ArtifactError
 from xray.images.radiograph import PixelArray
@@ -60,7 +61,7 @@ class CudaEngine:
         outputs = [
             unpack(self._run(pixels_B1SS[rows], size), self._dimensions) for rows, size in cuts(len(pixels_B1SS))
         ]
-        return outputs[0] if len(outputs) == 1 else _concatenate(outputs)
+        return outputs[0] if len(outputs) == 1 else concatenate(outputs)
 
 
 class Bf16Network(nn.Module):
@@ -137,15 +138,6 @@ def _convolving_in(dtype: torch.dtype, features: nn.Module) -> nn.Module:
         if isinstance(module, nn.Conv2d):
             module.to(dtype)
     return features
-
-
-def _concatenate(outputs: list[ModelOutput]) -> ModelOutput:
-    return ModelOutput(
-        torch.cat([output.logits_B for output in outputs]),
-        torch.cat([output.embeddings_BD for output in outputs]),
-        torch.cat([output.cams_Bhw for output in outputs]),
-        torch.cat([output.attentions_B for output in outputs]),
-    )
 
 
 @dataclass(frozen=True)
