@@ -44,7 +44,7 @@ def fit_projection(embeddings_ND: EmbeddingArray, entries: Sequence[GalleryEntry
 
 
 def largest_dimension(entries: Sequence[GalleryEntry]) -> int:
-    """Return the largest dimension of a projection that can be fitted to four of five folds of these entries."""
+    """Return the largest dimension to fit: half as many as there are entries beyond one for each class."""
     return (len(entries) - len(set(_classes(entries).tolist()))) // 2
 
 
