@@ -20,24 +20,24 @@ class PacsError(XrayError):
 
 
 class ConfigurationError(PacsError):
-    """The archives' configuration, a certificate or a secret on disk cannot be used."""
+    """The PACS error for a configuration of archives, a certificate or a secret on disk that cannot be used."""
 
 
 class ArchiveUnavailableError(PacsError):
-    """The archive did not respond, or reported that it is temporarily unavailable."""
+    """The PACS error for an archive that did not respond, or reported that it is temporarily unavailable."""
 
 
 class ArchiveRefusedError(PacsError):
-    """The archive refused the request, or its response is not valid DICOMweb."""
+    """The PACS error for an archive that refused the request, or whose response is not valid DICOMweb."""
 
 
 class TooLargeError(ArchiveRefusedError):
-    """A response exceeds the size limit."""
+    """The PACS error for an archive's response that exceeds the size limit."""
 
 
 class StudyMissingError(PacsError):
-    """The archive does not have the study."""
+    """The PACS error for a study that the archive does not have."""
 
 
 class ResultsError(PacsError):
-    """The results of a study cannot be rendered or read."""
+    """The PACS error for results of a study that cannot be rendered or read."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Instance:
-    """A DICOM file and its UIDs; `data` is empty if only the UIDs are needed."""
+    """A DICOM instance: its file and its UIDs; `data` is empty if only the UIDs are needed."""
 
     series_uid: str
     instance_uid: str

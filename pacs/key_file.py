@@ -14,7 +14,9 @@ GROUP_AND_OTHERS = 0o077
 
 
 def load_or_create_key(path: Path) -> bytes:
-    """Return the key in `path`, a file of 64 hexadecimal digits with mode 0600; create it with a random key if missing.
+    """Return the key in the key file `path`; create a missing file with a random key.
+
+    The file has 64 hexadecimal digits and mode 0600.
 
     Raises:
         ConfigurationError: the file cannot be read or created, other users can read it, or it has no key.

@@ -17,19 +17,19 @@ RELATED = "multipart/related"
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a body. Header names are in lower case."""
+    """A part of a multipart body. Header names are in lower case."""
 
     headers: dict[str, str]
     data: bytes
 
 
 class PartTooLargeError(ValueError):
-    """A part has more bytes than the limit of its parser."""
+    """A part of a multipart body has more bytes than the limit of its parser."""
 
 
 @dataclass
 class PartParser:
-    """Splits a body into its parts as its chunks arrive, so that only the part in progress is held in memory.
+    """Splits a multipart body into its parts as its chunks arrive, with only the part in progress in memory.
 
     Attributes:
         ended: whether the last boundary was read.
@@ -46,7 +46,7 @@ class PartParser:
         self._parser = MultipartParser(self.boundary, self._callbacks())
 
     def feed(self, chunk: bytes) -> list[Part]:
-        """Parse the next chunk of the body and return the parts that it completes.
+        """Parse the next chunk of the multipart body and return the parts that it completes.
 
         Raises:
             PartTooLargeError: a part is over the limit.

@@ -53,7 +53,7 @@ class Archive:
         self._client.set_http_retry_params(retry=False)
 
     def close(self) -> None:
-        """Abort the request in progress and refuse all later ones."""
+        """Abort the request to the archive that is in progress and refuse all later ones."""
         self._session.close()
 
     def __enter__(self) -> Self:
@@ -71,7 +71,7 @@ class Archive:
             return
 
     def search_studies(self, query: Mapping[str, str]) -> list[StudyReference]:
-        """Return all studies that match a query such as {"StudyDate": "20260101-"}, by DICOM keyword.
+        """Return all studies of the archive that match a query such as {"StudyDate": "20260101-"}, by DICOM keyword.
 
         Studies without a Study Instance UID cannot be retrieved: they are left out, and their number is logged.
         """
@@ -109,7 +109,7 @@ class Archive:
         return {qido_json.text_in(match, qido_json.PATIENT_ID).strip(" \0") for match in ours} - {""}
 
     def series(self, study_uid: str) -> list[SeriesReference]:
-        """Return all series of a study.
+        """Return all series that the archive has of a study.
 
         Raises:
             StudyMissingError: the archive has no series of the study.
@@ -129,7 +129,7 @@ class Archive:
         ]
 
     def instances(self, study_uid: str) -> list[InstanceReference]:
-        """Return all instances of a study.
+        """Return all instances that the archive has of a study.
 
         Raises:
             StudyMissingError: the archive has no series of it.
@@ -177,7 +177,7 @@ class Archive:
         raise ArchiveRefusedError(f"Archive {self.name} returns more than {limit} matches; narrow the query.")
 
     def retrieve(self, study_uid: str, max_bytes: int = MAX_INSTANCE_BYTES) -> Iterator[bytes]:
-        """Yield each radiograph of a study as a DICOM file in its stored encoding, with one in memory at a time.
+        """Yield each radiograph of a study in the archive in its stored encoding, with one file in memory at a time.
 
         Each file is requested when the iterator reaches it. The files are not parsed here, because a hostile file may
         crash the parser; worker processes do that.
@@ -190,7 +190,7 @@ class Archive:
             yield self.retrieve_instance(instance, max_bytes)
 
     def retrieve_instance(self, instance: InstanceReference, max_bytes: int = MAX_INSTANCE_BYTES) -> bytes:
-        """Return one instance as a DICOM file in its stored encoding; raises the same errors as `retrieve`."""
+        """Return one of the archive's instances as a DICOM file in its stored encoding; raises what `retrieve` does."""
         try:
             with typed_errors(self.name, instance.study_uid):
                 return self._retrieve(instance, max_bytes)
@@ -210,7 +210,7 @@ class Archive:
         return extract_dicom(response.headers.get("Content-Type", ""), response.content)
 
     def has_instances(self, study_uid: str, instance_uids: Collection[str]) -> bool:
-        """Return whether searches find all of these instances in the study."""
+        """Return whether searches of the archive find all of these instances in the study."""
         try:
             return all(self._finds(study_uid, uid) for uid in instance_uids)
         except StudyMissingError:
@@ -237,7 +237,7 @@ class Archive:
             return None
 
     def store(self, datasets: Sequence[Dataset]) -> None:
-        """Encode data sets as DICOM files and store them. Instances that the archive already has are ignored.
+        """Encode data sets as DICOM files and store them in the archive; those that it already has are ignored.
 
         Call `has_instances` to check that they can be found.
 
@@ -247,7 +247,7 @@ class Archive:
         self.store_files([_as_file(dataset) for dataset in datasets])
 
     def store_files(self, files: Sequence[bytes]) -> None:
-        """Store DICOM files byte for byte; raises the same errors as `store`."""
+        """Store DICOM files in the archive byte for byte; raises the same errors as `store`."""
         if not files:
             return
         content_type, body = encode_files(files)

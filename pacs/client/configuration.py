@@ -21,7 +21,9 @@ ARCHIVE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True)
 class ArchiveConfig:
-    """How to reach one archive. Secrets are read from their files at each use, so they can be rotated at any time.
+    """The configuration of one archive: how to reach it.
+
+    Secrets are read from their files at each use, so they can be rotated at any time.
 
     Attributes:
         url: DICOMweb root, such as `https://pacs.example.org/dicom-web`.
@@ -66,7 +68,7 @@ class ArchiveConfig:
 
 
 def read_archives(path: Path) -> dict[str, ArchiveConfig]:
-    """Return the archives of a TOML file by name, in order; relative paths are relative to the file's folder.
+    """Return the configurations in the archives' TOML file by name, in order; relative paths start at its folder.
 
     Raises:
         ConfigurationError: the file is invalid; the message names the table and the key.

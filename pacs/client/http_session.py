@@ -43,7 +43,7 @@ LOGGERS_WITH_QUERIES = (
 
 
 class ArchiveSession(requests.Session):
-    """A session with the settings of one archive only: no retries, redirects, environment proxies or .netrc.
+    """An HTTP session with the settings of one archive only: no retries, redirects, environment proxies or .netrc.
 
     When a method returns, the response has been read completely, within `reply_seconds` and a size limit.
     """
@@ -64,13 +64,13 @@ class ArchiveSession(requests.Session):
         _silence_loggers()
 
     def close(self) -> None:
-        """Abort the request of any thread and close the connections. May be called from any thread."""
+        """Abort the HTTP session's request in any thread and close its connections. Any thread may call this."""
         self._adapter.abort()
         super().close()
 
     @contextmanager
     def body_limit(self, max_bytes: int) -> Iterator[None]:
-        """Limit bodies to `max_bytes` in the block, instead of `MAX_RESPONSE_BYTES`."""
+        """Limit bodies in the HTTP session to `max_bytes` in the block, instead of `MAX_RESPONSE_BYTES`."""
         self._adapter.max_bytes = max_bytes
         try:
             yield
@@ -78,7 +78,7 @@ class ArchiveSession(requests.Session):
             self._adapter.max_bytes = MAX_RESPONSE_BYTES
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """Send a request, with corrections for quirks of dicomweb_client and Orthanc."""
+        """Send a request in the HTTP session, with corrections for quirks of dicomweb_client and Orthanc."""
         request.headers.pop("Host", None)  # dicomweb_client omits the port; http.client sets it correctly
         if request.url is not None:
             request.url = request.url.replace("%2A", "*")  # Orthanc does not decode it and would find nothing
@@ -102,7 +102,7 @@ def _require_readable(name: str, config: ArchiveConfig) -> None:
 
 
 class SecretFromFile(AuthBase):
-    """Reads the secret from its file for each request, so that a rotated secret takes effect at once."""
+    """Reads the secret of an HTTP session from its file for each request, so that a rotated one works at once."""
 
     def __init__(self, name: str, config: ArchiveConfig) -> None:
         self._name = name
@@ -135,7 +135,7 @@ class SecretFromFile(AuthBase):
 
 @contextmanager
 def typed_errors(name: str, study_uid: str | None = None) -> Iterator[None]:
-    """Convert errors of libraries in the block to errors of `pacs`, without their texts.
+    """Convert the errors of an HTTP session's libraries in the block to errors of `pacs`, without their texts.
 
     Their messages contain URLs with queries and parts of data sets. An archive that rejects our certificate may close
     the connection before the reason is read (TLS 1.3); it then seems unavailable.
@@ -163,7 +163,7 @@ def typed_errors(name: str, study_uid: str | None = None) -> Iterator[None]:
 
 
 def error_of_status(name: str, status: int, study_uid: str | None) -> PacsError:
-    """Return the error for an HTTP status of 300 or more; `study_uid` is the requested study, if any."""
+    """Return the error of `pacs` for an HTTP status of 300 or more; `study_uid` is the requested study, if any."""
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in RETRYABLE_STATUSES:
         return ArchiveUnavailableError(f"Archive {name} responded with status {status}.")
     if status in MISSING_STATUSES and study_uid is not None:

@@ -22,12 +22,12 @@ UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
 
 
 class MalformedResponseError(ValueError):
-    """An archive's response cannot be used; the message repeats nothing of the response."""
+    """An archive's response, such as its QIDO-RS JSON, cannot be used; the message repeats nothing of it."""
 
 
 @dataclass(frozen=True)
 class StudyReference:
-    """A study that a search found.
+    """A study that a QIDO-RS search found.
 
     Attributes:
         modalities: modalities of its series; empty if the archive does not report them.
@@ -42,13 +42,13 @@ class StudyReference:
 
     @classmethod
     def from_match(cls, match: Match) -> Self:
-        """Parse a match. Raises MalformedResponseError if it has no UID."""
+        """Parse a study in the JSON of a QIDO-RS search. Raises MalformedResponseError if it has no UID."""
         return cls(uid_in(match, STUDY), texts_in(match, MODALITIES), text_in(match, DATE), text_in(match, TIME))
 
 
 @dataclass(frozen=True)
 class SeriesReference:
-    """A series; the modality is empty if the archive does not report it."""
+    """A series that a QIDO-RS search found; the modality is empty if the archive does not report it."""
 
     study_uid: str
     series_uid: str
@@ -56,13 +56,16 @@ class SeriesReference:
 
     @property
     def may_have_radiographs(self) -> bool:
-        """Return whether the series may have radiographs, by its modality."""
+        """Return whether a series that a QIDO-RS search found may have radiographs, by its modality."""
         return self.modality not in OTHER_MODALITIES
 
 
 @dataclass(frozen=True)
 class InstanceReference:
-    """An instance with the modality of its series; the SOP class is empty if the archive does not report it."""
+    """An instance that a QIDO-RS search found, with the modality of its series.
+
+    The SOP class is empty if the archive does not report it.
+    """
 
     study_uid: str
     series_uid: str
@@ -72,25 +75,31 @@ class InstanceReference:
 
     @property
     def may_be_radiograph(self) -> bool:
-        """Return whether the instance may be a radiograph; without a SOP class, only the file itself can tell."""
+        """Return whether an instance that a QIDO-RS search found may be a radiograph.
+
+        Without a SOP class, only the file itself can tell.
+        """
         return not self.sop_class_uid or is_radiograph(self.modality, self.sop_class_uid)
 
 
 def require_uid(text: str) -> None:
-    """Raise ArchiveRefusedError unless the text is a DICOM UID. The message omits it, which may be patient data."""
+    """Raise ArchiveRefusedError unless the UID for a QIDO-RS search is a DICOM UID.
+
+    The message omits the text, which may be patient data.
+    """
     if UID.fullmatch(text) is None:
         raise ArchiveRefusedError("The Study Instance UID of the request is not a valid DICOM UID.")
 
 
 def matches_in(response: object) -> Sequence[Match]:
-    """Return the matches of a search. Raises MalformedResponseError for other JSON."""
+    """Return the matches in the JSON of a QIDO-RS search. Raises MalformedResponseError for other JSON."""
     if not isinstance(response, list) or not all(isinstance(match, dict) for match in response):
         raise MalformedResponseError("its response to a search is JSON, but not a list of DICOM data sets.")
     return response
 
 
 def uid_in(match: Match, tag: str) -> str:
-    """Return the UID in `tag`. Raises MalformedResponseError if it is missing or not a UID."""
+    """Return the UID in `tag` of an archive's JSON. Raises MalformedResponseError if it is missing or not a UID."""
     value = text_in(match, tag).strip(" \0")
     if UID.fullmatch(value) is None:
         raise MalformedResponseError(f"a match of its search has no UID in ({tag[:4]},{tag[4:]}).")
@@ -98,17 +107,17 @@ def uid_in(match: Match, tag: str) -> str:
 
 
 def has_uid(match: Match, tag: str) -> bool:
-    """Return whether `tag` has a valid UID."""
+    """Return whether `tag` of an archive's JSON has a valid UID."""
     return UID.fullmatch(text_in(match, tag).strip(" \0")) is not None
 
 
 def text_in(match: Match, tag: str) -> str:
-    """Return the first value of `tag` as text; empty if there is none."""
+    """Return the first value of `tag` in an archive's JSON as text; empty if there is none."""
     return next(iter(texts_in(match, tag)), "")
 
 
 def texts_in(match: Match, tag: str) -> tuple[str, ...]:
-    """Return all values of `tag` as texts, without null values."""
+    """Return all values of `tag` in an archive's JSON as texts, without null values."""
     return tuple(str(value) for value in _values(match, tag) if value is not None)
 
 
@@ -121,7 +130,7 @@ def _values(match: object, tag: str) -> list[object]:
 
 @dataclass(frozen=True)
 class Failure:
-    """An instance that was not stored, according to a STOW-RS response.
+    """An instance that was not stored, according to the JSON of a STOW-RS response.
 
     Attributes:
         instance: the SOP Instance UID, or "an instance" if the response has none.
@@ -133,7 +142,7 @@ class Failure:
 
     @property
     def is_duplicate(self) -> bool:
-        """Return whether the archive reports that it already has the instance."""
+        """Return whether the archive's JSON reports that it already has the instance."""
         return self.reason == DUPLICATE
 
     def __str__(self) -> str:
@@ -141,7 +150,7 @@ class Failure:
 
 
 def failures_in(body: bytes) -> list[Failure]:
-    """Return the failures in the body of a STOW-RS response, which may be empty.
+    """Return the failures in the JSON of a STOW-RS response, whose body may be empty.
 
     A body that is not DICOM JSON, such as an error page of a gateway, has none.
     """

@@ -20,13 +20,13 @@ CHUNK_BYTES = 1 << 20
 
 
 class PendingResponse:
-    """A response that a thread waits for; `late` is set after its timeout."""
+    """A response that a thread of the HTTP transport waits for; `late` is set after its timeout."""
 
     late = False
 
 
 class InterruptibleConnection:
-    """The connection to an archive that is in use. Any thread may shut it down."""
+    """The transport's connection to an archive that is in use. Any thread may shut it down."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -35,21 +35,21 @@ class InterruptibleConnection:
         self._closed = False
 
     def use(self, connection: socket) -> None:
-        """Replace the connection with a new one, which is shut down at once if the response is already late."""
+        """Replace the transport's connection with a new one, shut down at once if the response is already late."""
         with self._lock:
             self._socket = connection
             if self._closed or (self._awaited is not None and self._awaited.late):
                 _shut(connection)
 
     def close(self) -> None:
-        """Shut down the connection and every later one."""
+        """Shut down the transport's connection and every later one."""
         with self._lock:
             self._closed = True
             _shut(self._socket)
 
     @contextmanager
     def limit_time(self, seconds: float) -> Iterator[PendingResponse]:
-        """Shut down the connection if the block takes longer than `seconds`, which ends all reads in the block."""
+        """Shut down the transport's connection if the block takes longer than `seconds`, which ends all its reads."""
         pending = self._awaited = PendingResponse()
         timer = threading.Timer(seconds, self._end, (pending,))
         timer.daemon = True
@@ -69,7 +69,7 @@ class InterruptibleConnection:
 
 
 class BoundedAdapter(HTTPAdapter):
-    """Reads each response completely, within a time limit and a size limit, or aborts it.
+    """The HTTP transport: reads each response completely, within a time limit and a size limit, or aborts it.
 
     A socket timeout alone restarts with every byte, and `requests` reads bodies of any size, including those of
     redirects and errors.
@@ -84,14 +84,14 @@ class BoundedAdapter(HTTPAdapter):
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Create the connection pools of `requests` with connections that can be shut down."""
+        """Create the transport's connection pools of `requests`, with connections that can be shut down."""
         super().init_poolmanager(*args, **kwargs)
         pools = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
         watched = {scheme: _watched(pool, self._connection) for scheme, pool in pools.items()}
         self.poolmanager.pool_classes_by_scheme = watched
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send a request and read the response.
+        """Send a request to the archive and read the response within the transport's limits of time and size.
 
         Raises:
             ArchiveUnavailableError: the response took too long.
@@ -113,7 +113,7 @@ class BoundedAdapter(HTTPAdapter):
         return response
 
     def abort(self) -> None:
-        """Abort the response that another thread waits for, and every later request."""
+        """Abort the response that another thread of the transport waits for, and every later request."""
         self._connection.close()
 
     def _body(self, response: requests.Response) -> bytes:

@@ -13,7 +13,7 @@ PREAMBLE_BYTES = 128
 
 
 def extract_dicom(content_type: str, body: bytes) -> bytes:
-    """Return the DICOM file in a response: its first part, which PS3.18 says is the only one.
+    """Return the DICOM file in a WADO-RS response: its first part, which PS3.18 says is the only one.
 
     Some archives send the file without multipart, even with a wrong media type; both are accepted.
 

@@ -49,7 +49,7 @@ POSTGRESQL_SETTINGS = (
 
 
 class Database:
-    """A database of jobs: SQLite for one machine or PostgreSQL for several. Thread-safe."""
+    """The queue's database of jobs: SQLite for one machine or PostgreSQL for several. Thread-safe."""
 
     def __init__(self, address: str, cipher: Cipher) -> None:
         """Connect, and create or migrate the tables.
@@ -66,24 +66,24 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Open a transaction, which is committed when the block ends and rolled back if it raises."""
+        """Open a transaction of the database, which is committed when the block ends and rolled back if it raises."""
         with _typed_errors(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Open a read transaction, which does not wait for writers."""
+        """Open a read transaction of the queue's database, which does not wait for writers."""
         with _typed_errors(), self._reader.begin() as connection:
             yield connection
 
     def insert_missing(self, table: Table) -> Insert:
-        """Return an INSERT that does nothing if the row exists, even if another replica is inserting it now."""
+        """Return the database's INSERT that does nothing if the row exists, even if another replica is inserting it."""
         insert: Any = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
         statement: Insert = insert(table).on_conflict_do_nothing()
         return statement
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections to the queue's database."""
         self._engine.dispose()
 
 

@@ -1,4 +1,4 @@
-"""Encryption of stored data, and keyed digests for searching the database."""
+"""Encryption of the queue's stored data, and keyed digests for searching its database."""
 
 import hmac
 import secrets
@@ -25,7 +25,7 @@ LENGTH_BYTES = 8
 
 
 class Cipher:
-    """AES-256-GCM encryption and HMAC-SHA256 digests with one secret key.
+    """The queue's AES-256-GCM encryption and HMAC-SHA256 digests, with one secret key.
 
     Both are bound to a purpose: data encrypted for one purpose cannot be decrypted for another.
     """
@@ -36,16 +36,16 @@ class Cipher:
 
     @classmethod
     def from_key_file(cls, path: Path) -> Self:
-        """Load the key from `path`, or create the file. Raises the same errors as `load_or_create_key`."""
+        """Load the encryption key from `path`, or create the file. Raises the same errors as `load_or_create_key`."""
         return cls(load_or_create_key(path))
 
     def encrypt(self, data: bytes, purpose: str) -> bytes:
-        """Encrypt `data`; return nonce, ciphertext and tag, which are `OVERHEAD_BYTES` longer than `data`."""
+        """Encrypt `data` for the queue; return nonce, ciphertext and tag: `OVERHEAD_BYTES` more than `data`."""
         nonce = secrets.token_bytes(NONCE_BYTES)
         return nonce + self._aead.encrypt(nonce, data, purpose.encode())
 
     def decrypt(self, encrypted: bytes, purpose: str) -> bytes:
-        """Decrypt bytes that `encrypt` returned for the same purpose.
+        """Decrypt the queue's bytes that `encrypt` returned for the same purpose.
 
         Raises:
             SealError: the data is damaged, or was encrypted with another key or for another purpose.
@@ -58,7 +58,7 @@ class Cipher:
             raise SealError("The encrypted data is damaged or was encrypted with another key.") from None
 
     def digest(self, purpose: str, *parts: bytes | str) -> bytes:
-        """Return the HMAC-SHA256 of the purpose and the parts in this order: 32 bytes that depend on the key."""
+        """Return the keyed digest (HMAC-SHA256) of the purpose and the parts in this order, 32 bytes."""
         mac = hmac.new(self._digest_key, digestmod=sha256)
         for part in (purpose, *parts):
             data = part.encode() if isinstance(part, str) else part

@@ -17,34 +17,34 @@ from pacs.errors import PacsError
 
 
 class SealError(PacsError):
-    """Stored data cannot be decrypted. The class name is the type of HTTP problems."""
+    """The queue's error for stored data that cannot be decrypted. The class name is the type of HTTP problems."""
 
 
 class SpoolFullError(PacsError):
-    """An instance was refused because the storage limit is reached."""
+    """The queue's error for an instance that was refused because the storage limit is reached."""
 
 
 class InstanceRefusedError(PacsError):
-    """An instance was refused because it contradicts its study; `reason` is its label in /metrics."""
+    """The queue's error for a refused instance, which contradicts its study; `reason` is its label in /metrics."""
 
     reason = ""
 
 
 class OtherPatientError(InstanceRefusedError):
-    """The study belongs to another patient."""
+    """The queue's error for a study that belongs to another patient."""
 
     reason = "other patient"
 
 
 class OtherContentError(InstanceRefusedError):
-    """An instance with the same SOP Instance UID and other content is stored."""
+    """The queue's error for an instance whose SOP Instance UID is already stored with other content."""
 
     reason = "other content"
 
 
 class LeaseLostError(PacsError):
-    """A worker wrote to a job whose lease it no longer holds; nothing was written."""
+    """The queue's error for a worker that wrote to a job whose lease it no longer holds; nothing was written."""
 
 
 class JobsUnavailableError(PacsError):
-    """The database of jobs cannot be used at the moment."""
+    """The queue's error for a database of jobs that cannot be used at the moment."""

@@ -27,7 +27,7 @@ EVICTION_BATCH_ROWS = 100
 
 @dataclass(frozen=True)
 class StoredInstance:
-    """A radiograph of a study, without its data.
+    """A radiograph in the queue's file store, without its data.
 
     Attributes:
         number: number of its row; increases in the order of arrival.
@@ -50,14 +50,14 @@ class StoredInstance:
 
 @dataclass(frozen=True)
 class ExaminedInstance:
-    """A radiograph that a worker examined: its UIDs, and the digest of its content."""
+    """A radiograph that a worker examined, for the file store to record: its UIDs and its content's digest."""
 
     instance: Instance
     digest: bytes
 
 
 def content_digest(cipher: Cipher, data: bytes) -> bytes:
-    """Return a keyed digest of a DICOM file without its meta header, which each sender writes differently."""
+    """Return the file store's keyed digest of a DICOM file, without the meta header, which differs by sender."""
     start = PREAMBLE_BYTES
     if data[start : start + len(GROUP_LENGTH)] == GROUP_LENGTH:
         end = start + len(GROUP_LENGTH) + 4
@@ -66,18 +66,18 @@ def content_digest(cipher: Cipher, data: bytes) -> bytes:
 
 
 class InstanceStore:
-    """The table `instances`: the radiographs of all studies."""
+    """The file store of all studies' radiographs: the table `instances`."""
 
     def __init__(self, cipher: Cipher) -> None:
         self._cipher = cipher
 
     def find(self, connection: Connection, study_id: str, instance_uid: str) -> StoredInstance | None:
-        """Return the radiograph with a UID in a study; None if there is none."""
+        """Return the file store's radiograph with a UID in a study; None if there is none."""
         row = connection.execute(_select_without_data().where(_is_instance(study_id, instance_uid))).first()
         return None if row is None else _stored_instance(row)
 
     def select(self, connection: Connection, study_id: str, version: int) -> list[StoredInstance]:
-        """Return the radiographs of a version of a study, in the order of arrival."""
+        """Return the file store's radiographs of a version of a study, in the order of arrival."""
         is_included = (instances.c.study_id == study_id) & (instances.c.version <= version)
         query = _select_without_data().where(is_included).order_by(instances.c.number)
         return [_stored_instance(row) for row in connection.execute(query)]
@@ -90,14 +90,14 @@ class InstanceStore:
         patient: PatientDigests,
         arrival: tuple[int, datetime],
     ) -> None:
-        """Store a new radiograph; `arrival` is the version that it belongs to, and the time."""
+        """Add a new radiograph to the file store; `arrival` is the version that it belongs to, and the time."""
         row = self._row(study_id, instance) | {"study_id": study_id, "version": arrival[0], "judged": 0}
         connection.execute(instances.insert().values(row | {"owner": patient.to_text(), "came": arrival[1]}))
 
     def restore_data(
         self, connection: Connection, study_id: str, stored: StoredInstance, instance: Instance, now: datetime
     ) -> None:
-        """Store a radiograph's file again after it was purged.
+        """Put a radiograph's file into the file store again after it was purged.
 
         The content may differ from the first file's if the study is fetched from an archive.
         """
@@ -105,7 +105,7 @@ class InstanceStore:
         connection.execute(update(instances).where(instances.c.number == stored.number).values(row))
 
     def read_data(self, connection: Connection, number: int) -> bytes | None:
-        """Return the file of a row; None if it was purged."""
+        """Return the file in a row of the file store's radiographs; None if it was purged."""
         row = connection.execute(select(instances).where(instances.c.number == number)).first()
         if row is None or row.sealed is None:
             return None
@@ -118,7 +118,7 @@ class InstanceStore:
         examination: tuple[int, datetime],
         examined: Iterable[ExaminedInstance],
     ) -> None:
-        """Record that a version examined these radiographs, and insert those that were fetched from an archive.
+        """Record in the file store that a version examined these radiographs; insert those fetched from an archive.
 
         `examination` is the version and the time.
         """
@@ -142,7 +142,10 @@ class InstanceStore:
                 connection.execute(instances.insert().values(row))
 
     def stored_bytes(self, connection: Connection, state: JobState | None = None) -> int:
-        """Return the encrypted size of all files in bytes, or of those of studies with an unanswered job in `state`."""
+        """Return the encrypted bytes of the file store's radiographs.
+
+        With `state`, only those of studies with an unanswered job in that state count.
+        """
         query = select(func.coalesce(func.sum(instances.c.size), 0)).where(instances.c.size > 0)
         if state is not None:
             unanswered = and_(jobs.c.study_id == instances.c.study_id, jobs.c.state == state, jobs.c.answered.is_(None))
@@ -150,16 +153,16 @@ class InstanceStore:
         return int(connection.execute(query).scalar_one())
 
     def purge(self, connection: Connection, study_id: str) -> None:
-        """Delete the files of a study but keep their rows."""
+        """Delete the files of a study from the file store but keep their rows."""
         connection.execute(update(instances).where(instances.c.study_id == study_id).values(sealed=None, size=0))
 
     def purge_answered(self, connection: Connection, until: datetime) -> int:
-        """Delete files that arrived by `until` and that no job needs; return their number."""
+        """Delete the file store's files that arrived by `until` and that no job needs; return their number."""
         is_expired = and_(instances.c.size > 0, instances.c.came <= until, ~_is_needed())
         return int(connection.execute(update(instances).where(is_expired).values(sealed=None, size=0)).rowcount)
 
     def evict(self, connection: Connection, size: int) -> int:
-        """Delete files that no job needs, oldest first, until `size` bytes are freed; return the number of bytes freed.
+        """Evict the file store's oldest files that no job needs until `size` bytes are freed; return the bytes freed.
 
         The result is less than `size` if too few files can be deleted.
         """
@@ -188,13 +191,13 @@ class InstanceStore:
 
 
 class ResultStore:
-    """The table `results`: the DICOM files that jobs produced."""
+    """The file store of the results that jobs produced: the table `results`."""
 
     def __init__(self, cipher: Cipher) -> None:
         self._cipher = cipher
 
     def insert(self, connection: Connection, job_id: str, instance: Instance, fingerprint: bytes | None) -> None:
-        """Store a result; its fingerprint stays when the file is purged."""
+        """Add a result to the file store; its fingerprint stays when the file is purged."""
         encrypted = self._cipher.encrypt(instance.data, _result_purpose(job_id, instance.instance_uid))
         row = {
             "job_id": job_id,
@@ -208,32 +211,32 @@ class ResultStore:
         connection.execute(results.insert().values(row))
 
     def has_any(self, connection: Connection, job_id: str) -> bool:
-        """Return whether a job has results."""
+        """Return whether the file store has results of a job, purged or not."""
         query = select(results.c.number).where(results.c.job_id == job_id).limit(1)
         return connection.execute(query).first() is not None
 
     def select(self, connection: Connection, job_id: str) -> list[Instance]:
-        """Return the results of a job; the data of purged ones is empty."""
+        """Return the file store's results of a job; the data of purged ones is empty."""
         rows = connection.execute(select(results).where(results.c.job_id == job_id).order_by(results.c.number))
         return [self._instance(row) for row in rows]
 
     def select_references(self, connection: Connection, job_id: str) -> list[Instance]:
-        """Return the results of a job without their data."""
+        """Return the file store's results of a job without their data."""
         columns = (results.c.series_uid, results.c.instance_uid, results.c.sop_class_uid)
         rows = connection.execute(select(*columns).where(results.c.job_id == job_id).order_by(results.c.number))
         return [Instance(*row, b"") for row in rows]
 
     def select_fingerprints(self, connection: Connection, instance_uid: str) -> set[bytes]:
-        """Return the fingerprints of all results with that UID, of any job."""
+        """Return the fingerprints of all results with that UID in the file store, of any job."""
         has_fingerprint = (results.c.instance_uid == instance_uid) & results.c.proof.is_not(None)
         return set(connection.execute(select(results.c.proof).where(has_fingerprint)).scalars())
 
     def delete(self, connection: Connection, job_id: str) -> None:
-        """Delete the rows of a job's results."""
+        """Delete the rows of a job's results from the file store."""
         connection.execute(delete(results).where(results.c.job_id == job_id))
 
     def purge(self, connection: Connection, job_id: str) -> None:
-        """Delete the files of a job's results but keep their UIDs and fingerprints."""
+        """Delete the files of a job's results from the file store but keep their UIDs and fingerprints."""
         connection.execute(update(results).where(results.c.job_id == job_id).values(sealed=None, size=0))
 
     def _instance(self, row: Row[Any]) -> Instance:

@@ -1,4 +1,4 @@
-"""Adds radiographs to their studies, each to exactly one version, and counts the ones that are refused.
+"""The queue's intake: adds radiographs to their studies, each to exactly one version, and counts the refused ones.
 
 The patient of each radiograph is compared with the patient of the study's first one. Transactions that change a study
 lock its row, so that simultaneous arrivals are handled one after the other.
@@ -33,13 +33,13 @@ from xray.images.patient_identity import Patient
 
 
 class Intake:
-    """Adds radiographs to studies and creates their jobs."""
+    """The queue's intake, which adds radiographs to studies and creates their jobs."""
 
     def __init__(self, storage: QueueStorage) -> None:
         self._storage = storage
 
     def receive(self, arrival: Arrival, instance: Instance, settling: Settling) -> Job:
-        """Add an instance to its study, and return the job that will cover it.
+        """Take in an instance: add it to its study, and return the job that will cover it.
 
         An instance that arrives before work on its study has begun, or soon after, joins the open job. If a worker has
         the job, its lease is revoked and the job starts over with all instances. A later instance creates a new version
@@ -78,7 +78,7 @@ class Intake:
             return job
 
     def request(self, study_uid: str, checkpoint: str, archive: str) -> Job:
-        """Create or update the job of a study that is to be fetched from an archive, and whose results go back to it.
+        """Take in a request to fetch a study from an archive: create or update its job, whose results go back there.
 
         Radiographs of the study that were sent are included. A job that already fetches from that archive is returned
         unchanged. A study that is answered gets a new version, because the archive may have more radiographs now; if it
@@ -106,7 +106,7 @@ class Intake:
         return latest.state in OPEN and latest.archive not in (None, archive)
 
     def assign_patient(self, job: Job, patient: Patient | PatientDigests) -> None:
-        """Assign the study of a job to the patient that its worker found.
+        """Take in the patient that a job's worker found: assign the study of the job to that patient.
 
         Raises:
             OtherPatientError: the study belongs to another patient.
@@ -120,7 +120,7 @@ class Intake:
             assign_patient(connection, study, patient)
 
     def count_refusal(self, study_uid: str, reason: str) -> str | None:
-        """Count an instance that was refused in a study; return the ID of the study's latest job, or None."""
+        """Count an instance that the intake refused in a study; return the ID of the study's latest job, or None."""
         storage = self._storage
         with storage.database.writing() as connection:
             study = lock_or_create_study(connection, storage.database, storage.cipher, study_uid)
@@ -129,7 +129,10 @@ class Intake:
             return next((job.id for job in select_versions(connection, study.id)), None)
 
     def count_left_alone(self, reason: str, instances: int = 1) -> None:
-        """Count instances that were accepted but not analyzed; `reason` is one of a small fixed set."""
+        """Count instances that the intake leaves alone, accepted but not analyzed.
+
+        `reason` is one of a small fixed set.
+        """
         database, counter = self._storage.database, tables.left_alone.c.instances
         with database.writing() as connection:
             increment(connection, database, counter, {"reason": reason}, instances, latest=self._storage.clock())

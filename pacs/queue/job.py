@@ -1,4 +1,4 @@
-"""The state of a job, and how each event changes it; nothing is stored here."""
+"""The state of a job in the queue, and how each event changes it; nothing is stored here."""
 
 import random
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ JITTER = 0.2
 
 
 class JobState(StrEnum):
-    """The state of a job."""
+    """The state of a job in the queue."""
 
     WAITING = "waiting"
     """Not started, or between two attempts."""
@@ -42,7 +42,7 @@ FINISHED = (*DONE, JobState.REFUSED)
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often a job is attempted, and how long it waits between attempts.
+    """How often a job of the queue is attempted, and how long it waits between attempts.
 
     Attributes:
         attempts: number of failed attempts after which the job is dead.
@@ -54,7 +54,7 @@ class RetryPolicy:
     longest_pause: timedelta = timedelta(minutes=10)
 
     def pause(self, attempts: int) -> timedelta:
-        """Return the pause after that many attempts, shortened at random by up to `JITTER`."""
+        """Return the pause of a job after that many attempts, shortened at random by up to `JITTER`."""
         doublings = min(
             attempts - 1, 32
         )  # the longest pause is reached long before that, and a timedelta would overflow
@@ -67,7 +67,7 @@ DEFAULT_POLICY = RetryPolicy()
 
 @dataclass(frozen=True)
 class Settling:
-    """How long a study waits for more radiographs before work on it begins.
+    """How long a job waits for more radiographs of its study before work on it begins.
 
     Attributes:
         pause: time after the latest instance.
@@ -81,7 +81,7 @@ class Settling:
 
 @dataclass(frozen=True)
 class QueueCounts:
-    """The length of the queue, for /metrics.
+    """The length of the queue of jobs, for /metrics.
 
     Attributes:
         states: number of jobs in each state.
@@ -98,7 +98,7 @@ class QueueCounts:
 
 @dataclass(frozen=True)
 class Arrival:
-    """Facts about an instance that are not in its file.
+    """Facts for the job of an arriving instance that its `Instance` does not have.
 
     Attributes:
         checkpoint: ID of the network that is expected to analyze it.
@@ -114,7 +114,9 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Job:
-    """The analysis of one version of a study: of the radiographs that had arrived when the analysis began.
+    """A job of the queue: the analysis of one version of a study.
+
+    The analysis covers the radiographs that had arrived when it began.
 
     Attributes:
         id: opaque.
@@ -160,15 +162,15 @@ class Job:
 
     @property
     def is_undecided(self) -> bool:
-        """Whether the job is open and has no results yet."""
+        """Whether the job's state is open, without results so far."""
         return self.state in OPEN and self.answered is None
 
     def accepts_instance(self, now: datetime, settling: Settling) -> bool:
-        """Return whether an instance that arrives now belongs to this version; long attempts are not restarted."""
+        """Return whether an instance that arrives now still joins the job; long attempts are not restarted."""
         return self.is_undecided and (self.state == JobState.WAITING or now < self.opened + settling.limit)
 
     def restarted(self, now: datetime, pause: timedelta = timedelta(0)) -> Self:
-        """Reset the attempts; stored results stay valid."""
+        """Return the job as changed by a restart: the attempts are reset, and stored results stay valid."""
         answered = None if self.basis is None else self.answered
         return replace(
             self,
@@ -182,14 +184,14 @@ class Job:
         )
 
     def with_instance(self, now: datetime, settling: Settling) -> Self:
-        """Add an instance. A running job starts over, and its attempt does not count."""
+        """Return the job as changed by a new instance: if it runs, it starts over, and the attempt does not count."""
         due = min(now + settling.pause, max(self.opened + settling.limit, now))
         more = replace(self.with_lease_revoked(now), instances=self.instances + 1, changed=now)
         # A job that has failed before keeps its pause.
         return replace(more, due=due if more.attempts == 0 else max(more.due, due))
 
     def with_lease_revoked(self, now: datetime) -> Self:
-        """Revoke the lease of a running job; the attempt does not count. Other jobs stay unchanged."""
+        """Return a running job as changed by revoking its lease; the attempt does not count. Others stay unchanged."""
         if self.state != JobState.RUNNING:
             return self
         return replace(
@@ -202,7 +204,7 @@ class Job:
         )
 
     def leased(self, owner: str, now: datetime, lease: timedelta) -> Self:
-        """Lease the job to a worker and count the attempt."""
+        """Return the job as changed by a lease: a worker has it, and the attempt counts."""
         return replace(
             self,
             state=JobState.RUNNING,
@@ -214,23 +216,23 @@ class Job:
         )
 
     def has_used_up(self, policy: RetryPolicy) -> bool:
-        """Return whether the policy allows no more attempts."""
+        """Return whether the job has used up the attempts that the policy allows."""
         return self.attempts >= policy.attempts
 
     def postponed(self, reason: str, policy: RetryPolicy, now: datetime) -> Self:
-        """End an attempt without results; the job is dead if the attempts are used up."""
+        """Return the job as changed by an attempt without results: it is dead if the attempts are used up."""
         state = JobState.DEAD if self.has_used_up(policy) else JobState.WAITING
         return replace(self, state=state, due=now + policy.pause(self.attempts), reason=reason, changed=now)
 
     def purged(self, now: datetime) -> Self:
-        """Mark a dead job as purged: only its row is left."""
+        """Return a dead job as changed by a purge: only its row is left."""
         reason = f"{self.reason} The radiographs of the study have been deleted since then; send them again."
         return replace(self, instances=0, reason=reason, changed=now, answered=None, basis=None, left_out=None)
 
     def answer_stored(self, checkpoint: str, basis: str, left_out: str | None, now: datetime) -> Self:
-        """Record that the results are stored."""
+        """Return the job as changed by the storing of its results."""
         return replace(self, checkpoint=checkpoint, basis=basis, left_out=left_out, answered=now, changed=now)
 
     def finished(self, state: JobState, reason: str | None, now: datetime) -> Self:
-        """End the job in a final state."""
+        """Return the job as changed by its end in a final state."""
         return replace(self, state=state, reason=reason, due=now, changed=now, answered=self.answered or now)

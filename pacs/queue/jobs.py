@@ -33,7 +33,7 @@ ATTEMPTS_EXHAUSTED = "The service stopped in the middle of an attempt, and the a
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of an attempt that analyzed a study.
+    """What a worker hands to the queue of jobs after an attempt that analyzed a study.
 
     Attributes:
         results: DICOM files, each with its fingerprint.
@@ -52,7 +52,7 @@ class Outcome:
 
 
 class Jobs:
-    """The queue, for workers and operators. Thread-safe; several processes may use the same database.
+    """The queue of jobs, for workers and operators. Thread-safe; several processes may use the same database.
 
     Every method may raise JobsUnavailableError.
 
@@ -74,11 +74,11 @@ class Jobs:
         self.intake = Intake(self._storage)
 
     def close(self) -> None:
-        """Close the connections to the database."""
+        """Close the queue of jobs: its connections to the database."""
         self._storage.database.close()
 
     def lease(self, owner: str, lease: timedelta, policy: RetryPolicy = DEFAULT_POLICY) -> Job | None:
-        """Lease the earliest job that is due or whose lease has expired; no two callers get the same job.
+        """Lease the queue's earliest job that is due or whose lease has expired; no two callers get the same job.
 
         A new version of a study waits until the previous one has ended. An attempt counts when it starts, so that a
         study that crashes the service also runs out of attempts.
@@ -96,12 +96,12 @@ class Jobs:
         return None
 
     def renew(self, job: Job, lease: timedelta) -> Job:
-        """Extend the lease of a job to `lease` from now. Raises LeaseLostError."""
+        """Extend the lease of a job in the queue to `lease` from now. Raises LeaseLostError."""
         with self._storage.database.writing() as connection:
             return update_job(connection, replace(require_lease(connection, job), due=self._storage.clock() + lease))
 
     def store_results(self, job: Job, outcome: Outcome) -> list[Instance]:
-        """Store the results of a job before anything is sent; return the valid results.
+        """Store the results of a job in the queue before anything is sent; return the valid results.
 
         If an earlier attempt has stored results, those stay valid and `outcome` is discarded.
 
@@ -124,7 +124,7 @@ class Jobs:
     def finish(
         self, job: Job, state: JobState, reason: str | None = None, examined: Sequence[ExaminedInstance] = ()
     ) -> Job:
-        """End a job as delivered, kept or refused. Only the UIDs and fingerprints of delivered results are kept.
+        """End a job of the queue as delivered, kept or refused; of delivered results, only UIDs and fingerprints stay.
 
         The radiographs stay until `purge_answered` or eviction deletes them, in case more of the study arrives.
 
@@ -143,13 +143,17 @@ class Jobs:
             return update_job(connection, current.finished(state, reason, now))
 
     def postpone(self, job: Job, reason: str, policy: RetryPolicy = DEFAULT_POLICY) -> Job:
-        """End an attempt without results: the job waits, longer each time, or is dead. Raises LeaseLostError."""
+        """Postpone a job of the queue after an attempt without results; it waits, longer each time, or is dead.
+
+        Raises:
+            LeaseLostError: nothing was changed.
+        """
         with self._storage.database.writing() as connection:
             current = require_lease(connection, job)
             return update_job(connection, current.postponed(reason, policy, self._storage.clock()))
 
     def retry(self, job_id: str) -> Job | None:
-        """Restart a dead job, unless a later job has analyzed its study.
+        """Restart a dead job of the queue, unless a later job has analyzed its study.
 
         Returns any other job unchanged, and None if there is no such job.
         """
@@ -160,12 +164,12 @@ class Jobs:
             return update_job(connection, job.restarted(self._storage.clock()))
 
     def purge_answered(self, age: timedelta) -> int:
-        """Delete radiographs that are older than `age` and that no job needs; return their number."""
+        """Delete the queue's radiographs that are older than `age` and that no job needs; return their number."""
         with self._storage.database.writing() as connection:
             return self._storage.instances.purge_answered(connection, self._storage.clock() - age)
 
     def purge_dead(self, age: timedelta) -> int:
-        """Delete the files of studies whose job has been dead for `age`; return the number of jobs.
+        """Delete the queue's files of studies whose job has been dead for `age`; return the number of jobs.
 
         If dead jobs exceed the storage limit, the files of those that have been dead longest are deleted too.
         """
@@ -197,13 +201,13 @@ class Jobs:
         return True
 
     def basis(self, job: Job, parts: Sequence[str]) -> str:
-        """Return a keyed digest of the inputs of an analysis; jobs with the same basis have the same results."""
+        """Return the queue's keyed digest of an analysis's inputs; jobs with the same basis have the same results."""
         return self._storage.cipher.digest("basis", job.study_id, *parts).hex()
 
     def seed(self, basis: str, replaced: Sequence[Instance]) -> bytes:
-        """Return the secret from which the UIDs of the results are derived."""
+        """Return the secret that the queue derives for the UIDs of a job's results."""
         return self._storage.cipher.digest("seed", basis, *(each.instance_uid for each in replaced))
 
     def digest(self, data: bytes) -> bytes:
-        """Return the keyed digest of a DICOM file's content, as in `StoredInstance.digest`."""
+        """Return the queue's keyed digest of a DICOM file's content, as in `StoredInstance.digest`."""
         return content_digest(self._storage.cipher, data)

@@ -1,4 +1,4 @@
-"""Migrates a database with an older layout to the current one when it is opened.
+"""Migrates the queue's database from an older layout to the current one when it is opened.
 
 Layout 1 had one job for each study and checkpoint, deleted the radiographs of a study with its answer, and stored
 nothing about patients. Its jobs become versions of their studies in the order of their creation.
@@ -43,7 +43,7 @@ incoming = Table(
 
 
 def migrate(connection: Connection, cipher: Cipher) -> None:
-    """Migrate layout 1 to 2 within the given transaction."""
+    """Migrate the queue's database from layout 1 to 2 within the given transaction."""
     for statement in ADDED_COLUMNS:
         connection.execute(text(statement))
     proof = "BYTEA" if connection.dialect.name == "postgresql" else "BLOB"

@@ -13,13 +13,13 @@ SEPARATOR = ":"
 
 
 def study_id(cipher: Cipher, study_uid: str) -> str:
-    """Return the ID of a study in the database, a keyed digest of its Study Instance UID."""
+    """Return the ID of a study in the queue's database, a keyed digest of its Study Instance UID."""
     return cipher.digest("study", study_uid).hex()[:DIGEST_DIGITS]
 
 
 @dataclass(frozen=True)
 class PatientDigests:
-    """One digest for each attribute that distinguishes patients; empty if the attribute is unknown."""
+    """A patient's digests, one for each attribute that distinguishes patients; empty if the attribute is unknown."""
 
     id: str = ""
     issuer: str = ""
@@ -29,7 +29,7 @@ class PatientDigests:
 
     @classmethod
     def from_patient(cls, cipher: Cipher, patient: Patient) -> Self:
-        """Digest the attributes of a patient."""
+        """Digest the attributes of a patient with the queue's key."""
 
         def digest(name: str) -> str:
             value: str = getattr(patient, name)
@@ -39,17 +39,17 @@ class PatientDigests:
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """Parse the output of `to_text`."""
+        """Parse a patient's digests from the output of `to_text`."""
         return cls(*text.split(SEPARATOR))
 
     def to_text(self) -> str:
-        """Return all digests as one text for the database."""
+        """Return all digests of the patient as one text for the database."""
         return SEPARATOR.join(getattr(self, each.name) for each in fields(self))
 
     def is_same_patient(self, other: Self) -> bool:
-        """See `xray.images.patient_identity.is_same_patient`."""
+        """Compare the digests of two patients; see `xray.images.patient_identity.is_same_patient`."""
         return is_same_patient(self, other)
 
     def merged_with(self, other: Self) -> Self:
-        """Return these digests, completed by those of the same patient that only `other` has."""
+        """Return the patient's digests, completed by those of the same patient that only `other` has."""
         return type(self)(*(getattr(self, each.name) or getattr(other, each.name) for each in fields(self)))

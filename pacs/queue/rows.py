@@ -1,4 +1,4 @@
-"""Reads and writes rows of jobs, studies and counters within a given transaction."""
+"""Reads and writes the queue's rows of jobs, studies and counters within a given transaction."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +27,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Relations:
-    """A job's place among the other jobs of its study.
+    """A job's place among the rows of the other jobs of its study.
 
     Attributes:
         supersedes: ID of the job whose results this job's results replace.
@@ -41,13 +41,17 @@ class Relations:
 
 
 def lock_job(connection: Connection, job_id: str) -> Job | None:
-    """Return the job and lock its row until the transaction ends; None if there is no such job."""
+    """Read the row of a job and lock it until the transaction ends; None if there is no such job."""
     row = connection.execute(select(tables.jobs).where(tables.jobs.c.id == job_id).with_for_update()).first()
     return None if row is None else Job(**row._mapping)
 
 
 def require_lease(connection: Connection, job: Job) -> Job:
-    """Lock the job and return its current state. Raises LeaseLostError if the lease of `job` is not the latest."""
+    """Lock the row of a job and return the job as it is now.
+
+    Raises:
+        LeaseLostError: the lease of `job` is not the latest.
+    """
     current = lock_job(connection, job.id)
     if current is None or current.state != JobState.RUNNING or current.lease_number != job.lease_number:
         raise LeaseLostError(f"Job {job.id} is no longer leased to this worker.")
@@ -55,19 +59,19 @@ def require_lease(connection: Connection, job: Job) -> Job:
 
 
 def insert_job(connection: Connection, job: Job) -> Job:
-    """Insert a new job and return it."""
+    """Insert the row of a new job and return the job."""
     connection.execute(tables.jobs.insert().values(asdict(job)))
     return job
 
 
 def update_job(connection: Connection, job: Job) -> Job:
-    """Write all columns of a job and return it."""
+    """Write all columns of a job's row and return the job."""
     connection.execute(update(tables.jobs).where(tables.jobs.c.id == job.id).values(asdict(job)))
     return job
 
 
 def select_jobs(connection: Connection, limit: int | None = None, **filters: object) -> list[Job]:
-    """Return the jobs whose columns equal the filters, newest first; a filter of None is ignored."""
+    """Read the rows of jobs whose columns equal the filters, newest first; a filter of None is ignored."""
     table = tables.jobs
     conditions = [table.c[name] == value for name, value in filters.items() if value is not None]
     query = select(table).where(*conditions).order_by(table.c.created.desc(), table.c.version.desc(), table.c.id)
@@ -75,13 +79,13 @@ def select_jobs(connection: Connection, limit: int | None = None, **filters: obj
 
 
 def select_versions(connection: Connection, study: str) -> list[Job]:
-    """Return all jobs of a study, the latest version first."""
+    """Read the rows of all jobs of a study, the latest version first."""
     query = select(tables.jobs).where(tables.jobs.c.study_id == study).order_by(tables.jobs.c.version.desc())
     return [Job(**row._mapping) for row in connection.execute(query)]
 
 
 def select_relations(connection: Connection, job: Job) -> Relations:
-    """Return a job's place among the other jobs of its study."""
+    """Read a job's place among the other jobs of its study from their rows."""
     others = [each for each in select_versions(connection, job.study_id) if each.basis is not None]
     before = [each.id for each in others if each.version < job.version]
     after = [each.id for each in others if each.version > job.version]
@@ -94,7 +98,7 @@ def select_relations(connection: Connection, job: Job) -> Relations:
 
 
 def waits_for_earlier_version() -> ColumnElement[bool]:
-    """SQL condition: an earlier version of the job's study is still open."""
+    """SQL condition for the row of a job: an earlier version of its study is still open."""
     table, earlier = tables.jobs, tables.jobs.alias()
     return exists().where(
         earlier.c.study_id == table.c.study_id, earlier.c.version < table.c.version, earlier.c.state.in_(OPEN)
@@ -102,12 +106,12 @@ def waits_for_earlier_version() -> ColumnElement[bool]:
 
 
 def job_id(cipher: Cipher, study: str, version: int) -> str:
-    """Return the ID of a study's job, a keyed digest of the study and the version."""
+    """Return the ID in the row of a study's job, a keyed digest of the study and the version."""
     return cipher.digest("job", study, str(version)).hex()[:ID_DIGITS]
 
 
 def find_predecessor(earlier: Sequence[Job], basis: str) -> Job | None:
-    """Return the job whose results new results with `basis` replace; `earlier` lists the study's jobs, latest first.
+    """Return the job in the study's rows whose results new ones with `basis` replace; `earlier` has the latest first.
 
     Jobs with the same basis are skipped: identical results replace the same job as the first of them did.
     """
@@ -118,7 +122,7 @@ def find_predecessor(earlier: Sequence[Job], basis: str) -> Job | None:
 
 
 def lock_or_create_study(connection: Connection, database: Database, cipher: Cipher, study_uid: str) -> Study:
-    """Return the study and lock its row until the transaction ends; insert the study if it is missing."""
+    """Read the row of a study and lock it until the transaction ends; insert the row if it is missing."""
     table = tables.studies
     row = {"id": study_id(cipher, study_uid), "study_uid": study_uid}
     connection.execute(database.insert_missing(table).values(row))
@@ -126,13 +130,13 @@ def lock_or_create_study(connection: Connection, database: Database, cipher: Cip
 
 
 def lock_study(connection: Connection, study: str) -> Study:
-    """Return the study with an ID and lock its row until the transaction ends."""
+    """Read the row of the study with an ID and lock it until the transaction ends."""
     table = tables.studies
     return _study(connection.execute(select(table).where(table.c.id == study).with_for_update()).one())
 
 
 def assign_patient(connection: Connection, study: Study, patient: PatientDigests) -> Study:
-    """Assign a study to a patient, or add missing attributes to its patient.
+    """Write a patient into the row of a study, or add missing attributes to the patient in it.
 
     Raises:
         OtherPatientError: the study belongs to another patient.
@@ -162,7 +166,7 @@ def increment(
 
 
 def count_by_reason(connection: Connection, counter: Column[int], *conditions: ColumnElement[bool]) -> dict[str, int]:
-    """Return the sum of a counter column for each reason, in alphabetical order."""
+    """Return the sum of a counter column over the rows of each reason, in alphabetical order."""
     reason = counter.table.c.reason
     query = select(reason, func.sum(counter)).where(*conditions).group_by(reason).order_by(reason)
     return {row[0]: int(row[1]) for row in connection.execute(query)}

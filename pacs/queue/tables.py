@@ -27,17 +27,20 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 class Moment(TypeDecorator[datetime]):
-    """A UTC datetime stored as microseconds since 1970, which both databases order alike and return exactly."""
+    """The column type of times in the queue's tables: UTC in microseconds since 1970.
+
+    Both databases order such numbers alike and return them exactly.
+    """
 
     impl = BigInteger
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        """Convert a datetime for the database."""
+        """Convert a datetime for a column of the queue's tables."""
         return None if value is None else (value - EPOCH) // MICROSECOND
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
-        """Convert a number from the database."""
+        """Convert a number from a column of the queue's tables to a datetime."""
         return None if value is None else EPOCH + value * MICROSECOND
 
 

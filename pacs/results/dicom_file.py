@@ -15,7 +15,7 @@ PREAMBLE = bytes(128) + b"DICM"
 
 
 def encode_file(result: Dataset, copied: Iterable[CopiedElement]) -> bytes:
-    """Return a DICOM file in Explicit VR Little Endian with the result's own elements and the copied ones.
+    """Return a result's DICOM file in Explicit VR Little Endian, with its own elements and the copied ones.
 
     The attributes of patient, study and character set come only from the copied ones. The result's own texts must be
     ASCII, which is part of every character set.

@@ -37,7 +37,7 @@ DELIMITERS = TEXT_VR_DELIMS | set(b"^=\\")
 
 
 def dataset_to_json(dataset: Dataset, tags: Iterable[int] | None = None) -> DicomJson:
-    """Return the elements of `tags` that the data set has, or all elements except the pixels.
+    """Convert a data set to DICOM JSON: the elements of `tags` that it has, or all except the pixels.
 
     Archives and modalities write values that their VR does not allow. Such an element is returned without a value, and
     neither a log nor an error repeats the value.
@@ -58,7 +58,7 @@ def _element(dataset: Dataset, tag: int) -> DicomJson:
 
 
 def result_to_json(data: bytes) -> DicomJson:
-    """Return all elements of a result's DICOM file except its pixels."""
+    """Convert a result's DICOM file to DICOM JSON: all its elements except the pixels."""
     with warnings.catch_warnings(), config.disable_value_validation():
         warnings.simplefilter("ignore")  # pydicom's warnings repeat the patient's values
         result = dcmread(io.BytesIO(data), stop_before_pixels=True)

@@ -22,7 +22,7 @@ IDENTIFYING_KEYWORDS = (
 
 
 def compute_fingerprint(data: bytes) -> bytes:
-    """Return the SHA-256 of a DICOM file's identifying attributes and pixels, independent of its encoding.
+    """Return a DICOM file's fingerprint: the SHA-256 of its identifying attributes and pixels, whatever its encoding.
 
     Raises:
         Exception: the file is damaged; almost any type is possible, so call this in a worker process.

@@ -61,11 +61,11 @@ ITEM_TAG, UNDEFINED_LENGTH = (0xFFFE, 0xE000), 0xFFFFFFFF
 
 
 class NotCopyableError(Exception):
-    """An attribute is too large, too deeply nested or damaged."""
+    """An attribute, such as the patient's, is too large, too deeply nested or damaged to be copied to a result."""
 
 
 def copy_elements(header: Dataset, keywords: tuple[str, ...]) -> tuple[tuple[CopiedElement, ...], tuple[str, ...]]:
-    """Copy the attributes that the header has; return them, and the keywords of those that cannot be copied.
+    """Copy a header's attributes, such as the patient's; return them, and the keywords of those that cannot be copied.
 
     No value of the header may have been accessed before, because pydicom decodes a value on access.
 
@@ -90,7 +90,7 @@ def copy_elements(header: Dataset, keywords: tuple[str, ...]) -> tuple[tuple[Cop
 
 
 def empty_element(keyword: str) -> CopiedElement:
-    """Return an attribute without a value."""
+    """Return a patient or study attribute of a result without a value."""
     tag = Tag(keyword)
     return CopiedElement(int(tag), _encode(tag, dictionary_VR(tag), b""))
 

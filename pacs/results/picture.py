@@ -21,7 +21,7 @@ OPACITY = 0.5
 
 @dataclass(frozen=True)
 class Picture:
-    """An RGB picture with square pixels, even if the radiograph's pixels are not square.
+    """An RGB picture of a radiograph and its heatmap, with square pixels even if the radiograph's are not square.
 
     Attributes:
         height, width: size of the picture, in its own pixels.
@@ -37,7 +37,7 @@ class Picture:
 
     @property
     def pixels_HW3(self) -> PixelArray:
-        """The picture as (H, W, 3) uint8 RGB."""
+        """The picture of a radiograph as (H, W, 3) uint8 RGB."""
         return np.frombuffer(self.rgb, np.uint8).reshape(self.height, self.width, 3)
 
 
@@ -47,7 +47,7 @@ def max_picture_height(count: int) -> float:
 
 
 def draw_picture(cam: Cam, radiograph: Radiograph, number: int = 1) -> Picture:
-    """Draw the heatmap on the radiograph, upright and with bright bone, after scaling both down.
+    """Draw the archive's picture: the heatmap on the radiograph, upright, with bright bone, both scaled down.
 
     Args:
         number: position of the radiograph in its study, from 1. The study has at least that many radiographs, so the

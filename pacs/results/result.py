@@ -21,7 +21,7 @@ MORE_LEFT_OUT = "The study has further radiographs that were not judged."
 
 @dataclass(frozen=True)
 class CopiedElement:
-    """An attribute of a radiograph that its results repeat.
+    """An attribute of a radiograph that the results rendered from its finding repeat.
 
     Attributes:
         tag: group and element as one number.
@@ -35,7 +35,7 @@ class CopiedElement:
 
 @dataclass(frozen=True)
 class Source:
-    """The attributes that results take from a radiograph's header, of limited size.
+    """The header of a finding's radiograph, reduced to the attributes that results take from it, of limited size.
 
     Attributes:
         laterality, view, body_part: code strings; None if the header has none.
@@ -62,7 +62,7 @@ class Source:
 
 @dataclass(frozen=True)
 class RadiographFinding:
-    """The finding of one radiograph.
+    """The finding of one radiograph of a DICOM study, for rendering the results.
 
     Attributes:
         regions: regions with the most evidence, in pixels of the radiograph, strongest first.
@@ -79,7 +79,7 @@ class RadiographFinding:
 
 @dataclass(frozen=True)
 class Reference:
-    """The UIDs of a DICOM object of the same study."""
+    """A finding's reference to a DICOM object of the same study: its UIDs."""
 
     sop_class_uid: str
     instance_uid: str
@@ -88,7 +88,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class StudyFinding:
-    """The finding of a study and of its radiographs.
+    """The finding of a DICOM study and of its radiographs, for rendering the results.
 
     Attributes:
         probability: of abnormality, calibrated, from 0 to 1.
@@ -116,19 +116,19 @@ class StudyFinding:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every radiograph of the study was analyzed."""
+        """Whether the study's finding covers every radiograph, so that none was left out."""
         return not self.left_out and not self.more_left_out
 
     @property
     def not_judged(self) -> tuple[str, ...]:
-        """One sentence for each radiograph that was left out."""
+        """One sentence for each radiograph that the study's finding leaves out."""
         each = tuple(f"Not judged: {uid}. {reason}" for uid, reason in self.left_out)
         return (*each, MORE_LEFT_OUT) if self.more_left_out else each
 
 
 @dataclass(frozen=True)
 class Results:
-    """The results of a study.
+    """The results that were rendered from the finding of a study.
 
     Attributes:
         files: the Secondary Capture and the structured report.

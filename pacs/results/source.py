@@ -24,7 +24,7 @@ COMPRESSION_KEYWORDS = ("LossyImageCompressionRatio", "LossyImageCompressionMeth
 
 
 def read_source(data: bytes, max_pixels: int) -> Source:
-    """Read the attributes of a radiograph that has been decoded without errors.
+    """Read the attributes that results repeat from a radiograph that has been decoded without errors.
 
     Raises:
         InputError: the file is invalid (see `read_header`), or an attribute of the patient cannot be copied.

@@ -17,27 +17,27 @@ UID_BYTES = 16
 
 
 def series_uid(kind: Kind, seed: bytes) -> str:
-    """Return the Series Instance UID for a kind of result; an image and a report may not share a series."""
+    """Derive the Series Instance UID of a kind of result; an image and a report may not share a series."""
     return _secret_uid(seed, "series", kind)
 
 
 def instance_uid(kind: Kind, seed: bytes) -> str:
-    """Return the SOP Instance UID for a kind of result."""
+    """Derive the SOP Instance UID of a kind of result from the secret seed."""
     return _secret_uid(seed, "instance", kind)
 
 
 def tracking_uid(seed: bytes, subject: str) -> str:
-    """Return the tracking UID of an item in a report; `subject` names the item within the study."""
+    """Derive the tracking UID of an item in a report; `subject` names the item within the study."""
     return _secret_uid(seed, "tracking", subject)
 
 
 def device_uid(version: str, checkpoint: str) -> str:
-    """Return the UID of the observer device: this software with that checkpoint, at any site."""
+    """Derive the UID of the results' observer device: this software with that checkpoint, at any site."""
     return _uid("device", version, checkpoint)
 
 
 def coding_scheme_uid() -> str:
-    """Return the UID of the private coding scheme."""
+    """Derive the UID of the private coding scheme in the results."""
     return _uid("coding scheme")
 
 

@@ -57,7 +57,7 @@ class _Cell:
 
 
 def draw_capture(finding: StudyFinding) -> PixelArray:
-    """Return the capture as (H, W, 3) uint8 RGB."""
+    """Return the capture of a study, laid out under its banner, as (H, W, 3) uint8 RGB."""
     rows = _rows(finding.radiographs)
     height = sum(row[0].picture_HW3.shape[0] for row in rows)
     width = max(MIN_WIDTH, height // MAX_HEIGHT_TO_WIDTH, *(_row_width(row) for row in rows))

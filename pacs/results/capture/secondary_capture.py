@@ -17,7 +17,7 @@ LOSSY, LOSSLESS = "01", "00"
 
 
 def secondary_capture(finding: StudyFinding) -> Dataset:
-    """Return one RGB image in the study of its radiographs, with overlays, probabilities and the notice burned in.
+    """Return the Secondary Capture: an RGB image with overlays, probabilities and the notice burned in.
 
     It has no pixel spacing, because each radiograph is scaled by its own factor. `pacs.results.dicom_file` adds the
     patient attributes.

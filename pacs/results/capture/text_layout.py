@@ -1,4 +1,4 @@
-"""Breaks text into lines of a given width and draws them on a picture."""
+"""Breaks the text of a capture into lines of a given width and draws them on a picture."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +22,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Text broken into lines.
+    """A paragraph of a capture's text, broken into lines.
 
     Attributes:
         size: font size in pixels.
@@ -33,11 +33,11 @@ class Paragraph:
 
     @property
     def height(self) -> int:
-        """Height in pixels, including the space above and below."""
+        """Height of the paragraph in pixels, including the space above and below."""
         return self._step * len(self.lines) + 2 * self._space
 
     def draw(self, on: ImageDraw.ImageDraw, color: Color) -> None:
-        """Draw the lines from the top of a picture."""
+        """Draw the lines of the paragraph from the top of a picture."""
         for number, line in enumerate(self.lines):
             place = INDENT, self._space + number * self._step
             on.text(place, line, fill=color, font=_font(self.size))
@@ -52,7 +52,10 @@ class Paragraph:
 
 
 def layout_paragraph(text: str, size: int, width: int) -> Paragraph:
-    """Break text into lines of at most `width` pixels; the font shrinks if the longest word does not fit."""
+    """Break text into a paragraph of lines of at most `width` pixels.
+
+    The font shrinks if the longest word does not fit.
+    """
     words = text.split(" ")
     while size > MIN_FONT_SIZE and max(_length(word, size) for word in words) > width - 2 * INDENT:
         size -= 1

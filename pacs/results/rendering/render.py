@@ -14,7 +14,7 @@ from pacs.results.result import CopiedElement, Results, StudyFinding
 
 
 def render_results(finding: StudyFinding) -> Results:
-    """Render the results of a study; the patient attributes are those of the first radiograph."""
+    """Render all results of a study's finding; the patient attributes are those of the first radiograph."""
     patient_and_study = finding.radiographs[0].source.patient_and_study
     capture = secondary_capture(finding)
     report = structured_report(finding, capture)

@@ -19,7 +19,7 @@ READ_SOURCE, RENDER_RESULTS, TO_JSON, FINGERPRINT = b"S", b"R", b"D", b"P"
 
 
 def main() -> None:
-    """Render results on request until the parent process ends."""
+    """Render results in the worker process on request until the parent process ends."""
     max_pixels = int(sys.argv[1])
     limits = MemoryLimits(BASE_BYTES + BYTES_A_PIXEL * max_pixels, MAX_RESIDENT_BYTES)
     serve(_import, lambda question, data: _answer(question, data, max_pixels), limits)

@@ -16,7 +16,7 @@ RENDER_TIMEOUT_SECONDS = 120.0
 
 
 class ResultPool:
-    """Child processes for results. Use it on the event loop only."""
+    """The pool of processes that read headers and render results. Use it on the event loop only."""
 
     def __init__(self, seconds: float, max_pixels: int) -> None:
         """`seconds` is the timeout for reading one file, `max_pixels` the limit on its pixels."""
@@ -24,7 +24,7 @@ class ResultPool:
         self._processes = ProcessPool("pacs.results.rendering.worker", [str(max_pixels)], PROCESSES)
 
     async def source(self, data: bytes) -> Source:
-        """Read the attributes that results repeat; see `pacs.results.source.read_source`.
+        """Read the attributes that results repeat in a process of the pool; see `pacs.results.source.read_source`.
 
         Raises:
             UnreadableImageError: also if reading takes too long or crashes the process.
@@ -46,7 +46,7 @@ class ResultPool:
         return msgspec.msgpack.decode(answer, type=Source)
 
     async def render(self, finding: StudyFinding) -> Results:
-        """Render the results of a study. Raises ResultsError if they cannot be rendered."""
+        """Render the results of a study in a process of the pool. Raises ResultsError if they cannot be rendered."""
         try:
             _, answer = await self._processes.request(
                 RENDER_RESULTS, msgspec.msgpack.encode(finding), RENDER_TIMEOUT_SECONDS
@@ -58,7 +58,7 @@ class ResultPool:
         return msgspec.msgpack.decode(answer, type=Results)
 
     async def to_json(self, result: bytes) -> DicomJson:
-        """Convert a result's DICOM file to DICOM JSON. Raises ResultsError if it cannot be read."""
+        """Convert a result to DICOM JSON in a process of the pool. Raises ResultsError if it cannot be read."""
         try:
             _, answer = await self._processes.request(TO_JSON, result, self._seconds)
         except TimeoutError as error:
@@ -68,7 +68,9 @@ class ResultPool:
         return msgspec.json.decode(answer, type=DicomJson)
 
     async def fingerprint(self, file: bytes) -> bytes | None:
-        """Return the fingerprint of a DICOM file; None if it cannot be read and is therefore not one of our results.
+        """Compute the fingerprint of a DICOM file in a process of the pool.
+
+        It is None if the file cannot be read and is therefore not one of our results.
 
         Raises:
             ResultsError: the process cannot be started.
@@ -82,5 +84,5 @@ class ResultPool:
         return answer
 
     async def close(self) -> None:
-        """End the processes that render results."""
+        """End the pool's processes that render results."""
         await self._processes.close()

@@ -26,7 +26,7 @@ IMAGING = {"system": f"{TERMINOLOGY}/observation-category", "code": "imaging", "
 
 
 def diagnostic_report(finding: StudyFinding) -> Json:
-    """Return the report. It has no timestamps, so that equal findings have equal reports."""
+    """Return the FHIR report. It has no timestamps, so that equal findings have equal reports."""
     observations = _observations(finding)
     uid = instance_uid("report", finding.seed)
     return {

@@ -40,7 +40,10 @@ Group = MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitat
 
 
 def measurement_groups(finding: StudyFinding) -> list[Group]:
-    """Return all groups. Regions are in pixels of their radiograph; tracking identifiers are reproducible."""
+    """Return all measurement groups of a study's report.
+
+    Regions are in pixels of their radiograph; tracking identifiers are reproducible.
+    """
     groups: list[Group] = [_of_study(finding)]
     numbered = list(enumerate(finding.radiographs, 1))
     groups += [_of_radiograph(finding, radiograph, number) for number, radiograph in numbered]
