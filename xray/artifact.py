@@ -48,7 +48,7 @@ def require_replaceable(target: Path) -> None:
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder that replaces `target` if the block succeeds and is removed if it fails.
+    """Yield an empty folder for an artifact, which replaces `target` if the block succeeds and is removed if it fails.
 
     A killed process leaves at most a `.NAME.partial` folder, which readers ignore and the next writer removes.
 
@@ -70,7 +70,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def detect_full_disk(target: Path) -> Iterator[None]:
-    """Raise NoSpaceError if an error of the block means that the disk of `target` is full."""
+    """Raise NoSpaceError if the block cannot write an artifact or another file because `target`'s disk is full."""
     try:
         yield
     except NoSpaceError:
@@ -85,7 +85,7 @@ def detect_full_disk(target: Path) -> Iterator[None]:
 
 
 def allocate_file(file: Path, size: int) -> None:
-    """Create a file of `size` bytes and reserve its disk space.
+    """Create a file of `size` bytes for an artifact and reserve its disk space.
 
     Raises:
         NoSpaceError: the disk does not have enough space; the message says how much is needed.
@@ -103,7 +103,7 @@ def allocate_file(file: Path, size: int) -> None:
 
 
 def replace_folder(finished: Path, target: Path) -> None:
-    """Flush a finished folder to the disk and rename it to `target`, whose previous content is removed."""
+    """Flush a finished artifact to the disk and rename it to `target`, whose previous content is removed."""
     for file in finished.iterdir():
         file.chmod(FILE_MODE)
         flush_to_disk(file)
@@ -163,13 +163,13 @@ def staged_files(folder: Path) -> Iterator[Path]:
 
 
 def sha256(file: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal digits."""
+    """Return the SHA-256 of an artifact's file, or of any other file, in hexadecimal digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_manifest(folder: Path, manifest: Any) -> None:
-    """Write a manifest, a dataclass, as indented JSON; call this after all other files are written."""
+    """Write an artifact's manifest, a dataclass, as indented JSON; call this after all other files are written."""
     with atomic_file(folder / MANIFEST) as partial:
         partial.write_bytes(msgspec.json.format(_to_json(manifest), indent=2) + b"\n")
 
@@ -177,7 +177,7 @@ def write_manifest(folder: Path, manifest: Any) -> None:
 def read_manifest(
     folder: Path, manifest_type: type[ManifestT], upgrades: Mapping[int, Upgrade] | None = None
 ) -> ManifestT:
-    """Read and check a folder's manifest. Every field must be present, even if it has a default.
+    """Read and check an artifact's manifest. Every field must be present, even if it has a default.
 
     Args:
         manifest_type: a dataclass whose `schema_version` has this code's version as its default.
@@ -205,7 +205,7 @@ def read_manifest(
 
 
 def verify_checksums(folder: Path, checksums: Mapping[str, str]) -> None:
-    """Compare the files of a folder with the SHA-256 digests of its manifest, which are keyed by file name.
+    """Compare the files of an artifact with the SHA-256 digests of its manifest, which are keyed by file name.
 
     Raises:
         ArtifactError: a file is missing or differs; the message names the first.
@@ -219,7 +219,7 @@ def verify_checksums(folder: Path, checksums: Mapping[str, str]) -> None:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Flush the content of a file, or the names in a folder, so that it survives a power cut."""
+    """Flush an artifact's or another file, or the names in a folder, to the disk, so that it survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -10,7 +10,7 @@ from xray.errors import XrayError
 
 @contextmanager
 def exit_with_message() -> Iterator[None]:
-    """Exit with status 1 and a one-line message on stderr if the block raises an XrayError or OSError."""
+    """End a command-line program with status 1 and one line on stderr if the block raises an XrayError or OSError."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # the terminal may not be able to show a file's name

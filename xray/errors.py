@@ -21,45 +21,45 @@ class XrayError(Exception):
 
 
 class InputError(XrayError):
-    """The caller's input cannot be used as it is."""
+    """The error for a caller's input that cannot be used as it is."""
 
 
 class UnsupportedFormatError(InputError):
-    """The image format is not supported."""
+    """The error for an image format that is not supported."""
 
 
 class TooManyPixelsError(InputError):
-    """The image header announces more pixels than the limit."""
+    """The error for an image whose header announces more pixels than the limit."""
 
 
 class UnreadableImageError(InputError):
-    """The image is truncated or corrupt."""
+    """The error for a truncated or corrupt image."""
 
 
 class NoContentError(InputError):
-    """The image decodes but shows nothing: it is constant or has only a few pixels."""
+    """The error for an image that decodes but shows nothing: it is constant or has only a few pixels."""
 
 
 class MixedStudyError(InputError):
-    """Radiographs that were sent as one study belong to different studies or patients."""
+    """The error for radiographs that were sent as one study but belong to different studies or patients."""
 
 
 class OutOfScopeError(InputError):
-    """The image is not of the kind that the network was trained on."""
+    """The error for an image that is not of the kind that the network was trained on."""
 
 
 class DatasetError(XrayError):
-    """A dataset folder is empty, incomplete or has unreadable images."""
+    """The error for a dataset folder that is empty, incomplete or has unreadable images."""
 
 
 class ArtifactError(XrayError):
-    """A checkpoint or gallery folder is missing, damaged or does not fit."""
+    """The error for a checkpoint or gallery folder that is missing, damaged or does not fit."""
 
 
 class NoSpaceError(XrayError):
-    """A disk is full, or a quota or a limit on the size of a file is reached."""
+    """The error for a full disk, or for a quota or a limit on the size of a file that is reached."""
 
 
 def too_many_pixels_message(size: str, max_pixels: int) -> str:
-    """Return the message of a `TooManyPixelsError`; `size` is a text such as "9000x9000 pixels"."""
+    """Return the message of the error `TooManyPixelsError`; `size` is a text such as "9000x9000 pixels"."""
     return f"The image is {size}; scale it down to at most {max_pixels:,} pixels."

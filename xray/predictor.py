@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A radiograph, ready for the engine.
+    """A radiograph that the predictor has prepared for its engine.
 
     Attributes:
         pixels_1SS: uint8, the network's square canvas.
@@ -45,7 +45,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for one radiograph.
+    """The predictor's result for one radiograph.
 
     Attributes:
         logit: logit before calibration: the pooled `cam_hw` plus the classifier's bias.
@@ -63,13 +63,13 @@ class Prediction:
     cam_hw: MapArray
 
     def cam(self) -> Cam:
-        """Return the map on the radiograph's own pixel grid."""
+        """Return the predicted map on the radiograph's own pixel grid."""
         return cam_on_radiograph(self.cam_hw, self.prepared.placement)
 
 
 @dataclass(frozen=True)
 class StudyPrediction:
-    """The prediction for a study.
+    """The predictor's result for a study.
 
     Attributes:
         logit: logit pooled over the radiographs, before calibration.
@@ -92,7 +92,7 @@ class StudyPrediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """An engine that runs a checkpoint's network, and the manifest for interpreting its outputs.
+    """Predicts studies with an engine that runs a checkpoint's network, and the manifest to interpret its outputs.
 
     Attributes:
         space: space of the training data's embeddings; None if neither checkpoint nor gallery has one.
@@ -104,7 +104,7 @@ class Predictor:
 
     @classmethod
     def from_artifacts(cls, checkpoint: Checkpoint, engine: Engine, gallery: "Gallery | None" = None) -> Self:
-        """Combine a checkpoint, an engine that runs it, and its gallery.
+        """Make a predictor of a checkpoint, an engine that runs it, and its gallery.
 
         Version 0.1 kept the space and its limit in the gallery; if the checkpoint has none, the gallery's is used.
         """
@@ -121,11 +121,11 @@ class Predictor:
         return self.predict_study([self.read(output, row, each) for row, each in enumerate(prepared)])
 
     def prepare(self, radiograph: Radiograph) -> Prepared:
-        """Preprocess a radiograph as specified in the checkpoint's manifest."""
+        """Preprocess a radiograph for prediction, as specified in the checkpoint's manifest."""
         return Prepared(radiograph, *preprocess(radiograph, self.manifest.preprocess))
 
     def read(self, output: ModelOutput, row: int, prepared: Prepared) -> Prediction:
-        """Convert one row of the engine's output to the prediction for the radiograph in that row of the batch."""
+        """Turn a row of the engine's output into the prediction for the radiograph in that row of the batch."""
         logit = float(output.logits_B[row])
         return Prediction(
             prepared=prepared,
@@ -138,7 +138,7 @@ class Predictor:
         )
 
     def predict_study(self, predictions: Sequence[Prediction], threshold_name: str = "default") -> StudyPrediction:
-        """Pool the predictions for the radiographs of one study, calibrate and decide.
+        """Predict a study from its radiographs' predictions: pool them, calibrate and decide.
 
         Args:
             threshold_name: name of one of the manifest's thresholds.
@@ -166,11 +166,11 @@ class Predictor:
         )
 
     def scope(self, prediction: Prediction) -> Scope:
-        """Measure the distance of a radiograph from the images to which the network can be applied."""
+        """Measure how far a predicted radiograph is from the images that the network can be applied to."""
         return measure_scope(prediction.prepared.radiograph, prediction.embedding_D, self.space)
 
     def find_threshold(self, name: str) -> float:
-        """Return the manifest's threshold with a name, a probability from 0 to 1.
+        """Return the predictor's threshold with a name, a probability from 0 to 1, from the manifest.
 
         Raises:
             InputError: the manifest has no threshold of that name.

@@ -12,7 +12,7 @@ APPLICATION = "osteon"
 
 
 def cache_folder() -> Path:
-    """Return the folder for files that can be created again.
+    """Return the user's folder for files that programs can create again.
 
     Raises:
         InputError: the user has no home folder.
@@ -21,7 +21,7 @@ def cache_folder() -> Path:
 
 
 def data_folder() -> Path:
-    """Return the folder for files that have to be kept.
+    """Return the user's folder for files of programs that have to be kept.
 
     Raises:
         InputError: the user has no home folder, as in a container that runs under a numeric user ID.

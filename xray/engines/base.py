@@ -26,30 +26,30 @@ PrecisionChoice = Literal["auto", "float32", "bfloat16", "int8"]
 
 
 class Engine(Protocol):
-    """Runs the network. Only one thread may call it at a time."""
+    """The interface of every engine, which runs the network. Only one thread may call it at a time."""
 
     @property
     def name(self) -> str:
-        """The name in `/info` and the metrics, such as `openvino-bfloat16-cpu`."""
+        """The engine's name in `/info` and the metrics, such as `openvino-bfloat16-cpu`."""
 
     @property
     def device(self) -> torch.device:
-        """The device that computes the features."""
+        """The device on which the engine computes the features."""
 
     @property
     def precision(self) -> Precision:
-        """The precision of the features; the head is in float32 in every engine."""
+        """The precision in which the engine computes the features; the head is in float32 in every engine."""
 
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
-        """Map uint8 (B, 1, S, S) to a `ModelOutput` of B rows, float32 tensors on the CPU."""
+        """Run an engine: map uint8 (B, 1, S, S) to a `ModelOutput` of B rows, float32 tensors on the CPU."""
 
     def sizes_to_warm(self, largest: int) -> Iterable[int]:
-        """Return the batch sizes up to `largest` whose first pass takes longer than later ones."""
+        """Return the batch sizes up to `largest` whose first pass takes an engine longer than later ones."""
 
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """The arguments from which an engine is built.
+    """The arguments from which any engine is built.
 
     Attributes:
         checkpoint: the network; for a GPU, it is already on the device.
@@ -87,12 +87,12 @@ class EngineFactory:
     is_checked: bool = False
 
     def is_for(self, request: EngineRequest) -> bool:
-        """Return whether it runs on the requested device in the requested precision."""
+        """Return whether this kind of engine runs on the requested device in the requested precision."""
         return self.device == request.device.type and request.precision in ("auto", *self.precisions)
 
 
 def imported(function: str) -> Callable[[EngineRequest], Engine]:
-    """Return the function `package.module:function`, which is imported on its first call.
+    """Return an engine's builder by its name `package.module:function`; it is imported on its first call.
 
     The packages that an engine needs are large and may be missing, so only the engine in use is imported.
     """

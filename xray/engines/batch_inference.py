@@ -30,11 +30,11 @@ Result = TypeVar("Result")
 
 
 class NetworkInput(Protocol):
-    """An object that carries the network's input for one radiograph."""
+    """Anything that can go into a batch: an object that carries the network's input for one radiograph."""
 
     @property
     def pixels_1SS(self) -> PixelArray:
-        """uint8 (1, S, S), from `preprocess`."""
+        """One radiograph's part of a batch: uint8 (1, S, S), from `preprocess`."""
 
 
 Input = TypeVar("Input", bound=NetworkInput)
@@ -42,7 +42,7 @@ Input = TypeVar("Input", bound=NetworkInput)
 
 @dataclass(frozen=True)
 class Canvas:
-    """The network's input for one radiograph, without anything else.
+    """One radiograph's input to a batch, without anything else.
 
     Attributes:
         pixels_1SS: uint8.
@@ -52,7 +52,7 @@ class Canvas:
 
 
 def prepare_ahead(prepare: Callable[[Item], Result], items: Iterable[Item], ahead: int = MAX_AHEAD) -> Iterator[Result]:
-    """Apply a function to each item in threads; yield the results in the order of the items.
+    """Prepare the items of coming batches, such as radiographs, in threads; yield the results in the items' order.
 
     At most `ahead` results are in memory at a time, so that datasets may have any size. An exception of `prepare`
     is raised in place of its result.
@@ -85,14 +85,14 @@ def infer_in_batches(
 
 
 def select_rows(output: ModelOutput, rows: slice) -> ModelOutput:
-    """Return the outputs of some radiographs of a batch, as views."""
+    """Return the outputs of some radiographs of an inferred batch, as views."""
     return ModelOutput(
         output.logits_B[rows], output.embeddings_BD[rows], output.cams_Bhw[rows], output.attentions_B[rows]
     )
 
 
 def concatenate(outputs: Sequence[ModelOutput]) -> ModelOutput:
-    """Return several outputs as one, in order."""
+    """Join the outputs of several inferred batches to one, in order."""
     return ModelOutput(
         torch.cat([each.logits_B for each in outputs]),
         torch.cat([each.embeddings_BD for each in outputs]),

@@ -36,7 +36,7 @@ Runner = Callable[[PixelArray, int], Tensor]
 
 
 class CudaEngine:
-    """Cuts batches to the sizes that a runner has and unpacks its results."""
+    """The engine on an NVIDIA GPU: cuts batches to the sizes that a runner has and unpacks its results."""
 
     precision: Precision = "bfloat16"
 
@@ -53,11 +53,11 @@ class CudaEngine:
         self._dimensions = dimensions
 
     def sizes_to_warm(self, largest: int) -> list[int]:
-        """Return the batch sizes of the graphs for batches of up to `largest`."""
+        """Return the batch sizes of the CUDA graphs for batches of up to `largest`."""
         return [size for size in BATCH_SIZES if size < 2 * largest]
 
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
-        """Map uint8 (B, 1, S, S) to a `ModelOutput` of B rows on the CPU."""
+        """Run the GPU's graphs: map uint8 (B, 1, S, S) to a `ModelOutput` of B rows on the CPU."""
         outputs = [
             unpack(self._run(pixels_B1SS[rows], size), self._dimensions) for rows, size in cuts(len(pixels_B1SS))
         ]
@@ -65,7 +65,7 @@ class CudaEngine:
 
 
 class Bf16Network(nn.Module):
-    """The model's own layers with convolutions in 16 bits, channels last. Batch norms and head stay in float32."""
+    """The model's own layers for the GPU, channels last: convolutions in 16 bits, batch norms and head in float32."""
 
     def __init__(self, model: XrayNetwork) -> None:
         """Copy the features; the model is not changed."""
@@ -78,14 +78,14 @@ class Bf16Network(nn.Module):
         self.rest = _convolving_in(torch.bfloat16, features[stem_length:])
 
     def forward(self, pixels_B1SS: Tensor) -> ModelOutput:
-        """Map uint8 (B, 1, S, S) to a `ModelOutput` of B rows."""
+        """Run the 16-bit layers on the GPU: map uint8 (B, 1, S, S) to a `ModelOutput` of B rows."""
         gray_B3SS = self.model.normalize(pixels_B1SS).to(self.stem_type).expand(-1, 3, -1, -1)
         stem_BChw = self.stem(gray_B3SS.contiguous(memory_format=torch.channels_last))
         return self.model.forward_head(self.rest(stem_BChw.bfloat16()))
 
 
 def build_fused(request: EngineRequest) -> CudaEngine:
-    """Build an engine for the restructured DenseNet with Triton kernels.
+    """Build a CUDA engine for the restructured DenseNet with Triton kernels.
 
     Raises:
         ArtifactError: the checkpoint is not a DenseNet.
@@ -101,12 +101,12 @@ def build_fused(request: EngineRequest) -> CudaEngine:
 
 
 def build_graphs(request: EngineRequest) -> CudaEngine:
-    """Build an engine with torch's own layers, for any architecture."""
+    """Build a CUDA engine with torch's own layers, for any architecture."""
     return _engine("cuda-bfloat16-graphs", Bf16Network(request.checkpoint.model).eval(), request)
 
 
 def cuts(count: int) -> Iterator[tuple[slice, int]]:
-    """Yield the rows of each pass over a batch of `count` rows, and the batch size of the graph for them."""
+    """Yield the rows of each pass over a batch of `count` rows, and the batch size of the CUDA graph for them."""
     for start in range(0, count, BATCH_SIZES[-1]):
         stop = min(count, start + BATCH_SIZES[-1])
         yield slice(start, stop), next(size for size in BATCH_SIZES if size >= stop - start)
@@ -119,7 +119,10 @@ def pack(output: ModelOutput) -> Tensor:
 
 
 def unpack(packed_BN: Tensor, dimensions: int) -> ModelOutput:
-    """Invert `pack`: turn (B, N) into a `ModelOutput` in new memory. Maps are square because canvases are."""
+    """Turn a tensor that has left the GPU, (B, N), into a `ModelOutput` in new memory: the inverse of `pack`.
+
+    Maps are square because canvases are.
+    """
     widths = [1, 1, dimensions, packed_BN.shape[1] - 2 - dimensions]
     logits_B1, attentions_B1, embeddings_BD, cells_BN = (
         part.clone(memory_format=torch.contiguous_format) for part in torch.split(packed_BN, widths, dim=1)
@@ -157,7 +160,7 @@ class _Captured:
 
 
 class GraphRunner:
-    """Runs a network on one stream; the graph of a batch size is captured on its first use.
+    """Runs a network on one CUDA stream; the graph of a batch size is captured on its first use.
 
     All graphs share one pool of memory. This is safe because they run one at a time, and each result is copied out
     before the next graph starts.

@@ -43,8 +43,9 @@ class _Transition:
 
 
 class FusedDenseNet:
-    """DenseNet (Huang et al. 2017, arXiv 1608.06993) for inference; its memory layout after Pleiss et al. 2017,
-    arXiv 1707.06990.
+    """A trained DenseNet (Huang et al. 2017, arXiv 1608.06993), restructured for fast inference on a GPU.
+
+    Its memory layout follows Pleiss et al. 2017, arXiv 1707.06990.
 
     The features are in `dtype`, with batch norms and sums in float32; the head is the model's own, in float32.
     """
@@ -109,13 +110,13 @@ class FusedDenseNet:
 
 
 def affine(norm: nn.BatchNorm2d) -> Affine:
-    """Return a batch norm in evaluation mode as one multiplication and one addition per channel."""
+    """Return one of the DenseNet's batch norms in evaluation mode as one multiplication and addition per channel."""
     scale_C = norm.weight / torch.sqrt(norm.get_buffer("running_var") + norm.eps)
     return Affine(scale_C, norm.bias - norm.get_buffer("running_mean") * scale_C)
 
 
 def fold_stem(features: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Fold the first convolution and its batch norm to one input channel: weights (C, 1, 7, 7), bias (C, 1, 1).
+    """Fold DenseNet's first convolution and its batch norm to one input channel: weights (C, 1, 7, 7), bias (C, 1, 1).
 
     The three input channels are equal, so the weights are summed over them. The normalization of gray levels is not
     folded in: the border is padded with zeros after normalization, and no gray level normalizes to exactly 0.

@@ -24,7 +24,7 @@ INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 @dataclass(frozen=True)
 class QuantizedManifest:
-    """The origin of a quantized graph, and its difference from the float32 reference.
+    """The origin of a network in int8, and its difference from the float32 reference.
 
     Attributes:
         checkpoint: id of the checkpoint.
@@ -46,7 +46,7 @@ class QuantizedManifest:
 
 
 def verified_graph(folder: Path | None, checkpoint: str) -> Path:
-    """Return the path of the verified graph for OpenVINO.
+    """Return the path of a checkpoint's verified int8 graph for OpenVINO.
 
     Args:
         folder: folder that `python -m training quantize` wrote; None counts as missing.

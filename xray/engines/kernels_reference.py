@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Affine:
-    """A batch norm in evaluation mode: `x * scale_C + shift_C`, both float32."""
+    """A batch norm in evaluation mode, as the fused steps take it: `x * scale_C + shift_C`, both float32."""
 
     scale_C: Tensor
     shift_C: Tensor
@@ -24,7 +24,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class Steps:
-    """An implementation of both steps.
+    """An implementation of the restructured DenseNet's two fused steps: this reference or Triton's.
 
     Attributes:
         bottleneck: `(x_PC, norm, weight_CK, bias_K)` to (P, K): ReLU(ReLU(norm(x)) @ weight + bias). The stride of x's
@@ -39,19 +39,19 @@ class Steps:
 
 
 def activate(x: Tensor, norm: Affine) -> Tensor:
-    """Return ReLU(norm(x)) in float32, channels last."""
+    """Return ReLU(norm(x)) in float32, channels last: the reference for the start of both fused steps."""
     return torch.relu(x.float() * norm.scale_C + norm.shift_C)
 
 
 def bottleneck(x_PC: Tensor, norm: Affine, weight_CK: Tensor, bias_K: Tensor) -> Tensor:
-    """Compute `Steps.bottleneck`: (P, C) to (P, K)."""
+    """Compute `Steps.bottleneck` in plain torch: (P, C) to (P, K)."""
     # Products of two 16-bit numbers are exact in float32, as in a tensor core.
     active_PC = activate(x_PC, norm).to(weight_CK.dtype).float()
     return torch.relu(active_PC @ weight_CK.float() + bias_K).to(weight_CK.dtype)
 
 
 def shrink(x_BhwC: Tensor, norm: Affine) -> Tensor:
-    """Compute `Steps.shrink`: (B, h, w, C) to (B, h // 2, w // 2, C)."""
+    """Compute `Steps.shrink` in plain torch: (B, h, w, C) to (B, h // 2, w // 2, C)."""
     pooled_BChw = F.avg_pool2d(activate(x_BhwC, norm).permute(0, 3, 1, 2), 2)
     return pooled_BChw.permute(0, 2, 3, 1).to(x_BhwC.dtype)
 

@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class GraphManifest:
-    """The origin of a cached graph, and the SHA-256 of its files by name."""
+    """The origin of a cached OpenVINO graph, and the SHA-256 of its files by name."""
 
     checkpoint: str
     openvino: str
@@ -62,7 +62,7 @@ class GraphManifest:
 
 
 class OpenVinoEngine:
-    """Runs the network on a CPU, in one stream over all cores, which has the lowest latency per batch."""
+    """Runs the network with OpenVINO, in one stream over all CPU cores, which has the lowest latency per batch."""
 
     def __init__(
         self,
@@ -98,19 +98,19 @@ class OpenVinoEngine:
         return f"openvino-{self.precision}-cpu"
 
     def sizes_to_warm(self, largest: int) -> set[int]:
-        """Return the smallest and the largest batch size."""
+        """Return the smallest and the largest batch size, on which to warm OpenVINO."""
         return {1, largest}
 
     @torch.inference_mode()
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
-        """Map uint8 (B, 1, S, S) to a `ModelOutput` of B rows."""
+        """Map uint8 (B, 1, S, S) to a `ModelOutput` of B rows: OpenVINO's features, torch's head."""
         self._request.infer({0: pixels_B1SS}, share_inputs=True)
         # The tensor is a view of OpenVINO's memory, which the next pass overwrites; the head's results are copies.
         return self._head(torch.from_numpy(self._request.get_output_tensor(0).data))
 
 
 def build(request: EngineRequest) -> OpenVinoEngine:
-    """Build the engine in the requested precision; `auto` is the faster one on this processor.
+    """Build the OpenVINO engine in the requested precision; `auto` is the faster one on this processor.
 
     Raises:
         InputError: int8 was requested and the processor has no instructions for it.
@@ -125,7 +125,7 @@ def build(request: EngineRequest) -> OpenVinoEngine:
 
 
 def best_precision() -> CpuPrecision:
-    """Return bfloat16 for processors that are faster in it (AMX, or AMD with AVX512-BF16), otherwise float32.
+    """Return bfloat16 if OpenVINO is faster in it on this processor (AMX, or AMD with AVX512-BF16), else float32.
 
     Two cores of an EPYC (Zen 4) process 7 radiographs a second in float32 and 14 in bfloat16 (320 px); two cores of a
     Xeon with AVX512-BF16 and without AMX process 35 and 24 (192 px).

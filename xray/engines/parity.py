@@ -23,7 +23,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference between two engines on some radiographs.
+    """The difference between an engine's outputs and the reference's on some radiographs.
 
     Attributes:
         logit: absolute difference of the logits; 0 if they are equal.
@@ -61,7 +61,7 @@ class Comparison:
 
     @property
     def auroc_limit(self) -> float:
-        """Maximum difference of the AUROCs: `AUROC_LIMIT`, or more if a few pairs of few radiographs weigh more."""
+        """Maximum difference of an engine's AUROC from the reference's: `AUROC_LIMIT`, or more for few images."""
         return max(AUROC_LIMIT, (AUROC_PAIRS + 0.001) / (self.abnormal * (self.images - self.abnormal)))
 
     def __str__(self) -> str:
@@ -88,7 +88,7 @@ COARSEST_CELLS = 3
 
 
 def noise_canvases(count: int, size: int) -> PixelArray:
-    """Return noise, uint8 (B, 1, S, S), the same at every call, with structure at all scales like radiographs."""
+    """Return noise to compare engines on, uint8 (B, 1, S, S), always the same, with structure like radiographs."""
     random = np.random.default_rng(0)
     canvases_BSS = np.zeros((count, size, size), np.float32)
     for canvas_SS in canvases_BSS:
@@ -102,12 +102,12 @@ def noise_canvases(count: int, size: int) -> PixelArray:
 
 
 def difference(reference: ModelOutput, candidate: ModelOutput) -> Difference:
-    """Return the largest difference over a batch."""
+    """Return the largest difference of an engine's outputs from the reference's over a batch."""
     return worst(differences(reference, candidate))
 
 
 def differences(reference: ModelOutput, candidate: ModelOutput) -> FloatArray:
-    """Return the fields of `Difference` for each radiograph, (B, 3)."""
+    """Return an engine's differences from the reference for each radiograph: `Difference`'s fields, (B, 3)."""
     logits_B = (reference.logits_B - candidate.logits_B).abs()
     cosines_B = (reference.embeddings_BD * candidate.embeddings_BD).sum(1)
     maps = zip(reference.cams_Bhw.flatten(1).numpy(), candidate.cams_Bhw.flatten(1).numpy(), strict=True)
@@ -116,18 +116,18 @@ def differences(reference: ModelOutput, candidate: ModelOutput) -> FloatArray:
 
 
 def worst(differences_B3: FloatArray) -> Difference:
-    """Return the worst value of each column of (B, 3); NaN if the column has a NaN."""
+    """Return the worst of an engine's differences from the reference, by column of (B, 3); NaN if one is NaN."""
     lowest, highest = differences_B3.min(0), differences_B3.max(0)
     return Difference(float(highest[0]), float(lowest[1]), float(lowest[2]))
 
 
 def mean(differences_B3: FloatArray) -> Difference:
-    """Return the mean of each column of (B, 3)."""
+    """Return the mean of an engine's differences from the reference, by column of (B, 3)."""
     return Difference(*map(float, differences_B3.mean(0)))
 
 
 def require_equal(found: Difference, precision: Precision) -> None:
-    """Check a difference from the reference against the limits of the precision.
+    """Check an engine's difference from the reference against the limits of its precision.
 
     Raises:
         ArtifactError: a limit is exceeded; the message gives the figures.
@@ -138,7 +138,7 @@ def require_equal(found: Difference, precision: Precision) -> None:
 
 
 def require_fit(comparison: Comparison, precision: Precision) -> None:
-    """Check a comparison with the reference against the limits of the precision.
+    """Check an engine's comparison with the reference against the limits of its precision.
 
     Raises:
         ArtifactError: a limit is exceeded, or the engine ranks the radiographs differently.

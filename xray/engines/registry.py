@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 
 def choose_device(choice: DeviceChoice) -> torch.device:
-    """Return the device of a choice; `auto` means the GPU if there is one.
+    """Return the device on which the chosen engine will run; `auto` means the GPU if there is one.
 
     Raises:
         InputError: `cuda` was requested but torch sees no GPU.
@@ -68,7 +68,7 @@ def load_engine(
     cache: Path | None = None,
     quantized: Path | None = None,
 ) -> Engine:
-    """Return the fastest engine for a checkpoint on the chosen device.
+    """Return the fastest registered engine for a checkpoint on the chosen device.
 
     Args:
         precision: precision of the features; `auto` means the fastest that the device has, except `int8`, which
@@ -88,7 +88,7 @@ def load_engine(
 
 
 def first_fit(factories: Sequence[EngineFactory], request: EngineRequest) -> Engine:
-    """Return the first engine that can serve the request, or the reference if none can.
+    """Return the first registered engine that can serve the request, or the reference if none can.
 
     Raises:
         RuntimeError: not even the reference runs on the device, as after some CUDA errors.

@@ -12,7 +12,7 @@ from xray.network.model import ModelOutput
 
 
 class TorchEngine:
-    """Runs the network in eager float32 without compilation, on any device."""
+    """Runs the network in eager torch, in float32 without compilation, on any device: the reference engine."""
 
     precision: Precision = "float32"
 
@@ -23,16 +23,16 @@ class TorchEngine:
 
     @property
     def name(self) -> str:
-        """`torch-float32-cpu` or `torch-float32-cuda`."""
+        """The reference engine's name: `torch-float32-cpu` or `torch-float32-cuda`."""
         return f"torch-float32-{self.device.type}"
 
     def sizes_to_warm(self, largest: int) -> set[int]:
-        """Return the smallest and the largest batch size."""
+        """Return the smallest and the largest batch size, to warm eager torch."""
         return {1, largest}
 
     @torch.inference_mode()
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
-        """Map uint8 (B, 1, S, S) to a `ModelOutput` of B rows on the CPU."""
+        """Run the network in eager torch: uint8 (B, 1, S, S) to a `ModelOutput` of B rows on the CPU."""
         # Without this, cuDNN rounds the operands of convolutions to 10 bits of mantissa (TF32) on a GPU.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             output: ModelOutput = self.model(torch.from_numpy(pixels_B1SS).to(self.device))

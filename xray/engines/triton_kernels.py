@@ -76,7 +76,7 @@ def _shrink(  # noqa: PLR0913 - each pointer and stride is a parameter
 
 
 def bottleneck(x_PC: Tensor, norm: Affine, weight_CK: Tensor, bias_K: Tensor) -> Tensor:
-    """Compute `Steps.bottleneck`: (P, C) to (P, K). K is a power of two of at least 16; DenseNet's is 128."""
+    """Compute `Steps.bottleneck` in Triton: (P, C) to (P, K). K is a power of two, at least 16; DenseNet's is 128."""
     (pixels, channels), width = x_PC.shape, weight_CK.shape[1]
     out_PK = torch.empty((pixels, width), dtype=weight_CK.dtype, device=x_PC.device)
     tile = tile_for(pixels, _processors(x_PC.device))
@@ -89,7 +89,7 @@ def bottleneck(x_PC: Tensor, norm: Affine, weight_CK: Tensor, bias_K: Tensor) ->
 
 
 def shrink(x_BhwC: Tensor, norm: Affine) -> Tensor:
-    """Compute `Steps.shrink`: contiguous (B, h, w, C) to (B, h // 2, w // 2, C)."""
+    """Compute `Steps.shrink` in Triton: contiguous (B, h, w, C) to (B, h // 2, w // 2, C)."""
     batch, height, width, channels = x_BhwC.shape
     out_BhwC = x_BhwC.new_empty((batch, height // 2, width // 2, channels))
     pixels, tile = batch * (height // 2) * (width // 2), min(TILES)
@@ -100,7 +100,7 @@ def shrink(x_BhwC: Tensor, norm: Affine) -> Tensor:
 
 
 def tile_for(pixels: int, processors: int) -> int:
-    """Return the pixels of the largest tile that keeps all multiprocessors busy, or else of the smallest tile."""
+    """Return the pixels of the largest Triton tile that keeps all multiprocessors busy, or else of the smallest."""
     return next((tile for tile in TILES if pixels >= tile * processors), min(TILES))
 
 

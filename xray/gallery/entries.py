@@ -17,7 +17,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class GalleryEntry:
-    """One indexed radiograph.
+    """One radiograph of a gallery, with its attributes.
 
     Attributes:
         path: path within the dataset, independent of this machine; for a hospital's archive, a pseudonymous reference.
@@ -32,12 +32,12 @@ class GalleryEntry:
 
     @property
     def study_key(self) -> str:
-        """Return the unique key of the study; for an archive's study, its pseudonymous reference."""
+        """Return the unique key of a gallery entry's study; for an archive's study, its pseudonymous reference."""
         return self.study if self.patient == UNKNOWN else study_key(self.body_part, self.patient, self.study)
 
 
 def write_entries(file: Path, entries: Sequence[GalleryEntry]) -> None:
-    """Write one row per entry."""
+    """Write a gallery's entries to a Parquet file, one row per entry."""
     parquet.write_table(pyarrow.Table.from_pylist([asdict(entry) for entry in entries]), file)
 
 

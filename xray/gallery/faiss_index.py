@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class FaissIndex:
-    """Exact search by inner product (FAISS's `IndexFlatIP`), on the CPU or on the first GPU.
+    """Exact search of a gallery by inner product (FAISS's `IndexFlatIP`), on the CPU or on the first GPU.
 
     FAISS ignores filters on a GPU (its issue 3114), so filtered queries always run on the CPU.
     """
@@ -47,7 +47,7 @@ class FaissIndex:
 
     @property
     def memory_bytes(self) -> int:
-        """Return the host memory of the vectors, in bytes."""
+        """Return the host memory of the vectors in FAISS, in bytes."""
         return int(self._index.ntotal * self._index.code_size)
 
     @property
@@ -56,14 +56,14 @@ class FaissIndex:
         return 0 if self._gpu_index is None else self.memory_bytes + GPU_SCRATCH_BYTES
 
     def vectors(self, rows_R: RowArray) -> EmbeddingArray:
-        """Return the vectors of some entries, (R, K) float32."""
+        """Return the vectors of some entries from FAISS, (R, K) float32."""
         vectors_RK: EmbeddingArray = self._index.reconstruct_batch(rows_R)
         return vectors_RK
 
     def search(
         self, query_K: EmbeddingArray, depth: int, allowed_N: BoolArray | None = None
     ) -> tuple[EmbeddingArray, RowArray]:
-        """Return the inner products and rows of the `depth` nearest allowed vectors; see `VectorIndex`."""
+        """Search FAISS for the `depth` nearest allowed vectors: inner products, rows; see `VectorIndex`."""
         query_1K = np.ascontiguousarray(query_K[np.newaxis], np.float32)
         if self._gpu_index is not None and allowed_N is None and depth <= MAX_GPU_DEPTH:
             (products_R,), (rows_R,) = self._gpu_thread.submit(self._gpu_index.search, query_1K, depth).result()
@@ -89,7 +89,7 @@ def _build_gpu_index(vectors_NK: EmbeddingArray) -> Any:
 
 
 def write_vectors(file: Path, vectors_NK: EmbeddingArray, storage: StorageChoice) -> None:
-    """Write vectors of length 1; the type of the FAISS index in the file tells how they are stored."""
+    """Write a gallery's vectors of length 1 to a FAISS index file, whose type tells how they are stored."""
     if storage == "float32":
         index = faiss.IndexFlatIP(vectors_NK.shape[1])
     else:
@@ -101,7 +101,7 @@ def write_vectors(file: Path, vectors_NK: EmbeddingArray, storage: StorageChoice
 
 
 def read_vectors(file: Path) -> EmbeddingArray:
-    """Read the vectors, (N, K) float32: exact, or rounded to float16 and then scaled to length 1.
+    """Read a FAISS index file's vectors, (N, K) float32: exact, or rounded to float16 and then scaled to length 1.
 
     Raises:
         ArtifactError: the file is not a FAISS index.

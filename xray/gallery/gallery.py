@@ -31,7 +31,7 @@ BLOCK_ROWS = 1024
 
 @dataclass(frozen=True)
 class GalleryManifest:
-    """How a gallery was built.
+    """A gallery's manifest, which says how it was built.
 
     Attributes:
         checkpoint: ID of the checkpoint that made the embeddings; only this checkpoint can query the gallery.
@@ -60,7 +60,7 @@ class GalleryManifest:
 
 @dataclass(frozen=True)
 class Neighbor:
-    """An entry that a search found. `rank` counts from 1; `similarity` is the cosine, from -1 to 1."""
+    """A gallery entry found by a search. `rank` counts from 1; `similarity` is the cosine, from -1 to 1."""
 
     rank: int
     entry: GalleryEntry
@@ -69,7 +69,7 @@ class Neighbor:
 
 @dataclass(frozen=True)
 class NeighborQuery:
-    """Restrictions on the neighbors of a query; None means no restriction.
+    """Restrictions on the neighbors that a gallery returns; None means no restriction.
 
     Attributes:
         k: maximum number of neighbors.
@@ -89,7 +89,7 @@ class NeighborQuery:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Entries and the index over their vectors; many threads may search at once.
+    """A gallery's entries and the index over their vectors; many threads may search at once.
 
     Attributes:
         index: index of the entries' vectors, in the order of the entries.
@@ -103,30 +103,30 @@ class Gallery:
 
     @property
     def memory_bytes(self) -> int:
-        """Return the host memory of the index, in bytes."""
+        """Return the host memory of the gallery's index, in bytes."""
         return self.index.memory_bytes
 
     @property
     def gpu_memory_bytes(self) -> int:
-        """Return the GPU memory of the index, in bytes; 0 without a GPU."""
+        """Return the GPU memory of the gallery's index, in bytes; 0 without a GPU."""
         return self.index.gpu_memory_bytes
 
     @cached_property
     def body_parts(self) -> tuple[str, ...]:
-        """Return the body parts of the entries, sorted."""
+        """Return the body parts of the gallery's entries, sorted."""
         return tuple(sorted({entry.body_part for entry in self.entries}))
 
     def search(self, embedding_D: EmbeddingArray, query: NeighborQuery) -> list[Neighbor]:
-        """Return the entries nearest to an embedding; see `search_vector`."""
+        """Return the gallery's entries nearest to an embedding; see `search_vector`."""
         return self.search_vector(self.project(embedding_D), query)
 
     def project(self, embedding_D: EmbeddingArray) -> EmbeddingArray:
-        """Return the vector of an embedding, (K,) float32 of length 1, to compare with the entries' vectors."""
+        """Return an embedding's vector, (K,) float32 of length 1, to compare with those of the gallery's entries."""
         embedding_D = np.asarray(embedding_D, np.float32)
         return embedding_D if self.projection is None else self.projection.project(embedding_D[np.newaxis])[0]
 
     def search_vector(self, vector_K: EmbeddingArray, query: NeighborQuery) -> list[Neighbor]:
-        """Return the nearest entries, nearest first; fewer than k if the restrictions leave fewer.
+        """Return the gallery's entries nearest to a vector, nearest first; fewer than k if restrictions leave fewer.
 
         The result is that of a float64 search over all vectors. Entries with equal similarity are in gallery order.
 
@@ -159,7 +159,7 @@ class Gallery:
             raise InputError(f"No entry shows that body part; the gallery has {', '.join(self.body_parts)}.")
 
     def vectors(self, rows_R: RowArray) -> EmbeddingArray:
-        """Return the stored vectors of some entries, (R, K)."""
+        """Return the vectors of some of the gallery's entries, as stored, (R, K)."""
         return self.index.vectors(rows_R)
 
     def _rank_candidates(
@@ -222,6 +222,6 @@ class Gallery:
 
 
 def abnormal_share(neighbors: Sequence[Neighbor]) -> float | None:
-    """Return the share of abnormal neighbors, a second opinion on the study; None if no neighbor has a label."""
+    """Return the abnormal share of a study's neighbors in the gallery, a second opinion; None if none has a label."""
     labels = [neighbor.entry.label for neighbor in neighbors if neighbor.entry.label in LABELS]
     return fmean(label == "abnormal" for label in labels) if labels else None

@@ -16,7 +16,7 @@ from xray.gallery.vector_index import EmbeddingArray
 
 @dataclass(frozen=True)
 class Projection:
-    """An affine map that was fitted to the entries of a gallery; all arrays are float32.
+    """A gallery's projection: an affine map that was fitted to the gallery's entries; all arrays are float32.
 
     Attributes:
         mean_D: mean of their embeddings.
@@ -30,22 +30,22 @@ class Projection:
 
     @property
     def dimension(self) -> int:
-        """Return the length K of a vector."""
+        """Return the length K of a vector that the projection yields."""
         return int(self.mixing_KK.shape[1])
 
     def project(self, embeddings_BD: EmbeddingArray) -> EmbeddingArray:
-        """Return the vectors, (B, K) float32 of length 1."""
+        """Project embeddings to the gallery's vectors, (B, K) float32 of length 1."""
         vectors_BK = (embeddings_BD - self.mean_D) @ self.basis_DK @ self.mixing_KK
         return np.asarray(vectors_BK / np.linalg.norm(vectors_BK, axis=1, keepdims=True))
 
 
 def write_projection(file: Path, projection: Projection) -> None:
-    """Write the arrays by name to a safetensors file."""
+    """Write a gallery's projection to a safetensors file, its arrays by name."""
     save_file({field.name: np.ascontiguousarray(getattr(projection, field.name)) for field in fields(Projection)}, file)
 
 
 def read_projection(file: Path) -> Projection:
-    """Read a file that `write_projection` wrote.
+    """Read a gallery's projection from a file that `write_projection` wrote.
 
     Raises:
         ArtifactError: the file does not hold a projection.

@@ -38,7 +38,7 @@ def save_gallery(
     storage: StorageChoice = "float32",
     projection: Projection | None = None,
 ) -> GalleryManifest:
-    """Write the folder atomically and return the manifest with its checksums.
+    """Write a gallery to its folder atomically and return the manifest with its checksums.
 
     Args:
         vectors_NK: finite vectors of length 1.
@@ -58,7 +58,7 @@ def save_gallery(
 
 
 def load_gallery(folder: Path, checkpoint_id: str, on_gpu: bool = False, index: str = DEFAULT_INDEX) -> Gallery:
-    """Read and verify a folder. The vectors take 4 x N x K bytes of memory, and twice that while they are read.
+    """Read and verify a gallery's folder. The vectors take 4 x N x K bytes of memory, twice that while being read.
 
     Args:
         on_gpu: whether to keep a copy of the vectors on the GPU, for queries without restrictions.

@@ -20,23 +20,23 @@ StorageChoice = Literal["float32", "float16"]
 
 
 class VectorIndex(Protocol):
-    """Searches the vectors of a gallery; many threads may search at once."""
+    """The interface to any index that searches a gallery's vectors; many threads may search at once."""
 
     @property
     def memory_bytes(self) -> int:
-        """Return the host memory that the index uses, in bytes."""
+        """Return the host memory that the index of vectors uses, in bytes."""
 
     @property
     def gpu_memory_bytes(self) -> int:
-        """Return the GPU memory that the index uses, in bytes; 0 without a GPU."""
+        """Return the GPU memory that the index of vectors uses, in bytes; 0 without a GPU."""
 
     def vectors(self, rows_R: RowArray) -> EmbeddingArray:
-        """Return the vectors of some entries, (R, K) float32 of length 1."""
+        """Return the vectors that the index has for some entries, (R, K) float32 of length 1."""
 
     def search(
         self, query_K: EmbeddingArray, depth: int, allowed_N: BoolArray | None = None
     ) -> tuple[EmbeddingArray, RowArray]:
-        """Return the vectors with the largest inner products with a query, largest first.
+        """Return the vectors of the index with the largest inner products with a query, largest first.
 
         Args:
             query_K: float32.

@@ -16,7 +16,7 @@ BoolImage = npt.NDArray[np.bool_]
 
 
 def canny(pixels_HW: npt.NDArray[np.uint8], low: int, high: int) -> BoolImage:
-    """Find edges, (H, W): ridges of the gradient above `low` gray levels that are connected to one above `high`."""
+    """Find Canny edges, (H, W): ridges of the gradient above `low` gray levels, connected to one above `high`."""
     gray_HW = pixels_HW.astype(np.int32)
     across_HW, down_HW = (ndimage.sobel(gray_HW, axis, mode="nearest") for axis in (1, 0))
     gradient_HW = np.abs(across_HW) + np.abs(down_HW)

@@ -24,7 +24,7 @@ DeepArray = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Levels:
-    """A mapping of gray levels to 0 to 255.
+    """A mapping to 0 to 255 of the gray levels that an image of more than 8 bits uses.
 
     Attributes:
         lowest: the level that becomes 0, like all levels below it.
@@ -41,7 +41,7 @@ class Levels:
 
 
 def significant_levels(deep_HW: DeepArray, shown_HW: npt.NDArray[np.bool_] | None = None) -> Levels:
-    """Choose the levels for an image (H, W) of unsigned integers by the pixels inside its margins.
+    """Choose the levels that an image (H, W) of more than 8 bits uses, by the pixels inside its margins.
 
     The highest bit that more than stray pixels use is the first of the eight bits that are kept: 12 bits stored in 16
     lose 4. For an image that uses a narrow range far above 0, such as signed values with an offset, the darkest level

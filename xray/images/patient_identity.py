@@ -16,7 +16,7 @@ DISTINCT_SEXES = ("f", "m")
 
 @dataclass(frozen=True)
 class Patient:
-    """Normalized values that identify a patient; empty if the file does not say."""
+    """The identity of a radiograph's patient, in normalized values; empty if the file does not say."""
 
     id: str = field(default="", repr=False)
     issuer: str = field(default="", repr=False)
@@ -26,7 +26,7 @@ class Patient:
 
 
 class PatientIdentity(Protocol):
-    """Values that identify a patient, or digests of such values; empty if unknown."""
+    """Values that identify a patient for comparing, or digests of such values; empty if unknown."""
 
     @property
     def id(self) -> str: ...
@@ -41,7 +41,7 @@ class PatientIdentity(Protocol):
 
 
 def is_same_patient(one: PatientIdentity, other: PatientIdentity) -> bool:
-    """Return whether two files can belong to the same patient.
+    """Return whether the identities from two radiographs' files can belong to the same patient.
 
     The IDs must be equal or both missing; if they are missing, the names must be equal. Issuer, date of birth and sex
     must not contradict each other. If both dates of birth are known, the names may differ, because a name may be
@@ -57,7 +57,7 @@ def is_same_patient(one: PatientIdentity, other: PatientIdentity) -> bool:
 
 
 def normalize_text(text: str) -> str:
-    """Return a text in the form of a `Patient`: without padding, in one case and in one Unicode form."""
+    """Normalize a text of a patient's identity, as in `Patient`: without padding, in one case and one Unicode form."""
     text = " ".join(unicodedata.normalize("NFKC", text.strip(" \0\t\r\n")).casefold().split())
     return text if len(text) <= MAX_LENGTH else hashlib.sha256(text.encode()).hexdigest()
 

@@ -27,7 +27,7 @@ air) and KneeOA (images without air): 5 of 3,277 and 114 of 6,604 radiographs ar
 
 
 def is_negative(pixels_HW: npt.NDArray[np.uint8]) -> bool:
-    """Return whether bone is dark in (H, W) gray pixels of an X-ray."""
+    """Return whether an X-ray, gray pixels (H, W), is a negative, in which bone is dark."""
     # Floating point, because rounding to whole levels would treat an image and its negative differently.
     thumbnail = resample(pixels_HW, (THUMBNAIL_SIDE, THUMBNAIL_SIDE)).astype(np.float64) / WHITE
     is_brighter = float(thumbnail.mean()) > 0.5

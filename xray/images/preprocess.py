@@ -56,7 +56,7 @@ class PreprocessSpec:
 
 @dataclass(frozen=True)
 class Placement:
-    """The position of a radiograph's scaled content on the canvas.
+    """The position of a radiograph's scaled content on the network's canvas.
 
     Attributes:
         source: size of the radiograph, (H, W).
@@ -75,7 +75,7 @@ class Placement:
 
 
 def preprocess(radiograph: Radiograph, spec: PreprocessSpec) -> tuple[PixelArray, Placement]:
-    """Compute the network's input (1, S, S) uint8, and the placement for `restore`.
+    """Preprocess a radiograph to the network's input (1, S, S) uint8, and the placement for `restore`.
 
     Training, indexing and serving all use this function.
     """
@@ -84,7 +84,7 @@ def preprocess(radiograph: Radiograph, spec: PreprocessSpec) -> tuple[PixelArray
 
 
 def compute_placement(radiograph: Radiograph, spec: PreprocessSpec) -> Placement:
-    """Compute the position and size of a radiograph's content on the canvas."""
+    """Compute the position and size of a radiograph's content on the network's canvas."""
     source = radiograph.height, radiograph.width
     content = radiograph.content or Box(0, 0, *source)
     shape = content.height * radiograph.pixel_aspect, float(content.width)  # in pixel widths
@@ -98,7 +98,7 @@ def compute_placement(radiograph: Radiograph, spec: PreprocessSpec) -> Placement
 
 
 def place(pixels_HW: PixelArray, placement: Placement) -> PixelArray:
-    """Map from the radiograph to the canvas: (H, W) uint8 to (S, S) uint8; the rest of the canvas is black."""
+    """Map from the radiograph to the network's canvas, which is black elsewhere: (H, W) uint8 to (S, S) uint8."""
     canvas_SS = np.zeros((placement.size, placement.size), np.uint8)
     rows, scaled_rows = _overlap(placement.top, placement.scaled[0], placement.size)
     columns, scaled_columns = _overlap(placement.left, placement.scaled[1], placement.size)
@@ -108,7 +108,7 @@ def place(pixels_HW: PixelArray, placement: Placement) -> PixelArray:
 
 
 def restore(map_hw: MapArray, placement: Placement) -> MapArray:
-    """Map from the canvas to the radiograph: (h, w) float32, which covers the canvas, to (H, W) float32.
+    """Map from the network's canvas back to the radiograph: (h, w) float32, which covers the canvas, to (H, W) float32.
 
     Values are interpolated bilinearly between the centers of cells; 0 where the canvas does not show the radiograph.
     """

@@ -29,7 +29,7 @@ PixelArray = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class DicomFacts:
-    """Facts about a radiograph from the tags of its DICOM file.
+    """The part of a radiograph that only DICOM files have: facts from their tags.
 
     Attributes:
         study_uid, series_uid, instance_uid: UIDs; None if a tag is missing or is not a UID.
@@ -55,7 +55,7 @@ class DicomFacts:
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle in pixels of the radiograph; the origin is the upper left corner."""
+    """A rectangle in pixels of a radiograph; the origin is the upper left corner."""
 
     top: int
     left: int
@@ -64,18 +64,18 @@ class Box:
 
     @property
     def rows(self) -> slice:
-        """The rows of the box in an array (H, W)."""
+        """The rows of a radiograph's array (H, W) that are in the box."""
         return slice(self.top, self.top + self.height)
 
     @property
     def columns(self) -> slice:
-        """The columns of the box in an array (H, W)."""
+        """The columns of a radiograph's array (H, W) that are in the box."""
         return slice(self.left, self.left + self.width)
 
 
 @dataclass(frozen=True)
 class Radiograph:
-    """One decoded X-ray.
+    """One decoded radiograph, whatever its file format.
 
     Attributes:
         pixels: (H, W) uint8, 0 = air, 255 = densest bone.
@@ -104,7 +104,7 @@ class Radiograph:
         shutter: Box | None = None,
         pixel_aspect: float = 1.0,
     ) -> Self:
-        """Check the pixels that a viewer shows, find the content inside their margins, and invert them if bone is dark.
+        """Make a radiograph of the pixels that a viewer shows: check them, find their content, invert dark bone.
 
         Args:
             bone_is_dark: polarity from the file; None decides by the pixels inside the margins.
@@ -125,17 +125,17 @@ class Radiograph:
 
     @property
     def content_pixels(self) -> PixelArray:
-        """The pixels of `content`, (h, w) uint8."""
+        """The pixels of the radiograph's `content`, (h, w) uint8."""
         return self.pixels if self.content is None else self.pixels[self.content.rows, self.content.columns]
 
     @property
     def height(self) -> int:
-        """H."""
+        """H, the height of the radiograph in pixels."""
         return int(self.pixels.shape[0])
 
     @property
     def width(self) -> int:
-        """W."""
+        """W, the width of the radiograph in pixels."""
         return int(self.pixels.shape[1])
 
 

@@ -34,7 +34,7 @@ FileIdentity = tuple[int, int]
 
 @dataclass
 class FoundImages:
-    """The images of a folder tree.
+    """The image files found in a dataset's folder tree.
 
     Attributes:
         images: the file for each path below the folder, with `/`; image2 comes before image10.
@@ -58,7 +58,7 @@ class _Entry:
 
 
 def find_images(folder: Path) -> FoundImages:
-    """Search a folder and all folders below it, following symbolic links.
+    """Search a dataset's folder and all folders below it for image files, following symbolic links.
 
     An entry that is reached without a link keeps its name, and a link to it is left out. So loops end, and nothing
     counts twice. Two hard links are two images, because neither is the original.
@@ -96,7 +96,10 @@ def find_images(folder: Path) -> FoundImages:
 
 
 def is_image(file: Path) -> bool:
-    """Return whether a file is an image, by its suffix or, without one (as in many DICOM files), by its first bytes."""
+    """Return whether a file in a dataset's tree is an image, by its suffix or, without one, by its first bytes.
+
+    Many DICOM files have no suffix.
+    """
     suffix = file.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return True
@@ -108,18 +111,21 @@ def is_image(file: Path) -> bool:
 
 
 def file_kind(file: Path) -> str:
-    """Return the reason why a file that is not an image is left out, such as `.tif files`."""
+    """Return why a dataset's file that is not an image is left out, such as `.tif files`."""
     suffix = to_printable(file.suffix.lower())
     return f"{suffix} files" if suffix else NO_SUFFIX
 
 
 def is_system_name(name: str) -> bool:
-    """Return whether a name is hidden or belongs to the system, such as `.DS_Store`, `._image1.png` or `@eaDir`."""
+    """Return whether the search for a dataset's images ignores a name, such as `.DS_Store`.
+
+    Such names are hidden or belong to the system; `._image1.png` and `@eaDir` are others.
+    """
     return name.startswith((".", "@", "#", "$")) or name.lower() in SYSTEM_FOLDERS | SYSTEM_FILES
 
 
 def to_printable(name: str) -> str:
-    """Convert the name of a file to printable text; a name that is not UTF-8 is read as Latin-1."""
+    """Convert the name of a dataset's file to printable text; a name that is not UTF-8 is read as Latin-1."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -128,12 +134,12 @@ def to_printable(name: str) -> str:
 
 
 def natural_sort_key(path: str) -> list[tuple[int, str]]:
-    """Return a sort key that puts image2 before image10."""
+    """Return a sort key for a dataset's files that puts image2 before image10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path)]
 
 
 def listing(paths: list[str], what: str) -> str:
-    """Return a sentence that counts paths and names the first few: `7 <what>: a, b, c, d, e, …`."""
+    """Return a sentence that counts a dataset's paths and names the first: `7 <what>: a, b, c, d, e, …`."""
     shown = ", ".join(paths[:MAX_LISTED_PATHS]) + (", …" if len(paths) > MAX_LISTED_PATHS else "")
     return f"{len(paths)} {what}: {shown}"
 

@@ -1,4 +1,4 @@
-"""Detects whether a file has changed since it was read."""
+"""Detects by its fingerprint whether a dataset's file has changed since it was read."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ UNREADABLE = ""
 
 @dataclass(frozen=True)
 class FileStamp:
-    """A file's status in the file system. Programs can set the time of modification, but not the time of change."""
+    """A file's status, to detect changes. Programs can set the time of modification, but not the time of change."""
 
     size: int
     modified_ns: int
@@ -29,7 +29,7 @@ class FileStamp:
 
 @dataclass(frozen=True)
 class FileContent:
-    """The identity of a file's content.
+    """The fingerprint of a file's content.
 
     Attributes:
         digest: SHA-256 in hexadecimal digits.
@@ -41,7 +41,7 @@ class FileContent:
 
 
 def read_content(file: Path) -> tuple[bytes, FileContent]:
-    """Read a file; return its bytes and their identity.
+    """Read a file; return its bytes and their fingerprint.
 
     Raises:
         OSError: the file cannot be read.
@@ -54,7 +54,7 @@ def read_content(file: Path) -> tuple[bytes, FileContent]:
 
 
 def is_unchanged(file: Path, content: FileContent) -> bool:
-    """Return whether a file still has the same content. It is only read again if its stamp has changed."""
+    """Return whether a file still has its fingerprint's content. It is only read again if its stamp has changed."""
     try:
         return _stamp(file.stat()) == content.stamp or sha256(file) == content.digest
     except OSError:
@@ -62,7 +62,7 @@ def is_unchanged(file: Path, content: FileContent) -> bool:
 
 
 def compute_digests(files: Iterable[Path]) -> list[str]:
-    """Compute the SHA-256 of each file; `UNREADABLE` for a file that cannot be read."""
+    """Compute the SHA-256 of each of a dataset's files; `UNREADABLE` for one that cannot be read."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(_digest, files))
 

@@ -16,7 +16,7 @@ LISTED_TWICE = "repeated rows of the CSV"
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels in the CSV files of a split.
+    """The labels in the CSV files of a dataset's split.
 
     Attributes:
         dataset: the dataset's name in the rows.
@@ -57,7 +57,7 @@ class _Rows:
 
 
 def read_labels(root: Path, split: str, found: Mapping[str, Path]) -> Labels | None:
-    """Read the labels of a split; None if the dataset has no CSV for it.
+    """Read the labels of a dataset's split from its CSV; None if the dataset has no CSV for it.
 
     Args:
         found: the images on disk by path below `root`. A row may also name one of them by another path with a link.

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Overlap:
-    """Patients and files that a split shares with another split.
+    """Patients and equal files that a dataset's split shares with another split.
 
     Attributes:
         other: name of the other split.

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MuraRecord:
-    """One image of a dataset.
+    """One image of a study in a dataset in MURA layout.
 
     Attributes:
         path: the path in the dataset, which starts with the dataset's name; always printable.
@@ -49,50 +49,50 @@ class MuraRecord:
 
     @property
     def label(self) -> str:
-        """`normal` or `abnormal`."""
+        """The label of the image's study: `normal` or `abnormal`."""
         return LABELS[self.target]
 
     @property
     def study_key(self) -> str:
-        """Such as `XR_HAND/patient00006/study1`; unique within a dataset."""
+        """The key of the image's study, such as `XR_HAND/patient00006/study1`; unique within a dataset."""
         return study_key(self.body_part, self.patient, self.study)
 
 
 @dataclass(frozen=True)
 class Study:
-    """The radiographs of one body part of one patient from one visit, which have the same target."""
+    """A MURA study: the radiographs of one body part of one patient from one visit, which have the same target."""
 
     records: tuple[MuraRecord, ...]
 
     @property
     def target(self) -> int:
-        """0 normal, 1 abnormal."""
+        """The target of the MURA study: 0 normal, 1 abnormal."""
         return self.records[0].target
 
     @property
     def body_part(self) -> str:
-        """Such as `XR_HAND`."""
+        """The body part of the MURA study, such as `XR_HAND`."""
         return self.records[0].body_part
 
     @property
     def patient(self) -> str:
-        """Such as `patient00006`."""
+        """The patient of the MURA study, such as `patient00006`."""
         return self.records[0].patient
 
     @property
     def key(self) -> str:
-        """Such as `XR_HAND/patient00006/study1`; unique within a dataset."""
+        """The key of the MURA study, such as `XR_HAND/patient00006/study1`; unique within a dataset."""
         return self.records[0].study_key
 
 
 def study_key(body_part: str, patient: str, study: str) -> str:
-    """Return the key of a study: `XR_HAND/patient00006/study1`."""
+    """Return the key of a MURA study: `XR_HAND/patient00006/study1`."""
     return f"{body_part}/{patient}/{study}"
 
 
 @dataclass(frozen=True)
 class Split:
-    """The studies of a split.
+    """The studies of one split of a dataset in MURA layout.
 
     Attributes:
         name: names of the dataset and the split, such as `MURA-v1.1/train`.
@@ -108,7 +108,7 @@ class Split:
 
     @property
     def remark(self) -> str:
-        """A line about entries that were left out or count twice; empty if there are none."""
+        """A line about a split's entries that were left out or count twice; empty if there are none."""
         linked = f"; {self.linked} are one file with another image" if self.linked else ""
         left_out = f"; left out: {describe_counts(self.left_out)}" if self.left_out else ""
         if not linked + left_out:
@@ -117,7 +117,7 @@ class Split:
 
 
 def read_mura(root: Path, split: str) -> list[Study]:
-    """Read the studies of a split with `read_split`, and log the entries that are left out."""
+    """Read the studies of a MURA split with `read_split`, and log the entries that are left out."""
     found = read_split(root, split)
     if found.remark:
         log.warning(found.remark)
@@ -125,7 +125,7 @@ def read_mura(root: Path, split: str) -> list[Study]:
 
 
 def read_split(root: Path, split: str) -> Split:
-    """Read all studies in `root/split`. Links are followed, and a file that is reached twice counts once.
+    """Read all MURA studies in `root/split`. Links are followed, and a file that is reached twice counts once.
 
     Raises:
         DatasetError: there is no folder or no image, an image has no row in the CSV, a row has no image, or a label
@@ -151,12 +151,12 @@ def read_split(root: Path, split: str) -> Split:
 
 
 def describe_counts(left_out: Mapping[str, int]) -> str:
-    """Describe counts by suffix or reason: `2 .tif files, 1 files without suffix`."""
+    """Describe counts of entries left out of the studies: `2 .tif files, 1 files without suffix`."""
     return ", ".join(f"{count} {what}" for what, count in sorted(left_out.items()))
 
 
 def split_folder(root: Path, split: str) -> Path:
-    """Return the folder of a split.
+    """Return the folder with the studies of a dataset's split.
 
     Raises:
         DatasetError: the folder does not exist.
@@ -170,17 +170,17 @@ def split_folder(root: Path, split: str) -> Path:
 
 
 def dataset_name(root: Path) -> str:
-    """Return the name of a dataset's folder, printable."""
+    """Return the printable name of the dataset whose studies are in a folder."""
     return to_printable(root.resolve().name)
 
 
 def records_of(studies: Iterable[Study]) -> list[MuraRecord]:
-    """Return all images of the studies, in the order of the studies."""
+    """Return all images of the MURA studies, in the order of the studies."""
     return [record for study in studies for record in study.records]
 
 
 def compute_fingerprint(records: Sequence[MuraRecord], known: Mapping[str, str] | None = None) -> str:
-    """Compute the SHA-256 over the sorted paths, targets and contents, which does not depend on the dataset's location.
+    """Compute the SHA-256 over studies' sorted paths, targets and contents, whatever the dataset's location.
 
     Args:
         known: the SHA-256 of each file, by the path of its record, if the files have been read already.
@@ -195,7 +195,7 @@ def compute_fingerprint(records: Sequence[MuraRecord], known: Mapping[str, str] 
 
 
 def compute_names_fingerprint(records: Iterable[MuraRecord]) -> str:
-    """Compute the SHA-256 over the sorted paths and targets, without the contents of the files."""
+    """Compute the SHA-256 over the studies' sorted paths and targets, without the contents of the files."""
     return _hash_lines(f"{record.path}\0{record.target}" for record in records)
 
 

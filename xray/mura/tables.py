@@ -24,7 +24,7 @@ MAX_HEADER_ROWS = 2
 
 
 def read_table(file: Path) -> list[dict[str, str]]:
-    """Read a CSV whose first line names its columns; each row is a dictionary by column name.
+    """Read a dataset's CSV whose first line names its columns; each row is a dictionary by column name.
 
     Raises:
         DatasetError: the file is not text or not CSV.
@@ -38,7 +38,7 @@ def read_table(file: Path) -> list[dict[str, str]]:
 
 
 def read_paths(file: Path, columns: int) -> list[list[str]]:
-    """Read a CSV whose rows begin with a path; a header is detected and dropped.
+    """Read a dataset's CSV whose rows begin with a path; a header is detected and dropped.
 
     Args:
         columns: number of columns to return; the others are dropped.
@@ -65,7 +65,7 @@ def read_paths(file: Path, columns: int) -> list[list[str]]:
 
 
 def split_prefix(path: str, split: str) -> tuple[str, str]:
-    """Split a path into the part before `split/XR_…` and the rest, without a `/` at the end.
+    """Split a path in a dataset's CSV into the part before `split/XR_…` and the rest, without a `/` at the end.
 
     `data/MURA-v1.1/train/XR_HAND/x.png` becomes `data/MURA-v1.1` and `train/XR_HAND/x.png`. If the path does not
     contain `split/XR_…`, the rest is empty.
@@ -78,7 +78,7 @@ def split_prefix(path: str, split: str) -> tuple[str, str]:
 
 
 def has_system_name(subpath: str) -> bool:
-    """Return whether any part of a path is a name that the search for images ignores."""
+    """Return whether a path in a dataset's CSV has a part that the search for images ignores."""
     return any(is_system_name(part) for part in subpath.split("/"))
 
 

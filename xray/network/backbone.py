@@ -18,28 +18,28 @@ from xray.network.resnet import ResNet
 
 
 class Backbone(Protocol):
-    """A convolutional network without pooling and classifier."""
+    """The interface of every architecture: a convolutional network without pooling and classifier."""
 
     @property
     def channels(self) -> int:
-        """Channels C of the last feature map."""
+        """Channels C of the backbone's last feature map."""
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Supported numbers of canvas pixels per cell of the last feature map; the usual one first."""
+        """The strides that a backbone supports, in canvas pixels per cell of its last map; the usual one first."""
 
     @property
     def stem_length(self) -> int:
-        """Number of first layers that form the stem, which GPUs compute in float16 if the rest is in bfloat16."""
+        """Number of a backbone's first layers that form its stem, in float16 on GPUs if the rest is in bfloat16."""
 
     def build(self, stride: int) -> nn.Sequential:
-        """Build layers with fresh weights, from (B, 3, S, S) to the last feature map (B, C, S / stride, S / stride).
+        """Build a backbone's layers with fresh weights: (B, 3, S, S) to the last map (B, C, S / stride, S / stride).
 
         The map is the one after the last activation: the classifier, applied to each of its cells, is the CAM.
         """
 
     def imagenet_weights(self) -> Mapping[str, Tensor]:
-        """Return the state dictionary of `build`'s layers after training on ImageNet, for any stride.
+        """Return the backbone's state dictionary after training on ImageNet, for `build` at any stride.
 
         Raises:
             ArtifactError: the weights are not published or cannot be downloaded.
@@ -66,7 +66,7 @@ def find_backbone(architecture: str) -> Backbone:
 
 
 def build_features(architecture: str, stride: int) -> nn.Sequential:
-    """Build an architecture's layers with fresh weights, from (B, 3, S, S) to (B, C, S / stride, S / stride).
+    """Build a registered backbone's layers with fresh weights: (B, 3, S, S) to (B, C, S / stride, S / stride).
 
     Raises:
         ArtifactError: the architecture is unknown or has no map of that stride.

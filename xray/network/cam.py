@@ -43,7 +43,7 @@ class Cam:
 
 @dataclass(frozen=True)
 class Region:
-    """A proposed box, in pixels of the radiograph, whose origin is the upper left corner.
+    """A box that a class activation map proposes, in pixels of the radiograph; the origin is the upper left corner.
 
     Attributes:
         evidence: largest evidence in the box, from 0 to 1.
@@ -57,7 +57,7 @@ class Region:
 
 
 def cam_on_radiograph(cam_hw: MapArray, placement: Placement) -> Cam:
-    """Restore a map of logit contributions (h, w) to the radiograph's frame and normalize it.
+    """Restore a class activation map's logit contributions (h, w) to the radiograph's frame and normalize it.
 
     Evidence is measured from the map's smallest cell and not from 0: a map with evidence against abnormality everywhere
     still has a peak, and the low probability says how little it means.
@@ -66,13 +66,13 @@ def cam_on_radiograph(cam_hw: MapArray, placement: Placement) -> Cam:
 
 
 def normalize(contributions_HW: MapArray) -> MapArray:
-    """Scale non-negative contributions (H, W) so that the largest is 1; a map of zeros stays as it is."""
+    """Scale a CAM's non-negative contributions (H, W) so that the largest is 1; a map of zeros stays as it is."""
     peak = float(contributions_HW.max())
     return contributions_HW / peak if peak > 0 else np.zeros_like(contributions_HW)
 
 
 def find_regions(cam: Cam) -> list[Region]:
-    """Return boxes around the connected parts above `REGION_EVIDENCE`, strongest first, at most `MAX_REGIONS`."""
+    """Return boxes around a CAM's connected parts above `REGION_EVIDENCE`, strongest first, at most `MAX_REGIONS`."""
     numbers_HW, _ = ndimage.label(cam.evidence_HW > REGION_EVIDENCE, EIGHT_NEIGHBORS)
     found = []
     for number, (rows, columns) in enumerate(ndimage.find_objects(numbers_HW), start=1):
@@ -83,7 +83,7 @@ def find_regions(cam: Cam) -> list[Region]:
 
 
 def render(cam: Cam, radiograph: Radiograph, style: Style, alpha: float) -> PixelArray:
-    """Draw the map as uint8 pixels of the radiograph's height and width.
+    """Draw a class activation map as uint8 pixels of the radiograph's height and width.
 
     `map` is (H, W) gray, `heatmap` (H, W, 3) RGB in JET, `overlay` (H, W, 3) the heatmap over the radiograph, `boxes`
     (H, W) the radiograph with its regions framed.
@@ -100,14 +100,14 @@ def render(cam: Cam, radiograph: Radiograph, style: Style, alpha: float) -> Pixe
 
 
 def draw_heatmap(cam: Cam) -> PixelArray:
-    """Return the map in JET colors, from blue at 0 to pure red at 1: uint8 RGB (H, W, 3)."""
+    """Return the class activation map in JET colors, from blue at 0 to pure red at 1: uint8 RGB (H, W, 3)."""
     picture = Image.fromarray(np.rint(HOTTEST_JET * cam.evidence_HW).astype(np.uint8))
     picture.putpalette(_jet().tobytes())
     return np.asarray(picture.convert("RGB"))
 
 
 def draw_overlay(cam: Cam, heatmap_HW3: PixelArray, radiograph: Radiograph, alpha: float) -> PixelArray:
-    """Return the heatmap over the radiograph: uint8 RGB (H, W, 3).
+    """Return the class activation map's heatmap over the radiograph: uint8 RGB (H, W, 3).
 
     The opacity is `alpha` at the peak and falls with the evidence, so that the radiograph shows through elsewhere.
     """
@@ -117,7 +117,7 @@ def draw_overlay(cam: Cam, heatmap_HW3: PixelArray, radiograph: Radiograph, alph
 
 
 def draw_boxes(radiograph: Radiograph, boxes: Sequence[Region]) -> PixelArray:
-    """Return the radiograph with a white frame around each box: uint8 (H, W). Frames of larger images are thicker."""
+    """Return the radiograph with a CAM's boxes framed in white, thicker on larger images: uint8 (H, W)."""
     picture = Image.fromarray(radiograph.pixels.copy())
     thickness = max(1, max(picture.size) // 256)
     outside = thickness // 2

@@ -37,7 +37,7 @@ StorageType = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The dataset that the network was trained on.
+    """The dataset that a checkpoint's network was trained on.
 
     Attributes:
         fingerprint: SHA-256 over the sorted dataset paths, targets and contents.
@@ -51,7 +51,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class CheckpointManifest:
-    """Everything that serving needs in addition to the weights.
+    """Everything in a checkpoint that serving needs in addition to the weights.
 
     Attributes:
         architecture: name of the backbone, one of `BACKBONES`.
@@ -91,7 +91,7 @@ class CheckpointManifest:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network, its manifest, and the space of its training data's embeddings; None until that is fitted."""
+    """A trained network, its manifest, and the space of its training data's embeddings; None until that is fitted."""
 
     model: XrayNetwork
     manifest: CheckpointManifest
@@ -99,7 +99,7 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, storage: StorageType = "float32") -> CheckpointManifest:
-    """Write the folder atomically and return the manifest with its ID.
+    """Write a checkpoint's folder atomically and return the manifest with its ID.
 
     Convolutions and the classifier are rounded to `storage`, which halves the file when it is a 16-bit type; the
     small vectors of the batch norms keep float32.

@@ -22,19 +22,22 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Platt scaling (Platt 1999): probability = sigmoid(slope * logit + intercept); identity until fitted."""
+    """A decision's calibration by Platt (1999): probability = sigmoid(slope * logit + intercept).
+
+    It is the identity until it is fitted.
+    """
 
     slope: float = 1.0
     intercept: float = 0.0
 
     def probability(self, logit: float) -> float:
-        """Return the calibrated probability, from 0 to 1, of a logit."""
+        """Return the calibrated probability of a logit, from 0 to 1, on which the decision is based."""
         return 0.5 * (1 + math.tanh((self.slope * logit + self.intercept) / 2))
 
 
 @dataclass(frozen=True)
 class UncertaintyBand:
-    """The probabilities at which neither label can be excluded: class-conditional conformal prediction.
+    """The probabilities at which a decision can exclude neither label: class-conditional conformal prediction.
 
     Of studies like those of the fit, at most the share `error_rate` of either class get the other class's label, on
     average over calibration sets (Vovk 2012, arXiv 1209.2673).
@@ -50,7 +53,7 @@ class UncertaintyBand:
     normal_to: float
 
     def decide(self, probability: float) -> Decision:
-        """Return the only label that cannot be excluded; `uncertain` if that is true of both or of neither."""
+        """Decide on a study: the only label that cannot be excluded; `uncertain` if that is both or neither."""
         may_be_abnormal = probability >= self.abnormal_from
         may_be_normal = probability <= self.normal_to
         if may_be_abnormal == may_be_normal:
@@ -59,7 +62,7 @@ class UncertaintyBand:
 
 
 def pool_views(logits_n: FloatArray, attentions_n: FloatArray, pooling: StudyPooling) -> tuple[float, FloatArray]:
-    """Return the logit of a study and the weight of each radiograph in it (n,); the weights sum to 1.
+    """Pool a study's radiographs for its decision: return its logit and their weights (n,), which sum to 1.
 
     `mean` is the logit of the mean probability. `lse` is log-mean-exp: the study's odds are the mean of its
     radiographs' odds, so that one suspicious view decides. `attention` is the mean of the logits, weighted by the

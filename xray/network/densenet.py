@@ -31,7 +31,7 @@ LAYERS: dict[DenseNetName, tuple[int, ...]] = {
 
 
 class DenseLayer(nn.Module):
-    """BN, ReLU, 1 x 1 convolution, BN, ReLU, 3 x 3 convolution, applied to all earlier maps of the block."""
+    """DenseNet's layer, applied to all earlier maps of its block: BN, ReLU, 1 x 1 and BN, ReLU, 3 x 3 convolution."""
 
     def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__()
@@ -43,20 +43,20 @@ class DenseLayer(nn.Module):
         self.conv2 = nn.Conv2d(BOTTLENECK, GROWTH, 3, padding=dilation, dilation=dilation, bias=False)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """Turn the block's earlier maps, each (B, C, h, w), into GROWTH new channels (B, GROWTH, h, w)."""
+        """Turn the dense block's earlier maps, each (B, C, h, w), into GROWTH new channels (B, GROWTH, h, w)."""
         middle = self.conv1(self.relu1(self.norm1(torch.cat(maps, 1))))
         new: Tensor = self.conv2(self.relu2(self.norm2(middle)))
         return new
 
 
 class DenseBlock(nn.ModuleDict):
-    """Layers whose input is the block's input with the maps of all earlier layers."""
+    """DenseNet's block: layers whose input is the block's input with the maps of all earlier layers."""
 
     def __init__(self, layers: int, channels: int, dilation: int = 1) -> None:
         super().__init__({f"denselayer{i + 1}": DenseLayer(channels + i * GROWTH, dilation) for i in range(layers)})
 
     def forward(self, entry_BChw: Tensor) -> Tensor:
-        """Append each layer's channels: (B, C, h, w) to (B, C + layers * GROWTH, h, w)."""
+        """Append each dense layer's channels: (B, C, h, w) to (B, C + layers * GROWTH, h, w)."""
         maps = [entry_BChw]
         for layer in self.values():
             maps.append(layer(maps))
@@ -64,7 +64,7 @@ class DenseBlock(nn.ModuleDict):
 
 
 def transition(channels: int, pool: nn.Module) -> nn.Sequential:
-    """Return the layers between two blocks: (B, C, h, w) to (B, C / 2, h, w), followed by `pool`."""
+    """Return the layers between two of DenseNet's blocks: (B, C, h, w) to (B, C / 2, h, w), followed by `pool`."""
     return nn.Sequential(
         OrderedDict(
             norm=nn.BatchNorm2d(channels),
@@ -85,7 +85,7 @@ class DenseNet:
 
     @property
     def channels(self) -> int:
-        """Channels of the last feature map: 1920 for DenseNet-201."""
+        """Channels of DenseNet's last feature map: 1920 for DenseNet-201."""
         channels = STEM_CHANNELS
         for layers in LAYERS[self.name][:-1]:
             channels = (channels + layers * GROWTH) // 2

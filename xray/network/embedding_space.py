@@ -33,13 +33,13 @@ class EmbeddingSpace:
     limit: float
 
     def distance(self, embedding_D: EmbeddingArray) -> float:
-        """Return the distance of an embedding from the space as a multiple of the limit."""
+        """Return an embedding's distance from the embedding space as a multiple of the limit."""
         embeddings_1D = np.asarray(embedding_D, np.float32)[np.newaxis]
         return float(residuals(embeddings_1D, self.mean_D, self.basis_DK)[0]) / self.limit
 
 
 def residuals(embeddings_BD: FloatArray, mean_D: FloatArray, basis_DK: FloatArray) -> FloatArray:
-    """Return the length of the component of each embedding outside a space, (B,).
+    """Return the length of the component of each embedding outside the embedding space, (B,).
 
     It is large for inputs that are unlike the training data (Wang et al. 2022, arXiv 2203.10807).
     """
@@ -49,7 +49,7 @@ def residuals(embeddings_BD: FloatArray, mean_D: FloatArray, basis_DK: FloatArra
 
 
 def principal_components(embeddings_ND: EmbeddingArray, dimension: int) -> tuple[DoubleArray, DoubleArray]:
-    """Return the mean (D,) and the `dimension` directions of greatest variance (D, K), orthonormal."""
+    """Return the embeddings' mean (D,) and `dimension` directions of greatest variance (D, K), orthonormal."""
     mean_D = embeddings_ND.mean(0, dtype=np.float64)
     centered_ND = embeddings_ND - mean_D
     _, axes_DD = np.linalg.eigh(centered_ND.T @ centered_ND)
@@ -57,12 +57,12 @@ def principal_components(embeddings_ND: EmbeddingArray, dimension: int) -> tuple
 
 
 def write_space(file: Path, space: EmbeddingSpace) -> None:
-    """Write the arrays of a space to a safetensors file; the limit is stored in the manifest."""
+    """Write an embedding space's arrays to a safetensors file; the limit is stored in the manifest."""
     save_file({"mean_D": np.ascontiguousarray(space.mean_D), "basis_DK": np.ascontiguousarray(space.basis_DK)}, file)
 
 
 def read_space(file: Path, limit: float, dimension: int) -> EmbeddingSpace:
-    """Read a file that `write_space` wrote.
+    """Read an embedding space from a file that `write_space` wrote.
 
     Args:
         dimension: D, the length of the network's embeddings.

@@ -25,7 +25,7 @@ ATTENTION_WIDTH = 64
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """The outputs of one forward pass for a batch of radiographs.
+    """The outputs of one forward pass of the network for a batch of radiographs.
 
     Attributes:
         logits_B: float32, before the sigmoid; positive values mean abnormal.
@@ -41,13 +41,13 @@ class ModelOutput:
     attentions_B: Tensor
 
     def cpu(self) -> "ModelOutput":
-        """Return the same values on the CPU."""
+        """Return the same outputs of the network on the CPU."""
         return ModelOutput(self.logits_B.cpu(), self.embeddings_BD.cpu(), self.cams_Bhw.cpu(), self.attentions_B.cpu())
 
 
 @dataclass(frozen=True)
 class MapSpec:
-    """The resolution of the map, and how it is pooled to the logit; part of the checkpoint's manifest.
+    """The resolution of the network's map, and how it is pooled to the logit; part of the checkpoint's manifest.
 
     Attributes:
         stride: canvas pixels per cell; an architecture may support only some values.
@@ -60,7 +60,10 @@ class MapSpec:
 
 
 class GatedAttention(nn.Module):
-    """Computes log weights of radiographs within a study (Ilse et al. 2018, arXiv 1802.04712); equal until trained."""
+    """Computes the network's log weights of radiographs within a study; equal until trained.
+
+    The method is that of Ilse et al. 2018, arXiv 1802.04712.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -71,7 +74,7 @@ class GatedAttention(nn.Module):
         self.scale = math.sqrt(channels)
 
     def forward(self, embeddings_BD: Tensor) -> Tensor:
-        """Map embeddings (B, D) of length 1 to log weights (B,)."""
+        """Map the network's embeddings (B, D) of length 1 to log weights within a study (B,)."""
         scaled_BD = self.scale * embeddings_BD  # each number then has variance 1 instead of 1 / D
         gated_BW = torch.tanh(self.value(scaled_BD)) * torch.sigmoid(self.gate(scaled_BD))
         scores_B: Tensor = self.score(gated_BW).squeeze(1)
@@ -79,7 +82,7 @@ class GatedAttention(nn.Module):
 
 
 class XrayNetwork(nn.Module):
-    """A backbone, global pooling and one linear unit: one logit for abnormality.
+    """The network: a backbone, global pooling and one linear unit, which give one logit for abnormality.
 
     The class activation map (Zhou et al. 2016, arXiv 1512.04150) is the linear unit applied to each cell of the last
     feature map; pooled over its cells it is the logit without the bias.
@@ -115,20 +118,20 @@ class XrayNetwork(nn.Module):
         self.register_buffer("std", torch.tensor(255 * spec.std), persistent=False)
 
     def forward(self, pixels_B1SS: Tensor) -> ModelOutput:
-        """Map uint8 (B, 1, S, S) to a `ModelOutput` of B rows."""
+        """Run the whole network: map uint8 (B, 1, S, S) to a `ModelOutput` of B rows."""
         return self.forward_head(self.forward_features(pixels_B1SS))
 
     def forward_features(self, pixels_B1SS: Tensor) -> Tensor:
-        """Map uint8 (B, 1, S, S) to the last feature map (B, C, h, w), after its activation."""
+        """Run the network's backbone: uint8 (B, 1, S, S) to the last map (B, C, h, w), after its activation."""
         features_BChw: Tensor = self.features(self.normalize(pixels_B1SS).expand(-1, 3, -1, -1))
         return features_BChw
 
     def normalize(self, pixels_B1SS: Tensor) -> Tensor:
-        """Map uint8 (B, 1, S, S) to float32 gray levels with a mean of about 0 and a variance of about 1."""
+        """Map uint8 (B, 1, S, S) to the network's gray levels, float32, mean of about 0 and variance of about 1."""
         return (pixels_B1SS.float() - self.mean) / self.std
 
     def forward_head(self, features_BChw: Tensor) -> ModelOutput:
-        """Map the last feature map (B, C, h, w) in any float type to a `ModelOutput`, computed in float32."""
+        """Run the network's head: the last map (B, C, h, w) in any float type to a `ModelOutput`, in float32."""
         with torch.autocast(features_BChw.device.type, enabled=False):
             features_BChw = features_BChw.float()
             cams_Bhw = torch.einsum("bchw,c->bhw", features_BChw, self.classifier.weight[0])
@@ -139,13 +142,13 @@ class XrayNetwork(nn.Module):
 
 
 def pool(cams_Bhw: Tensor, pooling: MapPooling) -> Tensor:
-    """Pool maps (B, h, w) to logits without the bias (B,); a constant map pools to its constant."""
+    """Pool the network's maps (B, h, w) to logits without the bias (B,); a constant map pools to its constant."""
     cams_Bc = cams_Bhw.flatten(1)
     return cams_Bc.mean(1) if pooling == "mean" else cams_Bc.logsumexp(1) - math.log(cams_Bc.shape[1])
 
 
 def load_imagenet_weights(model: XrayNetwork) -> None:
-    """Replace the features' weights with weights trained on ImageNet, which are downloaded on first use.
+    """Replace the weights of the network's features with ones trained on ImageNet, downloaded on first use.
 
     Raises:
         ArtifactError: the weights are not in torch's cache and cannot be downloaded.

@@ -56,12 +56,12 @@ class Scope:
 
     @property
     def explanation(self) -> str:
-        """The predicate of a sentence about a radiograph that is out of scope."""
+        """The predicate of a sentence that says why a radiograph is out of scope."""
         return f"{EXPLANATIONS[self.reason]} ({self.reason}: {self.distance:.2f} of the limit)."
 
 
 def measure_scope(radiograph: Radiograph, embedding_D: EmbeddingArray, space: EmbeddingSpace | None) -> Scope:
-    """Measure the distance of a radiograph from the images to which the network can be applied.
+    """Measure whether a radiograph is in scope: its distance from the images that the network can be applied to.
 
     Args:
         embedding_D: embedding of the radiograph, float32 of length 1.
@@ -75,7 +75,7 @@ def measure_scope(radiograph: Radiograph, embedding_D: EmbeddingArray, space: Em
 
 
 def appearance(radiograph: Radiograph) -> Scope:
-    """Measure the scope by the pixels only: by color and gray levels."""
+    """Measure a radiograph's scope by its pixels only: by color and gray levels."""
     pixels_hw = radiograph.content_pixels
     step = max(1, int(np.sqrt(pixels_hw.size / HISTOGRAM_PIXELS)))
     counts = np.bincount(pixels_hw[::step, ::step].ravel(), minlength=256)

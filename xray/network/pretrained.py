@@ -7,7 +7,7 @@ from xray.errors import ArtifactError
 
 
 def load_pretrained(name: str) -> nn.Module:
-    """Return torchvision's network `name` with its ImageNet weights, which are downloaded on first use.
+    """Return torchvision's pretrained network `name` with its ImageNet weights, which are downloaded on first use.
 
     Raises:
         ArtifactError: the weights are not in torch's cache and the download failed.

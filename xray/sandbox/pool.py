@@ -64,19 +64,19 @@ class _Worker:
 
 
 class ProcessEndedError(Exception):
-    """A process ended, or sent an invalid reply."""
+    """A child process of the pool ended, or sent an invalid reply."""
 
 
 class ProcessNotStartedError(ProcessEndedError):
-    """No process could be started; the data is not the cause."""
+    """The pool could start no child process; the data is not the cause."""
 
 
 class UnknownReplyError(Exception):
-    """A process reported an unknown error, which is a bug in the program and not a fault of the data."""
+    """A child process of the pool reported an unknown error, a bug in the program and not a fault of the data."""
 
 
 class ProcessPool:
-    """Up to `size` processes that run a module which calls `xray.sandbox.worker.serve`.
+    """A pool of up to `size` child processes that run a module which calls `xray.sandbox.worker.serve`.
 
     Use it on the event loop only.
     """
@@ -87,7 +87,7 @@ class ProcessPool:
         self._idle: list[_Worker] = []
 
     async def request(self, kind: bytes, data: bytes, cpu_limit_seconds: float) -> tuple[dict[str, Any], bytes]:
-        """Send a request to a process and return the header and the data of its reply.
+        """Send a request to one of the pool's processes and return the header and the data of its reply.
 
         Args:
             kind: kind of request, one byte.
@@ -114,7 +114,7 @@ class ProcessPool:
         return header, rest
 
     async def close(self) -> None:
-        """Close the input of the idle processes and wait for them to end."""
+        """Close the input of the pool's idle processes and wait for them to end."""
         for worker in self._idle:
             _close_input(worker.process)
         await asyncio.gather(*(worker.process.wait() for worker in self._idle))
@@ -178,7 +178,7 @@ async def _limit_time(cpu_limit_seconds: float, process: Process, reply: Corouti
 
 
 def cpu_seconds(pid: int) -> float | None:
-    """Return the CPU time that a process has used, in seconds; None if /proc does not have it."""
+    """Return the CPU time that a child process has used, in seconds; None if /proc does not have it."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -28,7 +28,7 @@ READY = b"\n"
 
 @dataclass(frozen=True)
 class MemoryLimits:
-    """The memory limits of a process, in bytes.
+    """The memory limits of a sandboxed child process, in bytes.
 
     Attributes:
         address_space: limit beyond which allocations fail.
@@ -40,7 +40,7 @@ class MemoryLimits:
 
 
 def serve(load: Callable[[], None], handle: Callable[[bytes, bytes], None], limits: MemoryLimits) -> None:
-    """Handle requests until stdin ends or too much memory stays in use.
+    """Handle the parent's requests in a sandboxed process until stdin ends or too much memory stays in use.
 
     Args:
         load: imports the modules that `handle` needs, within the memory limit and before the first request is timed.
@@ -57,7 +57,7 @@ def serve(load: Callable[[], None], handle: Callable[[bytes, bytes], None], limi
 
 
 def send_reply(header: Mapping[str, object], data: bytes = b"") -> None:
-    """Send the reply to a request: a header, which must be valid as JSON, and data."""
+    """Send the parent a sandboxed process's reply: a header, which must be valid as JSON, and data."""
     sys.stdout.buffer.write(json.dumps({**header, "bytes": len(data)}).encode() + b"\n" + data)
     sys.stdout.buffer.flush()
 

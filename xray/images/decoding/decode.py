@@ -10,7 +10,7 @@ from xray.images.raster.decode import UNKNOWN_EFFORT, decode_raster, detect_form
 
 
 def read_radiograph(path: Path, max_pixels: int = MAX_PIXELS) -> Radiograph:
-    """Decode a file.
+    """Read a PNG, JPEG or DICOM file and decode it to a `Radiograph` in this process.
 
     Raises:
         OSError: the file cannot be read.
@@ -20,7 +20,7 @@ def read_radiograph(path: Path, max_pixels: int = MAX_PIXELS) -> Radiograph:
 
 
 def decode_radiograph(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
-    """Decode the bytes of a PNG, JPEG or DICOM file; see `decode_raster` and `decode_dicom`.
+    """Decode the bytes of any supported file, PNG, JPEG or DICOM, by `decode_raster` or `decode_dicom`.
 
     Raises:
         UnsupportedFormatError: another format, or a DICOM transfer syntax or JPEG process that is not supported.
@@ -39,7 +39,7 @@ def decode_radiograph(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
 
 
 def decoding_effort(data: bytes) -> int:
-    """Return the pixels that a decoder processes, counted once for each scan of a progressive JPEG; 0 without a header.
+    """Return the pixels that decoding any file processes, once for each scan of a progressive JPEG; 0 without a header.
 
     Only headers are read, so that a caller can decide where to decode. The effort is `UNKNOWN_EFFORT` for DICOM, whose
     header may inflate to any size, and for rare kinds of PNG and JPEG, whose decoders are less tested.

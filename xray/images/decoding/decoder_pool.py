@@ -13,7 +13,7 @@ from xray.sandbox.pool import ProcessEndedError, ProcessNotStartedError, Process
 
 
 class DecoderPool:
-    """Child processes that decode. Use it on the event loop only."""
+    """A pool of child processes that decode images. Use it on the event loop only."""
 
     def __init__(self, size: int, seconds: float, max_pixels: int = MAX_PIXELS) -> None:
         """Create a pool of `size` processes; `seconds` is the limit on the CPU time for one file."""
@@ -21,7 +21,7 @@ class DecoderPool:
         self._processes = ProcessPool("xray.images.decoding.decoder_worker", [str(max_pixels)], size)
 
     async def decode(self, data: bytes) -> Radiograph:
-        """Decode a file like `xray.images.decoding.decode.decode_radiograph`.
+        """Decode an image in one of the pool's child processes, like `xray.images.decoding.decode.decode_radiograph`.
 
         Raises:
             UnreadableImageError: also if decoding takes too much time or memory, or crashes the process.
@@ -40,12 +40,15 @@ class DecoderPool:
         )
 
     async def identify(self, data: bytes) -> Identity:
-        """Identify an object like `xray.images.dicom.decode.identify`; raises the same errors as `decode`."""
+        """Identify a DICOM object in one of the pool's child processes; raises the same errors as `decode`.
+
+        The result is that of `xray.images.dicom.decode.identify`.
+        """
         header, _ = await self._request(IDENTIFY, data)
         return msgspec.convert(header["facts"], Identity)
 
     async def close(self) -> None:
-        """End the decoder processes."""
+        """End the pool's decoder processes."""
         await self._processes.close()
 
     async def _request(self, kind: bytes, data: bytes) -> tuple[dict[str, Any], bytes]:

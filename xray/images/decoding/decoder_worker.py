@@ -20,19 +20,19 @@ DECODE, IDENTIFY = b"D", b"I"
 
 
 def main() -> None:
-    """Decode files on request until the parent process ends."""
+    """Run the decoder process: decode files on request until the parent process ends."""
     max_pixels = int(sys.argv[1])
     limits = MemoryLimits(BASE_BYTES + BYTES_PER_PIXEL * max_pixels, MAX_RESIDENT_BYTES)
     serve(import_decoders, lambda kind, data: handle_request(kind, data, max_pixels), limits)
 
 
 def import_decoders() -> None:
-    """Import the modules that `handle_request` needs."""
+    """Import the decoders into the child process before its first request."""
     import xray.images.decoding.decode  # noqa: F401
 
 
 def handle_request(kind: bytes, data: bytes, max_pixels: int) -> None:
-    """Send the reply to one request."""
+    """Decode or identify the file of one request in the child process, and send the reply."""
     from xray.errors import InputError, UnreadableImageError
     from xray.images.decoding.decode import decode_radiograph
     from xray.images.dicom.decode import identify

@@ -46,12 +46,12 @@ SIDES = re.compile(r"^(LEFT|RIGHT|BILATERAL)|(LEFT|RIGHT)$")
 
 
 def to_mura_body_part(term: str) -> str | None:
-    """Return the body part `XR_*` that a term names; None if the term is unknown."""
+    """Return MURA's body part `XR_*` for one of DICOM's terms; None if the term is unknown."""
     return BODY_PARTS.get(_normalize(term))
 
 
 def is_other_body_part(term: str) -> bool:
-    """Return whether a term names a body part that is not a limb."""
+    """Return whether one of DICOM's terms names a body part that is not a limb."""
     return _normalize(term) in OTHER_TERMS
 
 

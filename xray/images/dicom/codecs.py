@@ -59,7 +59,7 @@ Words = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class CodestreamHeader:
-    """The header of a codestream.
+    """The header of a codestream, as which a DICOM file holds its compressed pixels.
 
     Attributes:
         name: name of the codec, for error messages.
@@ -80,7 +80,7 @@ class CodestreamHeader:
 def decode_frame(
     fragments: tuple[bytes, ...], syntax: UID, shape: tuple[int, int], allocated: int, bits: StoredBits
 ) -> Words:
-    """Decode one grayscale frame of `shape` (H, W) to the words of an uncompressed file with `allocated` bits.
+    """Decompress a grayscale DICOM frame of `shape` (H, W) to the words of an uncompressed file with `allocated` bits.
 
     A lossy codec may overshoot the largest stored value; such samples are clipped to it. Bits above the stored bits
     of a lossless codec are kept; `StoredBits` removes them. Damage in the middle of JPEG data may go unnoticed, because

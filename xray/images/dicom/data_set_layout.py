@@ -42,7 +42,7 @@ LONG_VRS = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)
 
 @dataclass(frozen=True)
 class EncodedPixels:
-    """The undecoded value of Pixel Data.
+    """The undecoded value of a data set's Pixel Data.
 
     Attributes:
         pieces: the whole value of a native image, or the fragments of an encapsulated one, without the offset table.
@@ -55,7 +55,7 @@ class EncodedPixels:
 
 @dataclass(frozen=True)
 class DataSetLayout:
-    """The tags and the pixels of a data set, in the order of the file.
+    """The layout of a DICOM data set: its tags and pixels, in the order of the file.
 
     Attributes:
         tags: the tags before the pixels.
@@ -75,7 +75,7 @@ class _Head(NamedTuple):
 
 
 def read_layout(data: bytes, *, implicit: bool, little: bool, last_tag: int | None = None) -> DataSetLayout:
-    """Read the layout of a data set up to its end, or up to the first tag above `last_tag`.
+    """Read the layout of a DICOM data set up to its end, or up to the first tag above `last_tag`.
 
     Bytes after the pixels are ignored if they are not tags.
 
@@ -94,7 +94,7 @@ def read_layout(data: bytes, *, implicit: bool, little: bool, last_tag: int | No
 
 
 def require_tag_order(data: bytes, *, implicit: bool, little: bool) -> None:
-    """Raise the errors of `read_layout`, except for truncated data."""
+    """Check the order of a data set's tags: raise the errors of `read_layout`, except for truncated data."""
     with suppress(TruncatedError):
         _Walker(data, little).read_top_level(implicit, None)
 

@@ -51,7 +51,7 @@ Words = npt.NDArray[Any]
 
 
 def decode_dicom(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
-    """Decode a file to the pixels that a viewer shows. Only the tags decide on the polarity and the visible part.
+    """Decode a DICOM file to the pixels that a viewer shows. Only the tags decide on polarity and visible part.
 
     Raises:
         OutOfScopeError: the tags do not describe one grayscale radiograph of a limb that is ready to be shown.
@@ -66,7 +66,7 @@ def decode_dicom(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
 
 
 def identify(data: bytes) -> Identity:
-    """Read which object a file contains. The tags after the UIDs are only checked for radiographs.
+    """Read which object a DICOM file contains. The tags after the UIDs are only checked for radiographs.
 
     A file may be truncated after the UIDs.
 
@@ -82,7 +82,7 @@ def identify(data: bytes) -> Identity:
 
 
 def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Dataset:
-    """Read all tags except the pixels.
+    """Read all tags of a DICOM file, without decoding its pixels.
 
     Raises:
         InputError: tags are damaged; see `decode_dicom`.

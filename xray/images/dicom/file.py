@@ -43,7 +43,7 @@ def is_dicom(data: bytes) -> bool:
 
 
 def read_file(data: bytes, max_pixels: int) -> tuple[Dataset, EncodedPixels | None]:
-    """Read all tags, and the pixels without decoding them; None if there are no pixels.
+    """Read all tags of a DICOM file, and the pixels without decoding them; None if there are no pixels.
 
     Raises:
         TooManyPixelsError: a deflated file inflates to more bytes than `max_pixels` need.
@@ -63,13 +63,13 @@ def read_file(data: bytes, max_pixels: int) -> tuple[Dataset, EncodedPixels | No
 
 
 def read_uids(data: bytes) -> Dataset:
-    """Read the tags up to the UIDs that identify an object; raises the same errors as `read_file`."""
+    """Read a DICOM file's tags up to the UIDs that identify its object; raises the same errors as `read_file`."""
     meta, body = _read_data_set(data)
     return _parse_tags(body, _check_layout(body, meta, last_tag=LAST_UID), meta)
 
 
 def require_tags_in_order(data: bytes) -> None:
-    """Refuse a file with repeated or unordered tags, even if it is truncated; raises the same errors as `read_file`."""
+    """Refuse a DICOM file with repeated or unordered tags, even a truncated one; raises the errors of `read_file`."""
     meta, body = _read_data_set(data)
     require_tag_order(body, implicit=_is_implicit(meta), little=_is_little(meta))
 
@@ -102,7 +102,7 @@ def _read_meta(data: bytes) -> tuple[FileMetaDataset, int]:
 
 
 def unsupported_syntax_message(syntax: str | None) -> str:
-    """Return the message of an `UnsupportedFormatError`; `syntax` is None if the file names no transfer syntax."""
+    """Return the message that a DICOM file's transfer syntax is not supported; `syntax` is None if it names none."""
     says = f"is {syntax}, which is not supported" if syntax else "is missing or empty"
     return f"{tag_name('TransferSyntaxUID')} {says}; send the file as {SUGGESTED_SYNTAX.name} ({SUGGESTED_SYNTAX})."
 

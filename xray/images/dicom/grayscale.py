@@ -29,7 +29,7 @@ Indices = npt.NDArray[np.uint16]
 
 @dataclass(frozen=True)
 class StoredBits:
-    """The position of the stored value in a word.
+    """The position of a DICOM image's stored gray value in a word.
 
     Attributes:
         stored: number of bits of a value.
@@ -43,24 +43,24 @@ class StoredBits:
 
     @property
     def values_V(self) -> FloatArray:
-        """All possible stored values, in ascending order."""
+        """All stored gray values that the bits can hold, in ascending order."""
         return np.arange(self.lowest, self.lowest + (1 << self.stored), dtype=np.float64)
 
     def indices(self, words_HW: npt.NDArray[Any]) -> Indices:
-        """Return the index in `values_V` of the value of each word, (H, W); other bits of the word are ignored."""
+        """Return the index in `values_V` of each word's stored gray value, (H, W); other bits are ignored."""
         raised = words_HW.astype(np.int32) >> (self.high_bit + 1 - self.stored)
         return ((raised - self.lowest) & ((1 << self.stored) - 1)).astype(np.uint16)
 
 
 def has_window(header: Dataset) -> bool:
-    """Return whether the tags have a window or VOI LUT for displaying the values."""
+    """Return whether a DICOM file's tags have a window or VOI LUT for displaying its gray values."""
     return bool(get_value(header, "VOILUTSequence")) or _read_window(header) is not None
 
 
 def to_gray(
     words_HW: npt.NDArray[Any], bits: StoredBits, header: Dataset, open_HW: BoolArray | None = None
 ) -> PixelArray:
-    """Convert the words to the gray levels that a viewer shows, (H, W) uint8; padding is black.
+    """Convert a DICOM file's stored words to the gray that a viewer shows, (H, W) uint8; padding is black.
 
     Without a window or VOI LUT, the gray levels are those of the bits that the visible pixels use: neither padding nor
     pixels outside `open_HW` count.

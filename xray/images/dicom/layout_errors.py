@@ -12,26 +12,26 @@ SEND_WHOLE = "export it again and check that the whole file is sent"
 
 
 class TruncatedError(UnreadableImageError):
-    """The data ends too early."""
+    """The error for a DICOM data set that ends too early."""
 
 
 def describe_tag(tag: int) -> str:
-    """Return the number and name of a tag, such as `(0008,0060) Modality`; the number alone if it is not standard."""
+    """Name a data set's tag for an error: `(0008,0060) Modality`; the number alone if the tag is not standard."""
     return f"{Tag(tag)} {dictionary_description(tag)}" if dictionary_has_tag(tag) else str(Tag(tag))
 
 
 def refuse_truncated(tag: int) -> NoReturn:
-    """Raise TruncatedError for data that ends within the value of a tag."""
+    """Raise TruncatedError for a DICOM data set that ends within the value of a tag."""
     raise TruncatedError(f"The DICOM file is truncated: it ends within {describe_tag(tag)}; {SEND_WHOLE}.")
 
 
 def refuse_corrupt(tag: int) -> NoReturn:
-    """Raise UnreadableImageError for a tag whose value has an invalid structure."""
+    """Raise UnreadableImageError for a data set with a tag whose value has an invalid structure."""
     raise UnreadableImageError(f"The DICOM file is corrupt: {describe_tag(tag)} cannot be read; {SEND_WHOLE}.")
 
 
 def refuse_order(tag: int, twice: bool) -> NoReturn:
-    """Raise UnreadableImageError for a tag that is repeated or out of order."""
+    """Raise UnreadableImageError for a data set with a tag that is repeated or out of order."""
     raise UnreadableImageError(
         f"{describe_tag(tag)} occurs {'twice in the file' if twice else 'after a later tag'}; export the file again."
     )

@@ -18,14 +18,14 @@ WORD = 0xFFFF
 
 @dataclass(frozen=True)
 class LookupTable:
-    """A table for values from `first` on. Values below map to the first entry, values beyond the end to the last."""
+    """A DICOM look-up table for values from `first` on; values below or beyond it map to its first or last entry."""
 
     first: int
     entries: FloatArray
 
     @property
     def white(self) -> float:
-        """The largest value with as many bits as the entries use.
+        """The largest value with as many bits as the look-up table's entries use.
 
         In files of some vendors the number of bits in the descriptor is too large or too small. dcmtk does the same
         with `--ignore-vlut-depth`.
@@ -37,7 +37,7 @@ class LookupTable:
 
 
 def read_lookup_table(item: Dataset, tag: str, values_V: FloatArray) -> LookupTable:
-    """Read the table of an item of a sequence.
+    """Read the look-up table of an item of a DICOM sequence.
 
     Args:
         tag: name of the sequence in error messages.

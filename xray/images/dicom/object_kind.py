@@ -38,12 +38,12 @@ OTHER_MODALITIES = frozenset((
 
 
 def is_radiograph(modality: str | None, sop_class_uid: str) -> bool:
-    """Return whether an object is analyzed; `modality` is None or empty if it is unknown."""
+    """Return whether a DICOM object is of a kind that is analyzed; `modality` is None or empty if unknown."""
     return skip_reason(modality, sop_class_uid) is None
 
 
 def skip_reason(modality: str | None, sop_class_uid: str) -> SkipReason | None:
-    """Return why an object is not analyzed; None for a radiograph.
+    """Return why a DICOM object of this kind is not analyzed; None for a radiograph.
 
     CR and DX are radiographs in any storage class, including secondary captures of film; the pixels are checked when
     they are decoded.

@@ -17,7 +17,7 @@ DELIMITERS = {ord(each) for each in "\\^="}
 
 
 def read_patient(header: Dataset) -> Patient:
-    """Return the patient of a data set; never fails, even if tags are damaged."""
+    """Return the patient from a DICOM file's tags; never fails, even if tags are damaged."""
     encodings = _encodings(header)
 
     def read(keyword: str) -> str:

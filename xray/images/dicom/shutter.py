@@ -26,7 +26,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Shutter:
-    """The visible part of an image.
+    """A DICOM file's display shutter: the visible part of its image.
 
     Attributes:
         open_HW: whether each pixel is shown.
@@ -38,7 +38,7 @@ class Shutter:
 
 
 def read_shutter(header: Dataset, shape: tuple[int, int], pixel_aspect: float) -> Shutter | None:
-    """Read the shutter of an image of `shape` (H, W); None if there is no usable shutter.
+    """Read the display shutter of a DICOM image of `shape` (H, W); None if there is no usable shutter.
 
     A shape whose tags are missing, or that would cover the whole image, is ignored. If none is left, the whole image is
     shown, as by a viewer without shutters.

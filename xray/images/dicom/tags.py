@@ -38,7 +38,7 @@ MAX_PIXEL_ASPECT = 8
 
 @dataclass(frozen=True)
 class Identity:
-    """The identity of the object in a file.
+    """The identity of a DICOM file's object, from its tags.
 
     Attributes:
         modality: None if the tag is missing or is not a code string.
@@ -54,17 +54,17 @@ class Identity:
 
     @property
     def skip_reason(self) -> SkipReason | None:
-        """Why the object is not analyzed; None for a radiograph."""
+        """Why the DICOM object with these tags is not analyzed; None for a radiograph."""
         return skip_reason(self.modality, self.sop_class_uid)
 
     @property
     def is_radiograph(self) -> bool:
-        """Whether the object is analyzed."""
+        """Whether the DICOM object with these tags is analyzed."""
         return self.skip_reason is None
 
 
 def read_identity(header: Dataset) -> Identity:
-    """Read the identity of the object in a file.
+    """Read the identity of a DICOM file's object from its tags.
 
     Raises:
         UnreadableImageError: a UID is missing.
@@ -87,7 +87,7 @@ def read_identity(header: Dataset) -> Identity:
 
 
 def require_radiograph(header: Dataset) -> None:
-    """Check that the object is one grayscale radiograph of a limb that is ready to be shown.
+    """Check by the tags that a DICOM object is one grayscale radiograph of a limb that is ready to be shown.
 
     Raises:
         OutOfScopeError: it is something else.
@@ -122,7 +122,7 @@ def require_radiograph(header: Dataset) -> None:
 
 
 def read_shape(header: Dataset, max_pixels: int) -> tuple[int, int]:
-    """Read rows and columns.
+    """Read rows and columns of the image from a DICOM file's tags.
 
     Raises:
         TooManyPixelsError: the image has more than `max_pixels`.
@@ -137,7 +137,7 @@ def read_shape(header: Dataset, max_pixels: int) -> tuple[int, int]:
 
 
 def read_stored_bits(header: Dataset) -> StoredBits:
-    """Read the position of stored values in their words.
+    """Read the position of stored values in their words from a DICOM file's tags.
 
     Raises:
         UnreadableImageError: the tags contradict each other, or a word has neither 8 nor 16 bits.
@@ -154,7 +154,7 @@ def read_stored_bits(header: Dataset) -> StoredBits:
 
 
 def read_facts(header: Dataset) -> DicomFacts:
-    """Read the facts that callers and later steps need."""
+    """Read from a DICOM file's tags the facts that callers and later steps need."""
     return DicomFacts(
         read_uid(header, "StudyInstanceUID"),
         read_uid(header, "SeriesInstanceUID"),
@@ -169,7 +169,7 @@ def read_facts(header: Dataset) -> DicomFacts:
 
 
 def describe(header: Dataset, keyword: str) -> str:
-    """Describe a tag and its value for an error message: `(0008,0060) Modality is CT`."""
+    """Describe a DICOM tag and its value for an error message: `(0008,0060) Modality is CT`."""
     value = get_value(header, keyword)
     shown = str(value) if isinstance(value, int) else read_code(header, keyword)
     says = "is missing" if value in (None, "") else f"is {shown}" if shown else "has an invalid value"
@@ -177,26 +177,26 @@ def describe(header: Dataset, keyword: str) -> str:
 
 
 def tag_name(keyword: str) -> str:
-    """Return the number and name of a tag: `(0008,0060) Modality`."""
+    """Return the number and name of a DICOM tag: `(0008,0060) Modality`."""
     tag = tag_for_keyword(keyword)
     assert tag is not None, f"{keyword} is a keyword of the standard"
     return f"{Tag(tag)} {dictionary_description(tag)}"
 
 
 def read_code(header: Dataset, keyword: str) -> str | None:
-    """Read a code string; None if the tag is missing or is not a code string."""
+    """Read a DICOM tag that is a code string; None if the tag is missing or is not a code string."""
     value = _read_text(header, keyword)
     return value if CODE_STRING.fullmatch(value) else None
 
 
 def read_uid(header: Dataset, keyword: str) -> str | None:
-    """Read a UID; None if the tag is missing or is not a UID."""
+    """Read a DICOM tag that is a UID; None if the tag is missing or is not a UID."""
     value = _read_text(header, keyword)
     return value if UID_PATTERN.fullmatch(value) else None
 
 
 def read_integer(header: Dataset, keyword: str, default: int | None = None) -> int:
-    """Read an integer, or `default` if the tag is missing.
+    """Read a DICOM tag that is an integer, or `default` if the tag is missing.
 
     Raises:
         UnreadableImageError: the value is not a number, or the tag is missing and has no default.
@@ -217,7 +217,7 @@ def _read_text(header: Dataset, keyword: str) -> str:
 
 
 def read_pixel_aspect(header: Dataset) -> float:
-    """Read the height of a pixel over its width; 1 if no tag says otherwise.
+    """Read the height of a pixel over its width from a DICOM file's tags; 1 if no tag says otherwise.
 
     Raises:
         UnreadableImageError: one side is more than `MAX_PIXEL_ASPECT` times as long as the other.

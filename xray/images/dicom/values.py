@@ -8,7 +8,7 @@ from xray.errors import InputError, UnreadableImageError
 
 
 def get_value(header: Dataset, keyword: str) -> Any:
-    """Return the value of a tag; None if the tag is missing.
+    """Return the value of a DICOM tag; None if the tag is missing.
 
     Raises:
         UnreadableImageError: the tag cannot be parsed; pydicom parses it only on access.
@@ -22,7 +22,7 @@ def get_value(header: Dataset, keyword: str) -> Any:
 
 
 def get_values(header: Dataset, keyword: str) -> list[Any]:
-    """Return all values of a tag; empty if the tag is missing or empty. Raises the same errors as `get_value`."""
+    """Return all values of a DICOM tag; empty if it is missing or empty. Raises the same errors as `get_value`."""
     value = get_value(header, keyword)
     if value in (None, ""):
         return []
@@ -30,7 +30,7 @@ def get_values(header: Dataset, keyword: str) -> list[Any]:
 
 
 def get_numbers(header: Dataset, keyword: str) -> list[float]:
-    """Return all values of a tag as numbers; NaN for other values. Raises the same errors as `get_value`."""
+    """Return all values of a DICOM tag as numbers; NaN for other values. Raises the same errors as `get_value`."""
     return [_to_number(each) for each in get_values(header, keyword)]
 
 

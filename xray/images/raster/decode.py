@@ -60,12 +60,12 @@ HIGH_BIT_GRAY_MODES = ("I", "I;16", "I;16B", "I;16L")
 
 
 def detect_format(data: bytes) -> ImageFormat | None:
-    """Return the format of a file by its first bytes; None if it is neither PNG nor JPEG."""
+    """Return the raster format of a file by its first bytes; None if it is neither PNG nor JPEG."""
     return next((name for signature, name in SIGNATURES.items() if data.startswith(signature)), None)
 
 
 def raster_effort(data: bytes, format_name: ImageFormat) -> int:
-    """Return the pixels that a decoder processes, counted once for each scan of a JPEG; 0 if there is no header."""
+    """Return the pixels that decoding a PNG or JPEG processes, once for each JPEG scan; 0 if there is no header."""
     if format_name == "PNG":
         png_header = png_chunks.read_header(data)
         if png_header is None:
@@ -78,7 +78,7 @@ def raster_effort(data: bytes, format_name: ImageFormat) -> int:
 
 
 def decode_raster(data: bytes, format_name: ImageFormat, max_pixels: int = MAX_PIXELS) -> Radiograph:
-    """Decode PNG or JPEG bytes of any bit depth, palette, alpha or orientation.
+    """Decode a PNG or JPEG of any bit depth, palette, alpha or orientation to a `Radiograph`.
 
     Gray of more than 8 bits is reduced by its significant bits (a 12-bit image stored in 16 bits loses 4), color to its
     luminance, transparency to black, and a radiograph with dark bone is inverted. Pixels count as square: a resolution

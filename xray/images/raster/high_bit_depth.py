@@ -22,12 +22,12 @@ PixelArray = npt.NDArray[np.uint8]
 
 
 def decode_high_bit_png(data: bytes) -> tuple[PixelArray, float]:
-    """Decode a PNG to gray pixels (H, W), with transparent pixels black, and the share of colored pixels."""
+    """Decode a 16-bit PNG to gray (H, W), with transparent pixels black, and the share of colored pixels."""
     return _reduce_depth(imagecodecs.png_decode(data))
 
 
 def decode_high_bit_jpeg(data: bytes, is_ls: bool) -> tuple[PixelArray, float]:
-    """Decode a complete JPEG to gray pixels (H, W) and the share of colored pixels.
+    """Decode a complete 12-bit JPEG, lossless JPEG or JPEG-LS to gray pixels (H, W) and the share of colored pixels.
 
     The decoders fill missing parts of a truncated file without an error, so check for the end of the image first.
     """
@@ -35,7 +35,7 @@ def decode_high_bit_jpeg(data: bytes, is_ls: bool) -> tuple[PixelArray, float]:
 
 
 def measure_color_share(thumbnail_HW3: PixelArray) -> float:
-    """Return the share of pixels whose channels differ by more than `MIN_CHROMA`."""
+    """Return the share of pixels in a PNG's or JPEG's thumbnail whose channels differ by more than `MIN_CHROMA`."""
     channels_HW3 = thumbnail_HW3.astype(np.int16)
     return float((channels_HW3.max(2) - channels_HW3.min(2) > MIN_CHROMA).mean())
 

@@ -41,7 +41,7 @@ JPEG_LS_MARKER = re.compile(rb"\xff[\x80-\xfe]")
 
 @dataclass(frozen=True)
 class JpegHeader:
-    """The header of a JPEG file.
+    """The header of a JPEG image, from its segments.
 
     Attributes:
         process: one of `PROCESSES`.
@@ -63,7 +63,7 @@ class JpegHeader:
 
 
 def read_header(data: bytes) -> JpegHeader | None:
-    """Read the header of a JPEG image; None if there is no frame, or there are more than `MAX_SEGMENTS` segments."""
+    """Walk a JPEG image's segments for its header; None without a frame or beyond `MAX_SEGMENTS` segments."""
     frame: tuple[int, bytes] | None = None
     exif = None
     scans = 0
