@@ -21,7 +21,7 @@ REPLY_TIMEOUT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class KnownImage:
-    """An image, its request and its expected probability."""
+    """An image for the callers to send, its request and its expected probability."""
 
     image: bytes
     request: EncodedRequest
@@ -35,7 +35,7 @@ def create_client() -> httpx.AsyncClient:
 
 
 async def send_image(http: httpx.AsyncClient, each: KnownImage) -> str:
-    """Send a radiograph and check the reply."""
+    """Send a radiograph like an ordinary caller, and check the reply."""
     try:
         reply = await http.post(each.request.address, content=each.request.content, headers=each.request.headers)
     except httpx.ConnectError:
@@ -61,22 +61,22 @@ async def _send_hostile(http: httpx.AsyncClient, content: bytes) -> str:
 
 
 async def send_noise(http: httpx.AsyncClient, each: KnownImage) -> str:
-    """Send random bytes as a PNG."""
+    """Send random bytes as a PNG, like a hostile caller."""
     return await _send_hostile(http, random.Random(each.probability).randbytes(100_000))
 
 
 async def send_half(http: httpx.AsyncClient, each: KnownImage) -> str:
-    """Send the first half of a PNG."""
+    """Send the first half of a PNG, like a hostile caller."""
     return await _send_hostile(http, each.image[: len(each.image) // 2])
 
 
 async def send_huge_header(http: httpx.AsyncClient, each: KnownImage) -> str:
-    """Send a PNG whose header says 60,000 x 60,000 pixels."""
+    """Send a PNG whose header says 60,000 x 60,000 pixels, like a hostile caller."""
     return await _send_hostile(http, each.image[:16] + 2 * (60_000).to_bytes(4) + each.image[24:])
 
 
 async def send_many_pixels(http: httpx.AsyncClient, each: KnownImage) -> str:
-    """Send a truncated PNG of 30 million pixels, in a file of a few kilobytes."""
+    """Send a truncated PNG of 30 million pixels in a file of a few kilobytes, like a hostile caller."""
     size = (6000).to_bytes(4) + (5000).to_bytes(4)
     depth = each.image[24:29]
     head = b"IHDR" + size + depth
@@ -84,17 +84,17 @@ async def send_many_pixels(http: httpx.AsyncClient, each: KnownImage) -> str:
 
 
 async def hang_up_while_sending(http: httpx.AsyncClient, each: KnownImage) -> str:
-    """Close the connection in the middle of the request."""
+    """Close the connection in the middle of the request, like a caller who hangs up."""
     return await _hang_up(each, len(each.request.content) // 2)
 
 
 async def hang_up_while_waiting(http: httpx.AsyncClient, each: KnownImage) -> str:
-    """Close the connection before the reply."""
+    """Close the connection before the reply, like a caller who hangs up."""
     return await _hang_up(each, len(each.request.content))
 
 
 async def send_slowly(http: httpx.AsyncClient, each: KnownImage) -> str:
-    """Send a radiograph over two seconds, as on a slow connection, and check the reply."""
+    """Send a radiograph over two seconds, like a caller on a slow connection, and check the reply."""
 
     async def parts() -> AsyncIterator[bytes]:
         content = each.request.content

@@ -52,14 +52,14 @@ class GpuBenchOptions:
 
 
 class EagerEngine:
-    """A network that runs kernel by kernel, or is compiled for each batch size."""
+    """A network to measure on the GPU that runs kernel by kernel, or is compiled for each batch size."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
 
     @torch.inference_mode()
     def forward(self, pixels_B1SS: PixelArray) -> ModelOutput:
-        """Return the output for a batch, in host memory."""
+        """Run a batch on the GPU and return the output, in host memory."""
         return self._network(torch.from_numpy(pixels_B1SS).to(CUDA)).cpu()
 
 
@@ -68,7 +68,7 @@ BenchmarkedEngine = TorchEngine | EagerEngine | CudaEngine
 
 @dataclass(frozen=True)
 class Measurement:
-    """The passes of one engine over one batch.
+    """The measured passes of one engine on the GPU over one batch.
 
     Attributes:
         seconds: median time of a pass.
@@ -81,12 +81,12 @@ class Measurement:
 
     @property
     def rate(self) -> float:
-        """Radiographs per second."""
+        """Radiographs per second on the GPU."""
         return self.batch / self.seconds
 
 
 def main() -> None:
-    """Measure; write and print the tables."""
+    """Measure the engines on the GPU; write and print the tables."""
     options = tyro.cli(GpuBenchOptions, prog="python -m benchmarks.gpu")
     if not torch.cuda.is_available():
         sys.exit("benchmarks.gpu needs an NVIDIA GPU, and torch sees none; run it on a machine that has one.")
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def build_engines(checkpoint: Checkpoint, compiled: bool) -> dict[str, BenchmarkedEngine]:
-    """Build the engines that this machine supports, by name; the reference and the base come first."""
+    """Build the engines that this machine's GPU supports, by name; the reference and the base come first."""
     plain: Network = Bf16Network(TorchEngine(checkpoint, CUDA).model).eval()
     builders: dict[str, Callable[[], BenchmarkedEngine]] = {
         REFERENCE: lambda: TorchEngine(checkpoint, CUDA),
@@ -121,7 +121,7 @@ def build_engines(checkpoint: Checkpoint, compiled: bool) -> dict[str, Benchmark
 
 
 def measure(engines: dict[str, BenchmarkedEngine], size: int, options: GpuBenchOptions) -> dict[str, list[Measurement]]:
-    """Measure every engine on every batch size; all engines on one size before the next, for equal conditions."""
+    """Measure the GPU's engines on every batch size; all engines on one size before the next, for equal conditions."""
     canvases = noise_canvases(max(options.batches), size)
     measured: dict[str, list[Measurement]] = {name: [] for name in engines}
     for batch in options.batches:
@@ -139,7 +139,7 @@ def measure(engines: dict[str, BenchmarkedEngine], size: int, options: GpuBenchO
 
 
 def time_passes(engine: BenchmarkedEngine, pixels_B1SS: PixelArray, seconds: float) -> tuple[ModelOutput, float]:
-    """Return the output and the median seconds of a pass. `forward` returns when the output is in host memory."""
+    """Return the output and median seconds of a pass on the GPU; `forward` returns with the output in host memory."""
     engine.forward(pixels_B1SS)  # the first pass captures, compiles and chooses algorithms
     started = time.perf_counter()
     passes: list[float] = []
@@ -151,7 +151,7 @@ def time_passes(engine: BenchmarkedEngine, pixels_B1SS: PixelArray, seconds: flo
 
 
 def rates(measured: dict[str, list[Measurement]], size: int, batches: tuple[int, ...]) -> list[str]:
-    """Return the table of all engines' rates, divided by the rate of `BASE`."""
+    """Return the table of the rates of all engines on the GPU, divided by the rate of `BASE`."""
     base = {each.batch: each.rate for each in measured[BASE]}
     rows = []
     for name, row in measured.items():
@@ -165,7 +165,7 @@ def rates(measured: dict[str, list[Measurement]], size: int, batches: tuple[int,
 
 
 def equality(measured: dict[str, list[Measurement]], size: int) -> list[str]:
-    """Return the table of each engine's worst difference from `REFERENCE`."""
+    """Return the table of the worst difference of each engine on the GPU from `REFERENCE`."""
     rows = [
         [
             name,

@@ -22,7 +22,7 @@ MAX_CONNECTIONS = 1000
 
 @dataclass
 class LoadResult:
-    """The result of one load.
+    """The result of one load on a service, from a closed or an open loop.
 
     Attributes:
         seconds: seconds from the first request to the last reply.
@@ -38,17 +38,17 @@ class LoadResult:
 
     @property
     def rate(self) -> float:
-        """Replies per second."""
+        """Replies per second under the load."""
         return len(self.latencies) / self.seconds
 
     def percentile(self, share: float) -> float:
-        """Return the seconds within which a share of the replies came."""
+        """Return the seconds within which a share of the replies came under the load."""
         return float(np.quantile(self.latencies, share)) if self.latencies else float("nan")
 
 
 @dataclass(frozen=True)
 class EncodedRequest:
-    """A request that is encoded in advance, because encoding is not measured."""
+    """A request of a load, encoded in advance, because encoding is not measured."""
 
     address: str
     content: bytes
@@ -56,13 +56,13 @@ class EncodedRequest:
 
 
 def encode_request(address: str, **request: Any) -> EncodedRequest:
-    """Encode a POST request; `request` is `files=` or `json=`, as for httpx."""
+    """Encode a POST request for a load; `request` is `files=` or `json=`, as for httpx."""
     encoded = httpx.Request("POST", address, **request)
     return EncodedRequest(address, encoded.read(), {"Content-Type": encoded.headers["Content-Type"]})
 
 
 async def closed_loop(requests: Sequence[EncodedRequest], clients: int, seconds: float) -> LoadResult:
-    """Run `clients` callers; each sends its next request after the previous reply, or after `Retry-After`."""
+    """Run a closed loop of `clients` callers; each sends its next request after the reply, or after `Retry-After`."""
     outcome = LoadResult()
     turn = itertools.cycle(requests)
     async with _client(clients) as client:
@@ -79,7 +79,7 @@ async def closed_loop(requests: Sequence[EncodedRequest], clients: int, seconds:
 
 
 async def open_loop(requests: Sequence[EncodedRequest], rate: float, seconds: float) -> LoadResult:
-    """Send requests at random times (Poisson), `rate` per second on average, without waiting for the replies."""
+    """Run an open loop of requests at random times (Poisson), `rate` per second, without waiting for the replies."""
     outcome = LoadResult()
     turn = itertools.cycle(requests)
     arrivals = np.random.default_rng(0).exponential(1 / rate, int(rate * seconds)).cumsum()

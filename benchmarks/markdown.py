@@ -2,5 +2,5 @@
 
 
 def table(header: list[str], rows: list[list[str]]) -> list[str]:
-    """Return the lines of a table."""
+    """Return the lines of a Markdown table."""
     return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]

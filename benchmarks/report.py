@@ -20,7 +20,7 @@ TICKS_MS = (50, 100, 200, 500, 1000)
 
 @dataclass(frozen=True)
 class ClosedLoopResult:
-    """The result of one closed loop.
+    """The result of one closed loop, as the benchmark's report shows it.
 
     Attributes:
         limit: radiographs per second of the engine alone, measured around this loop.
@@ -31,7 +31,7 @@ class ClosedLoopResult:
 
     @property
     def share(self) -> float:
-        """Replies per second as a share of the limit."""
+        """Replies per second as the report gives them: as a share of the limit."""
         return self.outcome.rate / self.limit
 
     def __str__(self) -> str:
@@ -43,7 +43,7 @@ class ClosedLoopResult:
 
 @dataclass(frozen=True)
 class OpenLoopResult:
-    """The result of one open loop.
+    """The result of one open loop, as the benchmark's report shows it.
 
     Attributes:
         load: offered rate as a share of the capacity.
@@ -57,7 +57,7 @@ class OpenLoopResult:
 
 @dataclass(frozen=True)
 class Page:
-    """All results of one run.
+    """The contents of the benchmark's report: all results of one run.
 
     Attributes:
         limits: radiographs per second of the engine alone, around each server of each round.
@@ -78,7 +78,7 @@ class Page:
 
 
 def write_page(page: Page, folder: Path) -> str:
-    """Write the page and the plot to the folder; return the page's Markdown."""
+    """Write the benchmark's report, a page and a plot, to the folder; return the page's Markdown."""
     text = "\n".join(["# Serving, side by side", "", *_lines(page), "", f"![the same as a picture]({PICTURE})", ""])
     (folder / PAGE).write_text(text)
     _draw(page, folder / PICTURE)

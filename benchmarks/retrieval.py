@@ -57,7 +57,7 @@ class BenchOptions:
 
 
 def main() -> None:
-    """Print the table and write it to a file."""
+    """Measure the searches of the retrieval benchmark; print the table and write it to a file."""
     options = tyro.cli(BenchOptions, prog="python -m benchmarks.retrieval")
     rows = []
     with threadpool_limits(limits=1):
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def vector_sets(options: BenchOptions) -> Iterator[tuple[str, EmbeddingArray, EmbeddingArray]]:
-    """Yield name, entries and queries; no query is an entry."""
+    """Yield the retrieval benchmark's sets of vectors: name, entries and queries; no query is an entry."""
     rng = np.random.default_rng(options.seed)
     manifest = read_manifest(options.gallery, GalleryManifest)
     stored_ND = load_gallery(options.gallery, manifest.checkpoint).vectors(rng.permutation(manifest.count))
@@ -85,7 +85,7 @@ def vector_sets(options: BenchOptions) -> Iterator[tuple[str, EmbeddingArray, Em
 
 
 def between_neighbors(vectors_ND: EmbeddingArray, count: int, rng: np.random.Generator) -> EmbeddingArray:
-    """Return points on lines from vectors to one of their nearest neighbors, with noise."""
+    """Return vectors for the benchmark: points on lines from vectors to one of their nearest neighbors, with noise."""
     nearest_NK = np.argsort(-(vectors_ND @ vectors_ND.T), axis=1)[:, 1 : NEIGHBORS + 1]
     ends = rng.integers(len(vectors_ND), size=count)
     others = nearest_NK[ends, rng.integers(NEIGHBORS, size=count)]
@@ -95,12 +95,12 @@ def between_neighbors(vectors_ND: EmbeddingArray, count: int, rng: np.random.Gen
 
 
 def unit(vectors_ND: npt.NDArray[np.floating]) -> EmbeddingArray:
-    """Return the vectors, scaled to length 1."""
+    """Return the vectors of the retrieval benchmark, scaled to length 1."""
     return np.asarray(vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True), np.float32)
 
 
 def measure(name: str, vectors_ND: EmbeddingArray, queries_QD: EmbeddingArray, k: int) -> list[list[str]]:
-    """Return the table's rows for one set of vectors: the matrix products, then the gallery."""
+    """Measure every search on one set of vectors; return the table's rows: matrix products, then the gallery."""
     gallery = make_gallery(vectors_ND)
     everything = NeighborQuery(k)
     restricted = NeighborQuery(k, body_part="XR_HAND", label="abnormal", exclude_study=gallery.entries[3].study_key)
@@ -128,7 +128,7 @@ def measure(name: str, vectors_ND: EmbeddingArray, queries_QD: EmbeddingArray, k
 
 
 def make_gallery(vectors_ND: EmbeddingArray) -> Gallery:
-    """Return a gallery of these vectors, three to a study and a fifth of them abnormal, loaded from a folder."""
+    """Return a gallery to measure: these vectors, three to a study and a fifth abnormal, loaded from a folder."""
     entries = [
         GalleryEntry(f"{row}.png", PARTS[row // 3 % 7], f"patient{row // 3:05d}", "study1", LABELS[row % 5 == 0])
         for row in range(len(vectors_ND))
@@ -140,7 +140,7 @@ def make_gallery(vectors_ND: EmbeddingArray) -> Gallery:
 
 
 def is_allowed(entry: GalleryEntry, query: NeighborQuery) -> bool:
-    """Return whether the restrictions of a query allow an entry."""
+    """Return whether the restrictions of a query allow an entry in the rows that the retrieval benchmark expects."""
     return (
         query.body_part in (None, entry.body_part)
         and query.label in (None, entry.label)
@@ -149,23 +149,23 @@ def is_allowed(entry: GalleryEntry, query: NeighborQuery) -> bool:
 
 
 def nearest(products_N: EmbeddingArray, k: int) -> list[int]:
-    """Return the rows of the k largest products, largest first."""
+    """Return the rows that NumPy's search finds: those of the k largest products, largest first."""
     rows = np.argpartition(-products_N, k)[:k]
     return [int(row) for row in rows[np.argsort(-products_N[rows])]]
 
 
 def nearest_allowed(products_N: DoubleArray, k: int, allowed_N: BoolArray) -> list[int]:
-    """Return the expected rows; of equal products, the lower row comes first."""
+    """Return the rows that the retrieval benchmark expects; of equal products, the lower row comes first."""
     return [int(row) for row in np.argsort(np.where(allowed_N, -products_N, np.inf), kind="stable")[:k]]
 
 
 def rows_of(gallery: Gallery, query_D: EmbeddingArray, query: NeighborQuery) -> list[int]:
-    """Return the rows of the neighbors that the gallery finds."""
+    """Return the rows of the neighbors that the gallery finds, to compare them with the matrix products' rows."""
     return [int(neighbor.entry.path.removesuffix(".png")) for neighbor in gallery.search(query_D, query)]
 
 
 def take_turns(searches: Sequence[Search], queries_QD: EmbeddingArray) -> tuple[DoubleArray, list[list[Sequence[int]]]]:
-    """Run every search on every query, one after the other; return the seconds (S, Q) and the rows found."""
+    """Let the compared searches take turns on every query; return the seconds (S, Q) and the rows found."""
     for search in searches:
         search(queries_QD[0])  # the first search of a process is slower
     seconds_SQ = np.empty((len(searches), len(queries_QD)))

@@ -30,7 +30,7 @@ STOP_SECONDS = 20
 
 @dataclass(frozen=True)
 class Server:
-    """A server.
+    """A server to measure: our service or a peer.
 
     Attributes:
         module: module that `python -m` starts, with the checkpoint and the port as arguments.
@@ -44,7 +44,7 @@ class Server:
     takes_json: bool = False
 
     def encode(self, image: bytes, path: str = "") -> EncodedRequest:
-        """Encode a request with an image to the prediction endpoint or another path."""
+        """Encode a request to a server with an image, to the prediction endpoint or another path."""
         address = f"{ADDRESS}{path or self.path}"
         if self.takes_json:
             return encode_request(address, json={"image": base64.b64encode(image).decode()})
@@ -59,7 +59,7 @@ LITSERVE = Server("LitServe, our OpenVINO", "benchmarks.peers.litserve_openvino"
 
 @contextmanager
 def run_server(server: Server, checkpoint: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server for the duration of the block. Ours has no result cache, because callers repeat images."""
+    """Run a server to measure during the block. Ours has no result cache, because callers repeat images."""
     environment = {
         "OSTEON_PORT": str(PORT),
         "OSTEON_DEVICE": "cpu",
@@ -88,7 +88,7 @@ def run_server(server: Server, checkpoint: Path) -> Iterator[subprocess.Popen[by
 
 
 def resident_bytes(process: "subprocess.Popen[bytes]") -> int:
-    """Return the resident memory of a process, in bytes."""
+    """Return the resident memory of a server's process, in bytes."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return 1024 * int(re.findall(r"VmRSS:\s+(\d+)", status)[0])
 

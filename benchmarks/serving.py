@@ -41,7 +41,7 @@ LOADS = (0.5, 0.9, 2.0)
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """Measure the starter checkpoint on this machine's CPU."""
+    """Measure how our service and its peers serve the starter checkpoint on this machine's CPU."""
 
     checkpoint: Path = ROOT / "artifacts" / "starter" / "checkpoint"
     seconds: float = 10.0
@@ -55,7 +55,7 @@ class BenchOptions:
 
 
 def main() -> None:
-    """Measure; write and print the page."""
+    """Measure our service, its peers and the engine alone; write and print the page."""
     options = tyro.cli(BenchOptions, prog="python -m benchmarks.serving")
     images, source = load_pngs()
     checkpoint = load_checkpoint(options.checkpoint)
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def load_pngs() -> tuple[list[bytes], str]:
-    """Return radiographs of 512 pixels as PNG, and a description of their source."""
+    """Return the radiographs that the callers send, 512 pixels as PNG, and a description of their source."""
     files = sorted((ROOT / REAL_IMAGES).rglob("*.jpg"))[::5][:IMAGE_COUNT]
     if files:
         drawings = [decode_radiograph(file.read_bytes()).pixels for file in files]
@@ -99,7 +99,7 @@ def load_pngs() -> tuple[list[bytes], str]:
 
 
 def rate_alone(engine: Engine, checkpoint: Checkpoint, images: Sequence[bytes], seconds: float) -> float:
-    """Return the radiographs per second of the engine in a loop, at the faster batch size."""
+    """Return the engine's radiographs per second in a loop, without a service, at the faster batch size."""
     canvases = [preprocess(decode_radiograph(image), checkpoint.manifest.preprocess)[0] for image in images]
     rates = []
     for size in BATCHES:
@@ -123,7 +123,7 @@ def alone_seconds(engine: Engine, checkpoint: Checkpoint, images: Sequence[bytes
 
 
 def under_load(server: Server, images: Sequence[bytes], options: BenchOptions) -> dict[int, LoadResult]:
-    """Run closed loops; return the results by number of callers."""
+    """Measure a server in closed loops; return the results by number of callers."""
     requests = [server.encode(image) for image in images]
     with run_server(server, options.checkpoint):
         return {clients: asyncio.run(closed_loop(requests, clients, options.seconds)) for clients in options.clients}
@@ -141,7 +141,7 @@ def cam_seconds(images: Sequence[bytes], options: BenchOptions) -> tuple[float, 
 
 
 def overloaded(images: Sequence[bytes], capacity: float, options: BenchOptions) -> Iterator[OpenLoopResult]:
-    """Run open loops; yield the result for each of `LOADS`."""
+    """Measure our service in open loops; yield the result for each of `LOADS`."""
     requests = [OSTEON.encode(image) for image in images]
     with run_server(OSTEON, options.checkpoint) as process:
         asyncio.run(closed_loop(requests, max(BATCHES), options.seconds))

@@ -43,21 +43,21 @@ Process = subprocess.Popen[bytes]
 
 @dataclass(frozen=True)
 class Hostile:
-    """Send requests, of which a fifth are hostile."""
+    """Soak the service with requests, of which a fifth are hostile."""
 
     requests: int = 10_000
 
 
 @dataclass(frozen=True)
 class Reloads:
-    """Reload the artifacts again and again under load."""
+    """Reload the service's artifacts again and again under load."""
 
     reloads: int = 200
 
 
 @dataclass(frozen=True)
 class Stops:
-    """Stop the process under load and start the next one, repeatedly."""
+    """Stop the service under load and start the next one, repeatedly."""
 
     stops: int = 50
 
@@ -76,7 +76,7 @@ FAILURES = {"lost", "wrong", "hung", "unready", "grown", "unclean end"}
 
 
 def main() -> None:
-    """Run the subcommand, print the counts, and exit with status 1 if there are failures."""
+    """Run the subcommand of the soak test, print the counts, and exit with status 1 if there are failures."""
     options: Hostile | Reloads | Stops = tyro.cli(Command, prog="python -m benchmarks.soak")
     known = predict_known_images()
     counts: Counts = Counter()
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def predict_known_images() -> list[KnownImage]:
-    """Return images with the probabilities that a predictor computes without a service."""
+    """Return the images of the soak test with the probabilities that a predictor computes without a service."""
     checkpoint = load_checkpoint(CHECKPOINT)
     predictor = Predictor(checkpoint.manifest, load_engine(checkpoint, "cpu"))
     return [
@@ -109,7 +109,7 @@ def predict_known_images() -> list[KnownImage]:
 
 
 async def send_hostile_requests(known: Sequence[KnownImage], requests: int, process: Process, counts: Counts) -> None:
-    """Send requests, a fifth of them hostile; compare the memory after the first tenth of the requests and the last."""
+    """Send the soak's requests, a fifth of them hostile; compare the memory after the first tenth and the last one."""
     chance = random.Random(0)
     progress = tqdm(total=requests, unit="request")
     left = iter(range(requests))
@@ -136,7 +136,7 @@ async def send_hostile_requests(known: Sequence[KnownImage], requests: int, proc
 
 
 async def reload_under_load(known: Sequence[KnownImage], count: int, process: Process, counts: Counts) -> None:
-    """Reload the artifacts under load; compare the memory after the first tenth of the reloads and the last."""
+    """Reload the artifacts in the soak test; compare the memory after the first tenth of the reloads and the last."""
     over = asyncio.Event()
     async with create_client() as http:
         callers = [asyncio.create_task(send_until(over, http, known, place, counts)) for place in range(CALLER_COUNT)]
@@ -152,7 +152,7 @@ async def reload_under_load(known: Sequence[KnownImage], count: int, process: Pr
 
 
 async def stop_under_load(known: Sequence[KnownImage], process: Process, counts: Counts) -> None:
-    """Send SIGTERM under load: every accepted request must get its reply, and the process must exit with status 0."""
+    """Send SIGTERM in the soak test: every accepted request must get its reply, and the exit status must be 0."""
     over = asyncio.Event()
     async with create_client() as http:
         callers = [asyncio.create_task(send_until(over, http, known, place, counts)) for place in range(CALLER_COUNT)]
@@ -165,7 +165,7 @@ async def stop_under_load(known: Sequence[KnownImage], process: Process, counts:
 
 
 def stop(process: Process, counts: Counts) -> None:
-    """Stop a process unless it has ended, and count whether its exit status is 0."""
+    """Stop the soak test's process unless it has ended, and count whether its exit status is 0."""
     process.terminate()
     counts["clean ends" if process.wait(REPLY_TIMEOUT_SECONDS) == 0 else "unclean end"] += 1
 
@@ -173,7 +173,7 @@ def stop(process: Process, counts: Counts) -> None:
 async def send_until(
     over: asyncio.Event, http: httpx.AsyncClient, known: Sequence[KnownImage], place: int, counts: Counts
 ) -> None:
-    """Send every `CALLER_COUNT`th image, from `place` on, until the event is set."""
+    """Send every `CALLER_COUNT`th image of the soak test, from `place` on, until the event is set."""
     while not over.is_set():
         outcome = await send_image(http, known[place % len(known)])
         counts[outcome] += 1
@@ -183,7 +183,7 @@ async def send_until(
 
 
 async def check_settled(http: httpx.AsyncClient, process: Process, before: int, counts: Counts) -> None:
-    """Check that no request is pending, the service is ready, and its memory has not grown."""
+    """Check after a soak that no request is pending, the service is ready, and its memory has not grown."""
     await asyncio.sleep(SETTLE_SECONDS)
     pending = re.search(r"^osteon_pending_requests (\S+)", (await http.get(f"{ADDRESS}/metrics")).text, re.MULTILINE)
     counts["hung"] += int(float(pending[1])) if pending else 1

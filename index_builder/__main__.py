@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def with_subcommand(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with a subcommand. If none is given, warn, and use `archive` if there is a `--pacs`."""
+    """Return the command line with a subcommand. If none is given, warn, and use `archive` if there is a `--pacs`."""
     if not arguments or arguments[0] in (FOLDER, ARCHIVE, "-h", "--help"):
         return list(arguments)
     subcommand = ARCHIVE if any(argument.split("=")[0] == "--pacs" for argument in arguments) else FOLDER

@@ -73,7 +73,7 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class EmbeddedRecords:
-    """The readable records.
+    """The dataset's readable records, embedded to build a gallery.
 
     Attributes:
         entries: gallery entries of the N readable records.
@@ -87,7 +87,7 @@ class EmbeddedRecords:
 
 
 def embed_shard(embedder: Embedder, records: Sequence[MuraRecord], first_row: int) -> Shard:
-    """Embed one shard of records; `first_row` is the position of its first record in the dataset."""
+    """Embed a shard's records to build a gallery; `first_row` is the position of its first record in the dataset."""
     rows: list[int] = []
     unreadable: list[tuple[str, str]] = []
     digests: list[str] = []
@@ -118,7 +118,7 @@ def _prepare(predictor: Predictor, record: MuraRecord) -> tuple[Prepared | str, 
 
 
 def build(options: BuildOptions) -> GalleryManifest:
-    """Build a gallery, or continue one whose builder was killed.
+    """Build a gallery from a dataset, or continue one whose builder was killed.
 
     Raises:
         ArtifactError: the checkpoint is damaged, or the finished gallery fails its own check.
@@ -146,7 +146,7 @@ def build(options: BuildOptions) -> GalleryManifest:
 
 
 def embed_all(store: ShardStore, embedder: Embedder, records: Sequence[MuraRecord]) -> list[Shard]:
-    """Return the shards of all records. A shard of an earlier builder is reused if its files have not changed."""
+    """Build the shards of all records. A shard of an earlier builder is reused if its files have not changed."""
     starts = range(0, len(records), SHARD_SIZE)
     kept = 0
     with tqdm(total=len(records), desc="embedding", unit="img") as bar:
@@ -163,7 +163,7 @@ def embed_all(store: ShardStore, embedder: Embedder, records: Sequence[MuraRecor
 
 
 def select_records(options: BuildOptions, split: Split) -> list[MuraRecord]:
-    """Return the images of the split that `--only` selects.
+    """Return the records of the split to build the gallery from, as `--only` selects them.
 
     Raises:
         DatasetError: there are no such images.
@@ -177,7 +177,7 @@ def select_records(options: BuildOptions, split: Split) -> list[MuraRecord]:
 
 
 def make_plan(options: BuildOptions, checkpoint_id: str, records: Sequence[MuraRecord]) -> Plan:
-    """Return the plan, which determines the content of the gallery's shards."""
+    """Return the plan for building a gallery, which determines the content of its shards."""
     dataset = records[0].path.split("/", 1)[0]
     return Plan(checkpoint_id, dataset, options.split, options.only, compute_names_fingerprint(records), SHARD_SIZE)
 
@@ -185,7 +185,7 @@ def make_plan(options: BuildOptions, checkpoint_id: str, records: Sequence[MuraR
 def assemble(
     folder: Path, plan: Plan, records: Sequence[MuraRecord], shards: Sequence[Shard], options: BuildOptions
 ) -> GalleryManifest:
-    """Join the shards to a gallery folder, and print which images could not be read.
+    """Build the gallery's folder from the shards, and print which images could not be read.
 
     Raises:
         DatasetError: no image could be read.
@@ -202,7 +202,7 @@ def assemble(
 
 
 def write_projected(folder: Path, plan: Plan, embedded: EmbeddedRecords, options: BuildOptions) -> GalleryManifest:
-    """Fit the projection, unless `--dimension` is 0 or there are too few radiographs, and write the gallery."""
+    """Fit a projection, unless `--dimension` is 0 or there are too few radiographs, and write the built gallery."""
     entries, embeddings_ND = embedded.entries, embedded.embeddings_ND
     dimension = min(options.dimension, embeddings_ND.shape[1], largest_dimension(entries))
     projection = fit_projection(embeddings_ND, entries, dimension) if dimension else None
@@ -220,7 +220,7 @@ def write_projected(folder: Path, plan: Plan, embedded: EmbeddedRecords, options
 
 
 def check_assembled(folder: Path, embedder: Embedder, records: Sequence[MuraRecord]) -> None:
-    """Read the gallery back, embed a sample of its radiographs again, and compare.
+    """Check the gallery that was built: read it back, embed a sample of its radiographs again, and compare.
 
     Raises:
         ArtifactError: the gallery is damaged or its search is wrong.

@@ -91,12 +91,12 @@ class CrawlOptions:
 
     @property
     def key_file(self) -> Path:
-        """File of the key. Raises InputError if none is given and the user has no home folder."""
+        """File of the crawl's key. Raises InputError if none is given and the user has no home folder."""
         return self.key or data_folder() / "references.key"
 
     @property
     def filters(self) -> dict[str, str]:
-        """Return the values of the query by keyword.
+        """Return the values of the crawl's query by keyword.
 
         Raises:
             InputError: a keyword is unknown or has no value. The message repeats no value, which may name a patient.
@@ -109,7 +109,7 @@ class CrawlOptions:
 
 
 def crawl(options: CrawlOptions) -> GalleryManifest:
-    """Fetch new radiographs from the archive, or delete those that `--delete` names, and write the gallery.
+    """Crawl an archive: fetch new radiographs, or delete those that `--delete` names, and write the gallery.
 
     Raises:
         PacsError: the archive does not respond or refuses the search; the state is kept, and the next crawl continues.
@@ -179,7 +179,7 @@ class CrawlCounts:
 async def crawl_archive(
     archive: Archive, filters: Mapping[str, str], dicom_embedder: DicomEmbedder, state: CrawlState
 ) -> None:
-    """Add new radiographs to the state, and delete those that are gone from their studies.
+    """Crawl the archive's studies: add new radiographs to the state, and delete those that are gone from them.
 
     Raises:
         ArchiveUnavailableError: the archive does not respond; the state keeps the radiographs that were fetched.
@@ -207,7 +207,7 @@ async def crawl_archive(
 
 
 def archive_config(options: CrawlOptions) -> ArchiveConfig:
-    """Return the archive's entry in the file of archives.
+    """Return the configuration of the archive to crawl, from the file of archives.
 
     Raises:
         InputError: the file has no archive with that name.
@@ -219,7 +219,7 @@ def archive_config(options: CrawlOptions) -> ArchiveConfig:
 
 
 def write_gallery(options: CrawlOptions, reference_gallery: Gallery, state: CrawlState) -> GalleryManifest:
-    """Write the gallery of all indexed radiographs, and check that its search is correct.
+    """Write a crawled archive's gallery of all indexed radiographs, and check that its search is correct.
 
     Raises:
         DatasetError: there is no radiograph to index; an existing gallery is removed.
@@ -250,6 +250,6 @@ def write_gallery(options: CrawlOptions, reference_gallery: Gallery, state: Craw
 
 
 def entry_of(archive: str, instance: IndexedInstance) -> GalleryEntry:
-    """Return the gallery entry of a radiograph; its path is a pseudonymous reference."""
+    """Return the gallery entry of a crawled radiograph; its path is a pseudonymous reference."""
     path = f"{archive}/{instance.study}/{instance.instance}"
     return GalleryEntry(path, instance.body_part or UNKNOWN, UNKNOWN, instance.study, UNKNOWN)

@@ -34,7 +34,7 @@ SETTINGS = "PRAGMA locking_mode = EXCLUSIVE; PRAGMA secure_delete = ON;"
 
 @dataclass(frozen=True)
 class Origin:
-    """Values that must be the same in every crawl that uses the file.
+    """Values that must be the same in every crawl that uses the file of the state.
 
     Attributes:
         key: pseudonym of the empty string, which identifies the key.
@@ -47,7 +47,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class IndexedInstance:
-    """A radiograph that belongs in the gallery.
+    """A radiograph in a crawl's state that belongs in the gallery.
 
     Attributes:
         instance, study: pseudonyms.
@@ -63,7 +63,7 @@ class IndexedInstance:
 
 @dataclass(frozen=True)
 class SkippedInstance:
-    """A radiograph that does not belong in the gallery.
+    """A radiograph in a crawl's state that does not belong in the gallery.
 
     Attributes:
         instance, study: pseudonyms.
@@ -82,17 +82,17 @@ class CrawlState:
         self._connection = connection
 
     def known_pseudonyms(self) -> set[str]:
-        """Return the pseudonyms of radiographs that were read, and of studies and radiographs that were forgotten."""
+        """Return the pseudonyms in the crawl's state: of radiographs that were read, and of forgotten UIDs."""
         rows = self._connection.execute("SELECT instance FROM seen UNION SELECT name FROM withdrawn")
         return {name for (name,) in rows}
 
     def put(self, instances: Sequence[IndexedInstance | SkippedInstance]) -> None:
-        """Add radiographs or replace them."""
+        """Add radiographs to the crawl's state or replace them."""
         with self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?)", map(_row, instances))
 
     def keep_only(self, study: str, instances: Collection[str]) -> int:
-        """Delete the radiographs of a study that the archive no longer has; return their number."""
+        """Delete from the crawl's state what the archive no longer has of a study; return the number of radiographs."""
         rows = self._connection.execute("SELECT instance FROM seen WHERE study = ?", (study,))
         gone = [(name,) for (name,) in rows if name not in instances]
         with self._connection:
@@ -109,7 +109,7 @@ class CrawlState:
             return deleted.rowcount
 
     def indexed(self) -> Iterator[IndexedInstance]:
-        """Yield the radiographs of the gallery, sorted by study and instance."""
+        """Yield the radiographs in the crawl's state that belong in the gallery, sorted by study and instance."""
         rows = self._connection.execute(
             "SELECT instance, study, body_part, embedding FROM seen WHERE embedding NOT NULL ORDER BY study, instance"
         )
@@ -117,7 +117,7 @@ class CrawlState:
             yield IndexedInstance(instance, study, body_part, np.frombuffer(embedding, np.float32))
 
     def count_skipped(self) -> dict[str, int]:
-        """Return the number of skipped radiographs, by reason."""
+        """Return the number of skipped radiographs in the crawl's state, by reason."""
         rows = self._connection.execute(
             "SELECT left_out, count(*) FROM seen WHERE left_out NOT NULL GROUP BY left_out ORDER BY left_out"
         )
@@ -126,7 +126,7 @@ class CrawlState:
 
 @contextmanager
 def open_crawl_state(file: Path, origin: Origin) -> Iterator[CrawlState]:
-    """Open the state in `file`, which is created if it is missing.
+    """Open the crawl's state in `file`, which is created if it is missing.
 
     Raises:
         InputError: the file is of another checkpoint, archive or key, or another crawl uses it.

@@ -24,7 +24,7 @@ WRONG_INSTANCE = "AnotherInstance"
 
 @dataclass(frozen=True)
 class DicomEmbedder:
-    """Decodes files in child processes, because files may be hostile, and embeds them in this process.
+    """Decodes an archive's files in child processes, because they may be hostile, and embeds them in this process.
 
     Radiographs that are out of the checkpoint's scope are skipped.
     """
@@ -34,7 +34,7 @@ class DicomEmbedder:
     decoders: DecoderPool
 
     async def embed(self, study: FetchedStudy) -> list[IndexedInstance | SkippedInstance]:
-        """Embed the new radiographs of a study; return each with its embedding or with the reason to skip it."""
+        """Embed a study's DICOM files; return each with its embedding or with the reason to skip it."""
         outcomes = await asyncio.gather(*(self._decode(file) for file in study.files))
         predictor = self.embedder.predictor
         prepared = [predictor.prepare(each) for each in outcomes if isinstance(each, Radiograph)]

@@ -1,4 +1,4 @@
-"""Computes the embeddings of radiographs in batches.
+"""Computes the embeddings of a gallery's radiographs in batches.
 
 Legend: n radiographs, D embedding.
 """
@@ -15,7 +15,7 @@ from xray.predictor import Predictor, Prepared
 
 @dataclass(frozen=True)
 class Embedder:
-    """A predictor with a batch size.
+    """A predictor that embeds radiographs in batches.
 
     Attributes:
         batch: radiographs per forward pass.
@@ -25,7 +25,7 @@ class Embedder:
     batch: int
 
     def embed(self, prepared: Iterable[Prepared]) -> EmbeddingArray:
-        """Return the embeddings (n, D) float32; (0, 0) if there are no radiographs."""
+        """Embed radiographs in batches; return (n, D) float32, or (0, 0) if there are no radiographs."""
         passes = infer_in_batches(self.predictor.engine, prepared, self.batch)
         parts = [output.embeddings_BD.numpy() for _, output in passes]
         return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)

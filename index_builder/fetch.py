@@ -34,12 +34,12 @@ T = TypeVar("T")
 
 
 class ArchiveGoneError(PacsError):
-    """The archive has not responded for so long that the crawl ends."""
+    """The archive to fetch from has not responded for so long that the crawl ends."""
 
 
 @dataclass(frozen=True)
 class FetchedFile:
-    """A radiograph in the form that the archive sent.
+    """A fetched radiograph in the form that the archive sent.
 
     Attributes:
         instance: pseudonym of its UID.
@@ -51,7 +51,7 @@ class FetchedFile:
 
 @dataclass(frozen=True)
 class FetchedStudy:
-    """A study, or a part of a study that has many new radiographs.
+    """A fetched study, or a part of one that has many new radiographs.
 
     Attributes:
         study: pseudonym of the study.
@@ -70,7 +70,7 @@ class FetchedStudy:
 
 @dataclass(frozen=True)
 class Fetcher:
-    """Fetches new radiographs from an archive.
+    """Fetches an archive's new radiographs for a crawl.
 
     Attributes:
         known: pseudonyms of studies and radiographs that are not fetched.
@@ -83,7 +83,7 @@ class Fetcher:
     max_files: int
 
     def fetch(self, studies: Iterable[StudyReference]) -> Iterator[FetchedStudy]:
-        """Fetch the new radiographs of each study.
+        """Fetch the new radiographs of each study from the archive.
 
         Raises:
             ArchiveGoneError: the archive did not respond for longer than `ARCHIVE_RETRY` waits.
@@ -133,7 +133,7 @@ class Fetcher:
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """Yield the same items; a thread computes the next one while the caller uses the current one."""
+    """Yield the same items; a thread fetches the next one while the caller uses the current one."""
     with ThreadPoolExecutor(1) as thread:
         pending = thread.submit(next, items, None)
         while (item := pending.result()) is not None:

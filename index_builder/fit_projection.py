@@ -22,7 +22,7 @@ COMMON_WEIGHT = 0.1
 
 
 def fit_projection(embeddings_ND: EmbeddingArray, entries: Sequence[GalleryEntry], dimension: int) -> Projection:
-    """Fit principal components that are whitened within the classes and weighted by how well they separate the classes.
+    """Fit a projection: principal components, whitened within classes and weighted by how well they separate them.
 
     A class is a body part with a label. Within the classes the coordinates have covariance 1, so that a cosine does not
     count correlated coordinates twice; coordinates that separate the classes have larger weights (probabilistic linear
@@ -44,7 +44,7 @@ def fit_projection(embeddings_ND: EmbeddingArray, entries: Sequence[GalleryEntry
 
 
 def largest_dimension(entries: Sequence[GalleryEntry]) -> int:
-    """Return the largest dimension to fit: half as many as there are entries beyond one for each class."""
+    """Return the largest dimension of a projection to fit: half as many as there are entries beyond one per class."""
     return (len(entries) - len(set(_classes(entries).tolist()))) // 2
 
 

@@ -18,7 +18,7 @@ class Pseudonyms:
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
-        """Use the key in `path`, which is created if it is missing. Raises the same errors as `load_or_create_key`."""
+        """Make pseudonyms with the key in `path`, created if it is missing. Raises what `load_or_create_key` raises."""
         return cls(load_or_create_key(path))
 
     def name(self, uid: str) -> str:

@@ -47,7 +47,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Shard:
-    """The result for a sequence of consecutive records.
+    """A finished shard: the embeddings of consecutive records, and which of them cannot be read.
 
     Attributes:
         rows: positions of the readable records, from the start of the dataset.
@@ -74,7 +74,7 @@ class ShardStore:
 
     @classmethod
     def open(cls, out: Path, plan: Plan) -> "ShardStore":
-        """Open the store of a gallery: a new one, or the one of a builder that was killed.
+        """Open the store of a gallery's shards: a new one, or the one of a builder that was killed.
 
         Raises:
             InputError: the folder has an unfinished gallery of another checkpoint, dataset, option or version.
@@ -93,7 +93,7 @@ class ShardStore:
 
     @property
     def gallery(self) -> Path:
-        """Folder in which the gallery is assembled and checked before it replaces the old one."""
+        """Folder beside the shards in which the gallery is assembled and checked before it replaces the old one."""
         return self.folder / "gallery"
 
     def has(self, number: int, files: Sequence[Path]) -> bool:
@@ -106,7 +106,7 @@ class ShardStore:
             return False
 
     def put(self, number: int, shard: Shard) -> None:
-        """Write a shard atomically.
+        """Write a shard of the gallery atomically.
 
         Raises:
             NoSpaceError: the disk is full; earlier shards are kept.
@@ -122,7 +122,7 @@ class ShardStore:
             save_file({"embeddings": shard.embeddings_nD}, partial, written)
 
     def get(self, number: int) -> Shard:
-        """Read a shard.
+        """Read a shard of the gallery.
 
         Raises:
             ArtifactError: the file is damaged or of another version's preprocessing.
@@ -146,7 +146,7 @@ class ShardStore:
             ) from error
 
     def delete(self) -> None:
-        """Delete the folder with everything in it."""
+        """Delete the store's folder with all shards in it."""
         shutil.rmtree(self.folder)
 
     def _file(self, number: int) -> Path:

@@ -25,13 +25,13 @@ ROUNDING = 1e-12
 
 
 def sample_rows(gallery: Gallery) -> list[int]:
-    """Return the rows of the entries to embed again; always the same for a gallery."""
+    """Return the rows of the entries to verify by embedding them again; always the same for a gallery."""
     count = len(gallery.entries)
     return sorted(int(row) for row in np.random.default_rng(0).choice(count, min(SAMPLE_SIZE, count), replace=False))
 
 
 def check_gallery(gallery: Gallery, embedded_again: Mapping[int, EmbeddingArray]) -> None:
-    """Check that every entry finds itself first and has its own embedding, and that NumPy finds the same neighbors.
+    """Verify that every entry finds itself first and has its own embedding, and that NumPy finds the same neighbors.
 
     Args:
         embedded_again: fresh embeddings (D,) of sampled entries, by row of the gallery.

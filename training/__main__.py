@@ -42,7 +42,7 @@ Command = (
 
 
 def main() -> None:
-    """Run the subcommand of the command line."""
+    """Run the subcommand of `python -m training` that the command line names."""
     with exit_with_message():
         options: Options = tyro.cli(Command, prog="python -m training")
         match options:

@@ -121,17 +121,17 @@ class TrainOptions:
 
     @property
     def map_spec(self) -> MapSpec:
-        """The map's stride and pooling, for the manifest."""
+        """The map's stride and pooling in the training options, for the manifest."""
         return MapSpec(self.map_stride, self.map_pooling)
 
     @property
     def preprocess(self) -> PreprocessSpec:
-        """The preprocessing, for the manifest."""
+        """The preprocessing in the training options, for the manifest."""
         return PreprocessSpec(size=self.size, framing=self.framing)
 
     @property
     def recipe(self) -> dict[str, object]:
-        """Return the options that determine the result; a resumed run must have the same."""
+        """Return the training options that determine the result; a resumed run must have the same."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in MACHINE_ONLY}
 
 
@@ -143,6 +143,6 @@ def _require_stride(architecture: str, stride: int) -> None:
 
 
 def require_size(size: int) -> None:
-    """Raise InputError if the size is outside the range of the networks."""
+    """Raise InputError if the option `--size` is outside the range of the networks."""
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise InputError(f"--size is {size}; give {MIN_SIZE} to {MAX_SIZE} pixels.")

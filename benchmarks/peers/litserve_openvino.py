@@ -29,34 +29,34 @@ class OsteonAPI(litserve.LitAPI):  # type: ignore[misc]
         self.checkpoint = checkpoint
 
     def setup(self, device: str) -> None:
-        """Load the checkpoint in the worker process."""
+        """Load the checkpoint in LitServe's worker process."""
         loaded = load_checkpoint(self.checkpoint)
         self.spec = loaded.manifest.preprocess
         self.engine = load_engine(loaded, "cpu")
 
     def decode_request(self, request: dict[str, str]) -> PixelArray:
-        """Return the network's input (1, S, S) for one request."""
+        """Return the network's input (1, S, S) for one request to LitServe."""
         return preprocess(decode_radiograph(base64.b64decode(request["image"])), self.spec)[0]
 
     def batch(self, inputs: list[PixelArray]) -> PixelArray:
-        """Stack the inputs of several requests."""
+        """Stack the inputs of several requests to LitServe."""
         return np.stack(inputs)
 
     def predict(self, pixels: PixelArray) -> ModelOutput:
-        """Run the network on a batch."""
+        """Run the network on a batch that LitServe collected."""
         return self.engine.forward(pixels)
 
     def unbatch(self, output: ModelOutput) -> list[float]:
-        """Return the probability for each request."""
+        """Return the probability for each request in LitServe's batch."""
         return [float(probability) for probability in output.logits_B.sigmoid()]
 
     def encode_response(self, output: float) -> dict[str, float]:
-        """Return the JSON reply to one request."""
+        """Return LitServe's JSON reply to one request."""
         return {"probability": output}
 
 
 def main(checkpoint: Path, port: int) -> None:
-    """Serve the checkpoint on a port."""
+    """Serve the checkpoint with LitServe on a port."""
     server: Any = litserve.LitServer(OsteonAPI(checkpoint), accelerator="cpu", timeout=False)
     server.run(port=port, log_level="warning", generate_client_file=False)
 

@@ -13,7 +13,7 @@ from xray.network.checkpoint import load_checkpoint
 
 
 def create_app(checkpoint: Path) -> FastAPI:
-    """Create an application with the checkpoint and one endpoint."""
+    """Create the plain peer: a FastAPI application with the checkpoint and one endpoint."""
     loaded = load_checkpoint(checkpoint)
     app = FastAPI()
 

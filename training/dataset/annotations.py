@@ -36,7 +36,7 @@ INSIDE_BOX = 255
 
 @dataclass(frozen=True)
 class Box:
-    """The box of a finding, as shares of the image's width and height; the origin is the upper left corner."""
+    """An annotated finding's box, as shares of the image's width and height; the origin is the upper left corner."""
 
     left: float
     top: float
@@ -46,7 +46,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Annotation:
-    """The annotation of one image.
+    """One image's annotation in a dataset: visible metal, and the boxes of its findings.
 
     Attributes:
         hardware: whether metal is visible; None if the file has no such column.
@@ -87,18 +87,18 @@ def warn_unused(annotations: Mapping[str, Annotation], split: str, studies: Sequ
 
 
 def annotations_fingerprint(annotations: Mapping[str, Annotation]) -> str:
-    """Return the SHA-256 of all annotations."""
+    """Return the SHA-256 of all annotations of a dataset."""
     return hashlib.sha256(msgspec.json.encode(sorted(annotations.items()))).hexdigest()
 
 
 def boxes_of(path: str, annotations: Mapping[str, Annotation]) -> tuple[Box, ...]:
-    """Return the boxes of an image; empty if none are known."""
+    """Return the annotated boxes of an image; empty if none are known."""
     annotation = annotations.get(path)
     return (annotation.boxes or ()) if annotation else ()
 
 
 def draw_boxes(boxes: Sequence[Box], placement: Placement) -> PixelArray:
-    """Draw the mask (1, S, S) uint8 of the boxes: `INSIDE_BOX` or 0. A box has at least one pixel."""
+    """Draw annotated boxes as a mask (1, S, S) uint8 of the canvas, `INSIDE_BOX` or 0; a box has at least one pixel."""
     canvas_SS = np.zeros((placement.size, placement.size), np.uint8)
     (height, width), content = placement.source, placement.content
     scale = np.array([placement.scaled[1] / content.width, placement.scaled[0] / content.height])
@@ -112,7 +112,7 @@ def draw_boxes(boxes: Sequence[Box], placement: Placement) -> PixelArray:
 
 
 def covered_cells(region_1SS: PixelArray, cells: int) -> np.ndarray:
-    """Return which cells of a map, (h, w) bool, a region covers at least half as much as the cell that it covers most.
+    """Return which cells of a map, (h, w) bool, the boxes cover at least half as much as the cell that they cover most.
 
     The limit is relative to that cell, because a finding is often smaller than a cell.
     """

@@ -27,7 +27,7 @@ ANYWHERE_PROBABILITY = 0.25
 def augment(
     canvas_1SS: PixelArray, region_1SS: PixelArray, random: np.random.Generator
 ) -> tuple[PixelArray, PixelArray]:
-    """Flip, rotate, scale and shift a canvas (1, S, S) uint8 and its region at random, and change its gamma."""
+    """Augment a canvas (1, S, S) at random: flip, rotate, scale and shift it with its region, and change its gamma."""
     move = _motion(canvas_1SS.shape[1], random)
     flip = random.random() < FLIP_PROBABILITY
     moved, region = (_move(image_1SS[0], move, flip)[np.newaxis] for image_1SS in (canvas_1SS, region_1SS))
@@ -37,7 +37,7 @@ def augment(
 def cut_window(
     canvas_1SS: PixelArray, region_1SS: PixelArray, side: int, random: np.random.Generator
 ) -> tuple[PixelArray, PixelArray]:
-    """Cut a random window (1, L, L) from a canvas and its region; if there is a finding, the window has a pixel of it.
+    """Cut a random training window (1, L, L) from a canvas and its region, with a pixel of the finding if there is one.
 
     One time in four, and if there is no finding, it contains a pixel of the anatomy instead.
     """

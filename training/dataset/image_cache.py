@@ -32,7 +32,7 @@ SCHEMA_VERSION = 2
 
 @dataclass(frozen=True)
 class Source:
-    """The source of one canvas.
+    """The source of one cached canvas: its image file's content, and the radiograph's placement.
 
     Attributes:
         content: content of the file when it was decoded.
@@ -45,7 +45,7 @@ class Source:
 
 @dataclass(frozen=True)
 class CanvasManifest:
-    """The sources of the canvases, and how they were made.
+    """The image cache's manifest: the sources of its canvases, and how they were made.
 
     Attributes:
         preprocess_version: version of the preprocessing that made them.
@@ -59,7 +59,7 @@ class CanvasManifest:
 
 
 class Canvases:
-    """The cached inputs, indexed by the radiograph's path."""
+    """The image cache: the network's input for each radiograph of a training run, indexed by the radiograph's path."""
 
     def __init__(self, folder: Path) -> None:
         manifest = read_manifest(folder, CanvasManifest)
@@ -73,11 +73,11 @@ class Canvases:
 
     @property
     def digests(self) -> Mapping[str, str]:
-        """Return the SHA-256 of each radiograph's file when it was decoded, by path."""
+        """Return the SHA-256 of each cached radiograph's file when it was decoded, by path."""
         return {path: source.content.digest for path, source in self.manifest.sources.items()}
 
     def are_of(self, records: Sequence[MuraRecord], spec: PreprocessSpec) -> bool:
-        """Return whether decoding these records now would give these canvases."""
+        """Return whether decoding these records now would give the cached canvases."""
         made = self.manifest.preprocess, self.manifest.preprocess_version
         if made != (spec, PREPROCESS_VERSION) or self._rows.keys() != {record.path for record in records}:
             return False
@@ -89,7 +89,7 @@ class Canvases:
 
 
 def decode_once(records: Sequence[MuraRecord], spec: PreprocessSpec, folder: Path) -> Canvases:
-    """Decode every radiograph, unless the folder already has the canvases and no file has changed.
+    """Decode every radiograph into the cache's folder, unless it already has the canvases and no file has changed.
 
     Raises:
         DatasetError: images cannot be read; the message counts them and gives the reasons for the first few.

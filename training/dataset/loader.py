@@ -22,7 +22,7 @@ from xray.mura.studies import MuraRecord, Study
 
 @dataclass(frozen=True)
 class Bag:
-    """The radiographs of one study.
+    """One study that is loaded for training: its radiographs, its target and its weight in the loss.
 
     Attributes:
         pixels_n1SS: uint8.
@@ -39,7 +39,7 @@ class Bag:
 
 @dataclass(frozen=True)
 class Bags:
-    """A batch of studies.
+    """A loaded batch of studies, for training or validation.
 
     Attributes:
         pixels_N1SS: uint8, the radiographs of all studies, study by study.
@@ -56,7 +56,7 @@ class Bags:
     weights_B: Tensor
 
     def to(self, device: torch.device) -> "Bags":
-        """Return the same batch on another device."""
+        """Return the same loaded batch of studies on another device."""
         tensors = (self.pixels_N1SS, self.inside_Nhw, self.targets_B, self.weights_B)
         pixels, inside, targets, weights = (tensor.to(device) for tensor in tensors)
         return Bags(pixels, inside, self.views, targets, weights)
@@ -64,17 +64,17 @@ class Bags:
 
 @dataclass(frozen=True)
 class Views:
-    """Radiographs as canvases, with the boxes of their findings."""
+    """The radiographs to load in batches: their canvases, with the boxes of their findings."""
 
     canvases: Canvases
     annotations: Mapping[str, Annotation]
 
     def boxes(self, record: MuraRecord) -> Sequence[Box]:
-        """Return the boxes of a radiograph; empty if none are known."""
+        """Return the boxes of a radiograph to load; empty if none are known."""
         return boxes_of(record.path, self.annotations)
 
     def view(self, record: MuraRecord) -> tuple[PixelArray, PixelArray]:
-        """Return a radiograph's canvas and the mask of its boxes, (1, S, S) uint8 each."""
+        """Load a radiograph's canvas and the mask of its boxes, (1, S, S) uint8 each."""
         canvas, placement = self.canvases[record.path]
         return canvas, draw_boxes(self.boxes(record), placement)
 
@@ -126,7 +126,7 @@ class StudyBags(Dataset[Bag]):
 
 
 def collate(bags: Sequence[Bag]) -> Bags:
-    """Join several studies into one batch."""
+    """Join several loaded studies into one batch."""
     return Bags(
         torch.cat([bag.pixels_n1SS for bag in bags]),
         torch.cat([bag.inside_nhw for bag in bags]),
@@ -137,7 +137,7 @@ def collate(bags: Sequence[Bag]) -> Bags:
 
 
 class BatchLoader:
-    """Loads batches in worker processes.
+    """Loads batches of studies in worker processes.
 
     The processes are kept between epochs, because starting them takes as long as an epoch on a GPU.
     """
@@ -153,6 +153,6 @@ class BatchLoader:
         )
 
     def batches(self, plan: list[list[SampledStudy]]) -> Iterator[Bags]:
-        """Load the batches of a plan in order. Finish one plan before you start the next."""
+        """Load the planned batches of studies in order. Finish one plan before you start the next."""
         self._plan[:] = plan
         return iter(self._loader)

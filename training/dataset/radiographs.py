@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def read_radiographs(records: Sequence[MuraRecord]) -> list[Radiograph]:
-    """Decode the image of each record.
+    """Read and decode the radiograph of each of a dataset's records.
 
     Raises:
         DatasetError: images cannot be read; the message counts them and gives the reasons for the first few.
@@ -30,7 +30,7 @@ def read_radiographs(records: Sequence[MuraRecord]) -> list[Radiograph]:
 
 
 def read_canvases(records: Sequence[MuraRecord], spec: PreprocessSpec) -> PixelArray:
-    """Return the network's input for each record, uint8 (N, 1, S, S).
+    """Read the radiograph of each of a dataset's records as the network's input, uint8 (N, 1, S, S).
 
     Raises:
         DatasetError: images cannot be read; the message counts them and gives the reasons for the first few.
@@ -39,7 +39,7 @@ def read_canvases(records: Sequence[MuraRecord], spec: PreprocessSpec) -> PixelA
 
 
 def describe_unreadable(faults: Sequence[str], count: int) -> str:
-    """Return a message that counts the unreadable images among `count`, with the reasons for the first few."""
+    """Return a message that counts a dataset's unreadable radiographs among `count`, with the first few reasons."""
     return f"{len(faults)} of {count} images cannot be read:\n  " + "\n  ".join(faults[:MAX_LISTED_PATHS])
 
 

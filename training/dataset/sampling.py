@@ -29,7 +29,7 @@ class SampledStudy:
 
 
 def plan_epoch(studies: Sequence[Study], options: TrainOptions, epoch: int, processes: int) -> list[list[SampledStudy]]:
-    """Return the global batches of an epoch, each of `batch_studies` studies per process.
+    """Sample the studies of an epoch's global batches, each of `batch_studies` studies per process.
 
     Balanced sampling draws as many studies as there are, with replacement, normal and abnormal equally often. The
     last batch is left out if it is not full, unless it is the only one.
@@ -46,7 +46,7 @@ def plan_epoch(studies: Sequence[Study], options: TrainOptions, epoch: int, proc
 
 
 def sampling_probabilities(studies: Sequence[Study], options: TrainOptions) -> np.ndarray:
-    """Return the probability of each study at each place in an epoch; they sum to 1."""
+    """Return each study's probability of being sampled at each place in an epoch; they sum to 1."""
     targets = np.array([study.target for study in studies])
     if options.sampling == "natural" or targets.min() == targets.max():
         return np.full(len(studies), 1 / len(studies))
@@ -55,7 +55,7 @@ def sampling_probabilities(studies: Sequence[Study], options: TrainOptions) -> n
 
 
 def loss_weights(studies: Sequence[Study], options: TrainOptions) -> list[float]:
-    """Return the weight of each study in the loss.
+    """Return each study's weight in the loss, given how studies are sampled.
 
     `body-part`: the share of the other class within the study's body part (Rajpurkar et al. 2017), as sampled, so that
     balanced sampling and these weights do not correct the same imbalance twice. Scaled to an expected weight of 1.

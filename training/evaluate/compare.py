@@ -20,7 +20,7 @@ from xray.predictor import Predictor
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """Measure two checkpoints on the same studies."""
+    """Compare two checkpoints on the studies of DATA/SPLIT."""
 
     first: Path
     """Checkpoint folder."""
@@ -37,7 +37,7 @@ class CompareOptions:
 
 @dataclass(frozen=True)
 class Gain:
-    """The difference of the second checkpoint from the first.
+    """The result of comparing two checkpoints: the difference of the second from the first.
 
     Attributes:
         auroc: AUROC over studies, of the first and of the second.
@@ -51,7 +51,7 @@ class Gain:
 
 
 def compare(options: CompareOptions) -> Gain:
-    """Predict the split with both checkpoints, and print the difference.
+    """Compare two checkpoints: predict the split with both, and print the difference.
 
     Raises:
         ArtifactError: a checkpoint is damaged.

@@ -43,7 +43,7 @@ HARDWARE_FREE = "hardware-free"
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Measure a checkpoint on the studies of DATA/SPLIT."""
+    """Evaluate a checkpoint on the studies of DATA/SPLIT."""
 
     checkpoint: Path
     """Checkpoint folder."""
@@ -72,7 +72,7 @@ class EvaluateOptions:
 
 
 def evaluate(options: EvaluateOptions) -> Evaluation:
-    """Predict every study, measure, write the folder OUT and print the table.
+    """Evaluate a checkpoint: predict every study, measure, write the folder OUT and print the table.
 
     Raises:
         ArtifactError: a checkpoint or the gallery is damaged, or they do not belong together.
@@ -120,7 +120,7 @@ def write_report(
     predictions: Sequence[StudyPrediction],
     mistakes: Sequence[Mistake],
 ) -> None:
-    """Write the page, the metrics and the tables; either all of them are replaced or none."""
+    """Write an evaluation's page, metrics and tables; either all of them are replaced or none."""
     with staged_files(folder) as partial:
         write_tables(partial, studies, predictions)
         (partial / "metrics.json").write_bytes(msgspec.json.format(msgspec.json.encode(evaluation)))
@@ -152,18 +152,18 @@ def load_evaluation_gallery(
 
 
 def load_predictor(checkpoint: Checkpoint, options: EvaluateOptions, gallery: Gallery | None) -> Predictor:
-    """Return a predictor of the checkpoint, with an engine for the device and precision of the options."""
+    """Return a predictor of a checkpoint to evaluate, with an engine for the device and precision of the options."""
     return Predictor.from_artifacts(checkpoint, load_engine(checkpoint, options.device, options.precision), gallery)
 
 
 def studies_with_hardware(annotations: Mapping[str, Annotation]) -> set[str] | None:
-    """Return the dataset folders of the studies with visible metal; None if the annotations do not mention metal."""
+    """Return the folders of studies with metal, to evaluate the others apart; None if no annotation mentions metal."""
     noted = {path: annotation.hardware for path, annotation in annotations.items() if annotation.hardware is not None}
     return {path.rsplit("/", 1)[0] for path, hardware in noted.items() if hardware} if noted else None
 
 
 def group_studies(studies: Sequence[Study], with_hardware: set[str] | None) -> dict[str, np.ndarray]:
-    """Return a mask of the studies of each group, by the group's name."""
+    """Return a mask of the studies of each group to evaluate, by the group's name."""
     parts = [study.body_part for study in studies]
     groups = {OVERALL: np.ones(len(studies), bool)}
     groups |= {part: np.array(parts) == part for part in sorted(set(parts))}
@@ -174,7 +174,7 @@ def group_studies(studies: Sequence[Study], with_hardware: set[str] | None) -> d
 
 
 def baseline_probabilities(studies: Sequence[Study]) -> np.ndarray:
-    """Return, for each study, the share of abnormal studies of its body part."""
+    """Return an evaluation's baseline: for each study, the share of abnormal studies of its body part."""
     targets: dict[str, list[int]] = {}
     for study in studies:
         targets.setdefault(study.body_part, []).append(study.target)
@@ -187,7 +187,7 @@ def measure_groups(
     annotations: Mapping[str, Annotation],
     resamples: int,
 ) -> tuple[Row, ...]:
-    """Compute the metrics of each group; the first group is all studies."""
+    """Evaluate the checkpoint on each group of studies; the first group is all studies."""
     sample = sample_of(studies, predictions)
     threshold = predictions[0].threshold
     baselines = baseline_probabilities(studies)
@@ -199,6 +199,6 @@ def measure_groups(
 
 
 def measure_group(group: str, sample: Sample, baselines: np.ndarray, threshold: float, resamples: int) -> Row:
-    """Compute the metrics of one group, and the AUROC of `baseline_probabilities` on it."""
+    """Evaluate the checkpoint on one group of studies: its metrics, and the AUROC of `baseline_probabilities`."""
     figures = figures_with_intervals(sample, threshold, resamples)
     return Row(group, len(sample.targets), int(sample.targets.sum()), figures, auroc(sample.targets, baselines))

@@ -19,7 +19,7 @@ from xray.predictor import StudyPrediction
 
 
 class Row(msgspec.Struct, frozen=True):
-    """The metrics of one group of studies. A `Struct`, because a key of metrics.json differs from its attribute.
+    """One group's row in an evaluation. A `Struct`, because a key of metrics.json differs from its attribute.
 
     Attributes:
         figures: intervals by name, one for each of `training.evaluate.metrics.FIGURES`.
@@ -35,7 +35,7 @@ class Row(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that `evaluate` reports.
+    """The result of an evaluation: everything that `evaluate` reports.
 
     Attributes:
         left_out: number of files, folders and rows of the split that were skipped, by suffix or reason.
@@ -58,7 +58,7 @@ class Evaluation:
 
 
 def write_tables(out: Path, studies: Sequence[Study], predictions: Sequence[StudyPrediction]) -> None:
-    """Write studies.csv and radiographs.csv, with all probabilities from which the metrics are computed."""
+    """Write an evaluation's studies.csv and radiographs.csv, with all probabilities from which metrics are computed."""
     pairs = list(zip(studies, predictions, strict=True))
     with (out / "studies.csv").open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
@@ -73,12 +73,12 @@ def write_tables(out: Path, studies: Sequence[Study], predictions: Sequence[Stud
 
 
 def evaluation_title(evaluation: Evaluation) -> str:
-    """Return a title with the checkpoint and the split."""
+    """Return an evaluation's title, with the checkpoint and the split."""
     return f"Checkpoint {evaluation.checkpoint.id} on {evaluation.dataset} {evaluation.split}"
 
 
 def as_table(evaluation: Evaluation) -> list[list[str]]:
-    """Return the table of the groups: a header, then one line for each group."""
+    """Return an evaluation's table of the groups: a header, then one line for each group."""
     names = [name for name in evaluation.rows[0].figures if name != "accuracy"]
     lines = [["group", "studies", "abnormal", *names, "baseline"]]
     for row in evaluation.rows:
@@ -88,7 +88,7 @@ def as_table(evaluation: Evaluation) -> list[list[str]]:
 
 
 def remarks(evaluation: Evaluation) -> list[str]:
-    """Return one sentence for each other measurement."""
+    """Return an evaluation's remarks: one sentence for each measurement other than those of the groups."""
     calibration = evaluation.calibration
     lines = [
         f"calibration: expected error {calibration.error:.3f} (of true probabilities {calibration.error_if_true}), "
@@ -117,7 +117,7 @@ def remarks(evaluation: Evaluation) -> list[str]:
 
 
 def neighbors_table(evaluation: Evaluation) -> list[list[str]]:
-    """Return the table of neighbors: a header, then the precision by chance and at each depth for each query group.
+    """Return an evaluation's table of neighbors: a header, then each query group's precision by chance and by depth.
 
     The table is empty without a gallery.
     """
@@ -132,13 +132,13 @@ def neighbors_table(evaluation: Evaluation) -> list[list[str]]:
 
 
 def page_of(evaluation: Evaluation, sample: Sample, mistakes: Sequence[Mistake]) -> Page:
-    """Return the contents of an evaluation's HTML page."""
+    """Return an evaluation's title, tables and remarks, with a sample and mistakes, as the contents of its page."""
     tables = as_table(evaluation), neighbors_table(evaluation)
     return Page(evaluation_title(evaluation), *tables, remarks(evaluation), sample, mistakes)
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """Print the tables and the sentences of an evaluation."""
+    """Print an evaluation's tables and remarks."""
     print(f"{evaluation_title(evaluation)}; 95 % intervals over patients; baseline: AUROC of the body part alone")
     _print_table(as_table(evaluation))
     print("\n".join(remarks(evaluation)))

@@ -28,7 +28,7 @@ MUTED = "#98a6b3"
 
 @dataclass(frozen=True)
 class Page:
-    """The contents of the page.
+    """What the HTML page of an evaluation shows.
 
     Attributes:
         table: a header, then one line for each group, first all studies; intervals as `0.812 (0.741 to 0.871)`.
@@ -63,7 +63,7 @@ def write_page(file: Path, page: Page) -> None:
 
 
 def curves(sample: Sample) -> dict[str, str]:
-    """Draw ROC, precision-recall and reliability curves as SVG data URLs, by title; empty if a class is missing."""
+    """Draw the page's ROC, precision-recall and reliability curves as SVG data URLs by title; empty for one class."""
     if len(np.unique(sample.targets)) < 2:
         return {}
     drawings = {"ROC": _draw_roc, "Precision and recall": _draw_precision, "Reliability": _draw_reliability}

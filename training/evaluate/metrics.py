@@ -36,7 +36,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class CalibrationFigures:
-    """The difference between the probabilities and the observed frequencies.
+    """The metrics of calibration: the difference between the probabilities and the observed frequencies.
 
     Attributes:
         error: see `calibration_error`.
@@ -62,7 +62,7 @@ class Sample:
     patients: npt.NDArray[np.str_]
 
     def rows(self, chosen: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> "Sample":
-        """Return the chosen rows as a sample."""
+        """Return the sample of only the chosen studies, to compute metrics for them."""
         return Sample(self.targets[chosen], self.probabilities[chosen], self.patients[chosen])
 
 
@@ -72,7 +72,7 @@ def auroc(targets: Sequence[int] | npt.NDArray[np.int64], probabilities: Sequenc
 
 
 def figures(sample: Sample, threshold: float) -> dict[str, float]:
-    """Compute all of `FIGURES` on one sample; NaN if a class is missing."""
+    """Compute the metrics of one sample, all of `FIGURES`; NaN if a class is missing."""
     targets = sample.targets
     called = (sample.probabilities >= threshold).astype(np.int64)
     both = len(np.unique(targets)) == 2
@@ -115,7 +115,7 @@ def brier_score(targets: npt.NDArray[np.int64], probabilities: FloatArray) -> fl
 
 
 def calibration_of(sample: Sample, resamples: int = RESAMPLES) -> CalibrationFigures:
-    """Compute calibration error and Brier score of a sample."""
+    """Compute the metrics of a sample's calibration: its calibration error and Brier score."""
     return CalibrationFigures(
         calibration_error(sample.targets, sample.probabilities),
         error_of_true_probabilities(sample.probabilities, resamples),
@@ -124,7 +124,7 @@ def calibration_of(sample: Sample, resamples: int = RESAMPLES) -> CalibrationFig
 
 
 def mean_with_interval(values: FloatArray, patients: npt.NDArray[np.str_], resamples: int = RESAMPLES) -> Interval:
-    """Return the mean of the values, with the percentile interval of a bootstrap over their patients."""
+    """Return the mean of a metric's values, with the percentile interval of a bootstrap over their patients."""
     _, owner = np.unique(patients, return_inverse=True)
     counts_RP = _draws(owner.max() + 1, resamples)
     sums_P, sizes_P = np.bincount(owner, values), np.bincount(owner)
@@ -132,7 +132,7 @@ def mean_with_interval(values: FloatArray, patients: npt.NDArray[np.str_], resam
 
 
 def auroc_difference(first: Sample, second: Sample, resamples: int = RESAMPLES) -> Interval:
-    """Return the second AUROC minus the first, on the same studies, with a paired bootstrap over patients."""
+    """Return the second sample's AUROC minus the first's, on the same studies, by a paired bootstrap over patients."""
     patients, owner = np.unique(first.patients, return_inverse=True)
     counts_RN = _draws(len(patients), resamples)[:, owner].astype(np.float64)
     drawn = [resampled_figures(sample, 0.5, counts_RN)["auroc"] for sample in (first, second)]
@@ -156,7 +156,7 @@ def _draws(patients: int, resamples: int) -> npt.NDArray[np.int64]:
 
 
 def resampled_figures(sample: Sample, threshold: float, counts_RN: FloatArray) -> dict[str, FloatArray]:
-    """Compute all of `FIGURES` for R resamples at once, (R,) each; equal to `figures` on the repeated rows.
+    """Compute the metrics of R resamples at once, all of `FIGURES`, (R,) each; equal to `figures` on repeated rows.
 
     Args:
         counts_RN: how often each of the N rows is in each of the R resamples.

@@ -34,7 +34,7 @@ class OodMetrics(msgspec.Struct, frozen=True):
 
 
 def measure_ood(predictions: Sequence[StudyPrediction], predictor: Predictor, folder: Path) -> OodMetrics | None:
-    """Measure all images below `folder`; None if no image can be read."""
+    """Measure how well the scope tells all images below `folder` from the split's; None if no image can be read."""
     own = np.array([predictor.scope(each).distance for study in predictions for each in study.radiographs])
     files = find_images(folder).images.values()
     prepared = (each for each in prepare_ahead(partial(_prepare, predictor), files) if each is not None)

@@ -25,7 +25,7 @@ NEAR = 15
 
 @dataclass(frozen=True)
 class Pointing:
-    """The results over all radiographs with boxes.
+    """The results of the pointing game over all radiographs with boxes.
 
     Attributes:
         hit: share of radiographs whose peak is in a box.
@@ -46,7 +46,7 @@ class Pointing:
 
 
 class Round(NamedTuple):
-    """The result for one radiograph: the fields of `Pointing` before averaging."""
+    """One round of the pointing game, on one radiograph: the fields of `Pointing` before averaging."""
 
     hit: float
     near: float
@@ -62,7 +62,7 @@ def measure_pointing(
     annotations: Mapping[str, Annotation],
     resamples: int,
 ) -> Pointing | None:
-    """Play the game on every radiograph with a box; None if there is none."""
+    """Play the pointing game on every radiograph with a box; None if there is none."""
     rounds: list[Round] = []
     patients: list[str] = []
     for study, prediction in zip(studies, predictions, strict=True):
@@ -78,7 +78,7 @@ def measure_pointing(
 
 
 def play(cam: Cam, boxes: Sequence[Box]) -> Round:
-    """Play the game on the map of one radiograph."""
+    """Play the pointing game on the map of one radiograph."""
     height, width = shape = cam.evidence_HW.shape
     distances_HW = distances(shape, boxes)
     peak, center = np.unravel_index(cam.evidence_HW.argmax(), shape), (height // 2, width // 2)
@@ -95,7 +95,7 @@ def play(cam: Cam, boxes: Sequence[Box]) -> Round:
 
 
 def overlap(region: Region, box: Box, shape: tuple[int, ...]) -> float:
-    """Return the intersection over union of a proposed region and a box, on a radiograph of `shape` (H, W)."""
+    """Return the pointing game's intersection over union of a proposed region and a box, on a radiograph of `shape`."""
     height, width = shape
     left, top = max(region.left, box.left * width), max(region.top, box.top * height)
     right = min(region.left + region.width, (box.left + box.width) * width)
@@ -105,7 +105,7 @@ def overlap(region: Region, box: Box, shape: tuple[int, ...]) -> float:
 
 
 def distances(shape: tuple[int, ...], boxes: Sequence[Box]) -> FloatArray:
-    """Return each pixel's distance to the nearest box, (H, W), in pixels of the radiograph scaled to `LONGEST_SIDE`."""
+    """Return each pixel's distance to the nearest box, (H, W), at the pointing game's scale of `LONGEST_SIDE`."""
     height, width = shape
     outside_HW = np.ones((height, width), np.uint8)
     for box in boxes:

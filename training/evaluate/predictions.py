@@ -19,7 +19,7 @@ from xray.types import Label
 def predict_all(
     predictor: Predictor, studies: Sequence[Study], radiographs: Sequence[Radiograph]
 ) -> list[StudyPrediction]:
-    """Predict each study, with a progress bar.
+    """Return the predictions for all studies of a split, with a progress bar.
 
     Args:
         radiographs: the radiographs of all studies, in the order of the records.
@@ -31,7 +31,7 @@ def predict_all(
 
 
 def average_ensemble(members: Sequence[Sequence[StudyPrediction]]) -> list[StudyPrediction]:
-    """Average the members' probabilities and thresholds for each study; all other values are the first member's."""
+    """Average an ensemble's predictions: each study's probability and threshold; the rest is the first member's."""
     return [_mean(predictions) for predictions in zip(*members, strict=True)]
 
 
@@ -44,7 +44,7 @@ def _mean(predictions: Sequence[StudyPrediction]) -> StudyPrediction:
 
 
 def sample_of(studies: Sequence[Study], predictions: Sequence[StudyPrediction]) -> Sample:
-    """Return the targets, probabilities and patients of the studies."""
+    """Return the predictions as a sample for metrics: targets, probabilities and patients of the studies."""
     return Sample(
         np.array([study.target for study in studies]),
         np.array([prediction.probability for prediction in predictions]),

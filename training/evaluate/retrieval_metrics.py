@@ -26,7 +26,7 @@ ALIKE = ("body part", "label", "both")
 
 @dataclass(frozen=True)
 class Precision:
-    """Share of neighbors that agree with their query, for one group of queries.
+    """The precision of retrieval: the share of neighbors that agree with their query, for one group of queries.
 
     Attributes:
         at: precision by depth, then by one of `ALIKE`.
@@ -40,7 +40,7 @@ class Precision:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """The quality of the neighbors, and of their labels as a second opinion.
+    """The metrics of retrieval: quality of the neighbors, and of their labels as a second opinion.
 
     Attributes:
         groups: precision for all queries and for the abnormal ones, by name.
@@ -56,7 +56,7 @@ class Retrieval:
 def measure_retrieval(
     studies: Sequence[Study], predictions: Sequence[StudyPrediction], gallery: Gallery, resamples: int
 ) -> Retrieval:
-    """Find the neighbors of each radiograph, except those of its own study.
+    """Measure retrieval by the gallery's neighbors of each radiograph, except those of its own study.
 
     Raises:
         InputError: the gallery is too small.

@@ -25,7 +25,7 @@ LONGEST_SIDE = 360
 
 @dataclass(frozen=True)
 class Mistake:
-    """A study that the network misclassified.
+    """One of an evaluation's worst cases: a study that the network misclassified.
 
     Attributes:
         label: label in the dataset.
@@ -42,7 +42,7 @@ class Mistake:
 def worst_mistakes(
     studies: Sequence[Study], predictions: Sequence[StudyPrediction], annotations: Mapping[str, Annotation]
 ) -> list[Mistake]:
-    """Return the studies whose probability is farthest from their target, worst first."""
+    """Return the worst cases: the studies whose probability is farthest from their target, worst first."""
     wrong = np.array([abs(p.probability - s.target) for s, p in zip(studies, predictions, strict=True)])
     mistakes = []
     for number in np.argsort(-wrong, kind="stable")[:MAX_SHOWN]:

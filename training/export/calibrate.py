@@ -57,7 +57,7 @@ class CalibrateOptions:
 
 
 def calibrate(options: CalibrateOptions) -> CheckpointManifest:
-    """Predict every study, fit, and write the manifest.
+    """Calibrate a checkpoint: predict every study, fit, and write the manifest.
 
     Raises:
         ArtifactError: the checkpoint is damaged.
@@ -96,7 +96,7 @@ def fit_manifest(options: CalibrateOptions, studies: Sequence[Study]) -> Checkpo
 
 
 def fit_calibration(logits_N: FloatArray, targets_N: TargetArray) -> Calibration:
-    """Fit a logistic regression of the targets on the logits (Platt 1999).
+    """Fit a checkpoint's calibration: a logistic regression of the targets on the logits (Platt 1999).
 
     If the logits rank no better than chance, the slope is 0 and the probability is the share of abnormal studies.
     """
@@ -109,19 +109,19 @@ def fit_calibration(logits_N: FloatArray, targets_N: TargetArray) -> Calibration
 
 
 def youden_threshold(targets_N: TargetArray, probabilities_N: FloatArray) -> float:
-    """Return the threshold with the largest sensitivity + specificity (Youden 1950)."""
+    """Fit a checkpoint's default threshold, with the largest sensitivity + specificity (Youden 1950)."""
     false_rates, true_rates, thresholds = roc_curve(targets_N, probabilities_N)
     # scikit-learn's first threshold is infinite, at which no study is abnormal.
     return _lower_to_midpoint(float(thresholds[1:][np.argmax((true_rates - false_rates)[1:])]), probabilities_N)
 
 
 def sensitive_threshold(targets_N: TargetArray, probabilities_N: FloatArray) -> float:
-    """Return the largest threshold that finds `SENSITIVITY` of the abnormal studies."""
+    """Fit a checkpoint's threshold `sensitive`, the largest that finds `SENSITIVITY` of the abnormal studies."""
     return _lower_to_midpoint(_quantile_below(probabilities_N[targets_N == 1], 1 - SENSITIVITY), probabilities_N)
 
 
 def fit_uncertainty(targets_N: TargetArray, probabilities_N: FloatArray, error_rate: float) -> UncertaintyBand:
-    """Fit the band of probabilities in which either label is possible, at an error rate that holds for each class.
+    """Fit a checkpoint's uncertainty band, where either label is possible, at an error rate that holds for each class.
 
     Split conformal prediction with one quantile per class (Vovk 2012, arXiv 1209.2673). If a class has too few studies
     for the error rate, the band does not exclude its label.

@@ -46,7 +46,7 @@ class CheckOptions:
 
 @dataclass(frozen=True)
 class Reference:
-    """Radiographs of both classes, and the float32 network's output for them.
+    """The reference for checking an engine: radiographs of both classes, and the float32 network's output for them.
 
     Attributes:
         pixels_N1SS: uint8, the network's inputs.
@@ -60,7 +60,7 @@ class Reference:
 
 
 def check_engine(options: CheckOptions) -> Comparison:
-    """Compare on every radiograph of the split, and print the differences with their limits.
+    """Check an engine on every radiograph of the split, and print its differences from the reference and their limits.
 
     Raises:
         ArtifactError: the checkpoint is damaged, or a limit is exceeded.
@@ -94,7 +94,7 @@ def check_export(folder: Path, studies: Sequence[Study]) -> Comparison:
 
 
 def balanced_sample(records: Sequence[MuraRecord], count: int) -> list[MuraRecord]:
-    """Return at most `count` records, if possible the same number of each class, spread evenly over the class."""
+    """Choose at most `count` records to run engines on, if possible equally many of each class, evenly spread."""
     chosen: list[MuraRecord] = []
     for target in (0, 1):
         own = [record for record in records if record.target == target]
@@ -104,7 +104,7 @@ def balanced_sample(records: Sequence[MuraRecord], count: int) -> list[MuraRecor
 
 
 def run_reference(checkpoint: Checkpoint, records: Sequence[MuraRecord]) -> Reference:
-    """Read the records and run the float32 network on them.
+    """Run the float32 reference, with which engines are compared, on the records' radiographs.
 
     Raises:
         DatasetError: images cannot be read, or one class is missing, so that there is no AUROC.
@@ -127,7 +127,7 @@ def compare_engine(reference: Reference, engine: Engine) -> Comparison:
 
 
 def print_comparison(comparison: Comparison, precision: Precision) -> None:
-    """Print the worst and the mean differences with their limits."""
+    """Print an engine's worst and mean differences from the reference, with their limits."""
     limit = LIMITS[precision]
     print(f"{comparison.engine} beside torch-float32-cpu on {comparison.images} radiographs")
     print(f"{'':20}{'worst':>10}{'mean':>10}{'limit':>10}")

@@ -48,7 +48,7 @@ class FitScopeOptions:
 
 
 def fit_scope(options: FitScopeOptions) -> CheckpointManifest:
-    """Embed every radiograph of the split, fit the space and its limit, and write them.
+    """Fit a checkpoint's scope: embed every radiograph of the split, fit the space and its limit, and write them.
 
     Raises:
         ArtifactError: the checkpoint is damaged.
@@ -63,7 +63,7 @@ def fit_scope(options: FitScopeOptions) -> CheckpointManifest:
 
 
 def embed_records(options: FitScopeOptions, records: Sequence[MuraRecord]) -> EmbeddingArray:
-    """Return the embeddings of the records (N, D), float32 of length 1.
+    """Return the embeddings (N, D) of the records to fit a scope on, float32 of length 1.
 
     Raises:
         ArtifactError: the checkpoint is damaged.
@@ -82,7 +82,7 @@ def embed_records(options: FitScopeOptions, records: Sequence[MuraRecord]) -> Em
 
 
 def fit_space(embeddings_ND: EmbeddingArray, study_keys: Sequence[str]) -> EmbeddingSpace:
-    """Fit the space to all embeddings, and its limit by cross-validation over studies.
+    """Fit the scope's space to all embeddings, and its limit by cross-validation over studies.
 
     Args:
         study_keys: key of each embedding's study, (N,).

@@ -45,7 +45,7 @@ class ImportOptions:
 
 
 def import_original(options: ImportOptions) -> CheckpointManifest:
-    """Read, rename and write the weights.
+    """Import a checkpoint of the original project: read, rename and write its weights.
 
     Raises:
         ArtifactError: the file is not such a checkpoint, or its weights are of another architecture.
@@ -71,7 +71,7 @@ def import_original(options: ImportOptions) -> CheckpointManifest:
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Read the state dictionary in a torch file, at the top level or under `state_dict`.
+    """Read the state dictionary in an original checkpoint's torch file, at the top level or under `state_dict`.
 
     Raises:
         ArtifactError: the file contains anything except tensors and plain values.
@@ -89,7 +89,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def modern_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights with the names of `XrayNetwork` and one logit; unknown names do not change."""
+    """Return the original weights with the names of `XrayNetwork` and one logit; unknown names do not change."""
     weights = {}
     for name, tensor in tensors.items():
         wide = tensor.float() if tensor.is_floating_point() else tensor
@@ -103,7 +103,7 @@ def modern_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def one_logit(classifier: Tensor) -> Tensor:
-    """Return a one-logit classifier unchanged; of two logits, abnormal minus normal, which has the same probability."""
+    """Return the original classifier with one logit; of two, abnormal minus normal, which has the same probability."""
     return classifier[1:] - classifier[:1] if classifier.shape[0] == 2 else classifier
 
 

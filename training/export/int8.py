@@ -41,7 +41,7 @@ FLOATING = ("Add", "AvgPool", "MaxPool", "Multiply")
 
 
 def write_int8(checkpoint: Checkpoint, pixels_N1SS: PixelArray, kept: Collection[str], file: Path) -> None:
-    """Quantize the convolutions of all parts of the features except `kept`, and write the graph's two files.
+    """Quantize the convolutions of all parts of the features but `kept` to int8, and write the graph's two files.
 
     Args:
         pixels_N1SS: uint8, the radiographs for measuring the ranges of the activations.
@@ -68,7 +68,7 @@ def write_int8(checkpoint: Checkpoint, pixels_N1SS: PixelArray, kept: Collection
 
 
 def parts_of(checkpoint: Checkpoint) -> list[str]:
-    """Return the parts of the features that can be quantized or kept in floating point, in order from the input."""
+    """Return the parts of the features that can be in int8 or kept in floating point, in order from the input."""
     names = [name for name, _ in checkpoint.model.features.named_children() if PART.search(f".features.{name}.")]
     return [name for name in names if name not in SAME_PART]
 

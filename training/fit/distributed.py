@@ -17,7 +17,7 @@ COLLECTIVE_TIMEOUT = timedelta(hours=2)
 
 @dataclass(frozen=True)
 class Processes:
-    """This process as one of the processes of a run.
+    """This process as one of the distributed processes of a training run.
 
     Attributes:
         rank: 0 to count - 1; rank 0 validates, prints and writes.
@@ -30,11 +30,11 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is rank 0."""
+        """Whether this process is rank 0 of the training run."""
         return self.rank == 0
 
     def broadcast(self, values: list[float]) -> list[float]:
-        """Return rank 0's values on every rank."""
+        """Return rank 0's values on every rank of the training run."""
         if self.count == 1:
             return values
         shared = torch.tensor(values, dtype=torch.float64, device=self.device)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 @dataclass(frozen=True)
 class EpochResult:
-    """The result of one epoch.
+    """The result of one finished epoch in a training run's history.
 
     Attributes:
         learning_rate: learning rate at the end of the epoch.
@@ -29,7 +29,7 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class Progress:
-    """The progress of a run.
+    """The progress of a training run: its history of epochs, and the steps of the current one.
 
     Attributes:
         history: one result for each finished epoch.
@@ -48,25 +48,25 @@ class Progress:
 
     @property
     def validation_losses(self) -> list[float]:
-        """The validation loss of each finished epoch."""
+        """The validation loss of each finished epoch in the training run's history."""
         return [result.validation_loss for result in self.history]
 
     @property
     def best(self) -> EpochResult:
-        """The epoch with the highest validation AUROC; the first one if several are equal."""
+        """The epoch with the highest validation AUROC in the history; the first one if several are equal."""
         return max(self.history, key=lambda result: result.validation_auroc)
 
     def after_step(self, loss: float) -> "Progress":
-        """Return the progress after one more step with a loss."""
+        """Return the training run's progress after one more step with a loss."""
         return Progress(self.history, self.step + 1, self.loss_sum + loss)
 
     def after_epoch(self, result: EpochResult) -> "Progress":
-        """Return the progress at the start of the next epoch."""
+        """Return the progress at the start of the next epoch, with the finished one in the history."""
         return Progress((*self.history, result))
 
 
 def draw_history(history: Sequence[EpochResult], file: Path) -> None:
-    """Draw losses, AUROC and learning rate over the epochs as a PNG."""
+    """Draw a training run's history as a PNG: losses, AUROC and learning rate over the epochs."""
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     losses, areas, rates = figure.subplots(1, 3)
     epochs = [result.epoch + 1 for result in history]

@@ -18,7 +18,7 @@ from xray.network.model import ModelOutput
 
 
 def total_loss(output: ModelOutput, bags: Bags, options: TrainOptions) -> Tensor:
-    """Return the sum of the terms that the options select; a scalar."""
+    """Return the training loss of a batch: the sum of the terms that the options select; a scalar."""
     loss = study_loss(study_logits(output, bags.views, options.study_pooling), bags)
     if options.radiograph_loss:
         loss = loss + options.radiograph_loss * radiograph_loss(output.logits_B, bags)
@@ -53,7 +53,7 @@ def box_loss(cams_Nhw: Tensor, bags: Bags) -> Tensor:
 
 
 def study_logits(output: ModelOutput, views: tuple[int, ...], pooling: StudyPooling) -> Tensor:
-    """Return the logit of each study (B,), the same as `xray.network.decision.pool_views` in the service."""
+    """Return each study's logit (B,) for its loss, the same as `xray.network.decision.pool_views` in the service."""
     columns = (torch.split(column_N, list(views)) for column_N in (output.logits_B, output.attentions_B))
     studies = zip(*columns, strict=True)
     return torch.stack([_pooled(logits_n, attentions_n, pooling) for logits_n, attentions_n in studies])

@@ -1,4 +1,4 @@
-"""Saves the state of a run in one safetensors file, which is replaced atomically, and resumes from it."""
+"""Saves the state of a training run in one safetensors file, which is replaced atomically, and resumes from it."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ STATE = "state.safetensors"
 
 
 def save_state(run: Run, progress: Progress) -> None:
-    """Write OUT/state.safetensors: weights and their average, optimizer moments, progress and recipe."""
+    """Write OUT/state.safetensors to resume from: weights and their average, optimizer moments, progress and recipe."""
     model, optimizer = run.model, run.optimizer
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     if run.ema:
@@ -30,7 +30,7 @@ def save_state(run: Run, progress: Progress) -> None:
 
 
 def load_state(run: Run) -> Progress:
-    """Load the model and the optimizer from OUT/state.safetensors, if there is one, and return the progress.
+    """Resume a run from OUT/state.safetensors, if there is one: load model and optimizer, and return the progress.
 
     Raises:
         InputError: the run in OUT has other options or other data.

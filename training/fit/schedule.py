@@ -20,7 +20,7 @@ PLATEAU_THRESHOLD = 1e-4
 
 
 def learning_rate(options: TrainOptions, done: float, validation_losses: Sequence[float]) -> float:
-    """Return the rate of the next step.
+    """Return the learning rate that the schedule gives the next step.
 
     Args:
         done: finished share of all steps of the run, from 0 to 1.
@@ -34,7 +34,7 @@ def learning_rate(options: TrainOptions, done: float, validation_losses: Sequenc
 
 
 def plateaus(losses: Sequence[float]) -> int:
-    """Count how often the losses had no new minimum for more than `PLATEAU_PATIENCE` epochs."""
+    """Count the schedule's plateaus: how often the losses had no new minimum for over `PLATEAU_PATIENCE` epochs."""
     best, waited, count = math.inf, 0, 0
     for loss in losses:
         if loss < best * (1 - PLATEAU_THRESHOLD):

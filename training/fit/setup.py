@@ -50,14 +50,14 @@ class Run:
 
     @property
     def eval_model(self) -> XrayNetwork:
-        """The network to validate and save: the moving average or, if there is none, the model."""
+        """The run's network to validate and save: the moving average or, if there is none, the model."""
         model = self.ema.module if self.ema else self.model
         assert isinstance(model, XrayNetwork)
         return model
 
     @property
     def recipe(self) -> dict[str, object]:
-        """Return everything that determines the result; a resumed run must have the same."""
+        """Return the run's recipe, everything that determines its result; a resumed run must have the same."""
         data: dict[str, object] = {
             "training data": self.fingerprint_of(self.training),
             "validation data": self.fingerprint_of(self.validation),
@@ -67,12 +67,12 @@ class Run:
         return self.options.recipe | data | {"processes": self.processes.count}
 
     def fingerprint_of(self, studies: Sequence[Study]) -> str:
-        """Return the fingerprint of the studies when they were decoded."""
+        """Return the fingerprint of the run's training or validation studies when they were decoded."""
         return compute_fingerprint(records_of(studies), self.views.canvases.digests)
 
 
 def set_up(options: TrainOptions, processes: Processes) -> Run:
-    """Read the dataset, decode every image and create the network.
+    """Set up a training run: read the dataset, decode every image and create the network.
 
     Raises:
         DatasetError: a split is empty or has one class only, or an image cannot be read.
@@ -107,7 +107,7 @@ def _validation_loader(studies: Sequence[Study], views: Views, options: TrainOpt
 
 
 def decode_canvases(options: TrainOptions, processes: Processes, studies: Sequence[Study]) -> Canvases:
-    """Return the canvas of every radiograph; rank 0 decodes while the others wait."""
+    """Set up the canvases of a training run's radiographs; rank 0 decodes while the others wait."""
     folder = options.out / "canvases"
     if processes.is_main:
         decode_once(records_of(studies), options.preprocess, folder)
@@ -116,13 +116,13 @@ def decode_canvases(options: TrainOptions, processes: Processes, studies: Sequen
 
 
 def create_ema(model: XrayNetwork, decay: float) -> AveragedModel:
-    """Create an exponential moving average of a network's weights and statistics (Polyak and Juditsky 1992)."""
+    """Create a run's exponential moving average of the network's weights and statistics (Polyak and Juditsky 1992)."""
     update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 
 
 def create_model(options: TrainOptions, is_main: bool = True) -> XrayNetwork:
-    """Create the network with the weights that `--weights` names; rank 0 warns if they were trained with another map.
+    """Create a run's network with the weights of `--weights`; rank 0 warns if they were trained with another map.
 
     Raises:
         InputError: `--weights` is neither a known word nor a folder.
@@ -155,7 +155,7 @@ def _is_kept(name: str, model: XrayNetwork) -> bool:
 
 
 def wrap_parallel(run: Run) -> nn.Module:
-    """Return the model, wrapped in DistributedDataParallel if there are several processes."""
+    """Return the run's model, wrapped in DistributedDataParallel if there are several processes."""
     return run.model if run.processes.count == 1 else DistributedDataParallel(run.model)
 
 

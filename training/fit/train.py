@@ -37,7 +37,7 @@ from xray.network.checkpoint import (
 
 
 def train(options: TrainOptions) -> None:
-    """Train, or continue a run that was killed; write OUT/best, OUT/last, OUT/history.json and its plot.
+    """Train a network, or continue a run that was killed; write OUT/best, OUT/last, OUT/history.json and its plot.
 
     Raises:
         DatasetError: a split is empty, has one class only, or an image cannot be read.
@@ -63,7 +63,7 @@ def train(options: TrainOptions) -> None:
 
 
 def finish_run(run: Run) -> None:
-    """Calibrate the best checkpoint, fit its scope, and check that the CPU's engine can serve it.
+    """Finish a training run: calibrate the best checkpoint, fit its scope, check that the CPU's engine can serve it.
 
     Raises:
         ArtifactError: the engine differs too much from the network.
@@ -77,7 +77,7 @@ def finish_run(run: Run) -> None:
 
 
 def finish_scope(run: Run, best: Path) -> None:
-    """Fit the scope of the best checkpoint on the training data, unless there are too few radiographs."""
+    """Finish a training run by fitting the best checkpoint's scope, unless there are too few training radiographs."""
     records = records_of(run.training)
     if len(records) < MIN_RADIOGRAPHS:
         print(f"{len(records)} radiographs are too few to fit a scope limit; {best} has none.")
@@ -87,7 +87,7 @@ def finish_scope(run: Run, best: Path) -> None:
 
 
 def train_one_epoch(run: Run, network: nn.Module, progress: Progress) -> Progress:
-    """Run the remaining steps of the epoch, and save the run's state every few minutes."""
+    """Train for the remaining steps of the epoch, and save the run's state every few minutes."""
     options, processes = run.options, run.processes
     plan = plan_epoch(run.training, options, progress.epoch, processes.count)
     own = [batch[processes.rank :: processes.count] for batch in plan[progress.step :]]
@@ -107,7 +107,7 @@ def train_one_epoch(run: Run, network: nn.Module, progress: Progress) -> Progres
 
 
 def train_one_step(run: Run, network: nn.Module, bags: Bags, progress: Progress) -> float:
-    """Run the forward pass, the backward pass and the update; return the batch's loss, averaged over all processes.
+    """Train on one batch: forward pass, backward pass and update; return its loss, averaged over all processes.
 
     Raises:
         InputError: the loss or the gradient is not finite. All processes raise it, and the weights do not change.
@@ -128,12 +128,12 @@ def train_one_step(run: Run, network: nn.Module, bags: Bags, progress: Progress)
 
 
 def gradient_norm(model: nn.Module) -> torch.Tensor:
-    """Return the length of the gradient over all parameters that have one; a scalar."""
+    """Return the length of a training step's gradient over all parameters that have one; a scalar."""
     return torch.nn.utils.get_total_norm([each.grad for each in model.parameters() if each.grad is not None])
 
 
 def validate_epoch(run: Run, progress: Progress) -> EpochResult:
-    """Validate on rank 0, and broadcast the result to every rank.
+    """Validate the network after a training epoch on rank 0, and broadcast the result to every rank.
 
     Raises:
         InputError: the validation loss is not finite; all processes raise it.
@@ -147,7 +147,7 @@ def validate_epoch(run: Run, progress: Progress) -> EpochResult:
 
 @torch.inference_mode()
 def validate(run: Run) -> list[float]:
-    """Compute loss, AUROC and Youden's threshold on the validation studies; NaN if a probability is not finite."""
+    """Compute loss, AUROC and Youden's threshold on a run's validation studies; NaN if a probability is not finite."""
     size = run.options.batch_studies
     samples = [SampledStudy(0, place, place) for place in range(len(run.validation))]
     batches = [samples[start : start + size] for start in range(0, len(samples), size)]
@@ -169,7 +169,7 @@ def validate(run: Run) -> list[float]:
 
 
 def write_epoch(run: Run, progress: Progress) -> None:
-    """Write checkpoints, history and plot, then the state, so that a run killed in between repeats this."""
+    """Write an epoch's checkpoints, history and plot, then the state, so that a run killed in between repeats this."""
     options = run.options
     result = progress.history[-1]
     records = records_of(run.training)
@@ -206,7 +206,7 @@ def _autocast(run: Run) -> torch.autocast:
 
 
 def multiplies_in_bfloat16(device: str) -> bool:
-    """Return whether a device of that type (`cuda` or `cpu`) multiplies in bfloat16 in hardware."""
+    """Return whether to train in bfloat16 by default: whether a `cuda` or `cpu` device multiplies in it in hardware."""
     capabilities = torch.cpu.get_capabilities()
     return device == "cuda" or any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
 
