@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> None:
-    """Load the settings and the artifacts, then serve; exit with a message if either is invalid."""
+    """Run the service: load the settings and the artifacts, then serve; exit with a message if either is invalid."""
     # Process 1 of a container ignores SIGTERM unless it has a handler. Set one before the imports, which take seconds.
     # Exit at once: no work has started, and an exception inside a library's callback may abort the process.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

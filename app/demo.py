@@ -73,14 +73,14 @@ def main() -> None:
 
 
 def find_dataset_study() -> list[Path]:
-    """Return the radiographs of the first abnormal study of a local dataset; empty if there is no dataset."""
+    """Return radiographs for the demonstration: the first abnormal study of a local dataset; empty if there is none."""
     found = (folder for pattern in DATASETS for folder in sorted(ROOT.glob(f"{pattern}/XR_*/*/*_positive")))
     folder = next(found, None)
     return sorted(folder.resolve().glob("image*")) if folder else []
 
 
 def describe_source(images: list[Path]) -> str:
-    """Describe where the radiographs come from and how their dataset labels them."""
+    """Describe where the demonstration's radiographs come from and how their dataset labels them."""
     if images == [SAMPLE]:
         return f"{SAMPLE.name} (a real lower leg, DICOM, from pydicom-data)"
     label = "; its dataset says: abnormal" if images[0].parent.name.endswith("_positive") else ""
@@ -89,7 +89,7 @@ def describe_source(images: list[Path]) -> str:
 
 
 def print_answers(images: list[Path], address: str) -> None:
-    """Send one study to each endpoint and print the replies."""
+    """Send the demonstration's study to the endpoints and print the replies."""
     print(f"radiograph: {describe_source(images)}")
     with httpx.Client(base_url=address, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
         probability = _post(client, "/classify", images).json()

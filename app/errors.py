@@ -59,47 +59,47 @@ class RequestError(Exception):
 
 
 class MalformedRequestError(RequestError):
-    """The request cannot be parsed, or has no image."""
+    """Error for a request that cannot be parsed, or has no image."""
 
 
 class UnknownCallerError(RequestError):
-    """The caller is not authenticated."""
+    """Error for a request whose caller is not authenticated."""
 
 
 class NotAllowedError(RequestError):
-    """The caller does not have permission."""
+    """Error for a request whose caller does not have permission."""
 
 
 class UnknownPathError(RequestError):
-    """Nothing is served at the path."""
+    """Error for a request to a path at which nothing is served."""
 
 
 class WrongMethodError(RequestError):
-    """The path does not support the request's method."""
+    """Error for a request with a method that its path does not support."""
 
 
 class ConflictError(RequestError):
-    """The request conflicts with the current state of the resource."""
+    """Error for a request that conflicts with the current state of the resource."""
 
 
 class ReloadRefusedError(ConflictError):
-    """The new artifacts were rejected, and the old ones stay in use."""
+    """Error for a refused request to reload the artifacts; the old ones stay in use."""
 
 
 class PayloadTooLargeError(RequestError):
-    """The body has more bytes than the limit."""
+    """Error for a request whose body has more bytes than the limit."""
 
 
 class UnsupportedContentTypeError(RequestError):
-    """The declared content type cannot hold a radiograph."""
+    """Error for a request whose declared content type cannot hold a radiograph."""
 
 
 class OutOfRangeError(RequestError):
-    """An option is unknown, or a number is outside its range."""
+    """Error for a request with an unknown option, or a number outside its range."""
 
 
 class OverloadedError(RequestError):
-    """Too much work is queued; the caller should retry after `retry_after` seconds.
+    """Error for a request that meets too much queued work; its caller should retry after `retry_after` seconds.
 
     `limit` names the limit that was reached: the predicted `wait`, or the `requests` in flight or their `bytes`.
     """
@@ -110,19 +110,19 @@ class OverloadedError(RequestError):
 
 
 class EngineError(RequestError):
-    """The service failed; the next request may succeed."""
+    """Error for a request during which the service failed; the next request may succeed."""
 
 
 class NotReadyError(RequestError):
-    """The replica cannot serve requests at the moment."""
+    """Error for a request that the replica cannot serve at the moment."""
 
 
 class NotConfiguredError(NotReadyError):
-    """The request needs a feature that the operator has not configured."""
+    """Error for a request that needs a feature that the operator has not configured."""
 
 
 class DeadlineError(RequestError):
-    """The request did not finish before its deadline."""
+    """Error for a request that did not finish before its deadline."""
 
 
 STATUS: dict[type[Exception], HTTPStatus] = {
@@ -166,18 +166,18 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def http_status(error: Exception) -> HTTPStatus:
-    """Return the HTTP status of an error. Its class or a base class of it has to be in `STATUS`."""
+    """Return the HTTP status that answers an error of the service. Its class or a base class has to be in `STATUS`."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
 def problem(request: Request, status: HTTPStatus, kind: str, detail: str) -> JSONResponse:
-    """Build a problem response, and store its kind in the request's state for the metrics."""
+    """Build the problem response to an error, and store its kind in the request's state for the metrics."""
     request.state.reason = kind
     return JSONResponse(problem_content(status, kind, detail), status, media_type=PROBLEM_TYPE)
 
 
 def problem_content(status: HTTPStatus, kind: str, detail: str) -> dict[str, str | int]:
-    """Return the members of a problem document (RFC 9457)."""
+    """Return the members of an error's problem document (RFC 9457)."""
     return {"type": f"urn:osteon:error:{kind}", "title": status.phrase, "status": status.value, "detail": detail}
 
 

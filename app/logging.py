@@ -5,7 +5,7 @@ import time
 
 
 class UtcFormatter(logging.Formatter):
-    """Format times in UTC, for example `2026-11-24T21:40:07.123Z`."""
+    """Format the times of log lines in UTC, for example `2026-11-24T21:40:07.123Z`."""
 
     converter = staticmethod(time.gmtime)
     default_time_format = "%Y-%m-%dT%H:%M:%S"

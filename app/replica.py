@@ -56,7 +56,7 @@ def load_replica(settings: Settings) -> Replica:
 
 
 def assemble(settings: Settings, bundle: ModelBundle, hospital: Hospital | None = None) -> Replica:
-    """Connect the artifacts to a batcher, workers, admission and metrics, without starting any of them."""
+    """Assemble a replica: join the artifacts to batcher, workers, admission and metrics, without starting any."""
     clock, metrics = ProcessClock(), Metrics()
 
     def on_batch(size: int, seconds: float) -> None:

@@ -30,10 +30,10 @@ logger = logging.getLogger(__name__)
 
 
 class Environment(EnvSettingsSource):
-    """Environment source that ignores addresses of Kubernetes Services, whose names may be those of settings."""
+    """Environment source of the settings; ignores addresses of Kubernetes Services that are named like settings."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Read a variable; the address of a Kubernetes Service counts as not set."""
+        """Read the variable of a setting; the address of a Kubernetes Service counts as not set."""
         value, key, is_complex = super().get_field_value(field, field_name)
         if isinstance(value, str) and SERVICE_VALUE.fullmatch(value.strip()):
             logger.warning(
@@ -44,7 +44,7 @@ class Environment(EnvSettingsSource):
 
 
 class Settings(BaseSettings):
-    """All settings, each read from `OSTEON_<NAME>`; a value out of range is an error."""
+    """All settings of the service, each read from `OSTEON_<NAME>`; a value out of range is an error."""
 
     model_config = SettingsConfigDict(env_prefix="OSTEON_", frozen=True)
 
@@ -164,27 +164,27 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read arguments first, then the environment; there is no other source."""
+        """Read settings from the arguments first, then from the environment; there is no other source."""
         return init_settings, Environment(settings_cls)
 
     @property
     def max_upload_bytes(self) -> int:
-        """Maximum size of one request, in bytes."""
+        """The settings' maximum size of one request, in bytes."""
         return self.max_upload_mib * MEBIBYTE
 
     @property
     def result_cache_bytes(self) -> int:
-        """Maximum size of the cached predictions, in bytes; 0 turns the cache off."""
+        """The settings' maximum size of the cached predictions, in bytes; 0 turns the cache off."""
         return self.result_cache_mib * MEBIBYTE
 
     @property
     def max_spool_bytes(self) -> int:
-        """Maximum size of all queued studies, in bytes."""
+        """The settings' maximum size of all queued studies, in bytes."""
         return self.max_spool_mib * MEBIBYTE
 
     @property
     def max_inflight_bytes(self) -> int:
-        """Maximum size of all requests in flight, in bytes."""
+        """The settings' maximum size of all requests in flight, in bytes."""
         return self.max_inflight_mib * MEBIBYTE
 
 

@@ -42,7 +42,7 @@ REFERENCE_FORM = re.compile(r"(?:[\w-]+/)?(?P<study>[0-9a-f]{32})(?:/[0-9a-f]{32
 
 @dataclass(frozen=True)
 class PredictedStudy:
-    """The uploads of a request and their predictions, in the same order.
+    """The uploads of a request and their predictions, in the same order, as a route receives them.
 
     Attributes:
         scopes: how far each radiograph is from the training data; empty if the check is off.
@@ -57,36 +57,36 @@ class PredictedStudy:
 
     @property
     def checkpoint(self) -> str:
-        """ID of the checkpoint that made the predictions."""
+        """ID of the checkpoint that made the predictions of a route's request."""
         return self.bundle.predictor.manifest.id
 
 
 async def predictor_service(request: Request) -> PredictorService:
-    """Return the predictor of the replica."""
+    """Give a route the predictor of the replica."""
     running: PredictorService = request.app.state.replica.predictor
     return running
 
 
 async def health(request: Request) -> ReplicaHealth:
-    """Return the health of the replica."""
+    """Give a route the health of the replica."""
     running: ReplicaHealth = request.app.state.replica.health
     return running
 
 
 async def metrics(request: Request) -> Metrics:
-    """Return the metrics of the replica."""
+    """Give a route the metrics of the replica."""
     running: Metrics = request.app.state.replica.metrics
     return running
 
 
 async def results(request: Request) -> ResultPool:
-    """Return the pool of processes that render and read results."""
+    """Give a route the replica's pool of processes that render and read results."""
     running: ResultPool = request.app.state.replica.results
     return running
 
 
 async def optional_hospital(request: Request) -> Hospital | None:
-    """Return the connection to the hospital's archives; None if none is configured."""
+    """Give a route the replica's gateway to the hospital; None if none is configured."""
     running: Hospital | None = request.app.state.replica.hospital
     return running
 
@@ -118,7 +118,7 @@ async def predict_study(
 
 
 async def require_capacity(predictor: PredictorDep) -> None:
-    """Reject the request if the replica is overloaded. Runs before the options are read, so that rejecting is cheap.
+    """Reject a route's request if the replica is overloaded, before its options are read, so that rejecting is cheap.
 
     Raises:
         OverloadedError: the predicted wait is too long; the error says when to retry.
@@ -161,13 +161,13 @@ async def threshold_name(
         str, Query(description="Name of one of the checkpoint's thresholds; `/info` lists them.")
     ] = "default",
 ) -> str:
-    """Return the threshold's name from the query string, checked against the checkpoint in use."""
+    """Give a route the threshold's name from the query string, checked against the checkpoint in use."""
     predictor.bundle.predictor.find_threshold(threshold)
     return threshold
 
 
 class NeighborParameters(BaseModel):
-    """Query parameters that select neighbors."""
+    """Parameters of a route's query string that select neighbors."""
 
     k: int = Field(5, ge=1, description="Maximum number of neighbors.")
     body_part: str | None = Field(None, description="Only neighbors of this body part, such as XR_ELBOW.")
@@ -184,7 +184,7 @@ class NeighborParameters(BaseModel):
 
 
 async def neighbor_query(predictor: PredictorDep, asked: Annotated[NeighborParameters, Query()]) -> NeighborQuery:
-    """Return the query for neighbors, with its parameters checked.
+    """Give a route the query for neighbors, with the parameters of the query string checked.
 
     Raises:
         OutOfRangeError: k is over the limit, or `exclude_study` is not a study.
@@ -214,7 +214,7 @@ def _study_key(written: str | None) -> str | None:
 async def require_administrator(
     request: Request, predictor: PredictorDep, authorization: Annotated[str, Header(description="`Bearer TOKEN`")] = ""
 ) -> None:
-    """Require the administrator's token or, if no token is set, a caller on this machine.
+    """Let a route's caller pass only with the administrator's token or, if no token is set, from this machine.
 
     Raises:
         NotAllowedError: the token is wrong, or the caller is remote.
@@ -230,7 +230,7 @@ async def require_administrator(
 
 
 async def require_hospital(hospital: OptionalHospitalDep) -> Hospital:
-    """Return the connection to the hospital's archives.
+    """Give a route the replica's gateway to the hospital, which must be configured.
 
     Raises:
         NotConfiguredError: none is configured.
@@ -241,7 +241,7 @@ async def require_hospital(hospital: OptionalHospitalDep) -> Hospital:
 async def authenticated_caller(
     predictor: PredictorDep, given: Annotated[HTTPBasicCredentials | None, Depends(HTTPBasic(auto_error=False))]
 ) -> str:
-    """Return the name of the caller, checked by HTTP Basic; "anybody" if the settings have no password.
+    """Give a route the caller's name, checked by HTTP Basic; "anybody" if the settings have no password.
 
     Raises:
         UnknownCallerError: the name or the password is missing or wrong.

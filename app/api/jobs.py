@@ -25,7 +25,7 @@ router = APIRouter(responses=REFUSALS, dependencies=[Depends(require_known_param
 
 
 class JobReply(BaseModel):
-    """A job, which analyzes one version of a study.
+    """The reply about a job, which analyzes one version of a study.
 
     `state` is one of:
 
@@ -82,19 +82,19 @@ async def jobs(
 
 @router.get("/jobs/left-alone")
 async def left_alone(hospital: HospitalDep, caller: CallerDep) -> dict[str, int]:
-    """Count the instances that were accepted but not analyzed, by reason, since the database was created."""
+    """Reply with the counts of instances accepted but not analyzed, by reason, since the database was created."""
     return await asyncio.to_thread(hospital.jobs.repository.left_alone)
 
 
 @router.get("/jobs/{job_id}")
 async def job(job_id: str, hospital: HospitalDep, caller: CallerDep) -> JobReply:
-    """Return the state of one job."""
+    """Reply with the state of one job."""
     return await _reply(hospital, await _find_job(hospital, job_id))
 
 
 @router.get("/jobs/{job_id}/report", response_class=Response)
 async def report(job_id: str, hospital: HospitalDep, caller: CallerDep) -> Response:
-    """Return the result of a job as a FHIR R4 DiagnosticReport with its Observations."""
+    """Reply with the result of a job as a FHIR R4 DiagnosticReport with its Observations."""
     job = await _find_job(hospital, job_id)
     answer = await asyncio.to_thread(hospital.jobs.repository.answer, job_id)
     if answer is None:
@@ -105,7 +105,7 @@ async def report(job_id: str, hospital: HospitalDep, caller: CallerDep) -> Respo
 
 @router.post("/jobs/{job_id}/retry")
 async def retry(job_id: str, hospital: HospitalDep, caller: CallerDep) -> JobReply:
-    """Retry a dead job."""
+    """Retry a dead job for an operator, and reply with its state."""
     reply = await _reply(hospital, await _find_job(hospital, job_id))
     if reply.state != JobState.DEAD:
         raise ConflictError(
@@ -129,7 +129,7 @@ async def analyze_study(
     caller: CallerDep,
     pacs: Annotated[str, Query(description="Name of the archive that has the study and receives the results.")],
 ) -> JobReply:
-    """Fetch a study from an archive, analyze it and send the results back to that archive."""
+    """Queue a caller's request to fetch a study from an archive, analyze it and send the results back there."""
     if not VALID_UID.fullmatch(study_uid):
         raise OutOfRangeError("The path does not contain a valid Study Instance UID.")
     hospital.require_archive(pacs)

@@ -15,7 +15,7 @@ OVERHEAD_BYTES = 64 * 1024
 
 
 async def iterate_related_parts(request: Request, part_type: str, max_part_mib: int) -> AsyncIterator[bytes]:
-    """Yield the bodies of the parts of a multipart/related request.
+    """Yield the bodies of the parts of a multipart/related request while it arrives.
 
     Args:
         part_type: the media type that all parts must have, such as application/dicom.
@@ -33,7 +33,7 @@ async def iterate_related_parts(request: Request, part_type: str, max_part_mib: 
 
 
 async def iterate_parts(request: Request, max_part_mib: int) -> AsyncIterator[Part]:
-    """Yield the parts of any multipart request up to its last boundary.
+    """Yield the parts of any multipart request while it arrives, up to its last boundary.
 
     Raises:
         MalformedRequestError: the body is not multipart, or is cut off.

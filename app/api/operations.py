@@ -14,27 +14,27 @@ router = APIRouter(responses=REFUSALS, dependencies=[Depends(require_known_param
 
 @router.get("/", include_in_schema=False)
 async def documentation() -> RedirectResponse:
-    """Redirect a browser that opens the root path to the documentation."""
+    """Redirect a browser that opens the service's root path to the documentation of the endpoints."""
     return RedirectResponse("docs")
 
 
 @router.head("/", include_in_schema=False)
 async def present() -> Response:
-    """Answer monitors that send HEAD to the root path to check that the service responds."""
+    """Answer operators' monitors that send HEAD to the root path to check that the service responds."""
     return Response()
 
 
 @router.get("/health", include_in_schema=False)
 @router.get("/health/live")
 async def live(health: HealthDep) -> HealthReply:
-    """Liveness: 200 while the engine makes progress; 503 when only a restart helps."""
+    """Answer liveness probes: 200 while the engine makes progress; 503 when only a restart helps."""
     health.require_live()
     return HealthReply(status="live")
 
 
 @router.get("/health/ready")
 async def ready(health: HealthDep, hospital: OptionalHospitalDep) -> HealthReply:
-    """Readiness: 200 while engine, canary, queue and job worker are healthy; 503 when requests should go elsewhere."""
+    """Answer readiness probes: 200 if engine, canary, queue and job worker are healthy; 503 otherwise."""
     health.require_ready()
     if hospital is not None:
         hospital.require_working()
@@ -43,7 +43,7 @@ async def ready(health: HealthDep, hospital: OptionalHospitalDep) -> HealthReply
 
 @router.get("/info")
 async def info(predictor: PredictorDep) -> InfoReply:
-    """Describe the checkpoint, engine and gallery of this replica, and its limits."""
+    """Describe to callers and operators the checkpoint, engine and gallery of this replica, and its limits."""
     model, gallery = predictor.bundle.predictor, predictor.bundle.gallery
     manifest = model.manifest
     limits = {"max_upload_mib", "max_pixels", "max_files", "max_neighbors", "max_pending", "deadline_seconds"}
@@ -71,7 +71,7 @@ async def info(predictor: PredictorDep) -> InfoReply:
 
 @router.get("/metrics", response_class=Response)
 async def show_metrics(metrics: MetricsDep, hospital: OptionalHospitalDep) -> Response:
-    """Return the metrics in the text format of Prometheus."""
+    """Show an operator's Prometheus the metrics in its text format."""
     if hospital is not None:
         metrics.update_job_gauges(await hospital.counts())
     return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
@@ -79,6 +79,6 @@ async def show_metrics(metrics: MetricsDep, hospital: OptionalHospitalDep) -> Re
 
 @router.post("/admin/reload", dependencies=[Depends(require_administrator)])
 async def reload(predictor: PredictorDep) -> ReloadReply:
-    """Load the checkpoint and the gallery again; the old ones serve until the new ones are verified."""
+    """Load checkpoint and gallery again for an administrator; the old ones serve until the new ones are verified."""
     bundle = await predictor.reload()
     return ReloadReply(checkpoint=bundle.predictor.manifest.id, entries=len(bundle.gallery.entries))

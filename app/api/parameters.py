@@ -35,7 +35,7 @@ async def require_known_parameters(request: Request) -> None:
 
 
 def require_known(name: str, known: Collection[str], kind: str) -> None:
-    """Require that a name is one of the known ones.
+    """Require that the name of a parameter or form field is one of the known ones.
 
     Args:
         kind: what the name should be, such as "form field".
@@ -51,7 +51,7 @@ def require_known(name: str, known: Collection[str], kind: str) -> None:
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """Return the known name that occurs as a word in the given name; if there is none, the most similar one."""
+    """Return the known parameter that occurs as a word in the given name; if there is none, the most similar one."""
     words = re.split(r"[^a-z0-9]+", name.lower())
     return (
         next((word for word in words if word in known), None)

@@ -67,7 +67,7 @@ router = APIRouter(responses=REFUSALS, dependencies=[Depends(require_capacity), 
 
 @router.post("/classify", openapi_extra=UPLOAD)
 async def classify(threshold: ThresholdDep, answer: PredictStudyDep) -> ClassifyReply:
-    """Estimate the probability that the study is abnormal, and decide; with the share of each radiograph."""
+    """Estimate the probability that the uploaded study is abnormal, and decide; with the share of each radiograph."""
     async with answer(threshold=threshold) as study:
         return ClassifyReply(**_classification(study))
 
@@ -76,7 +76,7 @@ async def classify(threshold: ThresholdDep, answer: PredictStudyDep) -> Classify
 async def cam(
     answer: PredictStudyDep, predictor: PredictorDep, style: StyleQuery = "overlay", alpha: AlphaQuery = DEFAULT_ALPHA
 ) -> Response:
-    """Draw where the evidence lies in one radiograph, as a PNG of the radiograph's width and height."""
+    """Draw where the evidence lies in one uploaded radiograph, as a PNG of the radiograph's width and height."""
     async with answer(max_files=1) as study:
         with study.stages.measure("encode"):
             png = await predictor.off_loop(_render_png, study.prediction.radiographs[0], style, alpha)
@@ -86,7 +86,7 @@ async def cam(
 
 @router.post("/retrieve", openapi_extra=UPLOAD)
 async def retrieve(query: NeighborQueryDep, answer: PredictStudyDep, predictor: PredictorDep) -> RetrieveReply:
-    """Find the radiographs of the gallery that are most similar to the study."""
+    """Find the radiographs of the gallery that are most similar to the uploaded study."""
     async with answer() as study:
         neighbors = await _neighbors(study, query, predictor)
         return RetrieveReply(
@@ -105,7 +105,7 @@ async def analyze(
     cam: Annotated[Literal["overlay", "none"], Query(description="`none` leaves out the overlays.")] = "overlay",
     alpha: AlphaQuery = DEFAULT_ALPHA,
 ) -> AnalyzeReply:
-    """Classify a study, draw its heatmaps and find similar radiographs, with one forward pass."""
+    """Classify an uploaded study, draw its heatmaps and find similar radiographs, with one forward pass."""
     async with answer(threshold=threshold) as study:
         draw = partial(_draw_evidence, alpha=alpha if cam == "overlay" else None)
         with study.stages.measure("encode"):

@@ -44,7 +44,7 @@ Predicate = Callable[[str], bool]
 
 @dataclass(frozen=True)
 class Query:
-    """A validated query.
+    """A validated QIDO-RS query.
 
     Attributes:
         keys: for each keyword, a predicate on one value of the attribute.
@@ -63,17 +63,17 @@ class Query:
     fuzzy: bool
 
     def matches(self, dataset: Dataset) -> bool:
-        """Return whether every key matches the dataset."""
+        """Return whether every key of the QIDO-RS query matches the dataset."""
         return all(_fits(dataset, keyword, fits) for keyword, fits in self.keys.items())
 
     def page(self, found: Sequence[dict[str, object]]) -> Sequence[dict[str, object]]:
-        """Return the results that `limit` and `offset` select."""
+        """Return the results that `limit` and `offset` of the QIDO-RS query select."""
         end = None if self.limit is None else self.offset + self.limit
         return found[self.offset : end]
 
 
 def parse_query(parameters: Iterable[tuple[str, str]], level: Level) -> Query:
-    """Parse the parameters of a query at one level.
+    """Parse the parameters of a QIDO-RS query at one level.
 
     Raises:
         MalformedRequestError: a key or value is invalid; the message repeats no value, because it may be patient data.
@@ -105,7 +105,7 @@ def parse_query(parameters: Iterable[tuple[str, str]], level: Level) -> Query:
 
 
 def list_supported(level: Level) -> str:
-    """Return a sentence that lists the supported keys and parameters, for error messages."""
+    """Return a sentence that lists the supported keys and parameters of QIDO-RS queries, for error messages."""
     return f"Supported are {', '.join(KEYS[level])}, each as keyword or tag, and {', '.join(PARAMETERS)}."
 
 

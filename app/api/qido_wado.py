@@ -50,13 +50,13 @@ SERIES_FIELDS = STUDY_FIELDS | SERIES_TAGS | _tags("SeriesDate", "SeriesTime", "
 
 @dataclass(frozen=True)
 class KeptResults:
-    """Access to the results that this service keeps because no archive is configured for them."""
+    """The results that this service keeps because no archive is configured for them, for QIDO-RS and WADO-RS."""
 
     pool: ResultPool
     hospital: Hospital
 
     async def files(self, study_uid: str, *, earlier: bool = False) -> list[Instance]:
-        """Return the results of a study's latest version; `earlier` adds the results that it replaced.
+        """Return the kept results of a study's latest version, to search or retrieve; `earlier` adds those it replaced.
 
         Raises:
             OutOfRangeError: the UID is invalid.
@@ -66,7 +66,7 @@ class KeptResults:
         return await asyncio.to_thread(self.hospital.jobs.repository.kept_results, study_uid, earlier=earlier)
 
     async def described(self, study_uid: str) -> list[DicomJson]:
-        """Return all tags of each result except the pixels, without text that is invalid in its character set.
+        """Return the tags of each kept result for QIDO-RS or WADO-RS, without pixels and wrongly encoded text.
 
         Raises:
             EngineError: a result cannot be described.
@@ -87,62 +87,62 @@ KeptDep = Annotated[KeptResults, Depends(kept_results)]
 
 @router.get("/studies")
 async def studies(request: Request, kept: KeptDep) -> Response:
-    """List the studies that `StudyInstanceUID` names, if their results are kept here and match the other keys."""
+    """Answer a QIDO-RS search with the studies in `StudyInstanceUID` that have kept results and match the keys."""
     return await _search(request, kept, "study")
 
 
 @router.get("/series")
 async def all_series(request: Request, kept: KeptDep) -> Response:
-    """List the series of the studies that `StudyInstanceUID` names, if they match the other keys."""
+    """Answer a QIDO-RS search with the series of the studies in `StudyInstanceUID`, if they match the other keys."""
     return await _search(request, kept, "series")
 
 
 @router.get("/instances")
 async def all_instances(request: Request, kept: KeptDep) -> Response:
-    """List the results of the studies that `StudyInstanceUID` names, if they match the other keys."""
+    """Answer a QIDO-RS search with the results of the studies in `StudyInstanceUID`, if they match the other keys."""
     return await _search(request, kept, "instance")
 
 
 @router.get("/studies/{study_uid}/series")
 async def series(study_uid: str, request: Request, kept: KeptDep) -> Response:
-    """List the series of a study: one for each kind of result."""
+    """Answer a QIDO-RS search with the series of a study: one for each kind of result."""
     return await _search(request, kept, "series", study_uid)
 
 
 @router.get("/studies/{study_uid}/instances")
 async def instances(study_uid: str, request: Request, kept: KeptDep) -> Response:
-    """List the results of a study."""
+    """Answer a QIDO-RS search with the results of a study."""
     return await _search(request, kept, "instance", study_uid)
 
 
 @router.get("/studies/{study_uid}/series/{series_uid}/instances")
 async def instances_of_series(study_uid: str, series_uid: str, request: Request, kept: KeptDep) -> Response:
-    """List the results of a series."""
+    """Answer a QIDO-RS search with the results of a series."""
     return await _search(request, kept, "instance", study_uid, series_uid)
 
 
 @router.get("/studies/{study_uid}/metadata")
 async def metadata(study_uid: str, kept: KeptDep) -> Response:
-    """Return all tags of a study's results except the pixels."""
+    """Answer a WADO-RS request for metadata with all tags of a study's results except the pixels."""
     return _json_response(await kept.described(study_uid))
 
 
 @router.get("/studies/{study_uid}")
 async def study(study_uid: str, kept: KeptDep) -> Response:
-    """Return the results of a study as files."""
+    """Answer a WADO-RS request with the results of a study as files."""
     return _multipart_response(await kept.files(study_uid))
 
 
 @router.get("/studies/{study_uid}/series/{series_uid}")
 async def one_series(study_uid: str, series_uid: str, kept: KeptDep) -> Response:
-    """Return the results of a series as files."""
+    """Answer a WADO-RS request with the results of a series as files."""
     found = await kept.files(study_uid, earlier=True)
     return _multipart_response([each for each in found if each.series_uid == series_uid])
 
 
 @router.get("/studies/{study_uid}/series/{series_uid}/instances/{instance_uid}")
 async def instance(study_uid: str, series_uid: str, instance_uid: str, kept: KeptDep) -> Response:
-    """Return one result as a file."""
+    """Answer a WADO-RS request with one result as a file."""
     found = await kept.files(study_uid, earlier=True)
     return _multipart_response(
         [each for each in found if (each.series_uid, each.instance_uid) == (series_uid, instance_uid)]

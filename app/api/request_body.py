@@ -68,7 +68,7 @@ def limit_body_pace(request: Request, seconds: float) -> Request:
 
 
 def require_body_size(size: int, settings: Settings) -> None:
-    """Require that a body of `size` bytes is within the limit of the settings.
+    """Require that a request's body of `size` bytes is within the limit of the settings.
 
     Raises:
         PayloadTooLargeError: it is not.
@@ -80,7 +80,7 @@ def require_body_size(size: int, settings: Settings) -> None:
 
 
 def is_compressed(request: Request) -> bool:
-    """Return whether the body is compressed, so that its decoded size differs from Content-Length."""
+    """Return whether a request's body is compressed, so that its decoded size differs from Content-Length."""
     return bool(_content_codings(request))
 
 

@@ -1,4 +1,4 @@
-"""Schemas of the JSON replies."""
+"""Schemas of the endpoints' JSON replies."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ NOTICE = "Research use only. Not for diagnosis."
 
 
 class DicomReply(BaseModel):
-    """Attributes of a DICOM file. `spacing` is the distance between rows and between columns, in millimeters."""
+    """A DICOM file in a reply. `spacing` is the distance between rows and between columns, in millimeters."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -26,7 +26,7 @@ class DicomReply(BaseModel):
 
 
 class RadiographReply(BaseModel):
-    """One radiograph of the study.
+    """One radiograph of the study in a reply.
 
     `logit` is the network's output before calibration. `weight` is the radiograph's share in the study's probability.
     `width` and `height` are in pixels, as a viewer shows the image. `dicom` is null for files that are not DICOM.
@@ -42,7 +42,7 @@ class RadiographReply(BaseModel):
 
 
 class ClassifyReply(BaseModel):
-    """The classification of one study.
+    """The reply with the classification of one study.
 
     `label` is `abnormal` if `probability` is at least `threshold`. `decision` is the label, or `uncertain` if the
     checkpoint would be wrong more often than the `error_rate` that `/info` shows. `scope_distance` compares the
@@ -63,7 +63,7 @@ class ClassifyReply(BaseModel):
 
 
 class NeighborReply(BaseModel):
-    """One entry of the gallery. `path` is relative to its dataset; `similarity` is a cosine, from -1 to 1."""
+    """One gallery entry in a reply. `path` is relative to its dataset; `similarity` is a cosine, from -1 to 1."""
 
     rank: int
     path: str
@@ -75,7 +75,7 @@ class NeighborReply(BaseModel):
 
 
 class RetrieveReply(BaseModel):
-    """The most similar radiographs of the gallery, nearest first; fewer than `k` if the filters leave fewer.
+    """The reply with the gallery's most similar radiographs, nearest first; fewer than `k` if the filters leave fewer.
 
     `abnormal_share` is the share of abnormal radiographs among them, from 0 to 1: a second opinion beside the
     probability. It is null if there are no neighbors.
@@ -88,7 +88,7 @@ class RetrieveReply(BaseModel):
 
 
 class RegionReply(BaseModel):
-    """A box around a hot region of the heatmap, in pixels as a viewer shows them. `evidence` is 1 at the map's peak."""
+    """A box in a reply around a hot region, in pixels as a viewer shows them. `evidence` is 1 at the heatmap's peak."""
 
     left: int
     top: int
@@ -98,7 +98,7 @@ class RegionReply(BaseModel):
 
 
 class AnalyzeReply(ClassifyReply):
-    """Classification, heatmaps and neighbors of one study; `cams` and `regions` follow the order of the radiographs.
+    """Reply with classification, heatmaps and neighbors of a study; `cams` and `regions` follow the radiographs' order.
 
     `cams` holds overlays as PNG data URLs; it is empty with `cam=none`. `regions` show where to look if the study is
     abnormal; a normal study has hottest regions too, and they mean nothing.
@@ -111,7 +111,7 @@ class AnalyzeReply(ClassifyReply):
 
 
 class GalleryInfo(BaseModel):
-    """The gallery that `/retrieve` searches. Memory is in bytes."""
+    """The gallery that `/retrieve` searches, in the reply of `/info`. Memory is in bytes."""
 
     dataset: str
     split: str
@@ -123,7 +123,7 @@ class GalleryInfo(BaseModel):
 
 
 class InfoReply(BaseModel):
-    """What this replica runs. `error_rate` limits the errors of the decision; null if there is no limit."""
+    """The reply about what this replica runs. `error_rate` limits the decision's errors; null if there is no limit."""
 
     version: str
     checkpoint: str
@@ -139,14 +139,14 @@ class InfoReply(BaseModel):
 
 
 class ReloadReply(BaseModel):
-    """The artifacts in use after a reload."""
+    """The reply to a reload, with the artifacts in use after it."""
 
     checkpoint: str
     entries: int
 
 
 class Problem(BaseModel):
-    """A problem document (RFC 9457). `type` names the kind of error; `detail` says what to change."""
+    """A reply with a problem document (RFC 9457). `type` names the kind of error; `detail` says what to change."""
 
     type: str
     title: str
@@ -155,7 +155,7 @@ class Problem(BaseModel):
 
 
 class HealthReply(BaseModel):
-    """The result of a health check; `status` is `live` or `ready`."""
+    """The reply to a health check; `status` is `live` or `ready`."""
 
     status: str
 

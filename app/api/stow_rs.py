@@ -38,7 +38,7 @@ router = APIRouter(prefix="/dicom-web", responses=REFUSALS)
 
 @dataclass
 class Receipt:
-    """Outcome of each instance of a request, for its reply."""
+    """Outcome of each instance of a STOW-RS request, for its reply."""
 
     accepted: list[Dataset] = field(default_factory=list)
     failed: list[Dataset] = field(default_factory=list)
@@ -46,24 +46,24 @@ class Receipt:
     left_alone: Counter[str] = field(default_factory=Counter)
 
     def accept(self, identity: Identity) -> None:
-        """Record an instance as stored."""
+        """Record an instance of a STOW-RS request as stored."""
         self.accepted.append(_item(identity))
 
     def fail(self, reason: int, identity: Identity | None = None) -> None:
-        """Record an instance as failed, with a failure reason of PS3.18 Table I.2-2."""
+        """Record an instance of a STOW-RS request as failed, with a failure reason of PS3.18 Table I.2-2."""
         item = _item(identity) if identity else Dataset()
         item.FailureReason = reason
         self.failed.append(item)
 
     @property
     def status(self) -> HTTPStatus:
-        """200 if all instances were stored, 202 if some were, 409 if none was (PS3.18 10.5.3)."""
+        """Status of a STOW-RS reply: 200 if all instances were stored, 202 if some, 409 if none was (PS3.18 10.5.3)."""
         if not self.failed:
             return HTTPStatus.OK
         return HTTPStatus.ACCEPTED if self.accepted else HTTPStatus.CONFLICT
 
     def reply(self) -> dict[str, Any]:
-        """Return the Store Instances Response Module as DICOM JSON."""
+        """Return the STOW-RS reply, the Store Instances Response Module, as DICOM JSON."""
         reply = Dataset()
         reply.ReferencedSOPSequence = self.accepted
         if self.failed:
@@ -79,7 +79,7 @@ def _item(identity: Identity) -> Dataset:
 
 @router.post("/studies", response_class=Response)
 async def store(request: Request, predictor: PredictorDep, hospital: HospitalDep, caller: CallerDep) -> Response:
-    """Store instances of any studies. Radiographs are analyzed; other instances are accepted but not analyzed."""
+    """Store instances of any studies by STOW-RS. Radiographs are analyzed; others are accepted but not analyzed."""
     return await _store(request, predictor, hospital, None)
 
 
@@ -87,7 +87,7 @@ async def store(request: Request, predictor: PredictorDep, hospital: HospitalDep
 async def store_in_study(
     study_uid: str, request: Request, predictor: PredictorDep, hospital: HospitalDep, caller: CallerDep
 ) -> Response:
-    """Store instances of one study; instances of other studies are rejected."""
+    """Store instances of one study by STOW-RS; instances of other studies are rejected."""
     if not UID_PATTERN.fullmatch(study_uid):
         raise OutOfRangeError("The path does not contain a valid Study Instance UID.")
     return await _store(request, predictor, hospital, study_uid)

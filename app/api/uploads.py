@@ -40,7 +40,7 @@ class Upload:
 
 
 async def read_uploads(request: Request, settings: Settings, max_files: int) -> list[Upload]:
-    """Read the images of one study: the multipart parts named `file`, or the raw body.
+    """Read the uploaded images of one study: the multipart parts named `file`, or the raw body.
 
     Raises:
         MalformedRequestError: there is no image, an image is empty, a file name is unsafe, or the multipart is broken.
@@ -68,7 +68,7 @@ async def read_uploads(request: Request, settings: Settings, max_files: int) -> 
 
 
 def announced_size(request: Request, settings: Settings) -> int:
-    """Return Content-Length, or the limit if the decoded size is not known in advance.
+    """Return an upload's Content-Length, or the limit if the decoded size is not known in advance.
 
     Raises:
         PayloadTooLargeError: Content-Length is over the limit.

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class NothingToAnalyzeError(XrayError):
-    """The study has no radiograph that can be analyzed."""
+    """The study of a job has no radiograph that can be analyzed."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class _StudyInProgress:
 async def analyze_study(
     predictor: PredictorService, results: ResultPool, job: Job, instances: AsyncGenerator[Instance]
 ) -> StudyFinding:
-    """Predict the radiographs of a study one after the other and pool them; name the ones that cannot be analyzed.
+    """Predict the radiographs of a job's study one after the other and pool them; name those that cannot be analyzed.
 
     Raises:
         NothingToAnalyzeError: none of them can be analyzed; the message says why.

@@ -44,7 +44,7 @@ class ArchiveThreads:
 
     @asynccontextmanager
     async def connect(self, name: str, config: ArchiveConfig) -> AsyncIterator[OpenArchive]:
-        """Connect to an archive for the duration of the block; its end aborts all requests in progress."""
+        """Connect to an archive in its threads for the duration of the block; its end aborts requests in progress."""
         pool = self._pools.get(name)
         if pool is None:
             pool = self._pools[name] = ThreadPoolExecutor(THREADS_PER_ARCHIVE, f"archive-{name}")
@@ -55,7 +55,7 @@ class ArchiveThreads:
             archive.close()
 
     def close(self) -> None:
-        """Start no more requests."""
+        """Start no more requests in the archives' threads."""
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -40,7 +40,7 @@ INVALID_PDU = "Evt19"
 
 @dataclass(frozen=True)
 class NodeLimits:
-    """The limits that the operator sets.
+    """The limits on the DICOM node's associations and memory that the operator sets.
 
     Attributes:
         associations: maximum number of associations at the same time.
@@ -54,14 +54,14 @@ class NodeLimits:
 
 
 class MemoryBudget:
-    """A budget of bytes that all associations share. Thread-safe."""
+    """A budget of bytes that all associations of the DICOM node share. Thread-safe."""
 
     def __init__(self, limit: int) -> None:
         self._lock = threading.Lock()
         self._free = limit
 
     def reserve(self, size: int) -> bool:
-        """Reserve bytes; return False if not enough are left."""
+        """Reserve bytes of the associations' budget; return False if not enough are left."""
         with self._lock:
             if size > self._free:
                 return False
@@ -69,13 +69,13 @@ class MemoryBudget:
             return True
 
     def release(self, size: int) -> None:
-        """Return reserved bytes to the budget."""
+        """Return reserved bytes to the associations' budget."""
         with self._lock:
             self._free += size
 
 
 class BoundedDataset(BytesIO):
-    """A data set that is being received. Over the limits, its bytes are dropped and the sender gets an error.
+    """A data set that an association receives. Over the limits, its bytes are dropped and the sender gets an error.
 
     Attributes:
         refusal: why the data set was dropped; None if it was not.
@@ -87,7 +87,7 @@ class BoundedDataset(BytesIO):
         self._limit, self._memory, self._held = limit, memory, 0
 
     def write(self, data: Any) -> int:
-        """Append bytes; drop them if the data set is refused."""
+        """Append bytes that the association has received; drop them if the data set is refused."""
         if self.refusal is not None:
             return len(data)
         if self._held + len(data) > self._limit:
@@ -100,7 +100,7 @@ class BoundedDataset(BytesIO):
         return len(data)
 
     def release(self) -> None:
-        """Release the memory; the data set is empty afterwards."""
+        """Release the data set's share of the associations' memory; the data set is empty afterwards."""
         self._memory.release(self._held)
         self._held = 0
         self.seek(0)
@@ -158,7 +158,7 @@ class BoundedMessages(DIMSEServiceProvider):
 
 
 class AssociationLimit:
-    """Limits the number of associations of a node."""
+    """Limits the number of associations of the DICOM node."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._lock = limit, threading.Lock()
@@ -181,7 +181,7 @@ class AssociationLimit:
 
 
 def bounded_handler(limits: NodeLimits) -> type[RequestHandler]:
-    """Return the class with which pynetdicom's server handles each connection, within the limits."""
+    """Return the class with which pynetdicom's server handles each connection, within the limits on associations."""
     memory, association_limit = MemoryBudget(limits.memory_bytes), AssociationLimit(limits.associations)
 
     class BoundedHandler(RequestHandler):

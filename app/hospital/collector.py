@@ -42,7 +42,7 @@ class RadiographCollector:
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
     async def instances(self) -> AsyncGenerator[Instance]:
-        """Yield the radiographs, with one in memory at a time.
+        """Yield the radiographs that were sent for a job's study or that an archive has, one in memory at a time.
 
         Raises:
             StudyMissingError: the archive does not have the study, and nothing of it was sent.

@@ -19,7 +19,7 @@ SPARE_BYTES = 64 << 10
 
 
 async def require_same_patient(hospital: Hospital, open_archive: OpenArchive, job: Job) -> None:
-    """Compare the patient of a study with the archive's, if the archive has the study.
+    """Compare the patient of a job's study with the archive's before delivery, if the archive has the study.
 
     Any sender that knows a Study Instance UID can send another patient's radiograph with it before the archive does.
 
@@ -47,7 +47,7 @@ async def deliver(
     results: Sequence[Instance],
     fingerprints: Mapping[str, Collection[bytes]],
 ) -> None:
-    """Store the results that the archive does not have yet, then retrieve each one as confirmation.
+    """Deliver results to an archive: store those that it does not have yet, then retrieve each one as confirmation.
 
     Args:
         fingerprints: by SOP Instance UID, the fingerprints of the files that count as that result.

@@ -21,12 +21,12 @@ OTHER_INSTANCE = "The archive returned a file of another instance."
 
 
 class NothingRetrievedError(PacsError):
-    """An archive lists radiographs of a study but returns none of them; the cause says why."""
+    """No radiograph was fetched: an archive lists some for a job's study but returns none; the cause says why."""
 
 
 @dataclass(frozen=True)
 class SkippedInstance:
-    """A radiograph that is left out, and the reason."""
+    """A radiograph that is left out when a job's study is fetched from an archive, and the reason."""
 
     instance_uid: str
     reason: str
@@ -34,7 +34,7 @@ class SkippedInstance:
 
 @dataclass(frozen=True)
 class FetchedRadiograph:
-    """A radiograph from an archive, and its patient."""
+    """A radiograph that was fetched from an archive, and its patient."""
 
     instance: Instance
     patient: Patient
@@ -43,7 +43,7 @@ class FetchedRadiograph:
 async def fetch_radiographs(
     predictor: PredictorService, hospital: Hospital, job: Job, archive_name: str
 ) -> AsyncGenerator[FetchedRadiograph | SkippedInstance]:
-    """Yield the radiographs of a job's study, with one in memory at a time.
+    """Fetch the radiographs of a job's study from an archive and yield them, with one in memory at a time.
 
     A radiograph that the archive refuses, or that is too large or damaged, is skipped. If the archive cannot return a
     radiograph at the moment, the attempt ends; the last attempt skips the radiograph instead.

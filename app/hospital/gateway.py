@@ -32,14 +32,14 @@ Decode = Callable[[bytes], Awaitable[Radiograph]]
 
 @dataclass
 class WorkerState:
-    """State of the task that processes jobs; `fault` says what ended it and is None while it runs."""
+    """State of the task that processes the hospital's jobs; `fault` says what ended it and is None while it runs."""
 
     fault: str | None = None
 
 
 @dataclass(frozen=True)
 class Hospital:
-    """The job queue of this replica, which other replicas may share, and the archives.
+    """The gateway to a hospital: this replica's job queue, which other replicas may share, and the archives.
 
     Attributes:
         archives: the archives, by their name in the configuration.
@@ -93,7 +93,7 @@ class Hospital:
         return job
 
     async def leave_alone(self, reasons: Mapping[str, int]) -> None:
-        """Count instances that are accepted but not analyzed; a failure to count them is only logged."""
+        """Count the hospital's instances that are accepted but not analyzed; a failure to count them is only logged."""
         for reason, instances in reasons.items():
             try:
                 await asyncio.to_thread(self.jobs.intake.count_left_alone, reason, instances)
@@ -112,7 +112,7 @@ class Hospital:
             raise NotReadyError(f"{self.worker.fault} Try another replica.")
 
     async def counts(self) -> QueueCounts | None:
-        """Count the jobs and instances by state; None if the database does not respond, which is logged."""
+        """Count the hospital's jobs and instances by state; None if the database does not respond, which is logged."""
         try:
             return QueueCounts(
                 await asyncio.to_thread(self.jobs.repository.counts),
@@ -125,7 +125,7 @@ class Hospital:
             return None
 
     def require_archive(self, name: str) -> None:
-        """Check that the configuration has an archive of that name.
+        """Check that the hospital's configuration has an archive of that name.
 
         Raises:
             OutOfRangeError: there is no such archive.
@@ -136,7 +136,7 @@ class Hospital:
 
     @asynccontextmanager
     async def connect(self, name: str) -> AsyncIterator[OpenArchive]:
-        """Connect to an archive for the duration of the block; its end aborts all requests in progress.
+        """Connect to one of the hospital's archives for the duration of the block; its end aborts requests in progress.
 
         Raises:
             OutOfRangeError: no archive has that name.
@@ -148,7 +148,7 @@ class Hospital:
 
 
 async def is_same_image(one: bytes, other: bytes, decode: Decode) -> bool:
-    """Return whether two files have the same image of the same side and view; False if one cannot be read."""
+    """Return whether two files of a hospital have the same image, side and view; False if one cannot be read."""
     try:
         first, second = await decode(one), await decode(other)
     except InputError:
@@ -158,7 +158,7 @@ async def is_same_image(one: bytes, other: bytes, decode: Decode) -> bool:
 
 
 def load_hospital(settings: Settings) -> Hospital | None:
-    """Open the job queue and read the archives that the settings name; None if they name no queue.
+    """Open the hospital's job queue and read the archives that the settings name; None if they name no queue.
 
     Raises:
         PacsError: the queue cannot be opened, or the archives' configuration is wrong.

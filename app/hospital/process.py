@@ -23,7 +23,7 @@ AMBIGUOUS_PATIENT = "A radiograph names two patients; export the study again."
 
 
 class RefusedStudyError(PacsError):
-    """Nothing in the study can be analyzed. The error has the instances that were examined."""
+    """Nothing in the study of a processed job can be analyzed. The error has the instances that were examined."""
 
     def __init__(self, reason: str, examined: Sequence[ExaminedInstance]) -> None:
         super().__init__(reason)
@@ -40,14 +40,14 @@ class _StoredResults:
 
 @dataclass(frozen=True)
 class JobProcessor:
-    """The steps of a job, from its radiographs to its results."""
+    """Processes a job step by step, from its radiographs to its results."""
 
     predictor: PredictorService
     results: ResultPool
     hospital: Hospital
 
     async def process(self, job: Job) -> Job:
-        """Analyze a study unless an earlier attempt did, deliver its results, and finish the job.
+        """Process a job: analyze its study unless an earlier attempt did, deliver the results, and finish the job.
 
         Raises:
             LeaseLostError: another worker has taken over the job.

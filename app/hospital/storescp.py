@@ -47,7 +47,7 @@ logger = logging.getLogger("app.hospital.storescp")
 
 
 class Node:
-    """Handles the requests of associations in their threads; child processes parse the files."""
+    """The DICOM node. Handles the requests of associations in their threads; child processes parse the files."""
 
     def __init__(self, settings: Settings, hospital: Hospital, loop: asyncio.AbstractEventLoop) -> None:
         self._hospital, self._loop = hospital, loop
@@ -56,7 +56,7 @@ class Node:
         self._slots = asyncio.Semaphore(settings.decode_threads)
 
     def store(self, event: Event) -> int | Dataset:
-        """Handle C-STORE. The instance is safe on disk when this returns success."""
+        """Handle a C-STORE request to the DICOM node. The instance is safe on disk when this returns success."""
         request: Any = event.request
         data_set = request.DataSet
         if data_set.refusal is not None:
@@ -109,7 +109,7 @@ def _refusal(status: int, reason: str) -> Dataset:
 
 
 def accept_unknown_classes(event: Event) -> None:
-    """Accept the private and unknown storage classes that a caller proposes, in the transfer syntaxes known here."""
+    """Accept the private and unknown classes that a C-STORE caller proposes, in the transfer syntaxes known here."""
     association = event.assoc
     unknown = _unknown_classes(association)
     further = [
@@ -120,7 +120,7 @@ def accept_unknown_classes(event: Event) -> None:
 
 
 def serve_unknown_classes(event: Event) -> dict[str, SOPClassCommonExtendedNegotiation]:
-    """Make pynetdicom handle the private and unknown classes like any storage class."""
+    """Make pynetdicom handle C-STORE of private and unknown classes like that of any storage class."""
     served = {}
     for uid in _unknown_classes(event.assoc):
         served[uid] = SOPClassCommonExtendedNegotiation()
@@ -140,7 +140,7 @@ def _unknown_classes(association: Any) -> dict[str, list[str]]:
 
 
 def create_entity(settings: Settings) -> AE:
-    """Create the application entity, with its presentation contexts and timeouts."""
+    """Create the DICOM node's application entity, with its presentation contexts and timeouts."""
     entity = AE(ae_title=settings.dicom_title)
     entity.maximum_pdu_size = settings.dicom_pdu_kib << 10
     entity.maximum_associations = settings.dicom_associations
@@ -152,7 +152,7 @@ def create_entity(settings: Settings) -> AE:
 
 
 def listen(entity: AE, node: Node, settings: Settings) -> None:
-    """Accept associations, each in a thread of its own, until the entity is shut down."""
+    """Accept the DICOM node's associations, each in a thread of its own, until the entity is shut down."""
     limits = NodeLimits(settings.dicom_associations, settings.max_upload_bytes, settings.max_inflight_bytes)
     server = entity.make_server(
         (settings.host, settings.dicom_port),
@@ -170,7 +170,7 @@ def listen(entity: AE, node: Node, settings: Settings) -> None:
 
 
 async def serve(settings: Settings) -> None:
-    """Listen until SIGTERM or SIGINT, then abort the open associations, whose callers have to send again."""
+    """Run the DICOM node until SIGTERM or SIGINT, then abort open associations, whose callers have to send again."""
     hospital, loop = require_configured(load_hospital(settings)), asyncio.get_running_loop()
     entity = create_entity(settings)
     try:
@@ -189,7 +189,7 @@ async def serve(settings: Settings) -> None:
 
 
 def main() -> None:
-    """Run the node from the command line."""
+    """Run the DICOM node from the command line."""
     logging.config.dictConfig(LOGGING)
     # pynetdicom logs what peers send, which includes patients' names.
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)

@@ -33,14 +33,14 @@ MAX_RESTART_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class StudyWorker:
-    """Processes the jobs of a replica, one at a time."""
+    """The worker of a replica, which leases jobs from the queue and processes them one at a time."""
 
     predictor: PredictorService
     results: ResultPool
     hospital: Hospital
 
     async def keep_working(self) -> None:
-        """Run `work` and restart it after an unexpected error; until it has restarted, this replica is not ready."""
+        """Keep the worker running: restart it after an unexpected error; until then, this replica is not ready."""
         pause = RESTART_SECONDS
         while True:
             started = time.monotonic()
@@ -56,7 +56,7 @@ class StudyWorker:
             pause = min(2 * pause, MAX_RESTART_SECONDS)
 
     async def work(self) -> None:
-        """Process jobs when they are due, for as long as the service runs."""
+        """Lease jobs when they are due and process them, for as long as the service runs."""
         lease = timedelta(seconds=self.predictor.settings.lease_seconds)
         policy = RetryPolicy(self.predictor.settings.job_attempts)
         owner = f"{socket.gethostname()}-{uuid4().hex[:8]}"
@@ -79,7 +79,7 @@ class StudyWorker:
                 await asyncio.wait_for(self.hospital.arrived.wait(), POLL_SECONDS)
 
     async def attempt(self, job: Job, policy: RetryPolicy) -> None:
-        """Process a job once. A failure is stored in the job and logged without patient data.
+        """Process a leased job once. A failure is stored in the job and logged without patient data.
 
         Raises:
             PacsError: the outcome cannot be stored.

@@ -30,7 +30,7 @@ MIN_QUEUED_BATCHES = 2
 
 @dataclass
 class BatchLatencyModel:
-    """Predicts the time of a batch of n radiographs, in seconds, as slope * n + offset, fitted to recent batches.
+    """Predicts for admission the seconds of a batch of n radiographs as slope * n + offset, fitted to recent batches.
 
     The fields are the sums of a weighted least-squares fit.
     """
@@ -42,7 +42,7 @@ class BatchLatencyModel:
     n_seconds: float = 0.0
 
     def observe(self, n: int, seconds: float) -> None:
-        """Add the time of one batch to the fit."""
+        """Add the time of one batch to the fit from which admission predicts waits."""
         self.weight = DECAY * self.weight + 1
         self.n = DECAY * self.n + n
         self.seconds = DECAY * self.seconds + seconds
@@ -50,13 +50,13 @@ class BatchLatencyModel:
         self.n_seconds = DECAY * self.n_seconds + n * seconds
 
     def restart(self, batch_seconds: Mapping[int, float]) -> None:
-        """Drop the times of the previous network and start with times of the new one, in seconds by batch size."""
+        """Restart admission's fit: replace the previous network's times by the new one's, in seconds by batch size."""
         self.weight = self.n = self.seconds = self.n_n = self.n_seconds = 0.0
         for n, seconds in batch_seconds.items():
             self.observe(n, seconds)
 
     def batch_seconds(self, n: float) -> float:
-        """Predict the time of one batch, in seconds; 0 before the first observation."""
+        """Predict the time of one batch by admission's fit, in seconds; 0 before the first observation."""
         if not self.weight:
             return 0.0
         spread = self.n_n - self.n * self.n / self.weight
@@ -67,14 +67,14 @@ class BatchLatencyModel:
         return max(0.0, (self.seconds - slope * self.n) / self.weight) + slope * n
 
     def wait_seconds(self, radiographs: int, max_batch: int) -> float:
-        """Predict the time to finish a number of radiographs, in seconds, in batches as full as possible."""
+        """Predict by admission's fit the seconds to finish a number of radiographs, in batches as full as possible."""
         full, rest = divmod(radiographs, max_batch)
         return full * self.batch_seconds(max_batch) + (self.batch_seconds(rest) if rest else 0.0)
 
 
 @dataclass
 class Permit:
-    """The right of one accepted request to use memory and the engine.
+    """The right of one admitted request to use memory and the engine.
 
     Attributes:
         radiographs: radiographs that the request has not submitted to the engine yet; 1 until they are counted.
@@ -87,7 +87,7 @@ class Permit:
 
 @dataclass
 class Admission:
-    """Issues permits. Use it on the event loop only; only `latency` is updated by the engine's thread.
+    """Admits requests by permits. Use it on the event loop only; only `latency` is updated by the engine's thread.
 
     Attributes:
         queued: returns the number of radiographs that the engine has not finished, of requests, jobs and the canary.
@@ -107,16 +107,16 @@ class Admission:
 
     @property
     def radiographs(self) -> int:
-        """Number of radiographs that the engine has not finished."""
+        """Number of radiographs that the engine has not finished, by which admission predicts the wait."""
         return sum(permit.radiographs for permit in self.in_flight) + self.queued()
 
     @property
     def size(self) -> int:
-        """Total size of the bodies in flight, in bytes."""
+        """Total size of the bodies of the admitted requests in flight, in bytes."""
         return sum(permit.size for permit in self.in_flight)
 
     def require_time(self, deadline: float) -> None:
-        """Check that one more radiograph would not wait too long.
+        """Require for admission that one more radiograph would not wait too long.
 
         Args:
             deadline: seconds after which the answer is useless.
@@ -138,7 +138,7 @@ class Admission:
 
     @contextmanager
     def admit(self, size: int, deadline: float) -> Iterator[Permit]:
-        """Hold a permit for the duration of the block.
+        """Admit a request: hold its permit for the duration of the block.
 
         Args:
             size: bytes of the body, as far as known.
@@ -154,7 +154,7 @@ class Admission:
 
     @asynccontextmanager
     async def admit_sender(self) -> AsyncIterator[None]:
-        """Hold a permit for the sender of a study, which does not wait for the network; wait for a permit if necessary.
+        """Admit the sender of a study, which does not wait for the network: hold a permit, after a wait if necessary.
 
         The radiographs of the study are counted when its job submits them to the engine.
 

@@ -38,7 +38,7 @@ class TimedPrediction:
 
 @dataclass(frozen=True)
 class QueuedRadiograph:
-    """One radiograph that waits for the engine, and the future with its result."""
+    """One radiograph of a batch that waits for the engine, and the future with its result."""
 
     prepared: Prepared
     queued_at: float = field(default_factory=time.monotonic)
@@ -46,7 +46,7 @@ class QueuedRadiograph:
 
 
 class Batch:
-    """Radiographs for one forward pass; their canvases are already in one array."""
+    """A batch of radiographs for one forward pass; their canvases are already in one array."""
 
     def __init__(self, predictor: Predictor, capacity: int, first: Prepared) -> None:
         self.predictor = predictor
@@ -54,7 +54,7 @@ class Batch:
         self._pixels_B1SS = np.empty((capacity, *first.pixels_1SS.shape), np.uint8)
 
     def has_room(self, predictor: Predictor) -> bool:
-        """Return whether one more radiograph for this predictor fits."""
+        """Return whether one more radiograph for this predictor fits into the batch."""
         return predictor is self.predictor and len(self.queued) < len(self._pixels_B1SS)
 
     def add(self, radiograph: QueuedRadiograph) -> None:
@@ -71,7 +71,7 @@ class Batch:
 
 
 class Batcher:
-    """Runs engines in one thread; any thread may call `submit`."""
+    """Runs engines batch by batch in one thread; any thread may call `submit`."""
 
     def __init__(
         self,
@@ -95,11 +95,11 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
-        """Start the engine's thread."""
+        """Start the batcher's thread, which runs the engine."""
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
-        """Finish the queue and stop the thread; wait at most `seconds` for that."""
+        """Finish the batcher's queue and stop its thread; wait at most `seconds` for that."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -107,29 +107,29 @@ class Batcher:
 
     @property
     def oldest_seconds(self) -> float:
-        """Time that the first radiograph in the queue has waited, in seconds; 0 if the queue is empty."""
+        """Time that the first radiograph in the batcher's queue has waited, in seconds; 0 if the queue is empty."""
         with self._changed:
             return time.monotonic() - self._batches[0].queued[0].queued_at if self._batches else 0.0
 
     @property
     def queued(self) -> int:
-        """Number of radiographs that wait for the engine or are in its current batch."""
+        """Number of radiographs in the batcher's queue or in the engine's current batch."""
         with self._changed:
             batches = [self._running, *self._batches] if self._running else [*self._batches]
             return sum(not each.result.done() for batch in batches for each in batch.queued)
 
     @property
     def silent_seconds(self) -> float:
-        """Wall time since the engine's latest heartbeat, in seconds, even if the process could not run."""
+        """Wall time in seconds since the last heartbeat of the batcher's engine, even if the process could not run."""
         return time.monotonic() - self._heartbeat
 
     @property
     def idle_seconds(self) -> float:
-        """Time since the engine's latest heartbeat in which this process could run, in seconds."""
+        """Time since the latest heartbeat of the batcher's engine in which this process could run, in seconds."""
         return self._clock() - self._clock_heartbeat
 
     def fault(self) -> str | None:
-        """Return a fault that only a restart can repair; None if there is none."""
+        """Return a fault of the batcher's engine that only a restart can repair; None if there is none."""
         if not self._thread.is_alive():
             return "The engine's thread is not running."
         if self._failures >= MAX_FAILURES:
@@ -137,7 +137,7 @@ class Batcher:
         return None
 
     def submit(self, predictor: Predictor, prepared: Prepared) -> "Future[TimedPrediction]":
-        """Queue one radiograph.
+        """Queue one radiograph for a batch of the engine.
 
         Raises:
             NotReadyError: the engine's thread is not running.
@@ -153,7 +153,7 @@ class Batcher:
         return radiograph.result
 
     def abandon(self) -> None:
-        """Fail every radiograph in the queue, because the engine will not run again."""
+        """Fail every radiograph in the batcher's queue, because the engine will not run again."""
         with self._changed:
             self._stopping = True
             queued = [each for batch in (self._running, *self._batches) if batch is not None for each in batch.queued]

@@ -21,7 +21,7 @@ CpuWaits = Mapping[str, float]
 
 
 def read_cpu_waits() -> CpuWaits:
-    """Return the waiting times that Linux records for this process's threads; empty if the kernel has no records."""
+    """Return how long each thread of this process has waited for a processor; empty if Linux keeps no such records."""
     waits: dict[str, float] = {}
     try:
         for task in TASKS.iterdir():
@@ -51,7 +51,7 @@ class ProcessClock:
         return self._seconds
 
     def tick(self) -> None:
-        """Add the part of the time since the latest tick in which the process could run."""
+        """Advance the clock by the part of the time since the latest tick in which the process could run."""
         now, waits = self._now(), self._cpu_waits()
         could_run = min(now - self._last_tick, MAX_TICK_SECONDS)
         starved = max((waits[each] - self._last_waits.get(each, waits[each]) for each in waits), default=0.0)
@@ -68,11 +68,11 @@ class Ticker:
         self._thread = threading.Thread(target=self._run, name="clock", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread that ticks the clock."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread and wait for its last tick."""
+        """Stop the thread that ticks the clock, and wait for its last tick."""
         self._stopped.set()
         self._thread.join()
 

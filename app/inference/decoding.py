@@ -19,14 +19,14 @@ MAX_QUICK_EFFORT = 10_000_000
 
 
 class Decoder:
-    """Decodes and preprocesses images in worker threads and child processes."""
+    """Decodes images and preprocesses them for the network, in worker threads and child processes."""
 
     def __init__(self, settings: Settings, workers: Executor) -> None:
         self._workers, self._max_pixels = workers, settings.max_pixels
         self._processes = DecoderPool(settings.decode_threads, settings.decode_seconds, settings.max_pixels)
 
     async def prepare(self, predictor: Predictor, data: bytes) -> Prepared:
-        """Decode an image and preprocess it for a network.
+        """Decode an image in a worker thread or a child process, and preprocess it for a network.
 
         Raises:
             InputError: the image is invalid; see `decode_radiograph`.
@@ -40,15 +40,15 @@ class Decoder:
         return await loop.run_in_executor(self._workers, predictor.prepare, radiograph)
 
     async def decode(self, data: bytes) -> Radiograph:
-        """Decode an image in a child process; raises the same errors as `prepare`."""
+        """Decode an image in one of the service's child processes; raises the same errors as `prepare`."""
         return await self._processes.decode(data)
 
     async def identify(self, data: bytes) -> Identity:
-        """Read the UIDs and the patient of a DICOM file in a child process; raises the same errors as `prepare`."""
+        """Read a DICOM file's UIDs and patient in a child process of the service; raises the errors of `prepare`."""
         return await self._processes.identify(data)
 
     async def close(self) -> None:
-        """Stop the child processes."""
+        """Stop the service's child processes that decode images."""
         await self._processes.close()
 
     def _prepare_if_quick(self, predictor: Predictor, data: bytes) -> Prepared | None:

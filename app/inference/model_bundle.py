@@ -32,20 +32,20 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class CanaryAnswer:
-    """The result for the canary: its logit and the similarities of its nearest entries."""
+    """A bundle's result for the canary: its logit and the similarities of its nearest entries."""
 
     logit: float
     similarities: tuple[float, ...]
 
     def agrees_with(self, other: "CanaryAnswer") -> bool:
-        """Return whether both results are equal within `LOGIT_TOLERANCE`."""
+        """Return whether both results for the canary are equal within `LOGIT_TOLERANCE`."""
         mine, theirs = (np.array([answer.logit, *answer.similarities]) for answer in (self, other))
         return mine.shape == theirs.shape and bool(np.allclose(mine, theirs, rtol=0, atol=LOGIT_TOLERANCE))
 
 
 @dataclass(frozen=True)
 class ModelBundle:
-    """A network and the gallery that was built with it; a reload replaces both.
+    """A bundle of a network and the gallery that was built with it; a reload replaces both.
 
     Attributes:
         expected_canary: the result for the canary when the bundle was loaded.
@@ -65,7 +65,7 @@ class ModelBundle:
 
 
 def load_bundle(settings: Settings) -> ModelBundle:
-    """Load, verify and warm up the artifacts that the settings name.
+    """Load the bundle of the checkpoint and the gallery that the settings name, verify it and warm it up.
 
     Raises:
         ArtifactError: a file is missing or damaged, checkpoint and gallery do not belong together, or the canary's
@@ -97,7 +97,7 @@ def load_bundle(settings: Settings) -> ModelBundle:
 
 
 def canary_answer(study: StudyPrediction, neighbors: list[Neighbor]) -> CanaryAnswer:
-    """Return the result for the canary from its prediction and its neighbors."""
+    """Return a bundle's result for the canary from the canary's prediction and neighbors."""
     return CanaryAnswer(study.radiographs[0].logit, tuple(neighbor.similarity for neighbor in neighbors))
 
 

@@ -24,7 +24,7 @@ Source = Literal["pass", "shared", "kept"]
 
 @dataclass(frozen=True)
 class DecodedUpload:
-    """A decoded image, ready for the network.
+    """A decoded image, ready for the network, with its key in the prediction cache.
 
     Attributes:
         key: the bundle's number and the SHA-256 of the bytes. The checkpoint's ID would not do, because it stays the
@@ -78,12 +78,12 @@ class PredictionCache:
         return timed, source
 
     async def predict_uncached(self, bundle: ModelBundle, data: bytes) -> Prediction:
-        """Decode an image and run the network, without the cache."""
+        """Decode an image and run the network, without the prediction cache."""
         prepared = await self._decoder.prepare(bundle.predictor, data)
         return (await self._submit(bundle.predictor, prepared)).prediction
 
     def clear(self) -> None:
-        """Drop all predictions, because an earlier bundle made them."""
+        """Drop all predictions from the cache, because an earlier bundle made them."""
         self._predictions.clear()
 
     @property

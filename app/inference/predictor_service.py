@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class PredictorService:
-    """Predicts radiographs, for requests and jobs alike.
+    """Predicts radiographs with the artifacts in use, for requests and jobs alike.
 
     Attributes:
         bundle: the artifacts in use. A request reads this once and uses the same artifacts to its end.
@@ -54,7 +54,7 @@ class PredictorService:
     async def predict(
         self, bundle: ModelBundle, images: Sequence[bytes], stages: Stages, permit: Permit
     ) -> list[Prediction]:
-        """Predict the radiographs of one study in one forward pass.
+        """Predict the radiographs of one request's study in one forward pass.
 
         They are decoded one after the other: a request occupies one worker at a time, and none once it has failed.
 
@@ -82,13 +82,13 @@ class PredictorService:
         return [each.prediction for each in predictions]
 
     async def run(self, upload: DecodedUpload) -> TimedPrediction:
-        """Return the prediction of one decoded radiograph, from a forward pass or the cache."""
+        """Predict one decoded radiograph of a request or a job, by a forward pass or from the cache."""
         prediction, source = await self.cache.predict(upload)
         self.on_prediction(source)
         return prediction
 
     async def scopes(self, bundle: ModelBundle, predictions: Sequence[Prediction]) -> tuple[Scope, ...]:
-        """Return how far each radiograph is from the training data; empty if the settings turn the check off.
+        """Return how far a request's radiographs are from the training data; empty if the settings turn the check off.
 
         Raises:
             OutOfScopeError: a radiograph is out of scope, and the settings say to refuse it.
@@ -107,7 +107,7 @@ class PredictorService:
         return await asyncio.get_running_loop().run_in_executor(self.workers, work, *arguments)
 
     async def reload(self) -> ModelBundle:
-        """Load the artifacts again; the current bundle serves until the new one is verified and warmed up.
+        """Reload the artifacts in use; the current bundle serves until the new one is verified and warmed up.
 
         Raises:
             ReloadRefusedError: another reload is running, or the new artifacts cannot serve.
@@ -135,7 +135,7 @@ class PredictorService:
             return bundle
 
     def use(self, bundle: ModelBundle) -> None:
-        """Serve new requests with a bundle; requests in flight keep the bundle that they started with."""
+        """Put a bundle to use for new requests; requests in flight keep the bundle that they started with."""
         self.bundle = bundle
         self.cache.clear()
         self.admission.latency.restart(bundle.batch_seconds)

@@ -15,7 +15,7 @@ class _Flight(Generic[ResultT]):
 
 
 class SingleFlight(Generic[ResultT]):
-    """Tasks in progress, by key. A task is canceled only when all of its callers have been canceled.
+    """Tasks in progress that callers share, by key. A task is canceled only when all of its callers have been canceled.
 
     Use it on the event loop only.
     """

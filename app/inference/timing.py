@@ -9,14 +9,14 @@ Stage = Literal["read", "decode", "wait", "forward", "search", "encode"]
 
 
 class Stages:
-    """The seconds that a request spent in each stage, in order."""
+    """The seconds that a request spent in each of its stages, in order."""
 
     def __init__(self) -> None:
         self.seconds: dict[Stage, float] = {}
 
     @contextmanager
     def measure(self, stage: Stage) -> Iterator[None]:
-        """Add the time of the block to a stage, even if the block fails."""
+        """Add the time of the block to a stage of the request, even if the block fails."""
         started = time.perf_counter()
         try:
             yield
@@ -24,7 +24,7 @@ class Stages:
             self.add(stage, time.perf_counter() - started)
 
     def add(self, stage: Stage, seconds: float) -> None:
-        """Add seconds to a stage."""
+        """Add seconds to a stage of the request."""
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     def header(self, total: float) -> str:

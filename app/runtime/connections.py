@@ -50,7 +50,7 @@ class Connection(H11Protocol):
 
     @property
     def is_closing(self) -> bool:
-        """Whether the transport is closed or about to close."""
+        """Whether the connection's transport is closed or about to close."""
         return self.transport.is_closing()
 
     @property
@@ -59,7 +59,7 @@ class Connection(H11Protocol):
         return self.phase == "head" and (self.cycle is None or bool(self.conn.trailing_data[0]))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the timeouts; at the limit on connections, close the one that has been idle for longest."""
+        """Start a connection's timeouts; at the limit on connections, close the one that has been idle for longest."""
         super().connection_made(transport)
         self._idle_since = self.loop.time()
         self._check_timer = self.loop.call_later(CHECK_INTERVAL_SECONDS, self._check)
@@ -69,13 +69,13 @@ class Connection(H11Protocol):
             max(open_ones, key=lambda each: (PHASES.index(each.phase), -each._idle_since)).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timeouts."""
+        """Stop the connection's timeouts."""
         if self._check_timer is not None:
             self._check_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Pass data to the parser within the limit on the size of a request head."""
+        """Pass a connection's data to the parser within the limit on the size of a request head."""
         # h11 checks the size of incomplete heads only, so pass at most one byte more than the limit at once.
         while data and not self.transport.is_closing():
             room = len(data)
@@ -85,7 +85,7 @@ class Connection(H11Protocol):
             super().data_received(piece)
 
     def on_response_complete(self) -> None:
-        """Prepare for the next request; close the connection if the body of this one was not read."""
+        """Prepare the connection for its next request; close it if the body of this one was not read."""
         if self.conn.their_state is h11.SEND_BODY:
             self.transport.close()  # more of the body is left than the service reads and drops
         self._idle_since = self.loop.time()
@@ -141,7 +141,7 @@ def server_config(app: ASGIApp, **options: Any) -> uvicorn.Config:
 
 
 def max_connections() -> int:
-    """Return the limit on open connections."""
+    """Return the limit on open HTTP connections."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return min(MAX_CONNECTIONS, files // 2)
 

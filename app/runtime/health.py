@@ -49,7 +49,7 @@ end_process: Callable[[], None] = partial(os._exit, EXIT_STATUS)
 
 @dataclass
 class ReplicaHealth:
-    """State behind the liveness and readiness probes.
+    """State of a replica's health, behind the liveness and readiness probes.
 
     Attributes:
         draining: whether the replica is shutting down: it answers accepted requests and is not ready for more.
@@ -66,17 +66,17 @@ class ReplicaHealth:
 
     @property
     def canary_age(self) -> float:
-        """Seconds since the canary last had the expected result."""
+        """Seconds since the replica's canary last had the expected result."""
         return time.monotonic() - self.canary_time
 
     def record_canary(self, failure: str | None) -> None:
-        """Store the outcome of a canary; `failure` is None if it had the expected result."""
+        """Store the outcome of a canary in the replica's health; `failure` is None if it had the expected result."""
         self.canary_failure = failure
         if failure is None:
             self.canary_time = time.monotonic()
 
     def fatal_fault(self) -> str | None:
-        """Return why only a restart helps; None if the replica is alive."""
+        """Return why only a restart can restore the replica's health; None if the replica is alive."""
         if fault := self.batcher.fault():
             return fault
         idle, limit = self.batcher.idle_seconds, self.settings.engine_dead_seconds
@@ -155,13 +155,13 @@ class LoopWatchdog:
         self._last_beat = clock()
 
     async def beat(self) -> None:
-        """Record heartbeats of the event loop until canceled."""
+        """Record heartbeats of the event loop for the watchdog until canceled."""
         while True:
             self._last_beat = self._clock()
             await asyncio.sleep(POLL_SECONDS)
 
     def arm(self) -> None:
-        """Start the kernel timer, which ends the process with the number of SIGPROF as exit code."""
+        """Start the watchdog's kernel timer, which ends the process with the number of SIGPROF as exit code."""
         libc = ctypes.CDLL(None)
         libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
         # The default action of the signal does not end process 1 of a container, so the handler calls _exit.
@@ -177,7 +177,7 @@ class LoopWatchdog:
             end_process()
 
     def disarm(self) -> None:
-        """Stop the kernel timer."""
+        """Stop the watchdog's kernel timer."""
         signal.setitimer(signal.ITIMER_PROF, 0)
 
     def _restart_timer(self) -> None:
@@ -186,7 +186,7 @@ class LoopWatchdog:
 
 
 async def send_canary(predictor: PredictorService) -> str | None:
-    """Send the canary through decoding, forward pass and search; return what went wrong, or None if nothing did."""
+    """Check the replica's health by a canary through decoding, forward pass and search; return the fault, or None."""
     bundle = predictor.bundle
     try:
         prediction = await predictor.cache.predict_uncached(bundle, CANARY.read_bytes())

@@ -11,7 +11,7 @@ TIMEOUT_SECONDS = 3
 
 
 def main() -> None:
-    """Query readiness; exit with a message if the service is not ready."""
+    """Check a container's health: query readiness, and exit with a message if the service is not ready."""
     try:
         # trust_env=False: a proxy from the environment must not handle requests to this machine.
         address = f"http://127.0.0.1:{Settings().port}/health/ready"

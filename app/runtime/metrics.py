@@ -27,7 +27,7 @@ UNEXPECTED = "unexpected"
 
 
 class Metrics:
-    """The metrics behind `/metrics`."""
+    """The Prometheus metrics behind `/metrics`."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -70,11 +70,11 @@ class Metrics:
         self.artifacts = Info("osteon_artifacts", "The artifacts in use.", registry=self.registry)
 
     def add_gauge(self, name: str, meaning: str, value: Callable[[], float]) -> None:
-        """Add a gauge that calls `value` whenever the metrics are read."""
+        """Add a gauge to the metrics that calls `value` whenever they are read."""
         Gauge(name, meaning, registry=self.registry).set_function(value)
 
     def set_artifacts(self, bundle: ModelBundle) -> None:
-        """Set the labels that name the artifacts in use."""
+        """Set the labels of the metric that names the artifacts in use."""
         manifest, gallery = bundle.predictor.manifest, bundle.gallery.manifest
         self.artifacts.info(
             {

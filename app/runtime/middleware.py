@@ -13,7 +13,7 @@ MAX_DRAIN_BYTES = 256 * 1024 * 1024
 
 
 class NormalizePath:
-    """Strip slashes at the end of the path, and route HEAD as GET; the server drops the body of the reply.
+    """Middleware that strips slashes at the path's end and routes HEAD as GET; the server drops the reply's body.
 
     A redirect would lose the body, and it would point to any host that the caller names in the Host header.
     """
@@ -30,7 +30,7 @@ class NormalizePath:
 
 
 class DrainRequestBody:
-    """Keep reading the request body after an early reply, so that a client that sends all of it first gets the reply.
+    """Middleware that keeps reading a body after an early reply, so that a client that sends all of it gets the reply.
 
     Closing a connection while bytes arrive resets it, and the client loses the reply.
     """

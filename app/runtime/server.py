@@ -24,7 +24,7 @@ POLL_SECONDS = 0.05
 
 
 class Server(uvicorn.Server):
-    """Drains on SIGTERM: reports not ready, closes each connection after its reply, then stops listening."""
+    """Server that drains on SIGTERM: reports not ready, closes each connection after its reply, and stops listening."""
 
     def __init__(self, app: FastAPI, settings: Settings, health: ReplicaHealth) -> None:
         # No access log: query strings can name patients, and /metrics counts the requests.
@@ -48,19 +48,19 @@ class Server(uvicorn.Server):
         super().run(sockets=[listening])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Start to drain on the first SIGTERM; exit on any other signal."""
+        """Start to drain the server on the first SIGTERM; exit on any other signal."""
         super().handle_exit(sig, frame)
         if sig == signal.SIGTERM and not self._vitals.draining:
             self._vitals.draining = True
             self.should_exit, self._listen_until = False, time.monotonic() + self._drain_seconds
 
     async def on_tick(self, counter: int) -> bool:
-        """Return whether to stop listening; uvicorn calls this regularly."""
+        """Return whether the server has to stop listening; uvicorn calls this regularly."""
         self.should_exit = self.should_exit or time.monotonic() >= self._listen_until
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept queued connections, wait for their requests, and stop once all replies are sent."""
+        """Shut down the server: accept queued connections, wait for their requests, stop once all replies are sent."""
         self._vitals.draining = True
         for server in self.servers:
             server.close()
