@@ -29,7 +29,7 @@ LARGEST_STRIDE = 32
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Train on DATA/train, select on DATA/valid, and write OUT/best and OUT/last; run it again to resume."""
+    """Train with these options on DATA/train, select on DATA/valid, write OUT/best and OUT/last; rerun to resume."""
 
     data: Path
     """Dataset folder in MURA layout, with train/ and valid/."""

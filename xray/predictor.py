@@ -92,7 +92,9 @@ class StudyPrediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """Predicts studies with an engine that runs a checkpoint's network, and the manifest to interpret its outputs.
+    """The predictor that the service and all commands share: an engine, and the manifest to interpret its outputs.
+
+    The engine runs the network of the checkpoint that the manifest is from.
 
     Attributes:
         space: space of the training data's embeddings; None if neither checkpoint nor gallery has one.

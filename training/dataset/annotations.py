@@ -112,9 +112,10 @@ def draw_boxes(boxes: Sequence[Box], placement: Placement) -> PixelArray:
 
 
 def covered_cells(region_1SS: PixelArray, cells: int) -> np.ndarray:
-    """Return which cells of a map, (h, w) bool, the boxes cover at least half as much as the cell that they cover most.
+    """Return which cells of a map, (h, w) bool, an image's annotated boxes cover, given the mask of the boxes.
 
-    The limit is relative to that cell, because a finding is often smaller than a cell.
+    A cell is covered if the boxes cover at least half as much of it as of the cell that they cover most. The limit is
+    relative to that cell, because a finding is often smaller than a cell.
     """
     covered_hw = cv2.resize(region_1SS[0], (cells, cells), interpolation=cv2.INTER_AREA)
     return np.asarray((covered_hw > 0) & (covered_hw >= covered_hw.max() / 2))

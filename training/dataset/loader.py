@@ -64,7 +64,7 @@ class Bags:
 
 @dataclass(frozen=True)
 class Views:
-    """The radiographs to load in batches: their canvases, with the boxes of their findings."""
+    """What the loader reads for its batches: the canvases of radiographs, with the boxes of their findings."""
 
     canvases: Canvases
     annotations: Mapping[str, Annotation]

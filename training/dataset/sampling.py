@@ -55,10 +55,10 @@ def sampling_probabilities(studies: Sequence[Study], options: TrainOptions) -> n
 
 
 def loss_weights(studies: Sequence[Study], options: TrainOptions) -> list[float]:
-    """Return each study's weight in the loss, given how studies are sampled.
+    """Return the loss weights that go with the sampling, one for each study; no imbalance is corrected twice.
 
-    `body-part`: the share of the other class within the study's body part (Rajpurkar et al. 2017), as sampled, so that
-    balanced sampling and these weights do not correct the same imbalance twice. Scaled to an expected weight of 1.
+    `body-part`: the share of the other class within the study's body part (Rajpurkar et al. 2017), as sampled: what
+    balanced sampling corrects already is left alone. Scaled to an expected weight of 1.
     """
     if options.loss_weights == "none":
         return [1.0] * len(studies)

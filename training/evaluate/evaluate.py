@@ -120,7 +120,7 @@ def write_report(
     predictions: Sequence[StudyPrediction],
     mistakes: Sequence[Mistake],
 ) -> None:
-    """Write an evaluation's page, metrics and tables; either all of them are replaced or none."""
+    """Write the report of `evaluate`: page, metrics and tables; either all of them are replaced or none."""
     with staged_files(folder) as partial:
         write_tables(partial, studies, predictions)
         (partial / "metrics.json").write_bytes(msgspec.json.format(msgspec.json.encode(evaluation)))
@@ -152,12 +152,12 @@ def load_evaluation_gallery(
 
 
 def load_predictor(checkpoint: Checkpoint, options: EvaluateOptions, gallery: Gallery | None) -> Predictor:
-    """Return a predictor of a checkpoint to evaluate, with an engine for the device and precision of the options."""
+    """Load a checkpoint's predictor for `evaluate`, with an engine for the device and precision of its options."""
     return Predictor.from_artifacts(checkpoint, load_engine(checkpoint, options.device, options.precision), gallery)
 
 
 def studies_with_hardware(annotations: Mapping[str, Annotation]) -> set[str] | None:
-    """Return the folders of studies with metal, to evaluate the others apart; None if no annotation mentions metal."""
+    """Return the folders of studies with metal, left out of one group of `evaluate`; None if metal is never noted."""
     noted = {path: annotation.hardware for path, annotation in annotations.items() if annotation.hardware is not None}
     return {path.rsplit("/", 1)[0] for path, hardware in noted.items() if hardware} if noted else None
 

@@ -58,7 +58,10 @@ class Evaluation:
 
 
 def write_tables(out: Path, studies: Sequence[Study], predictions: Sequence[StudyPrediction]) -> None:
-    """Write an evaluation's studies.csv and radiographs.csv, with all probabilities from which metrics are computed."""
+    """Write an evaluation's tables, studies.csv and radiographs.csv, to the folder of its result.
+
+    They hold all probabilities from which the metrics are computed.
+    """
     pairs = list(zip(studies, predictions, strict=True))
     with (out / "studies.csv").open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
@@ -132,7 +135,7 @@ def neighbors_table(evaluation: Evaluation) -> list[list[str]]:
 
 
 def page_of(evaluation: Evaluation, sample: Sample, mistakes: Sequence[Mistake]) -> Page:
-    """Return an evaluation's title, tables and remarks, with a sample and mistakes, as the contents of its page."""
+    """Return an evaluation's result, in tables and sentences, with a sample and mistakes, as what its page shows."""
     tables = as_table(evaluation), neighbors_table(evaluation)
     return Page(evaluation_title(evaluation), *tables, remarks(evaluation), sample, mistakes)
 

@@ -132,7 +132,10 @@ def mean_with_interval(values: FloatArray, patients: npt.NDArray[np.str_], resam
 
 
 def auroc_difference(first: Sample, second: Sample, resamples: int = RESAMPLES) -> Interval:
-    """Return the second sample's AUROC minus the first's, on the same studies, by a paired bootstrap over patients."""
+    """Compute the difference of a metric, the second sample's AUROC minus the first's, with its bootstrap interval.
+
+    Both samples are of the same studies, and the bootstrap over their patients is paired.
+    """
     patients, owner = np.unique(first.patients, return_inverse=True)
     counts_RN = _draws(len(patients), resamples)[:, owner].astype(np.float64)
     drawn = [resampled_figures(sample, 0.5, counts_RN)["auroc"] for sample in (first, second)]

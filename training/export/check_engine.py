@@ -104,7 +104,7 @@ def balanced_sample(records: Sequence[MuraRecord], count: int) -> list[MuraRecor
 
 
 def run_reference(checkpoint: Checkpoint, records: Sequence[MuraRecord]) -> Reference:
-    """Run the float32 reference, with which engines are compared, on the records' radiographs.
+    """Run the float32 reference on the records' radiographs, to check an engine against its output.
 
     Raises:
         DatasetError: images cannot be read, or one class is missing, so that there is no AUROC.
@@ -118,7 +118,7 @@ def run_reference(checkpoint: Checkpoint, records: Sequence[MuraRecord]) -> Refe
 
 
 def compare_engine(reference: Reference, engine: Engine) -> Comparison:
-    """Run the engine on the reference's radiographs, and measure the difference of its output."""
+    """Check how an engine's output differs: run it on the reference's real radiographs, and measure the difference."""
     output = _forward_all(engine, reference.pixels_N1SS, engine.name)
     differing_N3 = differences(reference.output, output)
     areas = [auroc(reference.targets, each.logits_B.tolist()) for each in (reference.output, output)]
@@ -127,7 +127,7 @@ def compare_engine(reference: Reference, engine: Engine) -> Comparison:
 
 
 def print_comparison(comparison: Comparison, precision: Precision) -> None:
-    """Print an engine's worst and mean differences from the reference, with their limits."""
+    """Print the result of checking an engine: its worst and mean differences from the reference, with their limits."""
     limit = LIMITS[precision]
     print(f"{comparison.engine} beside torch-float32-cpu on {comparison.images} radiographs")
     print(f"{'':20}{'worst':>10}{'mean':>10}{'limit':>10}")

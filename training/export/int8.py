@@ -41,7 +41,7 @@ FLOATING = ("Add", "AvgPool", "MaxPool", "Multiply")
 
 
 def write_int8(checkpoint: Checkpoint, pixels_N1SS: PixelArray, kept: Collection[str], file: Path) -> None:
-    """Quantize the convolutions of all parts of the features but `kept` to int8, and write the graph's two files.
+    """Convert the convolutions of all parts of the features but `kept` to int8 with NNCF; write the graph's two files.
 
     Args:
         pixels_N1SS: uint8, the radiographs for measuring the ranges of the activations.

@@ -102,7 +102,7 @@ def _require_densenet(checkpoint: Checkpoint) -> None:
 
 
 def limit_usage(comparison: Comparison) -> float:
-    """Return the largest share of a limit that an int8 engine uses; it is fit to serve up to 1, and unfit if NaN."""
+    """Return the largest share of a limit that an attempt to quantize uses; it passes up to 1, and fails if NaN."""
     worst = comparison.worst
     limit = LIMITS["int8"]
     shares = [

@@ -29,7 +29,7 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class Progress:
-    """The progress of a training run: its history of epochs, and the steps of the current one.
+    """The history of a training run so far: the results of finished epochs, and the steps of the current one.
 
     Attributes:
         history: one result for each finished epoch.

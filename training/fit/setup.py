@@ -107,7 +107,7 @@ def _validation_loader(studies: Sequence[Study], views: Views, options: TrainOpt
 
 
 def decode_canvases(options: TrainOptions, processes: Processes, studies: Sequence[Study]) -> Canvases:
-    """Set up the canvases of a training run's radiographs; rank 0 decodes while the others wait."""
+    """Set up a training run's inputs: rank 0 decodes the radiographs once to OUT/canvases while the others wait."""
     folder = options.out / "canvases"
     if processes.is_main:
         decode_once(records_of(studies), options.preprocess, folder)
@@ -155,7 +155,7 @@ def _is_kept(name: str, model: XrayNetwork) -> bool:
 
 
 def wrap_parallel(run: Run) -> nn.Module:
-    """Return the run's model, wrapped in DistributedDataParallel if there are several processes."""
+    """Return the run's model, set up to train: wrapped in DistributedDataParallel if there are several processes."""
     return run.model if run.processes.count == 1 else DistributedDataParallel(run.model)
 
 

@@ -133,7 +133,7 @@ def gradient_norm(model: nn.Module) -> torch.Tensor:
 
 
 def validate_epoch(run: Run, progress: Progress) -> EpochResult:
-    """Validate the network after a training epoch on rank 0, and broadcast the result to every rank.
+    """Validate after an epoch of `train`: rank 0 measures the network, and every rank gets the result.
 
     Raises:
         InputError: the validation loss is not finite; all processes raise it.
@@ -169,7 +169,10 @@ def validate(run: Run) -> list[float]:
 
 
 def write_epoch(run: Run, progress: Progress) -> None:
-    """Write an epoch's checkpoints, history and plot, then the state, so that a run killed in between repeats this."""
+    """End an epoch of `train`: write its checkpoints, history and plot, then the state.
+
+    A run that is killed in between repeats this.
+    """
     options = run.options
     result = progress.history[-1]
     records = records_of(run.training)
@@ -206,7 +209,7 @@ def _autocast(run: Run) -> torch.autocast:
 
 
 def multiplies_in_bfloat16(device: str) -> bool:
-    """Return whether to train in bfloat16 by default: whether a `cuda` or `cpu` device multiplies in it in hardware."""
+    """Return whether `train` takes bfloat16 by default: whether a `cuda` or `cpu` device multiplies in it natively."""
     capabilities = torch.cpu.get_capabilities()
     return device == "cuda" or any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
 

@@ -67,7 +67,7 @@ class EngineRequest:
 
 @dataclass(frozen=True)
 class EngineFactory:
-    """One kind of engine, as the registry lists it.
+    """The interface through which the engines of one kind are built, with the devices and precisions they are for.
 
     Attributes:
         name: name in the log.
@@ -92,7 +92,7 @@ class EngineFactory:
 
 
 def imported(function: str) -> Callable[[EngineRequest], Engine]:
-    """Return an engine's builder by its name `package.module:function`; it is imported on its first call.
+    """Return a function with the interface to build an engine; it imports `package.module:function` on its first call.
 
     The packages that an engine needs are large and may be missing, so only the engine in use is imported.
     """

@@ -52,7 +52,7 @@ class Canvas:
 
 
 def prepare_ahead(prepare: Callable[[Item], Result], items: Iterable[Item], ahead: int = MAX_AHEAD) -> Iterator[Result]:
-    """Prepare the items of coming batches, such as radiographs, in threads; yield the results in the items' order.
+    """Prepare items, such as the radiographs for batch inference, in threads, ahead of their use; yield them in order.
 
     At most `ahead` results are in memory at a time, so that datasets may have any size. An exception of `prepare`
     is raised in place of its result.

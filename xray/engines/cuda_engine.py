@@ -113,13 +113,13 @@ def cuts(count: int) -> Iterator[tuple[slice, int]]:
 
 
 def pack(output: ModelOutput) -> Tensor:
-    """Return an output as one float32 tensor (B, N), so that it leaves the GPU in one copy."""
+    """Pack the CUDA engine's output into one float32 tensor (B, N), so that it leaves the GPU in one copy."""
     columns = output.logits_B[:, None], output.attentions_B[:, None]
     return torch.cat([*columns, output.embeddings_BD, output.cams_Bhw.flatten(1)], dim=1)
 
 
 def unpack(packed_BN: Tensor, dimensions: int) -> ModelOutput:
-    """Turn a tensor that has left the GPU, (B, N), into a `ModelOutput` in new memory: the inverse of `pack`.
+    """Turn a tensor (B, N) copied from the CUDA engine's GPU into a `ModelOutput` in new memory: the inverse of `pack`.
 
     Maps are square because canvases are.
     """

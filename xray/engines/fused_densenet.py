@@ -116,10 +116,11 @@ def affine(norm: nn.BatchNorm2d) -> Affine:
 
 
 def fold_stem(features: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Fold DenseNet's first convolution and its batch norm to one input channel: weights (C, 1, 7, 7), bias (C, 1, 1).
+    """Fold the fused DenseNet's first layers to one input channel: weights (C, 1, 7, 7), bias (C, 1, 1).
 
-    The three input channels are equal, so the weights are summed over them. The normalization of gray levels is not
-    folded in: the border is padded with zeros after normalization, and no gray level normalizes to exactly 0.
+    These are its first convolution and the batch norm after it. The three input channels are equal, so the weights are
+    summed over them. The normalization of gray levels is not folded in: the border is padded with zeros after
+    normalization, and no gray level normalizes to exactly 0.
     """
     norm = affine(features.norm0)
     weight_C177 = features.conv0.weight.sum(1, keepdim=True) * norm.scale_C[:, None, None, None]

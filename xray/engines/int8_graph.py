@@ -24,7 +24,7 @@ INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 @dataclass(frozen=True)
 class QuantizedManifest:
-    """The origin of a network in int8, and its difference from the float32 reference.
+    """The manifest of an int8 graph: its origin, and its difference from the float32 reference.
 
     Attributes:
         checkpoint: id of the checkpoint.
@@ -72,7 +72,7 @@ def verified_graph(folder: Path | None, checkpoint: str) -> Path:
 
 
 def require_processor() -> None:
-    """Check that int8 gives the same result on this processor as on the one where it was measured.
+    """Check that an int8 graph gives the same result on this processor as on the one where it was measured.
 
     Raises:
         InputError: the processor has none of `INSTRUCTIONS`.

@@ -16,7 +16,10 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Affine:
-    """A batch norm in evaluation mode, as the fused steps take it: `x * scale_C + shift_C`, both float32."""
+    """A batch norm in evaluation mode, as the kernels and their reference take it.
+
+    It is `x * scale_C + shift_C`, both float32.
+    """
 
     scale_C: Tensor
     shift_C: Tensor
@@ -24,7 +27,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class Steps:
-    """An implementation of the restructured DenseNet's two fused steps: this reference or Triton's.
+    """One implementation of the DenseNet's two fused kernels: the reference in plain torch, or Triton's.
 
     Attributes:
         bottleneck: `(x_PC, norm, weight_CK, bias_K)` to (P, K): ReLU(ReLU(norm(x)) @ weight + bias). The stride of x's

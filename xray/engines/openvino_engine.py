@@ -147,7 +147,7 @@ class _Features(nn.Module):
 
 
 def to_graph(checkpoint: Checkpoint, named: bool = False) -> Any:
-    """Convert the features to an OpenVINO graph, uint8 (B, 1, S, S) to (B, C, h, w), for batches of any size.
+    """Convert the features to the OpenVINO engine's graph, uint8 (B, 1, S, S) to (B, C, h, w), for any batch size.
 
     Afterwards the network's parameters no longer require gradients.
 

@@ -31,7 +31,7 @@ BLOCK_ROWS = 1024
 
 @dataclass(frozen=True)
 class GalleryManifest:
-    """A gallery's manifest, which says how it was built.
+    """A gallery's manifest: which checkpoint can query the gallery, and how it was built.
 
     Attributes:
         checkpoint: ID of the checkpoint that made the embeddings; only this checkpoint can query the gallery.

@@ -40,7 +40,7 @@ class Projection:
 
 
 def write_projection(file: Path, projection: Projection) -> None:
-    """Write a gallery's projection to a safetensors file, its arrays by name."""
+    """Save the projection of embeddings to a gallery's vectors, its arrays by name, as a safetensors file."""
     save_file({field.name: np.ascontiguousarray(getattr(projection, field.name)) for field in fields(Projection)}, file)
 
 

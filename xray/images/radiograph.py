@@ -55,7 +55,7 @@ class DicomFacts:
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle in pixels of a radiograph; the origin is the upper left corner."""
+    """A rectangle of a radiograph, such as its content, in pixels; the origin is the upper left corner."""
 
     top: int
     left: int

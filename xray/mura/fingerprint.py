@@ -54,7 +54,7 @@ def read_content(file: Path) -> tuple[bytes, FileContent]:
 
 
 def is_unchanged(file: Path, content: FileContent) -> bool:
-    """Return whether a file still has its fingerprint's content. It is only read again if its stamp has changed."""
+    """Return whether a dataset's file still has its fingerprint's content; it is only read if its stamp has changed."""
     try:
         return _stamp(file.stat()) == content.stamp or sha256(file) == content.digest
     except OSError:

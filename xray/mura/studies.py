@@ -86,7 +86,7 @@ class Study:
 
 
 def study_key(body_part: str, patient: str, study: str) -> str:
-    """Return the key of a MURA study: `XR_HAND/patient00006/study1`."""
+    """Return the key that tells a dataset's studies apart: `XR_HAND/patient00006/study1`."""
     return f"{body_part}/{patient}/{study}"
 
 
@@ -117,7 +117,7 @@ class Split:
 
 
 def read_mura(root: Path, split: str) -> list[Study]:
-    """Read the studies of a MURA split with `read_split`, and log the entries that are left out."""
+    """Read the studies of a split in MURA layout, as `read_split` does, and log the entries that are left out."""
     found = read_split(root, split)
     if found.remark:
         log.warning(found.remark)
@@ -156,7 +156,7 @@ def describe_counts(left_out: Mapping[str, int]) -> str:
 
 
 def split_folder(root: Path, split: str) -> Path:
-    """Return the folder with the studies of a dataset's split.
+    """Return the folder from which the studies of a split are read.
 
     Raises:
         DatasetError: the folder does not exist.
@@ -180,7 +180,9 @@ def records_of(studies: Iterable[Study]) -> list[MuraRecord]:
 
 
 def compute_fingerprint(records: Sequence[MuraRecord], known: Mapping[str, str] | None = None) -> str:
-    """Compute the SHA-256 over studies' sorted paths, targets and contents, whatever the dataset's location.
+    """Return a SHA-256 that tells one set of studies from another by their paths, targets and contents.
+
+    It is computed over the sorted paths, targets and contents, and does not depend on the dataset's location.
 
     Args:
         known: the SHA-256 of each file, by the path of its record, if the files have been read already.
@@ -195,7 +197,10 @@ def compute_fingerprint(records: Sequence[MuraRecord], known: Mapping[str, str] 
 
 
 def compute_names_fingerprint(records: Iterable[MuraRecord]) -> str:
-    """Compute the SHA-256 over the studies' sorted paths and targets, without the contents of the files."""
+    """Return a SHA-256 that tells one set of studies from another by their paths and targets, not by their contents.
+
+    It is computed over the sorted paths and targets.
+    """
     return _hash_lines(f"{record.path}\0{record.target}" for record in records)
 
 

@@ -83,7 +83,7 @@ def find_regions(cam: Cam) -> list[Region]:
 
 
 def render(cam: Cam, radiograph: Radiograph, style: Style, alpha: float) -> PixelArray:
-    """Draw a class activation map as uint8 pixels of the radiograph's height and width.
+    """Draw a CAM on the radiograph's own pixel grid, as uint8 pixels, in one of the styles.
 
     `map` is (H, W) gray, `heatmap` (H, W, 3) RGB in JET, `overlay` (H, W, 3) the heatmap over the radiograph, `boxes`
     (H, W) the radiograph with its regions framed.
@@ -100,7 +100,7 @@ def render(cam: Cam, radiograph: Radiograph, style: Style, alpha: float) -> Pixe
 
 
 def draw_heatmap(cam: Cam) -> PixelArray:
-    """Return the class activation map in JET colors, from blue at 0 to pure red at 1: uint8 RGB (H, W, 3)."""
+    """Draw a CAM in JET colors, from blue at 0 to pure red at 1: uint8 RGB (H, W, 3)."""
     picture = Image.fromarray(np.rint(HOTTEST_JET * cam.evidence_HW).astype(np.uint8))
     picture.putpalette(_jet().tobytes())
     return np.asarray(picture.convert("RGB"))
@@ -117,7 +117,7 @@ def draw_overlay(cam: Cam, heatmap_HW3: PixelArray, radiograph: Radiograph, alph
 
 
 def draw_boxes(radiograph: Radiograph, boxes: Sequence[Region]) -> PixelArray:
-    """Return the radiograph with a CAM's boxes framed in white, thicker on larger images: uint8 (H, W)."""
+    """Frame a CAM's boxes in white on the radiograph, thicker on larger images: uint8 (H, W)."""
     picture = Image.fromarray(radiograph.pixels.copy())
     thickness = max(1, max(picture.size) // 256)
     outside = thickness // 2

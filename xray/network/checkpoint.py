@@ -122,7 +122,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, storage: StorageType =
 
 
 def save_scope(folder: Path, space: EmbeddingSpace) -> CheckpointManifest:
-    """Add the space of the training data's embeddings to a checkpoint folder, or replace the existing one.
+    """Save a checkpoint again with the space of its training data's embeddings, in place of any it had.
 
     All other files stay unchanged. Returns the new manifest.
     """

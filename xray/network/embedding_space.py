@@ -49,7 +49,10 @@ def residuals(embeddings_BD: FloatArray, mean_D: FloatArray, basis_DK: FloatArra
 
 
 def principal_components(embeddings_ND: EmbeddingArray, dimension: int) -> tuple[DoubleArray, DoubleArray]:
-    """Return the embeddings' mean (D,) and `dimension` directions of greatest variance (D, K), orthonormal."""
+    """Span an embedding space: return the embeddings' mean (D,) and `dimension` main directions (D, K).
+
+    These are the directions of greatest variance, orthonormal.
+    """
     mean_D = embeddings_ND.mean(0, dtype=np.float64)
     centered_ND = embeddings_ND - mean_D
     _, axes_DD = np.linalg.eigh(centered_ND.T @ centered_ND)

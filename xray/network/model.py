@@ -25,7 +25,7 @@ ATTENTION_WIDTH = 64
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """The outputs of one forward pass of the network for a batch of radiographs.
+    """The model's outputs from one forward pass of the network over a batch of radiographs.
 
     Attributes:
         logits_B: float32, before the sigmoid; positive values mean abnormal.
@@ -47,7 +47,7 @@ class ModelOutput:
 
 @dataclass(frozen=True)
 class MapSpec:
-    """The resolution of the network's map, and how it is pooled to the logit; part of the checkpoint's manifest.
+    """How a model forms its map and pools it to the logit; part of the checkpoint's manifest.
 
     Attributes:
         stride: canvas pixels per cell; an architecture may support only some values.
@@ -60,7 +60,7 @@ class MapSpec:
 
 
 class GatedAttention(nn.Module):
-    """Computes the network's log weights of radiographs within a study; equal until trained.
+    """The model's attention layer: computes log weights of radiographs within a study, which are equal until trained.
 
     The method is that of Ilse et al. 2018, arXiv 1802.04712.
     """
@@ -142,13 +142,13 @@ class XrayNetwork(nn.Module):
 
 
 def pool(cams_Bhw: Tensor, pooling: MapPooling) -> Tensor:
-    """Pool the network's maps (B, h, w) to logits without the bias (B,); a constant map pools to its constant."""
+    """Pool the model's maps (B, h, w) to its logits without the bias (B,); a constant map pools to its constant."""
     cams_Bc = cams_Bhw.flatten(1)
     return cams_Bc.mean(1) if pooling == "mean" else cams_Bc.logsumexp(1) - math.log(cams_Bc.shape[1])
 
 
 def load_imagenet_weights(model: XrayNetwork) -> None:
-    """Replace the weights of the network's features with ones trained on ImageNet, downloaded on first use.
+    """Load ImageNet weights into a model, in place of its features' own; they are downloaded on first use.
 
     Raises:
         ArtifactError: the weights are not in torch's cache and cannot be downloaded.

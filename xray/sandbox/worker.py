@@ -28,7 +28,7 @@ READY = b"\n"
 
 @dataclass(frozen=True)
 class MemoryLimits:
-    """The memory limits of a sandboxed child process, in bytes.
+    """The limits that a sandboxed worker keeps on its own memory, in bytes.
 
     Attributes:
         address_space: limit beyond which allocations fail.

@@ -39,10 +39,11 @@ def decode_radiograph(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
 
 
 def decoding_effort(data: bytes) -> int:
-    """Return the pixels that decoding any file processes, once for each scan of a progressive JPEG; 0 without a header.
+    """Return the effort of decoding a PNG, JPEG or DICOM file, in pixels to process; 0 if there is no header.
 
-    Only headers are read, so that a caller can decide where to decode. The effort is `UNKNOWN_EFFORT` for DICOM, whose
-    header may inflate to any size, and for rare kinds of PNG and JPEG, whose decoders are less tested.
+    Each scan of a progressive JPEG processes all pixels. Only headers are read, so that a caller can decide where to
+    decode. The effort is `UNKNOWN_EFFORT` for DICOM, whose header may inflate to any size, and for rare kinds of PNG
+    and JPEG, whose decoders are less tested.
     """
     if (format_name := detect_format(data)) is not None:
         return raster_effort(data, format_name)

@@ -66,9 +66,9 @@ def decode_dicom(data: bytes, max_pixels: int = MAX_PIXELS) -> Radiograph:
 
 
 def identify(data: bytes) -> Identity:
-    """Read which object a DICOM file contains. The tags after the UIDs are only checked for radiographs.
+    """Read which object a DICOM file contains, before `decode_dicom` decodes it.
 
-    A file may be truncated after the UIDs.
+    The tags after the UIDs are only checked for radiographs. A file may be truncated after the UIDs.
 
     Raises:
         UnsupportedFormatError: the transfer syntax is not supported.
@@ -82,7 +82,7 @@ def identify(data: bytes) -> Identity:
 
 
 def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Dataset:
-    """Read all tags of a DICOM file, without decoding its pixels.
+    """Read all tags of a DICOM file as `decode_dicom` does, but without decoding its pixels.
 
     Raises:
         InputError: tags are damaged; see `decode_dicom`.

@@ -102,7 +102,7 @@ def _read_meta(data: bytes) -> tuple[FileMetaDataset, int]:
 
 
 def unsupported_syntax_message(syntax: str | None) -> str:
-    """Return the message that a DICOM file's transfer syntax is not supported; `syntax` is None if it names none."""
+    """Return the message that a DICOM file cannot be read in its transfer syntax; `syntax` is None if it names none."""
     says = f"is {syntax}, which is not supported" if syntax else "is missing or empty"
     return f"{tag_name('TransferSyntaxUID')} {says}; send the file as {SUGGESTED_SYNTAX.name} ({SUGGESTED_SYNTAX})."
 

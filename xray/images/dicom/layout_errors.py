@@ -12,11 +12,11 @@ SEND_WHOLE = "export it again and check that the whole file is sent"
 
 
 class TruncatedError(UnreadableImageError):
-    """The error for a DICOM data set that ends too early."""
+    """The layout error of a DICOM data set that ends too early."""
 
 
 def describe_tag(tag: int) -> str:
-    """Name a data set's tag for an error: `(0008,0060) Modality`; the number alone if the tag is not standard."""
+    """For a layout error, name a data set's tag: `(0008,0060) Modality`; only the number if it is not standard."""
     return f"{Tag(tag)} {dictionary_description(tag)}" if dictionary_has_tag(tag) else str(Tag(tag))
 
 

@@ -38,7 +38,7 @@ MAX_PIXEL_ASPECT = 8
 
 @dataclass(frozen=True)
 class Identity:
-    """The identity of a DICOM file's object, from its tags.
+    """The tags of a DICOM file that identify its object: the UIDs, the modality and the patient.
 
     Attributes:
         modality: None if the tag is missing or is not a code string.
@@ -64,7 +64,7 @@ class Identity:
 
 
 def read_identity(header: Dataset) -> Identity:
-    """Read the identity of a DICOM file's object from its tags.
+    """Read the tags of a DICOM file that identify its object: the UIDs, the modality and the patient.
 
     Raises:
         UnreadableImageError: a UID is missing.
@@ -87,7 +87,7 @@ def read_identity(header: Dataset) -> Identity:
 
 
 def require_radiograph(header: Dataset) -> None:
-    """Check by the tags that a DICOM object is one grayscale radiograph of a limb that is ready to be shown.
+    """Refuse a DICOM image by its tags unless it is one grayscale radiograph of a limb, ready to be shown.
 
     Raises:
         OutOfScopeError: it is something else.
@@ -122,7 +122,7 @@ def require_radiograph(header: Dataset) -> None:
 
 
 def read_shape(header: Dataset, max_pixels: int) -> tuple[int, int]:
-    """Read rows and columns of the image from a DICOM file's tags.
+    """Read the tags that describe a DICOM image's size: its rows and columns.
 
     Raises:
         TooManyPixelsError: the image has more than `max_pixels`.
@@ -137,7 +137,7 @@ def read_shape(header: Dataset, max_pixels: int) -> tuple[int, int]:
 
 
 def read_stored_bits(header: Dataset) -> StoredBits:
-    """Read the position of stored values in their words from a DICOM file's tags.
+    """Read the tags that describe a DICOM image's bits: the position of the stored values in their words.
 
     Raises:
         UnreadableImageError: the tags contradict each other, or a word has neither 8 nor 16 bits.
@@ -169,7 +169,7 @@ def read_facts(header: Dataset) -> DicomFacts:
 
 
 def describe(header: Dataset, keyword: str) -> str:
-    """Describe a DICOM tag and its value for an error message: `(0008,0060) Modality is CT`."""
+    """Describe one of a DICOM image's tags in the error that refuses the image: `(0008,0060) Modality is CT`."""
     value = get_value(header, keyword)
     shown = str(value) if isinstance(value, int) else read_code(header, keyword)
     says = "is missing" if value in (None, "") else f"is {shown}" if shown else "has an invalid value"
@@ -184,19 +184,19 @@ def tag_name(keyword: str) -> str:
 
 
 def read_code(header: Dataset, keyword: str) -> str | None:
-    """Read a DICOM tag that is a code string; None if the tag is missing or is not a code string."""
+    """Read a code string from the tags that describe a DICOM image; None if it is missing or is not a code string."""
     value = _read_text(header, keyword)
     return value if CODE_STRING.fullmatch(value) else None
 
 
 def read_uid(header: Dataset, keyword: str) -> str | None:
-    """Read a DICOM tag that is a UID; None if the tag is missing or is not a UID."""
+    """Read a UID from the tags that describe a DICOM file or its image; None if it is missing or is not a UID."""
     value = _read_text(header, keyword)
     return value if UID_PATTERN.fullmatch(value) else None
 
 
 def read_integer(header: Dataset, keyword: str, default: int | None = None) -> int:
-    """Read a DICOM tag that is an integer, or `default` if the tag is missing.
+    """Read an integer from the tags that describe a DICOM image, or `default` if the tag is missing.
 
     Raises:
         UnreadableImageError: the value is not a number, or the tag is missing and has no default.
@@ -217,7 +217,7 @@ def _read_text(header: Dataset, keyword: str) -> str:
 
 
 def read_pixel_aspect(header: Dataset) -> float:
-    """Read the height of a pixel over its width from a DICOM file's tags; 1 if no tag says otherwise.
+    """Read the tags that describe a DICOM image's spacing: a pixel's height over its width; 1 if none says otherwise.
 
     Raises:
         UnreadableImageError: one side is more than `MAX_PIXEL_ASPECT` times as long as the other.

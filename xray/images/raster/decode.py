@@ -65,7 +65,10 @@ def detect_format(data: bytes) -> ImageFormat | None:
 
 
 def raster_effort(data: bytes, format_name: ImageFormat) -> int:
-    """Return the pixels that decoding a PNG or JPEG processes, once for each JPEG scan; 0 if there is no header."""
+    """Return the effort of decoding a raster file, PNG or JPEG, in pixels to process; 0 if there is no header.
+
+    Each scan of a JPEG processes all pixels.
+    """
     if format_name == "PNG":
         png_header = png_chunks.read_header(data)
         if png_header is None:

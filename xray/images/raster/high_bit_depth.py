@@ -35,7 +35,10 @@ def decode_high_bit_jpeg(data: bytes, is_ls: bool) -> tuple[PixelArray, float]:
 
 
 def measure_color_share(thumbnail_HW3: PixelArray) -> float:
-    """Return the share of pixels in a PNG's or JPEG's thumbnail whose channels differ by more than `MIN_CHROMA`."""
+    """Return the share of colored pixels in the 8-bit thumbnail of an image, of high bit depth or not.
+
+    A pixel is colored if its channels differ by more than `MIN_CHROMA`.
+    """
     channels_HW3 = thumbnail_HW3.astype(np.int16)
     return float((channels_HW3.max(2) - channels_HW3.min(2) > MIN_CHROMA).mean())
 
