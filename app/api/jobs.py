@@ -15,7 +15,7 @@ from app.errors import ConflictError, OutOfRangeError, UnknownPathError
 from app.hospital.gateway import Hospital
 from pacs.client.qido_json import UID as VALID_UID
 from pacs.queue.job import Job, JobState
-from xray.images.dicom.tags import UID_PATTERN
+from xray.images.dicom.values import UID_PATTERN
 
 FHIR_JSON = "application/fhir+json"
 MAX_JOBS = 100

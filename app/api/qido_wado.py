@@ -25,7 +25,7 @@ from pacs.instance import Instance
 from pacs.multipart import encode_files
 from pacs.results.dicom_json import DicomJson, dataset_to_json
 from pacs.results.rendering.worker_pool import ResultPool
-from xray.images.dicom.tags import UID_PATTERN
+from xray.images.dicom.values import UID_PATTERN
 
 router = APIRouter(prefix="/dicom-web", responses=REFUSALS)
 

@@ -23,7 +23,8 @@ from pacs.multipart import DICOM
 from pacs.queue.errors import OtherContentError, OtherPatientError, SpoolFullError
 from pacs.queue.job import Job
 from xray.errors import InputError
-from xray.images.dicom.tags import UID_PATTERN, Identity
+from xray.images.dicom.tags import Identity
+from xray.images.dicom.values import UID_PATTERN
 
 DICOM_JSON = "application/dicom+json"
 MAX_INSTANCES = 1000

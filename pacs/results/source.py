@@ -12,7 +12,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from pacs.results.patient_attributes import CHARACTER_SET, PATIENT_AND_STUDY, copy_elements
 from pacs.results.result import Source
 from xray.images.dicom.decode import read_header
-from xray.images.dicom.tags import read_code, read_facts, read_identity
+from xray.images.dicom.tags import read_facts, read_identity
+from xray.images.dicom.values import read_code
 
 LOSSY = "01"
 """Value of Lossy Image Compression for an image that was ever compressed with loss (PS3.3 C.7.6.1.1.5)."""

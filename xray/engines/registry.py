@@ -7,18 +7,61 @@ Legend: B batch, S canvas side.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import Literal
 
 import torch
 
-from xray.engines.base import DeviceChoice, Engine, EngineFactory, EngineRequest, PrecisionChoice, imported
+from xray.engines.base import DeviceChoice, Engine, EngineRequest, Precision, PrecisionChoice
 from xray.engines.parity import difference, noise_canvases, require_equal
 from xray.engines.torch_engine import TorchEngine
 from xray.errors import InputError
 from xray.images.radiograph import PixelArray
 from xray.network.checkpoint import Checkpoint
 from xray.network.densenet import LAYERS
+
+
+@dataclass(frozen=True)
+class EngineFactory:
+    """The interface through which the engines of one kind are built, with the devices and precisions they are for.
+
+    Attributes:
+        name: name in the log.
+        device: type of the devices on which it runs, as named by torch.
+        precisions: the precisions in which it computes.
+        build: builds the engine. If it raises ImportError because a package is missing, the next engine is tried.
+        architectures: names of the architectures that it can run; None means all.
+        is_checked: whether it must agree with the reference at every start, because its result depends on the
+            machine's compilers and drivers. If the check or anything else fails, the next engine is tried.
+    """
+
+    name: str
+    device: Literal["cpu", "cuda"]
+    precisions: frozenset[Precision]
+    build: Callable[[EngineRequest], Engine]
+    architectures: frozenset[str] | None = None
+    is_checked: bool = False
+
+    def is_for(self, request: EngineRequest) -> bool:
+        """Return whether this kind of engine runs on the requested device in the requested precision."""
+        return self.device == request.device.type and request.precision in ("auto", *self.precisions)
+
+
+def imported(function: str) -> Callable[[EngineRequest], Engine]:
+    """Return a function with the interface to build an engine; it imports `package.module:function` on its first call.
+
+    The packages that an engine needs are large and may be missing, so only the engine in use is imported.
+    """
+
+    def build(request: EngineRequest) -> Engine:
+        engine: Engine = resolve_name(function)(request)
+        return engine
+
+    return build
+
 
 CHECKED_CANVASES = 3
 """Number of canvases in the check at start-up; not a power of two, so that the check covers a padded batch."""

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from xray.engines.base import Engine, EngineFactory, EngineRequest, Precision
+from xray.engines.base import Engine, EngineRequest, Precision
 from xray.engines.cuda_engine import build_fused
-from xray.engines.registry import ENGINES, first_fit
+from xray.engines.registry import ENGINES, EngineFactory, first_fit
 from xray.engines.torch_engine import TorchEngine
 from xray.errors import ArtifactError
 from xray.images.preprocess import PreprocessSpec

@@ -23,7 +23,7 @@ from xray.images.dicom.data_set_layout import (
     require_tag_order,
 )
 from xray.images.dicom.layout_errors import SEND_WHOLE
-from xray.images.dicom.tags import read_uid, tag_name
+from xray.images.dicom.values import read_uid, tag_name
 
 SIGNATURE = b"DICM"
 PREAMBLE_BYTES = 128

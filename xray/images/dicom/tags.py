@@ -1,32 +1,21 @@
-"""Reads the tags of a DICOM file that describe its image, and refuses images that cannot be analyzed.
-
-An error message names the tag. It repeats the value only of a number or a code string, because any other value may
-identify a patient.
-"""
+"""Reads the tags of a DICOM file that describe its image, and refuses images that cannot be analyzed."""
 
 import math
-import re
 from dataclasses import dataclass
 
 from pydicom import Dataset
-from pydicom.datadict import dictionary_description, tag_for_keyword
-from pydicom.tag import Tag
 
 from xray.errors import OutOfScopeError, TooManyPixelsError, UnreadableImageError, too_many_pixels_message
 from xray.images.dicom.body_parts import is_other_body_part, to_mura_body_part
 from xray.images.dicom.grayscale import StoredBits, has_window
 from xray.images.dicom.object_kind import SkipReason, skip_reason
 from xray.images.dicom.patient_tags import read_patient
-from xray.images.dicom.values import get_numbers, get_value
+from xray.images.dicom.values import describe, get_numbers, read_code, read_integer, read_text, read_uid, tag_name
 from xray.images.patient_identity import Patient
 from xray.images.radiograph import DicomFacts
 
 GRAYSCALE = ("MONOCHROME1", "MONOCHROME2")
 """Values of Photometric Interpretation for images with one gray channel."""
-CODE_STRING = re.compile(r"[A-Z0-9_ ]{1,16}")
-"""A value of VR CS (PS3.5, 6.2)."""
-UID_PATTERN = re.compile(r"[0-9.]{1,64}")
-"""A value of VR UI (PS3.5, 6.2)."""
 MAX_BITS_ALLOCATED = 16
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 """Tags for the millimeters between rows and between columns; the first one with two numbers is used."""
@@ -115,7 +104,7 @@ def require_radiograph(header: Dataset) -> None:
             f"{describe(header, 'PresentationIntentType')}, and no window says how to show it; send the image FOR "
             "PRESENTATION."
         )
-    if is_other_body_part(_read_text(header, "BodyPartExamined")):
+    if is_other_body_part(read_text(header, "BodyPartExamined")):
         raise OutOfScopeError(
             f"{describe(header, 'BodyPartExamined')}; send radiographs of arms, legs or their girdles."
         )
@@ -159,61 +148,13 @@ def read_facts(header: Dataset) -> DicomFacts:
         read_uid(header, "StudyInstanceUID"),
         read_uid(header, "SeriesInstanceUID"),
         read_uid(header, "SOPInstanceUID"),
-        to_mura_body_part(_read_text(header, "BodyPartExamined")),
+        to_mura_body_part(read_text(header, "BodyPartExamined")),
         read_code(header, "ImageLaterality") or read_code(header, "Laterality"),
         read_code(header, "ViewPosition"),
         _read_spacing(header),
         read_code(header, "BurnedInAnnotation") == "YES",
         read_patient(header),
     )
-
-
-def describe(header: Dataset, keyword: str) -> str:
-    """Describe one of a DICOM image's tags in the error that refuses the image: `(0008,0060) Modality is CT`."""
-    value = get_value(header, keyword)
-    shown = str(value) if isinstance(value, int) else read_code(header, keyword)
-    says = "is missing" if value in (None, "") else f"is {shown}" if shown else "has an invalid value"
-    return f"{tag_name(keyword)} {says}"
-
-
-def tag_name(keyword: str) -> str:
-    """Return the number and name of a DICOM tag: `(0008,0060) Modality`."""
-    tag = tag_for_keyword(keyword)
-    assert tag is not None, f"{keyword} is a keyword of the standard"
-    return f"{Tag(tag)} {dictionary_description(tag)}"
-
-
-def read_code(header: Dataset, keyword: str) -> str | None:
-    """Read a code string from the tags that describe a DICOM image; None if it is missing or is not a code string."""
-    value = _read_text(header, keyword)
-    return value if CODE_STRING.fullmatch(value) else None
-
-
-def read_uid(header: Dataset, keyword: str) -> str | None:
-    """Read a UID from the tags that describe a DICOM file or its image; None if it is missing or is not a UID."""
-    value = _read_text(header, keyword)
-    return value if UID_PATTERN.fullmatch(value) else None
-
-
-def read_integer(header: Dataset, keyword: str, default: int | None = None) -> int:
-    """Read an integer from the tags that describe a DICOM image, or `default` if the tag is missing.
-
-    Raises:
-        UnreadableImageError: the value is not a number, or the tag is missing and has no default.
-    """
-    value = get_value(header, keyword)
-    if value in (None, "") and default is not None:
-        return default
-    try:
-        return int(value)
-    except (TypeError, ValueError) as error:
-        raise UnreadableImageError(f"{describe(header, keyword)}; export the file again.") from error
-
-
-def _read_text(header: Dataset, keyword: str) -> str:
-    """Read a value as it is in the file; never log or return it, because it may identify a patient."""
-    value = get_value(header, keyword)
-    return "" if value is None else str(value).strip()
 
 
 def read_pixel_aspect(header: Dataset) -> float:
