@@ -73,7 +73,7 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class EmbeddedRecords:
-    """The dataset's readable records, embedded to build a gallery.
+    """What `build` makes a gallery from: the dataset's readable records, embedded, and a list of the others.
 
     Attributes:
         entries: gallery entries of the N readable records.
@@ -87,7 +87,7 @@ class EmbeddedRecords:
 
 
 def embed_shard(embedder: Embedder, records: Sequence[MuraRecord], first_row: int) -> Shard:
-    """Embed a shard's records to build a gallery; `first_row` is the position of its first record in the dataset."""
+    """As a step of `build`, embed a shard's records; `first_row` is the position of the first one in the dataset."""
     rows: list[int] = []
     unreadable: list[tuple[str, str]] = []
     digests: list[str] = []
@@ -146,7 +146,10 @@ def build(options: BuildOptions) -> GalleryManifest:
 
 
 def embed_all(store: ShardStore, embedder: Embedder, records: Sequence[MuraRecord]) -> list[Shard]:
-    """Build the shards of all records. A shard of an earlier builder is reused if its files have not changed."""
+    """As a step of `build`, embed all records, shard by shard.
+
+    A shard of an earlier builder is reused if its files have not changed.
+    """
     starts = range(0, len(records), SHARD_SIZE)
     kept = 0
     with tqdm(total=len(records), desc="embedding", unit="img") as bar:
@@ -202,7 +205,10 @@ def assemble(
 
 
 def write_projected(folder: Path, plan: Plan, embedded: EmbeddedRecords, options: BuildOptions) -> GalleryManifest:
-    """Fit a projection, unless `--dimension` is 0 or there are too few radiographs, and write the built gallery."""
+    """As a step of `build`, fit a projection and write the gallery with the projected embeddings.
+
+    The embeddings are not projected if `--dimension` is 0 or there are too few radiographs.
+    """
     entries, embeddings_ND = embedded.entries, embedded.embeddings_ND
     dimension = min(options.dimension, embeddings_ND.shape[1], largest_dimension(entries))
     projection = fit_projection(embeddings_ND, entries, dimension) if dimension else None
@@ -220,7 +226,7 @@ def write_projected(folder: Path, plan: Plan, embedded: EmbeddedRecords, options
 
 
 def check_assembled(folder: Path, embedder: Embedder, records: Sequence[MuraRecord]) -> None:
-    """Check the gallery that was built: read it back, embed a sample of its radiographs again, and compare.
+    """As a step of `build`, check the gallery: read it back, embed a sample of its radiographs again, and compare.
 
     Raises:
         ArtifactError: the gallery is damaged or its search is wrong.

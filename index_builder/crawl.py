@@ -140,7 +140,10 @@ def crawl(options: CrawlOptions) -> GalleryManifest:
 
 
 def forget(uids: Sequence[str], pseudonyms: Pseudonyms, state: CrawlState) -> None:
-    """Delete studies and radiographs from the crawl's state, so that no crawl indexes them again; print each result."""
+    """Carry out a crawl's `--delete`: no crawl will index these studies and radiographs again; print each result.
+
+    They are deleted from the crawl's state.
+    """
     for uid in uids:
         deleted = state.forget(pseudonyms.name(uid))
         outcome = f"{deleted} radiographs deleted" if deleted else "NOTHING OF IT WAS HERE; look at the UID"
@@ -149,7 +152,7 @@ def forget(uids: Sequence[str], pseudonyms: Pseudonyms, state: CrawlState) -> No
 
 @dataclass
 class CrawlCounts:
-    """The counts of a crawl.
+    """What one crawl of an archive did, in counts, for the summary that it prints.
 
     Attributes:
         new: radiographs that were not in the state before.
@@ -207,7 +210,7 @@ async def crawl_archive(
 
 
 def archive_config(options: CrawlOptions) -> ArchiveConfig:
-    """Return the configuration of the archive to crawl, from the file of archives.
+    """Begin a crawl of an archive: return the archive's configuration, from the file of archives.
 
     Raises:
         InputError: the file has no archive with that name.
@@ -219,7 +222,7 @@ def archive_config(options: CrawlOptions) -> ArchiveConfig:
 
 
 def write_gallery(options: CrawlOptions, reference_gallery: Gallery, state: CrawlState) -> GalleryManifest:
-    """Write a crawled archive's gallery of all indexed radiographs, and check that its search is correct.
+    """End a crawl of an archive: write the gallery of all indexed radiographs, and check that its search is correct.
 
     Raises:
         DatasetError: there is no radiograph to index; an existing gallery is removed.

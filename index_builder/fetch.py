@@ -51,7 +51,7 @@ class FetchedFile:
 
 @dataclass(frozen=True)
 class FetchedStudy:
-    """A fetched study, or a part of one that has many new radiographs.
+    """A study that was fetched for a gallery, or a part of one that has many new radiographs.
 
     Attributes:
         study: pseudonym of the study.
@@ -133,7 +133,10 @@ class Fetcher:
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """Yield the same items; a thread fetches the next one while the caller uses the current one."""
+    """Fetch an archive's studies ahead: a thread fetches the next one while the caller embeds the current one.
+
+    It yields the same items.
+    """
     with ThreadPoolExecutor(1) as thread:
         pending = thread.submit(next, items, None)
         while (item := pending.result()) is not None:

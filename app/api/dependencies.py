@@ -42,7 +42,7 @@ REFERENCE_FORM = re.compile(r"(?:[\w-]+/)?(?P<study>[0-9a-f]{32})(?:/[0-9a-f]{32
 
 @dataclass(frozen=True)
 class PredictedStudy:
-    """The uploads of a request and their predictions, in the same order, as a route receives them.
+    """The uploads of a request and their predictions, in the same order, as a route's dependency gives them to it.
 
     Attributes:
         scopes: how far each radiograph is from the training data; empty if the check is off.
@@ -106,7 +106,9 @@ async def predict_study(
         Header(gt=0, allow_inf_nan=False, description="Milliseconds after which the caller stops waiting."),
     ] = None,
 ) -> Callable[..., AbstractAsyncContextManager[PredictedStudy]]:
-    """Return a context manager that reads the body and predicts; a route enters it after it has checked its options.
+    """Give a route, as its dependency, the context manager that reads the body and predicts.
+
+    The route enters it after it has checked its options.
 
     Raises:
         OutOfRangeError: the header with the deadline is sent more than once.
@@ -161,13 +163,13 @@ async def threshold_name(
         str, Query(description="Name of one of the checkpoint's thresholds; `/info` lists them.")
     ] = "default",
 ) -> str:
-    """Give a route the threshold's name from the query string, checked against the checkpoint in use."""
+    """Give a route, as its dependency, the query string's threshold name, checked against the checkpoint in use."""
     predictor.bundle.predictor.find_threshold(threshold)
     return threshold
 
 
 class NeighborParameters(BaseModel):
-    """Parameters of a route's query string that select neighbors."""
+    """Query-string parameters that select neighbors, as they are passed to the dependency of a route."""
 
     k: int = Field(5, ge=1, description="Maximum number of neighbors.")
     body_part: str | None = Field(None, description="Only neighbors of this body part, such as XR_ELBOW.")
@@ -184,7 +186,7 @@ class NeighborParameters(BaseModel):
 
 
 async def neighbor_query(predictor: PredictorDep, asked: Annotated[NeighborParameters, Query()]) -> NeighborQuery:
-    """Give a route the query for neighbors, with the parameters of the query string checked.
+    """Give a route, as its dependency, the query for neighbors, with the values in the query string checked.
 
     Raises:
         OutOfRangeError: k is over the limit, or `exclude_study` is not a study.

@@ -25,7 +25,7 @@ router = APIRouter(responses=REFUSALS, dependencies=[Depends(require_known_param
 
 
 class JobReply(BaseModel):
-    """The reply about a job, which analyzes one version of a study.
+    """A job, as the endpoints of the job queue reply with it; it analyzes one version of a study.
 
     `state` is one of:
 

@@ -33,7 +33,9 @@ async def iterate_related_parts(request: Request, part_type: str, max_part_mib: 
 
 
 async def iterate_parts(request: Request, max_part_mib: int) -> AsyncIterator[Part]:
-    """Yield the parts of any multipart request while it arrives, up to its last boundary.
+    """Yield the parts of a multipart/related request, or of a form, while it arrives, up to its last boundary.
+
+    Any other multipart request works as well.
 
     Raises:
         MalformedRequestError: the body is not multipart, or is cut off.

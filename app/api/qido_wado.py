@@ -78,7 +78,7 @@ class KeptResults:
 
 
 async def kept_results(pool: ResultsDep, hospital: HospitalDep, caller: CallerDep) -> KeptResults:
-    """Return QIDO-RS and WADO-RS access to the results that are kept here, for an authenticated caller."""
+    """Return the kept results that QIDO-RS searches and WADO-RS retrieves, for an authenticated caller."""
     return KeptResults(pool, hospital)
 
 

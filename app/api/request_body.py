@@ -40,7 +40,7 @@ def limit_body_size(request: Request, settings: Settings, total: bool = True) ->
 
 
 def limit_body_pace(request: Request, seconds: float) -> Request:
-    """Return the same request with a body that raises DeadlineError when it arrives too slowly.
+    """Limit a request body's pace: return the request with a body that raises DeadlineError if it is too slow.
 
     Only the time spent waiting for the sender counts, not what the service does with the body between two reads.
 

@@ -32,7 +32,9 @@ async def deadline(seconds: float) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def cancel_on_disconnect(request: Request) -> AsyncIterator[Callable[[], None]]:
-    """Yield a function to call after the body is read; from then on the block ends when the client disconnects.
+    """End the block of a request early, as a timeout does, when the client disconnects.
+
+    The context manager yields a function to call after the body is read; a disconnect ends the block only from then on.
 
     Raises:
         ClientDisconnect: the client has disconnected.

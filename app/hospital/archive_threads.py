@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class OpenArchive:
-    """A connection to an archive, and the threads for its requests."""
+    """The threads of one archive, with the client whose requests run in them."""
 
     archive: "Archive"
     pool: ThreadPoolExecutor

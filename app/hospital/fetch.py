@@ -21,7 +21,7 @@ OTHER_INSTANCE = "The archive returned a file of another instance."
 
 
 class NothingRetrievedError(PacsError):
-    """No radiograph was fetched: an archive lists some for a job's study but returns none; the cause says why."""
+    """The fetch for a hospital's job got no radiograph: the archive lists some but returns none; the cause says why."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class SkippedInstance:
 
 @dataclass(frozen=True)
 class FetchedRadiograph:
-    """A radiograph that was fetched from an archive, and its patient."""
+    """A radiograph that was fetched from an archive for a job of the hospital, and its patient."""
 
     instance: Instance
     patient: Patient

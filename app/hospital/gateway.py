@@ -32,7 +32,7 @@ Decode = Callable[[bytes], Awaitable[Radiograph]]
 
 @dataclass
 class WorkerState:
-    """State of the task that processes the hospital's jobs; `fault` says what ended it and is None while it runs."""
+    """What the gateway knows of the task that processes jobs; `fault` says what ended it and is None while it runs."""
 
     fault: str | None = None
 
@@ -148,7 +148,10 @@ class Hospital:
 
 
 async def is_same_image(one: bytes, other: bytes, decode: Decode) -> bool:
-    """Return whether two files of a hospital have the same image, side and view; False if one cannot be read."""
+    """Return whether a radiograph that the hospital's gateway gets again has the same image, side and view as before.
+
+    Return False if one of its two files cannot be read.
+    """
     try:
         first, second = await decode(one), await decode(other)
     except InputError:
@@ -184,7 +187,7 @@ def load_hospital(settings: Settings) -> Hospital | None:
 
 
 def require_configured(hospital: Hospital | None) -> Hospital:
-    """Return this replica's gateway to the hospital, which must be configured.
+    """Return the gateway to the hospital that `load_hospital` opened, or refuse because none is configured.
 
     Raises:
         NotConfiguredError: no hospital is configured.

@@ -23,7 +23,7 @@ AMBIGUOUS_PATIENT = "A radiograph names two patients; export the study again."
 
 
 class RefusedStudyError(PacsError):
-    """Nothing in the study of a processed job can be analyzed. The error has the instances that were examined."""
+    """Processing a job found nothing in its study to analyze; the error has the instances that were examined."""
 
     def __init__(self, reason: str, examined: Sequence[ExaminedInstance]) -> None:
         super().__init__(reason)

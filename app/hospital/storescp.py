@@ -170,7 +170,10 @@ def listen(entity: AE, node: Node, settings: Settings) -> None:
 
 
 async def serve(settings: Settings) -> None:
-    """Run the DICOM node until SIGTERM or SIGINT, then abort open associations, whose callers have to send again."""
+    """Run the storage SCP, which receives by C-STORE, until SIGTERM or SIGINT; then abort open associations.
+
+    The callers of aborted associations have to send again.
+    """
     hospital, loop = require_configured(load_hospital(settings)), asyncio.get_running_loop()
     entity = create_entity(settings)
     try:

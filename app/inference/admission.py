@@ -30,9 +30,9 @@ MIN_QUEUED_BATCHES = 2
 
 @dataclass
 class BatchLatencyModel:
-    """Predicts for admission the seconds of a batch of n radiographs as slope * n + offset, fitted to recent batches.
+    """Predicts the waits by which admission decides: a batch of n radiographs takes slope * n + offset seconds.
 
-    The fields are the sums of a weighted least-squares fit.
+    The line is fitted to recent batches. The fields are the sums of a weighted least-squares fit.
     """
 
     weight: float = 0.0

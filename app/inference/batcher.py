@@ -46,7 +46,7 @@ class QueuedRadiograph:
 
 
 class Batch:
-    """A batch of radiographs for one forward pass; their canvases are already in one array."""
+    """A batch of the batcher: radiographs for one forward pass, with their canvases already in one array."""
 
     def __init__(self, predictor: Predictor, capacity: int, first: Prepared) -> None:
         self.predictor = predictor

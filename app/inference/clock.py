@@ -21,7 +21,10 @@ CpuWaits = Mapping[str, float]
 
 
 def read_cpu_waits() -> CpuWaits:
-    """Return how long each thread of this process has waited for a processor; empty if Linux keeps no such records."""
+    """Return the waits by which the clock notices starvation: how long each thread has waited for a processor.
+
+    The threads are those of this process; the mapping is empty if Linux keeps no such records.
+    """
     waits: dict[str, float] = {}
     try:
         for task in TASKS.iterdir():

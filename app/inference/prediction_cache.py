@@ -24,7 +24,7 @@ Source = Literal["pass", "shared", "kept"]
 
 @dataclass(frozen=True)
 class DecodedUpload:
-    """A decoded image, ready for the network, with its key in the prediction cache.
+    """An image as the prediction cache looks it up: its key, and the image itself, decoded and ready for the network.
 
     Attributes:
         key: the bundle's number and the SHA-256 of the bytes. The checkpoint's ID would not do, because it stays the
@@ -39,7 +39,10 @@ class DecodedUpload:
 
 
 class PredictionCache:
-    """Decodes images, queues them for the engine and keeps the predictions. Use it on the event loop only."""
+    """The cache of predictions: decodes an image and queues it for the engine unless its prediction is kept.
+
+    Use it on the event loop only.
+    """
 
     def __init__(self, max_bytes: int, decoder: Decoder, batcher: Batcher, workers: Executor) -> None:
         self._decoder, self._batcher, self._workers = decoder, batcher, workers

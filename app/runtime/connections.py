@@ -134,7 +134,7 @@ class Connection(H11Protocol):
 
 
 def server_config(app: ASGIApp, **options: Any) -> uvicorn.Config:
-    """Build the configuration of a uvicorn server with these connections."""
+    """Build the uvicorn configuration that gives HTTP connections these limits and timeouts."""
     return uvicorn.Config(
         app, http=Connection, ws="none", h11_max_incomplete_event_size=MAX_HEADER_BYTES, access_log=False, **options
     )

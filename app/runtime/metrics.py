@@ -106,7 +106,7 @@ class Metrics:
 
 
 class MetricsMiddleware:
-    """ASGI middleware that counts and times every request by route and adds a Server-Timing header to each reply."""
+    """Updates the metrics: counts and times every request by route, and adds a Server-Timing header to each reply."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, draining: Callable[[], bool]) -> None:
         self.app, self.metrics, self.draining = app, metrics, draining

@@ -22,7 +22,7 @@ UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
 
 
 class MalformedResponseError(ValueError):
-    """An archive's response, such as its QIDO-RS JSON, cannot be used; the message repeats nothing of it."""
+    """QIDO-RS JSON, or another response of an archive, cannot be parsed; the message repeats nothing of it."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class InstanceReference:
 
 
 def require_uid(text: str) -> None:
-    """Raise ArchiveRefusedError unless the UID for a QIDO-RS search is a DICOM UID.
+    """Raise ArchiveRefusedError unless a UID is valid by the same rule as the UIDs in QIDO-RS JSON.
 
     The message omits the text, which may be patient data.
     """
@@ -130,7 +130,7 @@ def _values(match: object, tag: str) -> list[object]:
 
 @dataclass(frozen=True)
 class Failure:
-    """An instance that was not stored, according to the JSON of a STOW-RS response.
+    """An instance that was not stored, as parsed from the DICOM JSON of a STOW-RS response.
 
     Attributes:
         instance: the SOP Instance UID, or "an instance" if the response has none.
@@ -150,7 +150,7 @@ class Failure:
 
 
 def failures_in(body: bytes) -> list[Failure]:
-    """Return the failures in the JSON of a STOW-RS response, whose body may be empty.
+    """Parse the failures in the DICOM JSON of a STOW-RS response, whose body may be empty.
 
     A body that is not DICOM JSON, such as an error page of a gateway, has none.
     """

@@ -50,7 +50,7 @@ class StoredInstance:
 
 @dataclass(frozen=True)
 class ExaminedInstance:
-    """A radiograph that a worker examined, for the file store to record: its UIDs and its content's digest."""
+    """What the file store records of a radiograph that a worker examined: its UIDs and its content's digest."""
 
     instance: Instance
     digest: bytes

@@ -42,7 +42,7 @@ FINISHED = (*DONE, JobState.REFUSED)
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often a job of the queue is attempted, and how long it waits between attempts.
+    """How failed attempts change the state of a job: how many make it dead, and how long it waits after each.
 
     Attributes:
         attempts: number of failed attempts after which the job is dead.
@@ -67,7 +67,7 @@ DEFAULT_POLICY = RetryPolicy()
 
 @dataclass(frozen=True)
 class Settling:
-    """How long a job waits for more radiographs of its study before work on it begins.
+    """How long a job stays in the waiting state for more radiographs of its study before work on it begins.
 
     Attributes:
         pause: time after the latest instance.
@@ -81,7 +81,7 @@ class Settling:
 
 @dataclass(frozen=True)
 class QueueCounts:
-    """The length of the queue of jobs, for /metrics.
+    """How many jobs are in each state that a job can have, and other counts of the queue, for /metrics.
 
     Attributes:
         states: number of jobs in each state.
@@ -98,7 +98,7 @@ class QueueCounts:
 
 @dataclass(frozen=True)
 class Arrival:
-    """Facts for the job of an arriving instance that its `Instance` does not have.
+    """Facts that a job's state takes from an arriving instance, beyond those that its `Instance` has.
 
     Attributes:
         checkpoint: ID of the network that is expected to analyze it.

@@ -33,7 +33,7 @@ ATTEMPTS_EXHAUSTED = "The service stopped in the middle of an attempt, and the a
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a worker hands to the queue of jobs after an attempt that analyzed a study.
+    """What a worker gives `Jobs` to store for a job that it leased from the queue, after it analyzed the study.
 
     Attributes:
         results: DICOM files, each with its fingerprint.

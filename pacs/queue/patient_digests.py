@@ -13,7 +13,10 @@ SEPARATOR = ":"
 
 
 def study_id(cipher: Cipher, study_uid: str) -> str:
-    """Return the ID of a study in the queue's database, a keyed digest of its Study Instance UID."""
+    """Return the keyed digest of a study, made like a patient's; it is the study's ID in the queue's database.
+
+    The Study Instance UID is digested.
+    """
     return cipher.digest("study", study_uid).hex()[:DIGEST_DIGITS]
 
 

@@ -26,7 +26,7 @@ from pacs.queue.rows import (
 
 
 def utc_now() -> datetime:
-    """The queue's default clock: return the current time in UTC."""
+    """Return the current time in UTC: the default clock of the storage that the repository queries."""
     return datetime.now(UTC)
 
 

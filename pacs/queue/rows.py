@@ -18,7 +18,7 @@ ID_DIGITS = 32
 
 @dataclass(frozen=True)
 class Study:
-    """A row of the table of studies; `patient` is None until the patient is known."""
+    """A study, as read from its row and locked in a transaction; `patient` is None until the patient is known."""
 
     id: str
     study_uid: str
@@ -166,7 +166,7 @@ def increment(
 
 
 def count_by_reason(connection: Connection, counter: Column[int], *conditions: ColumnElement[bool]) -> dict[str, int]:
-    """Return the sum of a counter column over the rows of each reason, in alphabetical order."""
+    """Return, in a given transaction, the sum of a counter over the rows of each reason, in alphabetical order."""
     reason = counter.table.c.reason
     query = select(reason, func.sum(counter)).where(*conditions).group_by(reason).order_by(reason)
     return {row[0]: int(row[1]) for row in connection.execute(query)}

@@ -167,5 +167,8 @@ fingerprint, which stays.
 
 
 def instance_purpose(study_id: str, instance_uid: str) -> str:
-    """Return the purpose of a radiograph's encryption: it cannot be decrypted in another row or table."""
+    """Return the purpose for which a radiograph is encrypted: its own row of the table `instances`.
+
+    A radiograph encrypted for it cannot be decrypted in another row or table.
+    """
     return f"instance {study_id} {instance_uid}"

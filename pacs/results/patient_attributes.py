@@ -61,7 +61,7 @@ ITEM_TAG, UNDEFINED_LENGTH = (0xFFFE, 0xE000), 0xFFFFFFFF
 
 
 class NotCopyableError(Exception):
-    """An attribute, such as the patient's, is too large, too deeply nested or damaged to be copied to a result."""
+    """A patient's or other attribute cannot be copied byte for byte: it is too large, too deeply nested or damaged."""
 
 
 def copy_elements(header: Dataset, keywords: tuple[str, ...]) -> tuple[tuple[CopiedElement, ...], tuple[str, ...]]:

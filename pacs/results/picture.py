@@ -42,7 +42,7 @@ class Picture:
 
 
 def max_picture_height(count: int) -> float:
-    """Return the maximum height of a picture in a study of `count` radiographs, in pixels."""
+    """Return how high the heatmap's picture of one radiograph may be, in pixels, in a study of `count` radiographs."""
     return min(MAX_HEIGHT, MAX_TOTAL_HEIGHT / math.ceil(count / MAX_IN_ROW))
 
 

@@ -21,7 +21,7 @@ MORE_LEFT_OUT = "The study has further radiographs that were not judged."
 
 @dataclass(frozen=True)
 class CopiedElement:
-    """An attribute of a radiograph that the results rendered from its finding repeat.
+    """Part of a finding: an attribute of its radiograph that the results repeat.
 
     Attributes:
         tag: group and element as one number.
@@ -35,7 +35,7 @@ class CopiedElement:
 
 @dataclass(frozen=True)
 class Source:
-    """The header of a finding's radiograph, reduced to the attributes that results take from it, of limited size.
+    """Part of a finding: the attributes in its radiograph's header that results take from it, of limited size.
 
     Attributes:
         laterality, view, body_part: code strings; None if the header has none.
@@ -79,7 +79,7 @@ class RadiographFinding:
 
 @dataclass(frozen=True)
 class Reference:
-    """A finding's reference to a DICOM object of the same study: its UIDs."""
+    """Part of a study's finding: the UIDs of a DICOM object of the same study, such as an earlier result."""
 
     sop_class_uid: str
     instance_uid: str

@@ -25,7 +25,9 @@ COMPRESSION_KEYWORDS = ("LossyImageCompressionRatio", "LossyImageCompressionMeth
 
 
 def read_source(data: bytes, max_pixels: int) -> Source:
-    """Read the attributes that results repeat from a radiograph that has been decoded without errors.
+    """Read the `Source` of a finding from its radiograph: the attributes that results repeat.
+
+    The radiograph must have been decoded without errors before.
 
     Raises:
         InputError: the file is invalid (see `read_header`), or an attribute of the patient cannot be copied.
