@@ -14,8 +14,8 @@ from torch import Tensor
 from training.options import require_size
 from xray.errors import ArtifactError
 from xray.images.preprocess import PreprocessSpec
+from xray.network.backbones.densenet import DenseNetName
 from xray.network.checkpoint import Checkpoint, CheckpointManifest, TrainingData, save_checkpoint
-from xray.network.densenet import DenseNetName
 from xray.network.model import XrayNetwork
 
 OLD_LAYER_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")

@@ -14,8 +14,8 @@ from xray.errors import ArtifactError, InputError
 from xray.images.radiograph import PixelArray
 from xray.mura.overlap import require_disjoint
 from xray.mura.studies import read_mura, records_of
+from xray.network.backbones.densenet import LAYERS
 from xray.network.checkpoint import Checkpoint, load_checkpoint
-from xray.network.densenet import LAYERS
 
 MARGIN = 2 / 3
 """Share of each limit that may be used on the radiographs of the gate, because others may differ more."""

@@ -22,7 +22,7 @@ from xray.engines.batch_inference import concatenate
 from xray.engines.fused_densenet import STEM_TYPES, FusedDenseNet
 from xray.errors import ArtifactError
 from xray.images.radiograph import PixelArray
-from xray.network.densenet import LAYERS
+from xray.network.backbones.densenet import LAYERS
 from xray.network.model import ModelOutput, XrayNetwork
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)

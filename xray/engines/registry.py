@@ -20,8 +20,8 @@ from xray.engines.parity import difference, noise_canvases, require_equal
 from xray.engines.torch_engine import TorchEngine
 from xray.errors import InputError
 from xray.images.radiograph import PixelArray
+from xray.network.backbones.densenet import LAYERS
 from xray.network.checkpoint import Checkpoint
-from xray.network.densenet import LAYERS
 
 
 @dataclass(frozen=True)

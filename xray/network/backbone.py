@@ -12,9 +12,9 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from xray.errors import ArtifactError
-from xray.network.densenet import LAYERS, DenseNet
-from xray.network.efficientnet import EfficientNet
-from xray.network.resnet import ResNet
+from xray.network.backbones.densenet import LAYERS, DenseNet
+from xray.network.backbones.efficientnet import EfficientNet
+from xray.network.backbones.resnet import ResNet
 
 
 class Backbone(Protocol):

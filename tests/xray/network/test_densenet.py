@@ -4,7 +4,7 @@ import pytest
 import torch
 import torchvision
 
-from xray.network.densenet import LAYERS, DenseBlock, DenseNet, DenseNetName
+from xray.network.backbones.densenet import LAYERS, DenseBlock, DenseNet, DenseNetName
 
 
 @pytest.mark.parametrize("architecture", LAYERS)

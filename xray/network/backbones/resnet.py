@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from xray.network.pretrained import load_pretrained
+from xray.network.backbones.pretrained import load_pretrained
 
 PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 """torchvision's names of the layers before pooling and classifier, in the order of the forward pass."""

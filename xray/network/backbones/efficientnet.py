@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from xray.network.pretrained import load_pretrained
+from xray.network.backbones.pretrained import load_pretrained
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from xray.network.pretrained import load_pretrained
+from xray.network.backbones.pretrained import load_pretrained
 
 DenseNetName = Literal["densenet121", "densenet169", "densenet201"]
 GROWTH = 32

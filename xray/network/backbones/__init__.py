@@ -1,0 +1,1 @@
+"""The architectures that the network can be built on, one in each module."""
