@@ -1,7 +1,8 @@
 """The architectures on which the network can be built, and their interface.
 
-To add one, write a module with a class that has the members of `Backbone`, and add it to `BACKBONES`. Training,
-checkpoints, all engines except the fused one, and the test of `pool(CAM) + bias == logit` then accept its name.
+To add one, write a module in `backbones` with a class that has the members of `Backbone`, and add it to `BACKBONES`.
+Training, checkpoints, all engines except the fused one, and the test of `pool(CAM) + bias == logit` then accept its
+name.
 
 Legend: B batch, S canvas side, C channels of the last feature map.
 """
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from xray.errors import ArtifactError
 from xray.network.backbones.densenet import LAYERS, DenseNet
 from xray.network.backbones.efficientnet import EfficientNet
+from xray.network.backbones.efficientnet_lite import STAGES, EfficientNetLite
 from xray.network.backbones.resnet import ResNet
 
 
@@ -50,6 +52,7 @@ BACKBONES: dict[str, Backbone] = {
     **{name: DenseNet(name) for name in LAYERS},
     "resnet50": ResNet("resnet50"),
     "efficientnet_b0": EfficientNet("efficientnet_b0"),
+    **{name: EfficientNetLite(name) for name in STAGES},
 }
 """All architectures, by their names in manifests and on the command line."""
 
