@@ -21,7 +21,7 @@ else:  # the command line offers every registered name
     Architecture = tyro.extras.literal_type_from_choices(BACKBONES)
 Precision = Literal["auto", "bfloat16", "float32"]
 
-MACHINE_ONLY = frozenset({"data", "out", "device", "workers", "save_minutes", "allow_overlap"})
+MACHINE_ONLY = frozenset({"data", "normals", "out", "device", "workers", "save_minutes", "allow_overlap"})
 """Options that do not change the result of a run, so they may differ when it is resumed."""
 LARGEST_STRIDE = 32
 """Pixels per cell of the coarsest map."""
@@ -71,6 +71,15 @@ class TrainOptions:
     augment: bool = True
     """Flip, rotate, scale, shift and change the gamma of training radiographs."""
 
+    vary_appearance: bool = False
+    """Change exposure, processing, resolution, borders and markers, as they differ between hospitals."""
+    counterfactual: float = 0.0
+    """Share of the studies of which one radiograph is shown with its findings erased, or with another's pasted in."""
+    normals: tuple[Path, ...] = ()
+    """More dataset folders, all of whose radiographs are taken as normal: they have other findings or none."""
+    normals_share: float = 0.0
+    """Share of the studies of an epoch that are of `--normals`, which the epoch has in addition."""
+
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: float = 1e-4
     weight_decay: float = 1e-5
@@ -103,6 +112,7 @@ class TrainOptions:
             "save_minutes": 0,
             "radiograph_loss": 0,
             "box_loss": 0,
+            "counterfactual": 0,
         }
         for name, smallest in minimum.items():
             if getattr(self, name) < smallest:
@@ -116,6 +126,11 @@ class TrainOptions:
             )
         if self.window and (self.window % LARGEST_STRIDE or not LARGEST_STRIDE <= self.window <= self.size):
             raise InputError(f"--window is {self.window}; give a multiple of {LARGEST_STRIDE} up to --size, or 0.")
+        if not 0 <= self.normals_share < 1 or bool(self.normals_share) != bool(self.normals):
+            raise InputError(
+                f"--normals-share is {self.normals_share} for {len(self.normals)} --normals; give a share below 1 and "
+                "the folders, or neither."
+            )
         if not 0 <= self.ema < 1:
             raise InputError(f"--ema is {self.ema}; give 0 or more, below 1.")
 

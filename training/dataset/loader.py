@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from training.dataset.annotations import Annotation, Box, boxes_of, covered_cells, draw_boxes
+from training.dataset.appearance import vary_appearance
 from training.dataset.augment import augment, cut_window
+from training.dataset.counterfactual import counterfactual
 from training.dataset.image_cache import Canvases
 from training.dataset.sampling import SampledStudy
 from training.options import TrainOptions
@@ -95,6 +97,9 @@ class StudyBags(Dataset[Bag]):
         self.views = views
         self.options = options
         self.training = training
+        records = [(record, study.target) for study in studies for record in study.records]
+        self._with_boxes = [record for record, _ in records if views.boxes(record)]
+        self._normal = [record for record, target in records if not target]
 
     def __getitem__(self, sampled: SampledStudy) -> Bag:
         study, weight = self.studies[sampled.study], self.weights[sampled.study]
@@ -105,7 +110,23 @@ class StudyBags(Dataset[Bag]):
         if self.options.window:
             return self._window(records, weight, random)
         views = [self.views.view(record) for record in records[: self.options.max_views]]
-        return self._bag([self._augmented(*view, random) for view in views], study.target, weight)
+        target = study.target
+        if self._may_change(study, records[: self.options.max_views]) and random.random() < self.options.counterfactual:
+            views = [self._counterfactual(view, random) for view in views[:1]]
+            target = int(views[0][1].any())
+        return self._bag([self._augmented(*view, random) for view in views], target, weight)
+
+    def _may_change(self, study: Study, records: Sequence[MuraRecord]) -> bool:
+        """Return whether the label of the first radiograph is known for sure, with the place of its findings."""
+        return bool(self._with_boxes) and (not study.target or bool(self.views.boxes(records[0])))
+
+    def _counterfactual(
+        self, view: tuple[PixelArray, PixelArray], random: np.random.Generator
+    ) -> tuple[PixelArray, PixelArray]:
+        finding, normal = (
+            self.views.view(records[int(random.integers(len(records)))]) for records in (self._with_boxes, self._normal)
+        )
+        return counterfactual(view, finding, normal[0], random)
 
     def _window(self, records: Sequence[MuraRecord], weight: float, random: np.random.Generator) -> Bag:
         """Cut a window of one radiograph, with a finding if there is one; the target is 1 if it shows the finding."""
@@ -116,7 +137,9 @@ class StudyBags(Dataset[Bag]):
     def _augmented(
         self, canvas: PixelArray, region: PixelArray, random: np.random.Generator
     ) -> tuple[PixelArray, PixelArray]:
-        return augment(canvas, region, random) if self.options.augment else (canvas, region)
+        if self.options.augment:
+            canvas, region = augment(canvas, region, random)
+        return (vary_appearance(canvas, random) if self.options.vary_appearance else canvas), region
 
     def _bag(self, views: Sequence[tuple[PixelArray, PixelArray]], target: int, weight: float) -> Bag:
         pixels, regions = zip(*views, strict=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.options import TrainOptions
-from xray.mura.studies import Study
+from xray.mura.studies import Study, dataset_name
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,10 @@ def plan_epoch(studies: Sequence[Study], options: TrainOptions, epoch: int, proc
     last batch is left out if it is not full, unless it is the only one.
     """
     random = np.random.default_rng([options.seed, epoch])
-    if options.sampling == "balanced":
+    if options.sampling == "balanced" or options.normals:
         probabilities = sampling_probabilities(studies, options)
-        order = random.choice(len(studies), len(studies), p=probabilities)
+        own = int((~_are_normals(studies, options)).sum())
+        order = random.choice(len(studies), round(own / (1 - options.normals_share)), p=probabilities)
     else:
         order = random.permutation(len(studies))
     samples = [SampledStudy(epoch, place, int(study)) for place, study in enumerate(order)]
@@ -48,10 +49,28 @@ def plan_epoch(studies: Sequence[Study], options: TrainOptions, epoch: int, proc
 def sampling_probabilities(studies: Sequence[Study], options: TrainOptions) -> np.ndarray:
     """Return each study's probability of being sampled at each place in an epoch; they sum to 1."""
     targets = np.array([study.target for study in studies])
+    if _are_normals(studies, options).any():
+        return _with_normals(studies, targets, options)
     if options.sampling == "natural" or targets.min() == targets.max():
         return np.full(len(studies), 1 / len(studies))
     counts = np.bincount(targets, minlength=2)
     return np.asarray(0.5 / counts[targets])
+
+
+def _with_normals(studies: Sequence[Study], targets: np.ndarray, options: TrainOptions) -> np.ndarray:
+    """Return the sampling probabilities if there are studies of other datasets, which have their own share."""
+    other = _are_normals(studies, options)
+    own = np.where(other, 0.0, 1.0)
+    if options.sampling == "balanced":
+        counts = np.bincount(targets[~other], minlength=2)
+        own = np.where(other, 0.0, 1 / counts[targets])
+    return np.asarray((1 - options.normals_share) * own / own.sum() + options.normals_share * other / other.sum())
+
+
+def _are_normals(studies: Sequence[Study], options: TrainOptions) -> np.ndarray:
+    """Return which studies are of the datasets whose radiographs are all taken as normal."""
+    names = {dataset_name(folder) for folder in options.normals}
+    return np.array([study.records[0].path.split("/", 1)[0] in names for study in studies])
 
 
 def loss_weights(studies: Sequence[Study], options: TrainOptions) -> list[float]:

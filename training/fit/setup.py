@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -80,6 +80,7 @@ def set_up(options: TrainOptions, processes: Processes) -> Run:
         InputError: `--weights` is invalid.
     """
     training, validation = (_read_split(options, name, processes.is_main) for name in ("train", "valid"))
+    training += [_as_normal(study) for folder in options.normals for study in read_split(folder, "train").studies]
     annotations = read_annotations(options.data)
     if processes.is_main:
         warn_unused(annotations, "train", training)
@@ -93,6 +94,10 @@ def set_up(options: TrainOptions, processes: Processes) -> Run:
     ema = create_ema(model, options.ema) if options.ema else None
     loaders = _training_loader(training, views, options), _validation_loader(validation, views, options)
     return Run(options, processes, training, validation, *loaders, views, model, optimizer, ema)
+
+
+def _as_normal(study: Study) -> Study:
+    return Study(tuple(replace(record, target=0) for record in study.records))
 
 
 def _training_loader(studies: Sequence[Study], views: Views, options: TrainOptions) -> BatchLoader:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from training.dataset.image_cache import Canvases, decode_once
 from training.dataset.loader import Bag, BatchLoader, StudyBags, Views, collate
 from training.dataset.sampling import SampledStudy, loss_weights, plan_epoch, sampling_probabilities
 from training.options import TrainOptions
+from xray.errors import InputError
 from xray.images.preprocess import PreprocessSpec
 from xray.mura.studies import MuraRecord, Study, records_of
 
@@ -178,6 +179,47 @@ def test_a_window_of_an_abnormal_study_is_abnormal_where_it_shows_the_finding(dr
         assert each.target == float(each.inside_nhw.any())
     assert {each.target for each in bags} == {0.0, 1.0}
     assert all(bag(drawn, SampledStudy(0, place, study=0), options=windows).target == 0 for place in range(5))
+
+
+def test_a_counterfactual_study_has_the_label_of_what_it_shows(drawn: list[Study]) -> None:
+    options = replace(OPTIONS, size=128, map_stride=16, counterfactual=1.0)
+    bags = [bag(drawn, SampledStudy(0, place, study=0), options=options) for place in range(20)]
+    assert all(each.target == float(each.inside_nhw.any()) for each in bags)
+    assert {each.target for each in bags} == {0.0, 1.0}
+
+
+def test_abnormal_radiograph_whose_finding_has_no_box_is_left_as_it_is(drawn: list[Study]) -> None:
+    options = replace(OPTIONS, size=128, counterfactual=1.0, max_views=1)
+    targets = [bag(drawn, SampledStudy(0, place, study=1), options=options).target for place in range(20)]
+    assert targets.count(1.0) > 10  # five of the six views have no box
+
+
+def test_appearance_varies_only_in_training(drawn: list[Study]) -> None:
+    options = replace(OPTIONS, augment=False, vary_appearance=True)
+    draws = [SampledStudy(0, place, study=0) for place in range(8)]
+    assert len({shown(drawn, draw, options) for draw in draws}) > 4
+    whole = [bag(drawn, draw, training=False, options=options).pixels_n1SS for draw in draws]
+    assert all(torch.equal(each, whole[0]) for each in whole)
+
+
+def test_radiographs_of_other_datasets_have_their_share_and_are_normal() -> None:
+    own = [study("XR_HAND", number, number % 2) for number in range(30)]
+    other = [
+        Study((MuraRecord("Knees/a.png", Path("a.png"), "XR_KNEE", f"patient{n}", "study1", 0),)) for n in range(500)
+    ]
+    options = replace(OPTIONS, normals=(Path("Knees"),), normals_share=0.25)
+    probabilities = sampling_probabilities(own + other, options)
+    assert probabilities.sum() == pytest.approx(1)
+    assert probabilities[30:].sum() == pytest.approx(0.25)
+    assert probabilities[:30:2].sum() == pytest.approx(probabilities[1:30:2].sum())
+    assert sum(len(batch) for batch in plan_epoch(own + other, options, 0, processes=1)) == 40
+    np.testing.assert_allclose(sampling_probabilities(own, options), 1 / 30)  # validation has its own studies only
+
+
+@pytest.mark.parametrize("changes", [{"normals": (Path("Knees"),)}, {"normals_share": 0.5}, {"normals_share": 1.0}])
+def test_share_without_datasets_and_datasets_without_share_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="--normals-share is"):
+        replace(OPTIONS, **changes)
 
 
 def test_a_batch_keeps_studies_apart(drawn: list[Study]) -> None:
