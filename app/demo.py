@@ -99,6 +99,8 @@ def print_answers(images: list[Path], address: str) -> None:
         )
         doubt = ", but uncertain" if probability["decision"] == "uncertain" else ""
         print(f": {probability['label']}{doubt} (checkpoint {probability['checkpoint']})")
+        if probability["decision_reason"]:
+            print(f"            {probability['decision_reason']}")
         if not probability["in_scope"]:
             print(f"            out of scope, so this means nothing: {probability['scope_reason']}")
         OVERLAY.parent.mkdir(exist_ok=True)

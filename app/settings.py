@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     )
     scope: Literal["refuse", "flag", "off"] = Field(
         "refuse",
-        description="For images unlike the training data: refuse (422), flag in the reply, or turn the check off.",
+        description="For images that are no limbs: refuse (422), flag in the reply, or turn the check off.",
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")

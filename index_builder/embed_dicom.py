@@ -60,7 +60,7 @@ class DicomEmbedder:
     def _check_scope(
         self, instance: str, study: str, radiograph: Radiograph, embedding_D: EmbeddingArray
     ) -> IndexedInstance | SkippedInstance:
-        if not measure_scope(radiograph, embedding_D, self.embedder.predictor.space).in_scope:
+        if not measure_scope(radiograph, embedding_D, self.embedder.predictor.limb_classifier).in_scope:
             return SkippedInstance(instance, study, OutOfScopeError.__name__)
         body_part = radiograph.dicom.body_part if radiograph.dicom else None
         return IndexedInstance(instance, study, body_part, embedding_D)

@@ -104,9 +104,10 @@ def allocate_file(file: Path, size: int) -> None:
 
 def replace_folder(finished: Path, target: Path) -> None:
     """Flush a finished artifact to the disk and rename it to `target`, whose previous content is removed."""
-    for file in finished.iterdir():
-        file.chmod(FILE_MODE)
-        flush_to_disk(file)
+    for path in finished.rglob("*"):
+        if path.is_file():
+            path.chmod(FILE_MODE)
+        flush_to_disk(path)
     backup = _backup_of(target)
     shutil.rmtree(backup, ignore_errors=True)
     if target.exists():

@@ -19,10 +19,10 @@ from xray.images.preprocess import MapArray, Placement, preprocess
 from xray.images.radiograph import PixelArray, Radiograph
 from xray.network.cam import Cam, cam_on_radiograph
 from xray.network.checkpoint import Checkpoint, CheckpointManifest
-from xray.network.decision import Decision, pool_views
+from xray.network.decision import Decision, decide, pool_views
 from xray.network.embedding_space import EmbeddingArray, EmbeddingSpace
 from xray.network.model import ModelOutput
-from xray.network.ood import Scope, measure_scope
+from xray.network.ood import LimbClassifier, Scope, measure_scope
 from xray.types import Label
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Prediction:
         probability: of abnormality, calibrated, from 0 to 1.
         embedding_D: float32 of length 1.
         cam_hw: float32, evidence of each cell of the canvas for abnormality.
+        familiarity: likeness to the training data; below 1 it is unfamiliar. None if the checkpoint has no limit.
     """
 
     prepared: Prepared
@@ -61,6 +62,7 @@ class Prediction:
     probability: float
     embedding_D: EmbeddingArray
     cam_hw: MapArray
+    familiarity: float | None = None
 
     def cam(self) -> Cam:
         """Return the predicted map on the radiograph's own pixel grid."""
@@ -75,7 +77,10 @@ class StudyPrediction:
         logit: logit pooled over the radiographs, before calibration.
         probability: of abnormality, calibrated, from 0 to 1.
         label: `abnormal` if the probability is at least the threshold.
-        decision: the label, or `uncertain` if the probability is in the checkpoint's uncertainty band.
+        decision: the label, or `uncertain` if a radiograph is unfamiliar or the probability is in the checkpoint's
+            uncertainty band.
+        decision_reason: why the decision is `uncertain`, as a sentence; None for other decisions.
+        familiarity: smallest familiarity of the radiographs; None if the checkpoint has no limit.
         weights: weights of the radiographs in the study's logit, which sum to 1.
         embedding_D: mean direction of the radiographs' embeddings, float32 of length 1.
     """
@@ -84,10 +89,17 @@ class StudyPrediction:
     probability: float
     label: Label
     decision: Decision
+    decision_reason: str | None
+    familiarity: float | None
     threshold: float
     weights: tuple[float, ...]
     embedding_D: EmbeddingArray
     radiographs: tuple[Prediction, ...]
+
+    @property
+    def familiar(self) -> bool | None:
+        """Whether every radiograph is like the training data; None if the checkpoint has no limit."""
+        return None if self.familiarity is None else self.familiarity >= 1
 
 
 @dataclass(frozen=True)
@@ -98,11 +110,13 @@ class Predictor:
 
     Attributes:
         space: space of the training data's embeddings; None if neither checkpoint nor gallery has one.
+        limb_classifier: tells radiographs of limbs from other images; None if the checkpoint has none.
     """
 
     manifest: CheckpointManifest
     engine: Engine
     space: EmbeddingSpace | None = None
+    limb_classifier: LimbClassifier | None = None
 
     @classmethod
     def from_artifacts(cls, checkpoint: Checkpoint, engine: Engine, gallery: "Gallery | None" = None) -> Self:
@@ -114,7 +128,7 @@ class Predictor:
         if space is None and gallery is not None and gallery.projection and gallery.manifest.scope_limit is not None:
             projection = gallery.projection
             space = EmbeddingSpace(projection.mean_D, projection.basis_DK, gallery.manifest.scope_limit)
-        return cls(checkpoint.manifest, engine, space)
+        return cls(checkpoint.manifest, engine, space, checkpoint.limb_classifier)
 
     def predict(self, radiographs: Sequence[Radiograph]) -> StudyPrediction:
         """Predict one study in all steps, with its radiographs in one batch."""
@@ -129,14 +143,16 @@ class Predictor:
     def read(self, output: ModelOutput, row: int, prepared: Prepared) -> Prediction:
         """Turn a row of the engine's output into the prediction for the radiograph in that row of the batch."""
         logit = float(output.logits_B[row])
+        # Copy, so that a cached prediction does not pin the whole batch in memory.
+        embedding_D = output.embeddings_BD[row].numpy().copy()
         return Prediction(
             prepared=prepared,
             logit=logit,
             attention=float(output.attentions_B[row]),
             probability=self.manifest.calibration.probability(logit),
-            # Copy, so that a cached prediction does not pin the whole batch in memory.
-            embedding_D=output.embeddings_BD[row].numpy().copy(),
+            embedding_D=embedding_D,
             cam_hw=output.cams_Bhw[row].numpy().copy(),
+            familiarity=self.space.familiarity(embedding_D) if self.space else None,
         )
 
     def predict_study(self, predictions: Sequence[Prediction], threshold_name: str = "default") -> StudyPrediction:
@@ -156,11 +172,15 @@ class Predictor:
         probability = manifest.calibration.probability(logit)
         label: Label = manifest.labels[int(probability >= threshold)]
         direction_D = np.sum([prediction.embedding_D for prediction in predictions], axis=0)
+        familiarity = min((each.familiarity for each in predictions if each.familiarity is not None), default=None)
+        decision, reason = decide(probability, label, manifest.uncertainty, familiarity)
         return StudyPrediction(
             logit=logit,
             probability=probability,
             label=label,
-            decision=manifest.uncertainty.decide(probability) if manifest.uncertainty else label,
+            decision=decision,
+            decision_reason=reason,
+            familiarity=familiarity,
             threshold=threshold,
             weights=tuple(weights_n.tolist()),
             embedding_D=direction_D / np.linalg.norm(direction_D),
@@ -168,8 +188,8 @@ class Predictor:
         )
 
     def scope(self, prediction: Prediction) -> Scope:
-        """Measure how far a predicted radiograph is from the images that the network can be applied to."""
-        return measure_scope(prediction.prepared.radiograph, prediction.embedding_D, self.space)
+        """Measure the distance of an image from radiographs of limbs, to which alone the network can be applied."""
+        return measure_scope(prediction.prepared.radiograph, prediction.embedding_D, self.limb_classifier)
 
     def find_threshold(self, name: str) -> float:
         """Return the predictor's threshold with a name, a probability from 0 to 1, from the manifest.

@@ -56,6 +56,10 @@ async def info(predictor: PredictorDep) -> InfoReply:
         metrics=manifest.metrics,
         thresholds=manifest.thresholds,
         error_rate=manifest.uncertainty.error_rate if manifest.uncertainty else None,
+        training_data=manifest.training_data.name,
+        adapted_on=manifest.adapted_on.name if manifest.adapted_on else None,
+        tells_limbs=model.limb_classifier is not None,
+        tells_familiar=model.space is not None,
         gallery=GalleryInfo(
             dataset=gallery.manifest.dataset,
             split=gallery.manifest.split,

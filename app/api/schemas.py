@@ -29,6 +29,7 @@ class RadiographReply(BaseModel):
     """One radiograph of the study in a reply.
 
     `logit` is the network's output before calibration. `weight` is the radiograph's share in the study's probability.
+    `familiarity` is its likeness to the training data; below 1 it is unfamiliar.
     `width` and `height` are in pixels, as a viewer shows the image. `dicom` is null for files that are not DICOM.
     """
 
@@ -36,6 +37,7 @@ class RadiographReply(BaseModel):
     probability: float
     logit: float
     weight: float
+    familiarity: float | None
     width: int
     height: int
     dicom: DicomReply | None
@@ -44,20 +46,26 @@ class RadiographReply(BaseModel):
 class ClassifyReply(BaseModel):
     """The reply with the classification of one study.
 
-    `label` is `abnormal` if `probability` is at least `threshold`. `decision` is the label, or `uncertain` if the
-    checkpoint would be wrong more often than the `error_rate` that `/info` shows. `scope_distance` compares the
-    radiograph that is least like the training data with the limit: above 1 the study is not `in_scope`, `scope_reason`
-    says why, and the probability means nothing. All three are null if the check is off.
+    `label` is `abnormal` if `probability` is at least `threshold`. `decision` is the label, or `uncertain`, and then
+    `decision_reason` says why: the checkpoint would be wrong more often than the `error_rate` that `/info` shows, or a
+    radiograph is not `familiar`, which means that it is a limb unlike the training data. `familiarity` is that of the
+    least familiar radiograph, and 1 is the limit; both are null if the checkpoint has no such limit.
+
+    `scope_distance` compares the radiograph that is least like a limb with the limit: above 1 the study is not
+    `in_scope`, `scope_reason` says why, and the probability means nothing. All three are null if the check is off.
     """
 
     checkpoint: str
     probability: float
     label: str
     decision: Decision
+    decision_reason: str | None
     threshold: float
     in_scope: bool | None
     scope_distance: float | None
     scope_reason: ScopeReason | None
+    familiar: bool | None
+    familiarity: float | None
     radiographs: list[RadiographReply]
     notice: str = NOTICE
 
@@ -123,7 +131,12 @@ class GalleryInfo(BaseModel):
 
 
 class InfoReply(BaseModel):
-    """The reply about what this replica runs. `error_rate` limits the decision's errors; null if there is no limit."""
+    """What this replica runs.
+
+    `error_rate` is the maximum share of wrong decisions in either class; null if there is none. `training_data`, and
+    what the checkpoint was `adapted_on`, are familiar to it. It `tells_limbs` from other images, which are out of
+    scope, and `tells_familiar` limbs from unfamiliar ones, if it has the limits for that.
+    """
 
     version: str
     checkpoint: str
@@ -133,6 +146,10 @@ class InfoReply(BaseModel):
     metrics: dict[str, float]
     thresholds: dict[str, float]
     error_rate: float | None
+    training_data: str
+    adapted_on: str | None
+    tells_limbs: bool
+    tells_familiar: bool
     gallery: GalleryInfo
     limits: dict[str, int | float]
     notice: str = NOTICE

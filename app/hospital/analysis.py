@@ -156,7 +156,9 @@ def _without_pixels(source: Source, prediction: Prediction, number: int) -> _Ana
 def _finding(bundle: ModelBundle, study_uid: str, study: _StudyInProgress) -> StudyFinding:
     pooled = bundle.predictor.predict_study([each.prediction for each in study.radiographs])
     radiographs = [
-        RadiographFinding(each.source, each.picture, each.regions, each.prediction.probability, weight)
+        RadiographFinding(
+            each.source, each.picture, each.regions, each.prediction.probability, weight, each.prediction.familiarity
+        )
         for each, weight in zip(study.radiographs, pooled.weights, strict=True)
     ]
     return StudyFinding(
@@ -164,6 +166,8 @@ def _finding(bundle: ModelBundle, study_uid: str, study: _StudyInProgress) -> St
         probability=pooled.probability,
         label=pooled.label,
         decision=pooled.decision,
+        decision_reason=pooled.decision_reason,
+        familiarity=pooled.familiarity,
         threshold=pooled.threshold,
         checkpoint=bundle.predictor.manifest.id,
         version=CODE_VERSION,

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from app.settings import Settings
-from xray.engines.int8_graph import QUANTIZED
 from xray.engines.registry import choose_device, load_engine
 from xray.errors import ArtifactError
 from xray.gallery.gallery import Gallery, Neighbor, NeighborQuery
@@ -76,15 +75,9 @@ def load_bundle(settings: Settings) -> ModelBundle:
     checkpoint = load_checkpoint(settings.checkpoint)
     gallery = load_gallery(settings.gallery, checkpoint.manifest.id, on_gpu=device.type == "cuda")
     logger.info("Preparing checkpoint %s; the first time on a machine takes longer.", checkpoint.manifest.id)
-    quantized = settings.checkpoint / QUANTIZED
-    engine = load_engine(checkpoint, settings.device, settings.precision, settings.cache, quantized)
+    engine = load_engine(checkpoint, settings.device, settings.precision, settings.cache)
     predictor = Predictor.from_artifacts(checkpoint, engine, gallery)
-    if predictor.space is None:
-        logger.warning(
-            "Checkpoint %s has no scope limit: only images in color or with few gray levels are out of scope. Run "
-            "`python -m training fit-scope`.",
-            checkpoint.manifest.id,
-        )
+    _warn_of_missing_limits(predictor)
     sizes = sorted(predictor.engine.sizes_to_warm(settings.max_batch))
     batch_seconds = {size: _warm_up(predictor, size) for size in sizes}
     study = predictor.predict([decode_radiograph(CANARY.read_bytes())])
@@ -94,6 +87,22 @@ def load_bundle(settings: Settings) -> ModelBundle:
             f"{settings.checkpoint} computes the logit {expected.logit} for the canary; use another checkpoint."
         )
     return ModelBundle(predictor, gallery, expected, batch_seconds)
+
+
+def _warn_of_missing_limits(predictor: Predictor) -> None:
+    """Log which images the checkpoint cannot recognize as unsuitable."""
+    if predictor.limb_classifier is None:
+        logger.warning(
+            "Checkpoint %s cannot tell limbs from other images: only images in color or with few gray levels are "
+            "out of scope. Run `python -m training fit-scope` with --others.",
+            predictor.manifest.id,
+        )
+    if predictor.space is None:
+        logger.warning(
+            "Checkpoint %s has no limit of familiarity, so limbs unlike its training data are not called uncertain. "
+            "Run `python -m training fit-scope`.",
+            predictor.manifest.id,
+        )
 
 
 def canary_answer(study: StudyPrediction, neighbors: list[Neighbor]) -> CanaryAnswer:

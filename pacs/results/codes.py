@@ -19,6 +19,7 @@ NO_UNITS = Code("1", "UCUM", "no units")
 PROBABILITY = Code("PROBABILITY", OSTEON, "Probability of abnormality, from 0 to 1")
 LABEL = Code("LABEL", OSTEON, "Label at the threshold")
 WEIGHT = Code("WEIGHT", OSTEON, "Share of the radiograph in that of the study, from 0 to 1")
+FAMILIARITY = Code("FAMILIARITY", OSTEON, "Likeness to the training data; unfamiliar below 1")
 EVIDENCE = Code("EVIDENCE", OSTEON, "Greatest evidence in the region; 1 at the radiograph's peak")
 
 DECISIONS: dict[Decision, Code] = {

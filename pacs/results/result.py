@@ -68,6 +68,7 @@ class RadiographFinding:
         regions: regions with the most evidence, in pixels of the radiograph, strongest first.
         probability: of abnormality, calibrated, from 0 to 1.
         weight: share of the radiograph in the study's probability, from 0 to 1.
+        familiarity: likeness to the network's training data, whose limit is 1; None if unknown.
     """
 
     source: Source
@@ -75,6 +76,7 @@ class RadiographFinding:
     regions: tuple[Region, ...]
     probability: float
     weight: float
+    familiarity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class StudyFinding:
         version: version of this software.
         left_out: SOP Instance UID and reason of each radiograph that could not be analyzed.
         more_left_out: whether the study has further radiographs that were not examined.
+        decision_reason: why the decision is `uncertain`, as a sentence; None for other decisions.
+        familiarity: smallest familiarity of the radiographs; None if unknown.
         seed: secret from which the UIDs of the results are derived.
         supersedes: earlier results that these replace, because more radiographs arrived.
     """
@@ -111,6 +115,8 @@ class StudyFinding:
     radiographs: tuple[RadiographFinding, ...]
     left_out: tuple[tuple[str, str], ...] = ()
     more_left_out: bool = False
+    decision_reason: str | None = None
+    familiarity: float | None = None
     seed: bytes = field(default=b"", repr=False)
     supersedes: tuple[Reference, ...] = ()
 
@@ -124,6 +130,11 @@ class StudyFinding:
         """One sentence for each radiograph that the study's finding leaves out."""
         each = tuple(f"Not judged: {uid}. {reason}" for uid, reason in self.left_out)
         return (*each, MORE_LEFT_OUT) if self.more_left_out else each
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The reason of an uncertain decision, and one sentence for each radiograph that was left out."""
+        return (*((self.decision_reason,) if self.decision_reason else ()), *self.not_judged)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from xray.images.radiograph import Radiograph
 from xray.network.checkpoint import load_checkpoint
 from xray.network.decision import Calibration
 from xray.network.embedding_space import EmbeddingSpace
+from xray.network.ood import LimbClassifier
 from xray.predictor import Predictor
 
 
@@ -96,13 +97,30 @@ def test_space_of_the_checkpoint_comes_before_that_of_an_old_gallery(tiny_checkp
     assert old.space.limit == 0.25
 
 
-def test_unlike_radiograph_is_out_of_scope_where_a_space_is_known(
-    predictor: Predictor, views: list[Radiograph]
-) -> None:
-    prediction = predictor.predict(views[:1]).radiographs[0]
-    dimension = len(prediction.embedding_D)
+def test_limb_unlike_the_training_data_is_in_scope_and_uncertain(predictor: Predictor, views: list[Radiograph]) -> None:
+    dimension = len(predictor.predict(views[:1]).embedding_D)
     away = EmbeddingSpace(np.zeros(dimension, np.float32), np.zeros((dimension, 1), np.float32), limit=0.5)
-    assert predictor.scope(prediction).in_scope
-    scope = dataclasses.replace(predictor, space=away).scope(prediction)
-    assert (scope.in_scope, scope.reason) == (False, "unlike the gallery")
-    assert scope.distance == pytest.approx(2, abs=1e-4)  # an embedding has length 1
+    known, unfamiliar = predictor.predict(views), dataclasses.replace(predictor, space=away).predict(views)
+    assert (known.familiar, known.familiarity, known.decision_reason) == (None, None, None)
+    assert known.decision == known.label
+    assert (unfamiliar.familiar, unfamiliar.decision) == (False, "uncertain")
+    assert unfamiliar.familiarity == pytest.approx(0.5, abs=1e-4)  # an embedding has length 1
+    assert unfamiliar.decision_reason is not None
+    assert "unlike those that the network was trained on (familiarity 0.50" in unfamiliar.decision_reason
+    assert (unfamiliar.probability, unfamiliar.label) == (known.probability, known.label)
+    assert all(predictor.scope(each).in_scope for each in unfamiliar.radiographs)
+
+
+def test_least_familiar_radiograph_decides_for_its_study(predictor: Predictor, views: list[Radiograph]) -> None:
+    first, second = predictor.predict(views).radiographs[:2]
+    pair = [dataclasses.replace(first, familiarity=1.5), dataclasses.replace(second, familiarity=0.75)]
+    study = predictor.predict_study(pair)
+    assert (study.familiarity, study.familiar, study.decision) == (0.75, False, "uncertain")
+
+
+def test_image_that_shows_no_limb_is_out_of_scope(predictor: Predictor, views: list[Radiograph]) -> None:
+    prediction = predictor.predict(views[:1]).radiographs[0]
+    sure = LimbClassifier(np.zeros_like(prediction.embedding_D), bias=20.0, limit=0.8)
+    scope = dataclasses.replace(predictor, limb_classifier=sure).scope(prediction)
+    assert (scope.in_scope, scope.reason) == (False, "unlike a limb")
+    assert scope.distance == pytest.approx(1.25)

@@ -16,7 +16,6 @@ from training.dataset.radiographs import read_canvases
 from training.evaluate.metrics import auroc
 from xray.engines.base import DeviceChoice, Engine, Precision, PrecisionChoice
 from xray.engines.batch_inference import Canvas, concatenate, infer_in_batches
-from xray.engines.int8_graph import QUANTIZED
 from xray.engines.parity import LIMITS, Comparison, differences, mean, require_fit, worst
 from xray.engines.registry import load_engine
 from xray.engines.torch_engine import TorchEngine
@@ -70,7 +69,7 @@ def check_engine(options: CheckOptions) -> Comparison:
     records = records_of(read_mura(options.data, options.split))
     # Run the reference first, because engines may move the checkpoint's network to another device.
     reference = run_reference(checkpoint, records)
-    engine = load_engine(checkpoint, options.device, options.precision, quantized=options.checkpoint / QUANTIZED)
+    engine = load_engine(checkpoint, options.device, options.precision)
     comparison = compare_engine(reference, engine)
     print_comparison(comparison, engine.precision)
     require_fit(comparison, engine.precision)

@@ -15,7 +15,7 @@ from training.dataset.sampling import SampledStudy, plan_epoch
 from training.evaluate.metrics import auroc
 from training.export.calibrate import CalibrateOptions, fit_manifest, youden_threshold
 from training.export.check_engine import check_export
-from training.export.fit_scope import MIN_RADIOGRAPHS, FitScopeOptions, embed_records, fit_space
+from training.export.fit_scope import MIN_RADIOGRAPHS, embed_records, fit_space
 from training.fit.distributed import init_distributed
 from training.fit.history import EpochResult, Progress, draw_history
 from training.fit.loss import study_logits, total_loss
@@ -24,12 +24,14 @@ from training.fit.schedule import learning_rate
 from training.fit.setup import Run, set_up, wrap_parallel
 from training.options import TrainOptions
 from xray.artifact import atomic_file, write_manifest
+from xray.engines.registry import load_engine
 from xray.errors import InputError
 from xray.mura.studies import dataset_name, records_of
 from xray.network.checkpoint import (
     Checkpoint,
     CheckpointManifest,
     TrainingData,
+    load_checkpoint,
     read_checkpoint_manifest,
     save_checkpoint,
     save_scope,
@@ -63,7 +65,7 @@ def train(options: TrainOptions) -> None:
 
 
 def finish_run(run: Run) -> None:
-    """Finish a training run: calibrate the best checkpoint, fit its scope, check that the CPU's engine can serve it.
+    """Calibrate the best checkpoint, fit what is familiar to it, and check that the CPU's engine can serve it.
 
     Raises:
         ArtifactError: the engine differs too much from the network.
@@ -71,18 +73,22 @@ def finish_run(run: Run) -> None:
     best = run.options.out / "best"
     if read_checkpoint_manifest(best).uncertainty is None:
         write_manifest(best, fit_manifest(CalibrateOptions(best, run.options.data), run.validation))
-    if read_checkpoint_manifest(best).scope_limit is None:
+    if read_checkpoint_manifest(best).familiarity_limit is None:
         finish_scope(run, best)
     check_export(best, run.validation)
 
 
 def finish_scope(run: Run, best: Path) -> None:
-    """Finish a training run by fitting the best checkpoint's scope, unless there are too few training radiographs."""
+    """Fit the space of the training data's embeddings, unless there are too few radiographs.
+
+    The limb classifier needs other images too, so `training fit-scope` adds it.
+    """
     records = records_of(run.training)
     if len(records) < MIN_RADIOGRAPHS:
-        print(f"{len(records)} radiographs are too few to fit a scope limit; {best} has none.")
+        print(f"{len(records)} radiographs are too few to fit a limit of familiarity; {best} has none.")
         return
-    embeddings_ND = embed_records(FitScopeOptions(best, run.options.data), records)
+    checkpoint = load_checkpoint(best)
+    embeddings_ND = embed_records(checkpoint, load_engine(checkpoint, "auto", "auto"), records)
     save_scope(best, fit_space(embeddings_ND, [record.study_key for record in records]))
 
 

@@ -54,11 +54,9 @@ class EngineRequest:
         checkpoint: the network; for a GPU, it is already on the device.
         precision: precision of the features; `auto` leaves the choice to the engine.
         cache: folder that keeps compiled networks for later starts; None keeps none.
-        quantized: the folder `int8` of the checkpoint, which is only needed for that precision.
     """
 
     checkpoint: Checkpoint
     device: torch.device
     precision: PrecisionChoice = "auto"
     cache: Path | None = None
-    quantized: Path | None = None

@@ -11,6 +11,7 @@ import torch
 from xray.artifact import read_manifest, verify_checksums
 from xray.engines.parity import Comparison, require_fit
 from xray.errors import ArtifactError, InputError
+from xray.network.checkpoint import Checkpoint
 
 SCHEMA_VERSION = 1
 """Version of the manifest's fields; manifests of other versions are refused."""
@@ -45,27 +46,26 @@ class QuantizedManifest:
     schema_version: int = SCHEMA_VERSION
 
 
-def verified_graph(folder: Path | None, checkpoint: str) -> Path:
+def verified_graph(checkpoint: Checkpoint) -> Path:
     """Return the path of a checkpoint's verified int8 graph for OpenVINO.
 
-    Args:
-        folder: folder that `python -m training quantize` wrote; None counts as missing.
-        checkpoint: ID of the checkpoint whose head will read the features.
+    `python -m training quantize` wrote it into the checkpoint's folder.
 
     Raises:
         ArtifactError: the graph is missing, damaged, of another checkpoint, or too far from the reference.
         InputError: the processor multiplies bytes with saturation, so that the comparison does not apply to it.
     """
     require_processor()
+    folder = checkpoint.folder / QUANTIZED if checkpoint.folder else None
     if folder is None or not folder.is_dir():
         raise ArtifactError(
             f"{folder or QUANTIZED} is missing; make it with `python -m training quantize`, or use another precision."
         )
     manifest = read_manifest(folder, QuantizedManifest)
     verify_checksums(folder, {GRAPH: "", WEIGHTS: "", **manifest.checksums})
-    if manifest.checkpoint != checkpoint:
+    if manifest.checkpoint != checkpoint.manifest.id:
         raise ArtifactError(
-            f"{folder} was made for checkpoint {manifest.checkpoint}, not {checkpoint}; quantize it again."
+            f"{folder} was made for checkpoint {manifest.checkpoint}, not {checkpoint.manifest.id}; quantize it again."
         )
     require_fit(manifest.comparison, "int8")
     return folder / GRAPH

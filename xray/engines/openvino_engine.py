@@ -118,7 +118,7 @@ def build(request: EngineRequest) -> OpenVinoEngine:
     """
     cache = _writable(request.cache)
     if request.precision == "int8":
-        graph = verified_graph(request.quantized, request.checkpoint.manifest.id)
+        graph = verified_graph(request.checkpoint)
         return OpenVinoEngine(request.checkpoint, best_precision(), cache, graph)
     precision = best_precision() if request.precision == "auto" else request.precision
     return OpenVinoEngine(request.checkpoint, precision, cache)

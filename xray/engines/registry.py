@@ -109,7 +109,6 @@ def load_engine(
     choice: DeviceChoice,
     precision: PrecisionChoice = "auto",
     cache: Path | None = None,
-    quantized: Path | None = None,
 ) -> Engine:
     """Return the fastest registered engine for a checkpoint on the chosen device.
 
@@ -117,13 +116,12 @@ def load_engine(
         precision: precision of the features; `auto` means the fastest that the device has, except `int8`, which
             differs from the reference by more than the others.
         cache: folder that keeps compiled networks for later starts.
-        quantized: the folder `int8` of the checkpoint, which is only needed for that precision.
 
     Raises:
         InputError: the device is missing, or no engine has that precision on it.
         ArtifactError: the quantized graph is missing, damaged, of another checkpoint or not fit to serve.
     """
-    request = EngineRequest(checkpoint, choose_device(choice), precision, cache, quantized)
+    request = EngineRequest(checkpoint, choose_device(choice), precision, cache)
     factories = [factory for factory in ENGINES if factory.is_for(request)]
     if precision == "int8" and not factories:
         raise InputError("int8 is for CPUs; on a GPU use auto, bfloat16 or float32, or set the device to cpu.")

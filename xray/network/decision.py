@@ -1,7 +1,8 @@
 """Turns the logits of a study's radiographs into the study's probability, label and decision.
 
     logits -> pool_views -> study logit -> Calibration -> probability -> threshold -> label
-                                                                     '-> UncertaintyBand -> decision
+                                                                     '-> UncertaintyBand -> decide -> decision
+                                                            familiarity ----------------------'
 
 Legend: n radiographs of the study.
 """
@@ -53,12 +54,34 @@ class UncertaintyBand:
     normal_to: float
 
     def decide(self, probability: float) -> Decision:
-        """Decide on a study: the only label that cannot be excluded; `uncertain` if that is both or neither."""
+        """Return the only label that the band does not exclude; `uncertain` if it excludes both or neither."""
         may_be_abnormal = probability >= self.abnormal_from
         may_be_normal = probability <= self.normal_to
         if may_be_abnormal == may_be_normal:
             return "uncertain"
         return "abnormal" if may_be_abnormal else "normal"
+
+
+def decide(
+    probability: float, label: Label, band: UncertaintyBand | None, familiarity: float | None
+) -> tuple[Decision, str | None]:
+    """Return the decision for a study and, if it is `uncertain`, the reason as a sentence.
+
+    Args:
+        label: the label at the threshold, which is the decision if there is no band.
+        familiarity: likeness of the least familiar radiograph to the training data; None if unknown.
+    """
+    if familiarity is not None and familiarity < 1:
+        return "uncertain", (
+            f"A radiograph is unlike those that the network was trained on (familiarity {familiarity:.2f}; 1 is the "
+            "limit), so its probability has not been shown to mean anything."
+        )
+    if band is None:
+        return label, None
+    decision = band.decide(probability)
+    if decision != "uncertain":
+        return decision, None
+    return decision, f"At this probability, neither label can be given at an error rate of {band.error_rate:.0%}."
 
 
 def pool_views(logits_n: FloatArray, attentions_n: FloatArray, pooling: StudyPooling) -> tuple[float, FloatArray]:

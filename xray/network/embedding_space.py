@@ -1,21 +1,19 @@
-"""The space of the training data's embeddings, which shows whether an input is like the training data.
+"""The space of the training data's embeddings, which shows whether a radiograph is like the training data.
 
 Legend: N, B embeddings, D numbers of an embedding, K dimensions of the space.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
-
-from xray.errors import ArtifactError
 
 EmbeddingArray = npt.NDArray[np.float32]
 DoubleArray = npt.NDArray[np.float64]
 FloatArray = npt.NDArray[np.floating]
+
+MAX_FAMILIARITY = 10.0
+"""Familiarity of an embedding in the space itself, whose distance is 0; training data has 1 to 3."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +30,14 @@ class EmbeddingSpace:
     basis_DK: EmbeddingArray
     limit: float
 
-    def distance(self, embedding_D: EmbeddingArray) -> float:
-        """Return an embedding's distance from the embedding space as a multiple of the limit."""
+    def familiarity(self, embedding_D: EmbeddingArray) -> float:
+        """Return the limit divided by the embedding's distance from the space: 1 or more is like the training data.
+
+        It is at most `MAX_FAMILIARITY`.
+        """
         embeddings_1D = np.asarray(embedding_D, np.float32)[np.newaxis]
-        return float(residuals(embeddings_1D, self.mean_D, self.basis_DK)[0]) / self.limit
+        distance = float(residuals(embeddings_1D, self.mean_D, self.basis_DK)[0])
+        return MAX_FAMILIARITY if distance * MAX_FAMILIARITY <= self.limit else self.limit / distance
 
 
 def residuals(embeddings_BD: FloatArray, mean_D: FloatArray, basis_DK: FloatArray) -> FloatArray:
@@ -57,26 +59,3 @@ def principal_components(embeddings_ND: EmbeddingArray, dimension: int) -> tuple
     centered_ND = embeddings_ND - mean_D
     _, axes_DD = np.linalg.eigh(centered_ND.T @ centered_ND)
     return mean_D, axes_DD[:, ::-1][:, :dimension]
-
-
-def write_space(file: Path, space: EmbeddingSpace) -> None:
-    """Write an embedding space's arrays to a safetensors file; the limit is stored in the manifest."""
-    save_file({"mean_D": np.ascontiguousarray(space.mean_D), "basis_DK": np.ascontiguousarray(space.basis_DK)}, file)
-
-
-def read_space(file: Path, limit: float, dimension: int) -> EmbeddingSpace:
-    """Read an embedding space from a file that `write_space` wrote.
-
-    Args:
-        dimension: D, the length of the network's embeddings.
-
-    Raises:
-        ArtifactError: the file has no space for embeddings of that length.
-    """
-    try:
-        space = EmbeddingSpace(**load_file(file), limit=limit)
-    except (SafetensorError, TypeError) as error:
-        raise ArtifactError(f"{file} does not hold the space of a network's embeddings: {error}") from error
-    if space.mean_D.shape != (dimension,) or space.basis_DK.shape[:1] != (dimension,):
-        raise ArtifactError(f"{file} does not fit the network, whose embeddings have {dimension} numbers.")
-    return space

@@ -1,20 +1,22 @@
-"""Detects images to which the network cannot be applied, because they are out of scope.
+"""Detects images that are no radiographs of a limb: they are out of the network's scope.
 
-Three measures are divided by their limits: color, gray levels, and the distance of the embedding from those of the
-training data (`xray.network.embedding_space`). If the largest ratio is above 1, the image is out of scope.
+Three measures are divided by their limits: color, gray levels, and the probability that the image shows no limb. If the
+largest ratio is above 1, the image is out of scope. A limb may be in scope and still be unlike the training data: see
+`xray.network.embedding_space`.
 
-Legend: h, w pixels of the radiograph's content.
+Legend: h, w pixels of the radiograph's content, D numbers of an embedding.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from xray.images.radiograph import Radiograph
-from xray.network.embedding_space import EmbeddingArray, EmbeddingSpace
+from xray.network.embedding_space import EmbeddingArray
 
-ScopeReason = Literal["in colour", "few gray levels", "unlike the gallery"]
+ScopeReason = Literal["in colour", "few gray levels", "unlike a limb"]
 
 MAX_COLORED = 0.1
 """Maximum share of colored pixels; a colored mark on a radiograph stays below it."""
@@ -28,10 +30,10 @@ HISTOGRAM_PIXELS = 65_536
 EXPLANATIONS: dict[ScopeReason, str] = {
     "in colour": "is in color, unlike radiographs; send the radiograph itself, in gray, instead of a photograph of it",
     "few gray levels": "has too few gray levels to be analyzed; export it again with its whole range of gray",
-    "unlike the gallery": (
-        "is unlike the radiographs that the network was trained on. It may still show a limb: of another body part, or "
-        "exposed, processed or cropped in another way. The network's output for it would mean nothing; /info names the "
-        "body parts that it knows"
+    "unlike a limb": (
+        "looks less like a radiograph of a limb than like other images, such as chests, spines, slices of CT or MR, or "
+        "photographs. The network's output for it would mean nothing. If it is a limb, send it uncropped, without "
+        "other images beside it"
     ),
 }
 """For each reason, the predicate of a sentence about the image, and what the caller can do."""
@@ -39,7 +41,7 @@ EXPLANATIONS: dict[ScopeReason, str] = {
 
 @dataclass(frozen=True)
 class Scope:
-    """The distance of a radiograph from the images to which the network can be applied.
+    """The distance of an image from radiographs of limbs, to which alone the network can be applied.
 
     Attributes:
         distance: distance of at least 0, as a multiple of the limit; above 1 the image is out of scope.
@@ -51,27 +53,47 @@ class Scope:
 
     @property
     def in_scope(self) -> bool:
-        """Whether the radiograph is in scope, so that the network can be applied to it."""
+        """Whether the image is in scope, so that the network can be applied to it."""
         return self.distance <= 1
 
     @property
     def explanation(self) -> str:
-        """The predicate of a sentence that says why a radiograph is out of scope."""
+        """The predicate of a sentence about an image that is out of scope."""
         return f"{EXPLANATIONS[self.reason]} ({self.reason}: {self.distance:.2f} of the limit)."
 
 
-def measure_scope(radiograph: Radiograph, embedding_D: EmbeddingArray, space: EmbeddingSpace | None) -> Scope:
-    """Measure whether a radiograph is in scope: its distance from the images that the network can be applied to.
+@dataclass(frozen=True)
+class LimbClassifier:
+    """A logistic regression on embeddings that tells radiographs of limbs from all other images.
+
+    Attributes:
+        weights_D: weights of an embedding's numbers in the logit that the image shows no limb, float32.
+        bias: bias of that logit.
+        limit: probability of showing no limb, above 0 and below 1, beyond which an image is out of scope.
+    """
+
+    weights_D: EmbeddingArray
+    bias: float
+    limit: float
+
+    def distance(self, embedding_D: EmbeddingArray) -> float:
+        """Return the probability that an image with this embedding shows no limb, as a multiple of the limit."""
+        logit = float(embedding_D @ self.weights_D) + self.bias
+        return 0.5 * (1 + math.tanh(logit / 2)) / self.limit
+
+
+def measure_scope(radiograph: Radiograph, embedding_D: EmbeddingArray, limb_classifier: LimbClassifier | None) -> Scope:
+    """Measure the distance of an image from radiographs of limbs.
 
     Args:
-        embedding_D: embedding of the radiograph, float32 of length 1.
-        space: space of the training data's embeddings; None measures only the appearance.
+        embedding_D: embedding of the image, float32 of length 1.
+        limb_classifier: None measures only the appearance.
     """
     seen = appearance(radiograph)
-    if space is None:
+    if limb_classifier is None:
         return seen
-    unlike_training_data = Scope(space.distance(embedding_D), "unlike the gallery")
-    return max(seen, unlike_training_data, key=lambda scope: scope.distance)
+    unlike_a_limb = Scope(limb_classifier.distance(embedding_D), "unlike a limb")
+    return max(seen, unlike_a_limb, key=lambda scope: scope.distance)
 
 
 def appearance(radiograph: Radiograph) -> Scope:

@@ -117,6 +117,8 @@ def _statements(finding: StudyFinding) -> list[str]:
         f"Probability of abnormality {finding.probability:.3f}, threshold {finding.threshold:.3f}",
         f"Label: {finding.label}. Decision: {finding.decision}.",
     ]
+    if finding.decision_reason:
+        found.append(finding.decision_reason)
     if not finding.is_complete:
         count = f"{len(finding.left_out)}{' and more' if finding.more_left_out else ''}"
         found.append(f"Radiographs that were not judged: {count}. The report says why.")

@@ -9,7 +9,7 @@ from typing import Any
 from pydicom.sr.coding import Code
 from pydicom.uid import Comprehensive3DSRStorage
 
-from pacs.results.codes import DECISIONS, LABEL, NORMALITY, PROBABILITY, SYSTEMS, THRESHOLD, WEIGHT
+from pacs.results.codes import DECISIONS, FAMILIARITY, LABEL, NORMALITY, PROBABILITY, SYSTEMS, THRESHOLD, WEIGHT
 from pacs.results.result import ALGORITHM, MANUFACTURER, NOTICE, RadiographFinding, StudyFinding
 from pacs.results.uids import instance_uid
 
@@ -55,7 +55,7 @@ def _observations(finding: StudyFinding) -> list[Json]:
     of_study = [_by_uid("ImagingStudy", finding.study_uid)]
     probability = _observation("probability", PROBABILITY, of_study)
     probability |= _number(finding.probability) | {
-        "component": [{"code": _concept(THRESHOLD)} | _number(finding.threshold)]
+        "component": [{"code": _concept(THRESHOLD)} | _number(finding.threshold), *_familiarity(finding)]
     }
     label = _observation("label", LABEL, of_study)
     label |= {
@@ -72,8 +72,14 @@ def _radiograph(radiograph: RadiographFinding, number: int) -> Json:
     return (
         _observation(f"radiograph-{number}", PROBABILITY, image)
         | _number(radiograph.probability)
-        | {"component": [{"code": _concept(WEIGHT)} | _number(radiograph.weight)]}
+        | {"component": [{"code": _concept(WEIGHT)} | _number(radiograph.weight), *_familiarity(radiograph)]}
     )
+
+
+def _familiarity(finding: StudyFinding | RadiographFinding) -> list[Json]:
+    if finding.familiarity is None:
+        return []
+    return [{"code": _concept(FAMILIARITY)} | _number(finding.familiarity)]
 
 
 def _observation(name: str, code: Code, sources: list[Json]) -> Json:
@@ -106,7 +112,7 @@ def _conclusion(finding: StudyFinding) -> str:
         f"{NOTICE}.",
         f"Probability of abnormality {finding.probability:.3f}, threshold {finding.threshold:.3f}.",
         f"Label: {finding.label}. Decision: {finding.decision}.",
-        *finding.not_judged,
+        *finding.remarks,
     ]
     return " ".join(sentences)
 

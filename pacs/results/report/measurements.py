@@ -21,6 +21,7 @@ from pydicom.sr.coding import Code
 from pacs.results.codes import (
     DECISIONS,
     EVIDENCE,
+    FAMILIARITY,
     LABEL,
     NO_UNITS,
     NORMALITY,
@@ -58,7 +59,11 @@ def _of_study(finding: StudyFinding) -> MeasurementsAndQualitativeEvaluations:
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(tracking_uid(finding.seed, "study"), f"{ALGORITHM} study"),
         algorithm_id=_algorithm(finding),
-        measurements=[_number(PROBABILITY, finding.probability), _number(THRESHOLD, finding.threshold)],
+        measurements=[
+            _number(PROBABILITY, finding.probability),
+            _number(THRESHOLD, finding.threshold),
+            *_familiarity(finding),
+        ],
         qualitative_evaluations=[
             QualitativeEvaluation(LABEL, DECISIONS[finding.label]),
             QualitativeEvaluation(NORMALITY, DECISIONS[finding.decision]),
@@ -73,7 +78,11 @@ def _of_radiograph(
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(finding, radiograph, f"radiograph {number}"),
         algorithm_id=_algorithm(finding),
-        measurements=[_number(PROBABILITY, radiograph.probability), _number(WEIGHT, radiograph.weight)],
+        measurements=[
+            _number(PROBABILITY, radiograph.probability),
+            _number(WEIGHT, radiograph.weight),
+            *_familiarity(radiograph),
+        ],
         source_images=[_source(radiograph)],
     )
 
@@ -112,6 +121,10 @@ def _tracking(finding: StudyFinding, radiograph: RadiographFinding, name: str) -
 
 def _number(name: Code, value: float) -> Measurement:
     return Measurement(name, round(value, DECIMALS), NO_UNITS)
+
+
+def _familiarity(finding: StudyFinding | RadiographFinding) -> list[Measurement]:
+    return [] if finding.familiarity is None else [_number(FAMILIARITY, finding.familiarity)]
 
 
 def _source(radiograph: RadiographFinding) -> SourceImageForMeasurementGroup:

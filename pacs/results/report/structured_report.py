@@ -98,7 +98,8 @@ def _instance(study_uid: str, series_uid: str, sop_class_uid: str, instance_uid:
 def _content(finding: StudyFinding, capture: Dataset) -> MeasurementReport:
     """Return the content tree of TID 1500 with private extensions.
 
-    The notice comes before the measurements; the capture and comments on omitted radiographs follow them.
+    The notice comes before the measurements. The capture, the reason of an uncertain decision and comments on omitted
+    radiographs follow them.
     """
     tree = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=_observer(finding)),
@@ -115,7 +116,7 @@ def _content(finding: StudyFinding, capture: Dataset) -> MeasurementReport:
             relationship_type=RelationshipTypeValues.CONTAINS,
         )
     )
-    items.extend(_comment(sentence) for sentence in finding.not_judged)
+    items.extend(_comment(sentence) for sentence in finding.remarks)
     return tree
 
 

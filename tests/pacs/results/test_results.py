@@ -16,7 +16,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
 from pacs.results.capture.capture_layout import AMBER, MIN_OVERLAY_HEIGHT, draw_capture
-from pacs.results.codes import PROBABILITY, THRESHOLD
+from pacs.results.codes import FAMILIARITY, PROBABILITY, THRESHOLD
 from pacs.results.patient_attributes import REQUIRED
 from pacs.results.picture import draw_picture
 from pacs.results.rendering.render import render_results
@@ -35,6 +35,7 @@ STUDY = "1.2.826.0.1.3680043.10.1338.1"
 ABSENT: dict[str, Any] = dict.fromkeys(("PatientName", "PatientID", "PatientBirthDate", "AccessionNumber"))
 HOT = Region(left=30, top=80, width=45, height=31, evidence=1.0)
 WARM = Region(left=0, top=0, width=20, height=10, evidence=0.625)
+UNFAMILIAR = "A radiograph is unlike those that the network was trained on."
 LEFT_OUT = (("1.2.826.0.1.3680043.10.1338.99", "The image is constant; send a radiograph that shows anatomy."),)
 
 
@@ -92,6 +93,9 @@ CASES = {
     "one radiograph": finding(),
     "three radiographs": finding(*THREE, decision="uncertain", left_out=LEFT_OUT),
     "no regions": finding(radiograph(regions=()), label="normal", decision="normal", probability=0.01),
+    "unfamiliar": finding(
+        replace(radiograph(), familiarity=0.625), decision="uncertain", decision_reason=UNFAMILIAR, familiarity=0.625
+    ),
     "no patient": finding(radiograph(**ABSENT)),
     "Latin name": finding(radiograph(PatientName="Müller^Jörg", SpecificCharacterSet="ISO_IR 100")),
     "UTF-8 name": finding(radiograph(PatientName="Łukasz^山田", SpecificCharacterSet="ISO_IR 192")),
@@ -128,6 +132,16 @@ def test_report_shows_probability_notice_and_what_was_left_out(tmp_path: Path) -
     assert f'="{NOTICE}"' in shown
     assert all(f"Not judged: {uid}. {reason}" in shown for uid, reason in LEFT_OUT)
     assert all(each in shown for each in ("UNVERIFIED", "PRELIMINARY", "PARTIAL", "checkpoint=bab1e6de5b03"))
+
+
+@needs("dsrdump")
+def test_report_of_an_unfamiliar_limb_says_so_in_words_and_numbers(tmp_path: Path) -> None:
+    _, report = stored(CASES["unfamiliar"], tmp_path)
+    command: list[str | Path] = ["dsrdump", "+Pl", report]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert shown.count(f'"{FAMILIARITY.meaning}")="0.625"') == 2  # of the study and of its radiograph
+    assert f'="{UNFAMILIAR}"' in shown
+    assert UNFAMILIAR in diagnostic_report(CASES["unfamiliar"])["conclusion"]
 
 
 def test_results_of_a_later_version_name_those_that_they_replace() -> None:
@@ -270,11 +284,19 @@ def test_report_has_the_regions_and_numbers_of_the_finding(case: StudyFinding) -
         found.append((source.referenced_sop_instance_uid, Region(left, top, right - left, bottom - top, evidence)))
     assert found == [(each.source.instance_uid, region) for each in case.radiographs for region in each.regions]
     of_study, *of_radiographs = content.get_image_measurement_groups()
-    assert [each.value for each in of_study.get_measurements()] == [case.probability, case.threshold]
+    assert [each.value for each in of_study.get_measurements()] == known(
+        case.probability, case.threshold, case.familiarity
+    )
     numbers = [[each.value for each in group.get_measurements()] for group in of_radiographs]
-    assert np.allclose(numbers, [(each.probability, each.weight) for each in case.radiographs], atol=1e-6)
+    expected = [known(each.probability, each.weight, each.familiarity) for each in case.radiographs]
+    assert np.allclose(numbers, expected, atol=1e-6)
     evidence_uids = {sop for _, _, sop, _ in Comprehensive3DSR.from_dataset(report).get_evidence()}
     assert evidence_uids == {capture.SOPInstanceUID, *(each.source.instance_uid for each in case.radiographs)}
+
+
+def known(*values: float | None) -> list[float]:
+    """The values that are known; the others are not in a report."""
+    return [value for value in values if value is not None]
 
 
 def nodes(value: Any) -> Iterator[dict[str, Any]]:

@@ -47,7 +47,7 @@ def query(number: int, part: str, target: int, axis: int) -> tuple[Study, StudyP
     embedding = near(axis, 1000 + number)
     one = Prediction(prepared, 0.0, 0.0, 0.5, embedding, np.zeros((1, 1), np.float32))
     label: Label = "abnormal" if target else "normal"
-    return Study((record,)), StudyPrediction(0.0, 0.5, label, label, 0.5, (1.0,), embedding, (one,))
+    return Study((record,)), StudyPrediction(0.0, 0.5, label, label, None, None, 0.5, (1.0,), embedding, (one,))
 
 
 def test_neighbors_of_their_own_kind_make_a_precision_of_one() -> None:

@@ -131,5 +131,5 @@ def test_limit_usage_is_the_share_of_the_limit_that_is_nearest() -> None:
 def test_checkpoint_without_a_graph_still_serves(tiny_checkpoint: Path) -> None:
     checkpoint = load_checkpoint(tiny_checkpoint)
     with pytest.raises((ArtifactError, InputError)):
-        load_engine(checkpoint, "cpu", "int8", quantized=tiny_checkpoint / QUANTIZED)
+        load_engine(checkpoint, "cpu", "int8")
     assert load_engine(checkpoint, "cpu").name

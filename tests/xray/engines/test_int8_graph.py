@@ -49,7 +49,7 @@ def processor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_engine_runs_the_graph_of_the_folder_and_says_so(made: Path, tiny_checkpoint: Path) -> None:
     checkpoint = load_checkpoint(made)
-    engine = load_engine(checkpoint, "cpu", "int8", quantized=made / QUANTIZED)
+    engine = load_engine(checkpoint, "cpu", "int8")
     assert engine.name == "openvino-int8-cpu"
     pixels = np.random.default_rng(0).integers(0, 256, (2, 1, 64, 64), np.uint8)
     expected = load_engine(load_checkpoint(tiny_checkpoint), "cpu", "float32").forward(pixels)
@@ -57,8 +57,8 @@ def test_engine_runs_the_graph_of_the_folder_and_says_so(made: Path, tiny_checkp
 
 
 def test_folder_is_not_looked_at_in_another_precision(made: Path) -> None:
-    nowhere = made / "nowhere"
-    assert load_engine(load_checkpoint(made), "cpu", "float32", quantized=nowhere).name == "openvino-float32-cpu"
+    elsewhere = replace(load_checkpoint(made), folder=made / "nowhere")
+    assert load_engine(elsewhere, "cpu", "float32").name == "openvino-float32-cpu"
 
 
 def change(folder: Path, **fields: Any) -> None:
@@ -110,12 +110,12 @@ def test_graph_that_cannot_be_trusted_is_refused(folder: Path, spoil: Callable[[
     checkpoint = load_checkpoint(folder)
     spoil(folder / QUANTIZED)
     with pytest.raises(ArtifactError, match=fault):
-        load_engine(checkpoint, "cpu", "int8", quantized=folder / QUANTIZED)
+        load_engine(checkpoint, "cpu", "int8")
 
 
 def test_asking_for_int8_without_a_folder_says_how_to_get_one(made: Path) -> None:
     with pytest.raises(ArtifactError, match="training quantize"):
-        load_engine(load_checkpoint(made), "cpu", "int8")
+        load_engine(replace(load_checkpoint(made), folder=None), "cpu", "int8")
 
 
 def test_processor_that_saturates_is_refused_because_the_figures_do_not_hold_for_it(
@@ -123,7 +123,7 @@ def test_processor_that_saturates_is_refused_because_the_figures_do_not_hold_for
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_f": True})
     with pytest.raises(InputError, match="VNNI"):
-        load_engine(load_checkpoint(made), "cpu", "int8", quantized=made / QUANTIZED)
+        load_engine(load_checkpoint(made), "cpu", "int8")
 
 
 def test_checkpoint_with_a_quantised_graph_loads_as_before(folder: Path, tiny_checkpoint: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from tests.phantoms import draw_phantom
 from xray.images.decoding.decode import decode_radiograph, read_radiograph
 from xray.images.radiograph import Radiograph
-from xray.network.ood import EXPLANATIONS, Scope, ScopeReason, appearance
+from xray.network.ood import EXPLANATIONS, LimbClassifier, Scope, ScopeReason, appearance, measure_scope
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -64,13 +64,23 @@ def test_margins_make_no_radiograph_poor_in_grays() -> None:
 
 
 @pytest.mark.parametrize("reason", EXPLANATIONS)
-def test_refusal_never_says_that_the_image_shows_no_limb(reason: ScopeReason) -> None:
+def test_refusal_says_how_far_and_never_that_the_image_shows_no_limb(reason: ScopeReason) -> None:
+    """The classifier may be wrong, so a refusal says what the image looks like."""
     explanation = Scope(1.25, reason).explanation
     assert "1.25 of the limit" in explanation
     assert "no limb" not in explanation
-    assert "body parts that /info names" not in explanation
 
 
-def test_radiograph_unlike_the_gallery_is_said_to_be_just_that() -> None:
-    explanation = Scope(1.25, "unlike the gallery").explanation
-    assert explanation.startswith("is unlike the radiographs that the network was trained on. It may still show a limb")
+def test_distance_is_the_probability_of_no_limb_over_the_limit() -> None:
+    classifier = LimbClassifier(np.array([2.0, -1.0], np.float32), bias=0.5, limit=0.25)
+    embedding = np.array([0.6, 0.8], np.float32)
+    assert classifier.distance(embedding) == pytest.approx(1 / (1 + np.exp(-0.9)) / 0.25)
+
+
+def test_limb_and_other_image_are_told_apart_by_their_embeddings() -> None:
+    classifier = LimbClassifier(np.array([50.0, -50.0], np.float32), bias=0.0, limit=0.9)
+    phantom = Radiograph(draw_phantom(0))
+    limb, other = (np.array(each, np.float32) for each in ((0.0, 1.0), (1.0, 0.0)))
+    assert measure_scope(phantom, limb, classifier).in_scope
+    assert measure_scope(phantom, other, classifier).reason == "unlike a limb"
+    assert measure_scope(phantom, other, None).in_scope
