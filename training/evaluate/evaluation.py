@@ -5,32 +5,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
-from training.evaluate.html_page import Page
-from training.evaluate.metrics import CalibrationFigures, Interval, Sample
+from training.evaluate.floors import FIT_SPLIT, Floors, floors_table
+from training.evaluate.groups import Row
+from training.evaluate.metrics import CalibrationFigures, Sample
 from training.evaluate.ood import OodMetrics
+from training.evaluate.outside import FILE, NEAREST, OutsideSet, cases_table, outside_table, write_outside
+from training.evaluate.page.html_page import Page, Section
+from training.evaluate.page.worst_cases import Mistake
+from training.evaluate.pairs import PairMetrics, pairs_table
 from training.evaluate.pointing_game import NEAR, Pointing
 from training.evaluate.retrieval_metrics import ALIKE, Retrieval
-from training.evaluate.worst_cases import Mistake
 from xray.mura.studies import Study, describe_counts
 from xray.network.checkpoint import CheckpointManifest
 from xray.predictor import StudyPrediction
-
-
-class Row(msgspec.Struct, frozen=True):
-    """One group's row in an evaluation. A `Struct`, because a key of metrics.json differs from its attribute.
-
-    Attributes:
-        figures: intervals by name, one for each of `training.evaluate.metrics.FIGURES`.
-        baseline_auroc: AUROC of a predictor that knows only the body part; the key in metrics.json is `floor`.
-    """
-
-    group: str
-    studies: int
-    abnormal: int
-    figures: dict[str, Interval]
-    baseline_auroc: float = msgspec.field(name="floor")
 
 
 @dataclass(frozen=True)
@@ -43,6 +30,9 @@ class Evaluation:
         pointing: results of the pointing game; None if the dataset has no boxes.
         retrieval: quality of the neighbors; None if no gallery was given.
         scoping: quality of the scope; None if no images out of scope were given.
+        floors: what the AUROC is without looking for findings; None if they were not asked for.
+        outside: results on each outside set; empty if none were given.
+        pairs: results on counterfactual pairs, for each change; empty if they were not asked for.
     """
 
     checkpoint: CheckpointManifest
@@ -55,13 +45,19 @@ class Evaluation:
     pointing: Pointing | None
     retrieval: Retrieval | None
     scoping: OodMetrics | None
+    floors: Floors | None
+    outside: tuple[OutsideSet, ...]
+    pairs: tuple[PairMetrics, ...]
 
 
-def write_tables(out: Path, studies: Sequence[Study], predictions: Sequence[StudyPrediction]) -> None:
-    """Write an evaluation's tables, studies.csv and radiographs.csv, to the folder of its result.
+def write_tables(
+    out: Path, evaluation: Evaluation, studies: Sequence[Study], predictions: Sequence[StudyPrediction]
+) -> None:
+    """Write an evaluation's studies.csv, radiographs.csv and outside.csv, from which its metrics are computed.
 
-    They hold all probabilities from which the metrics are computed.
+    All of them are written each time, so that none is left from an earlier evaluation.
     """
+    write_outside(out, evaluation.outside)
     pairs = list(zip(studies, predictions, strict=True))
     with (out / "studies.csv").open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
@@ -134,9 +130,21 @@ def neighbors_table(evaluation: Evaluation) -> list[list[str]]:
     return lines
 
 
+def sections(evaluation: Evaluation) -> list[Section]:
+    """Return an evaluation's sections: for each measurement with a table, the table and what it means."""
+    found = [_neighbors_section(evaluation)] if evaluation.retrieval else []
+    if evaluation.floors:
+        found.append(_floors_section(evaluation.floors))
+    if evaluation.outside:
+        found.append(_outside_section(evaluation.outside))
+    if evaluation.pairs:
+        found.append(_pairs_section(evaluation.pairs))
+    return found
+
+
 def page_of(evaluation: Evaluation, sample: Sample, mistakes: Sequence[Mistake]) -> Page:
-    """Return an evaluation's result, in tables and sentences, with a sample and mistakes, as what its page shows."""
-    tables = as_table(evaluation), neighbors_table(evaluation)
+    """Return an evaluation's title, tables and remarks, with a sample and mistakes, as the contents of its page."""
+    tables = as_table(evaluation), sections(evaluation)
     return Page(evaluation_title(evaluation), *tables, remarks(evaluation), sample, mistakes)
 
 
@@ -145,7 +153,54 @@ def print_evaluation(evaluation: Evaluation) -> None:
     print(f"{evaluation_title(evaluation)}; 95 % intervals over patients; baseline: AUROC of the body part alone")
     _print_table(as_table(evaluation))
     print("\n".join(remarks(evaluation)))
-    _print_table(neighbors_table(evaluation))
+    for section in sections(evaluation):
+        print(f"\n{section.title}")
+        _print_table(section.table)
+        print(section.note)
+
+
+def _neighbors_section(evaluation: Evaluation) -> Section:
+    return Section(
+        "How alike neighbors are",
+        neighbors_table(evaluation),
+        "Share of the nearest 1, 5 and 10 radiographs of other studies that have their query's body part, label, or "
+        "both.",
+    )
+
+
+def _floors_section(floors: Floors) -> Section:
+    missing = f" {floors.missing}" if floors.missing else ""
+    return Section(
+        "Floors",
+        floors_table(floors),
+        "AUROC that is reached without looking for findings: by the body part, by image statistics (size, gray levels, "
+        "borders, sharpness and a thumbnail), and by the features of a network that has only seen photographs; fitted "
+        f"on the {floors.fitted_on} studies of {FIT_SPLIT}. A network that is hardly above them knows little about "
+        f"findings.{missing}",
+    )
+
+
+def _outside_section(sets: Sequence[OutsideSet]) -> Section:
+    return Section(
+        "Outside sets",
+        outside_table(sets),
+        "Shares of studies. False alarms: normal studies whose label is abnormal at the default threshold. Let in: all "
+        "radiographs are in scope. Unfamiliar, decided: number of unfamiliar studies whose decision is not uncertain, "
+        f"which must be 0. Same region: share of the {NEAREST} nearest radiographs of the gallery that show the body "
+        f"region of their query; by chance: the same share of the whole gallery. {FILE} lists each study.",
+        {f"{each.name}: {each.studies} studies by name": cases_table(each) for each in sets},
+    )
+
+
+def _pairs_section(pairs: Sequence[PairMetrics]) -> Section:
+    return Section(
+        "Counterfactual pairs",
+        pairs_table(pairs),
+        "Logit follows: share of the changed radiographs whose logit moves as it should, falling if the findings are "
+        "erased and rising if a finding is pasted in. Null pairs are made by the same operation without a finding: a "
+        "spare frame is erased, or a normal patch is pasted in; then the logit should move in that direction half of "
+        "the time. Left out: radiographs whose findings are too large to be changed.",
+    )
 
 
 def _print_table(lines: Sequence[Sequence[str]]) -> None:

@@ -99,6 +99,19 @@ def calibration_error(targets: npt.NDArray[np.int64], probabilities: FloatArray)
     return sum(gaps) / len(targets)
 
 
+def calibration_error_with_interval(sample: Sample, resamples: int = RESAMPLES) -> Interval:
+    """Return a sample's calibration error, with the percentile interval of a bootstrap over patients.
+
+    In a small sample, chance alone adds to the error, and in a resample once more: both ends tend to be too high.
+    """
+    patients, owner = np.unique(sample.patients, return_inverse=True)
+    drawn = (
+        sample.rows(np.repeat(np.arange(len(owner)), counts[owner])) for counts in _draws(len(patients), resamples)
+    )
+    errors_R = np.array([calibration_error(each.targets, each.probabilities) for each in drawn])
+    return _interval(calibration_error(sample.targets, sample.probabilities), errors_R)
+
+
 def error_of_true_probabilities(probabilities: FloatArray, resamples: int = RESAMPLES) -> Interval:
     """Return the calibration error of a sample of this size if every probability is true: mean and interval.
 
@@ -124,7 +137,7 @@ def calibration_of(sample: Sample, resamples: int = RESAMPLES) -> CalibrationFig
 
 
 def mean_with_interval(values: FloatArray, patients: npt.NDArray[np.str_], resamples: int = RESAMPLES) -> Interval:
-    """Return the mean of a metric's values, with the percentile interval of a bootstrap over their patients."""
+    """Return the mean of a metric's values and its percentile bootstrap interval, resampling patients."""
     _, owner = np.unique(patients, return_inverse=True)
     counts_RP = _draws(owner.max() + 1, resamples)
     sums_P, sizes_P = np.bincount(owner, values), np.bincount(owner)

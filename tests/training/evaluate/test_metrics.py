@@ -10,6 +10,7 @@ from training.evaluate.metrics import (
     auroc_difference,
     brier_score,
     calibration_error,
+    calibration_error_with_interval,
     error_of_true_probabilities,
     figures,
     figures_with_intervals,
@@ -135,3 +136,18 @@ def test_interval_of_a_mean_widens_where_values_are_of_few_patients() -> None:
     means = [mean_with_interval(values + (np.arange(200) // 40), patients, 500) for patients in (own, few)]
     assert means[0].value == means[1].value
     assert means[1].high - means[1].low > 2 * (means[0].high - means[0].low)
+
+
+def test_interval_of_the_calibration_error_is_around_it_and_widens_where_studies_are_of_few_patients() -> None:
+    random = np.random.default_rng(0)
+    probabilities = random.random(600)
+    targets = (random.random(600) < probabilities / 2).astype(np.int64)
+    many, few = (
+        calibration_error_with_interval(Sample(targets, probabilities, (np.arange(600) % patients).astype(str)), 300)
+        for patients in (600, 12)
+    )
+    assert many.value == few.value == calibration_error(targets, probabilities)
+    assert many.low < many.value < many.high
+    # The mean of half a probability is 0.25 below that of the probability, whichever studies are drawn.
+    assert (many.low, many.high) == pytest.approx((0.25, 0.25), abs=0.06)
+    assert many.high - many.low > 0.03

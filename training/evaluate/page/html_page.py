@@ -2,8 +2,8 @@
 
 import base64
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
 from training.evaluate.metrics import Sample
-from training.evaluate.worst_cases import Mistake
+from training.evaluate.page.worst_cases import Mistake
 
 TEMPLATES = Path(__file__).parent / "templates"
 """Folder of the page's Jinja template."""
@@ -26,20 +26,39 @@ MUTED = "#98a6b3"
 """Color of the curves for comparison."""
 
 
+Table = Sequence[Sequence[str]]
+"""A header, then lines of as many cells; intervals as `0.812 (0.741 to 0.871)`."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page of an evaluation.
+
+    Attributes:
+        note: what the table's columns mean.
+        details: more tables by their titles, which the page shows on a click.
+    """
+
+    title: str
+    table: Table
+    note: str
+    details: Mapping[str, Table] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Page:
     """What the HTML page of an evaluation shows.
 
     Attributes:
-        table: a header, then one line for each group, first all studies; intervals as `0.812 (0.741 to 0.871)`.
-        neighbors: a header, then one line for each group of queries and depth; empty without a gallery.
+        table: one line for each group, first all studies.
+        sections: one section for each measurement that has a table.
         sentences: one sentence for each other measurement.
         sample: all studies, for the curves.
     """
 
     title: str
-    table: Sequence[Sequence[str]]
-    neighbors: Sequence[Sequence[str]]
+    table: Table
+    sections: Sequence[Section]
     sentences: Sequence[str]
     sample: Sample
     mistakes: Sequence[Mistake]
@@ -54,7 +73,7 @@ def write_page(file: Path, page: Page) -> None:
     html = template.render(
         title=page.title,
         table=page.table,
-        neighbors=page.neighbors,
+        sections=page.sections,
         sentences=page.sentences,
         curves=curves(page.sample),
         mistakes=page.mistakes,
@@ -106,6 +125,11 @@ def _svg(draw: Callable[[Axes, Sample], None], sample: Sample) -> str:
     draw(axes, sample)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.spines[["top", "right"]].set_visible(False)
+    return as_data_url(figure)
+
+
+def as_data_url(figure: Figure) -> str:
+    """Return a drawing for a page as the data URL of an SVG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,1 @@
+"""Writes the HTML page of an evaluation."""
