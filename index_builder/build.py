@@ -123,7 +123,7 @@ def build(options: BuildOptions) -> GalleryManifest:
     Raises:
         ArtifactError: the checkpoint is damaged, or the finished gallery fails its own check.
         DatasetError: the split is empty, none of its images can be read, or it shares patients with another split.
-        InputError: OUT is not a gallery, or an unfinished gallery of another checkpoint is beside it.
+        InputError: OUT exists but is no gallery, or an unfinished gallery of another checkpoint lies next to it.
         NoSpaceError: the disk is full; finished shards and the existing gallery are kept.
     """
     require_replaceable(options.out)

@@ -96,10 +96,10 @@ class CrawlOptions:
 
     @property
     def filters(self) -> dict[str, str]:
-        """Return the values of the crawl's query by keyword.
+        """Return the crawl's query as a mapping from DICOM keyword to value.
 
         Raises:
-            InputError: a keyword is unknown or has no value. The message repeats no value, which may name a patient.
+            InputError: a keyword is unknown or has no value. The message omits values, which may name a patient.
         """
         pairs = [each.partition("=") for each in self.query]
         for keyword, equals, value in pairs:

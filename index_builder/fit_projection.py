@@ -22,7 +22,7 @@ COMMON_WEIGHT = 0.1
 
 
 def fit_projection(embeddings_ND: EmbeddingArray, entries: Sequence[GalleryEntry], dimension: int) -> Projection:
-    """Fit a projection: principal components, whitened within classes and weighted by how well they separate them.
+    """Fit a projection: whitened principal components, each weighted by how well it separates the classes.
 
     A class is a body part with a label. Within the classes the coordinates have covariance 1, so that a cosine does not
     count correlated coordinates twice; coordinates that separate the classes have larger weights (probabilistic linear

@@ -1,5 +1,6 @@
 """The command line: `python -m training SUBCOMMAND`, to train, export and evaluate networks."""
 
+import sys
 from typing import Annotated
 
 import tyro
@@ -8,15 +9,19 @@ from training.evaluate.compare import CompareOptions, compare
 from training.evaluate.evaluate import EvaluateOptions, evaluate
 from training.export.calibrate import CalibrateOptions, calibrate
 from training.export.check_engine import CheckOptions, check_engine
-from training.export.fit_scope import FitScopeOptions, fit_scope
+from training.export.fit_scope import FitScopeOptions, describe_limits, fit_scope
 from training.export.import_original import ImportOptions, import_original
 from training.export.model_soup import AverageOptions, average
 from training.export.quantize import QuantizeOptions, quantize
 from training.fit.train import train
 from training.options import TrainOptions
+from training.site.adapt import AdaptOptions, adapt
+from training.site.sample_size import PlanSiteOptions, plan_site
+from training.site.validate_site import ValidateSiteOptions, validate_site
 from xray.command_line import exit_with_message
 from xray.engines.int8_graph import QUANTIZED
 
+SiteOptions = PlanSiteOptions | ValidateSiteOptions | AdaptOptions
 Options = (
     TrainOptions
     | AverageOptions
@@ -27,6 +32,7 @@ Options = (
     | CheckOptions
     | QuantizeOptions
     | ImportOptions
+    | SiteOptions
 )
 Command = (
     Annotated[TrainOptions, tyro.conf.subcommand("train")]
@@ -38,6 +44,9 @@ Command = (
     | Annotated[CheckOptions, tyro.conf.subcommand("check-engine")]
     | Annotated[QuantizeOptions, tyro.conf.subcommand("quantize")]
     | Annotated[ImportOptions, tyro.conf.subcommand("import-checkpoint")]
+    | Annotated[PlanSiteOptions, tyro.conf.subcommand("plan-site")]
+    | Annotated[ValidateSiteOptions, tyro.conf.subcommand("validate-site")]
+    | Annotated[AdaptOptions, tyro.conf.subcommand("adapt")]
 )
 
 
@@ -54,7 +63,7 @@ def main() -> None:
                 manifest = calibrate(options)
                 print(f"{manifest.calibration}\n{manifest.thresholds}\n{manifest.uncertainty}")
             case FitScopeOptions():
-                print(f"limit of the scope: {fit_scope(options).scope_limit:.4f}")
+                print(describe_limits(fit_scope(options)))
             case EvaluateOptions():
                 evaluate(options)
                 print(f"page: {options.out / 'index.html'}")
@@ -67,6 +76,20 @@ def main() -> None:
                 print(f"int8: {options.checkpoint / QUANTIZED}")
             case ImportOptions():
                 print(f"checkpoint {import_original(options).id}: {options.out}")
+            case _:
+                run_site_command(options)
+
+
+def run_site_command(options: SiteOptions) -> None:
+    """Run a subcommand about a site's own studies; the exit status is 1 if a checkpoint is not fit for them."""
+    match options:
+        case PlanSiteOptions():
+            plan_site(options)
+        case ValidateSiteOptions():
+            if not validate_site(options).fit:
+                sys.exit(1)
+        case AdaptOptions():
+            adapt(options)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class ArtifactError(XrayError):
 
 
 class NoSpaceError(XrayError):
-    """The error for a full disk, or for a quota or a limit on the size of a file that is reached."""
+    """The error for a disk that is full, or for a quota or a file-size limit that is reached."""
 
 
 def too_many_pixels_message(size: str, max_pixels: int) -> str:

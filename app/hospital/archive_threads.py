@@ -55,7 +55,7 @@ class ArchiveThreads:
             archive.close()
 
     def close(self) -> None:
-        """Start no more requests in the archives' threads."""
+        """Cancel the requests to archives that wait for a thread, and accept no more; running ones finish."""
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -79,10 +79,10 @@ class Radiograph:
 
     Attributes:
         pixels: (H, W) uint8, 0 = air, 255 = densest bone.
-        inverted: whether bone was dark in the file, so that the pixels were inverted.
+        inverted: whether bone was dark in the file; `pixels` has been inverted then.
         color_share: share of the file's pixels that are clearly colored.
         dicom: None unless the file is DICOM.
-        content: the part inside margins, collimation and shutter, which the network sees; None means all of it.
+        content: the part that the network sees, without margins, collimation and shutter; None means the whole image.
         pixel_aspect: physical height of a pixel over its width; 1 for square pixels.
     """
 
